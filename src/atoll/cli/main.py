@@ -1,0 +1,51 @@
+"""The command table. An error of ours becomes its sentence and its exit code, here and nowhere else."""
+
+import sys
+from importlib import import_module
+
+import typer
+from rich.console import Console
+
+import atoll
+from atoll.errors import AtollError
+
+app = typer.Typer(
+    name="atoll",
+    help="From `nvidia-smi topo -m` to a proven vLLM deployment.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# Every module of cli/commands has register(app); the order is the order of `atoll --help`.
+COMMANDS: tuple[str, ...] = ()
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"atoll {atoll.__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _atoll(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Options of atoll itself."""
+
+
+for _name in COMMANDS:
+    import_module(f"atoll.cli.commands.{_name}").register(app)
+
+
+def main() -> None:
+    """Run the command line; the only place that turns an error into an exit code."""
+    try:
+        app()
+    except AtollError as error:
+        Console(stderr=True, highlight=False, markup=False).print(f"atoll: {error}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,127 @@
+"""The base of every value that is read or written.
+
+A Document is a frozen pydantic model that forbids unknown fields. A bad field is named by file and path, as in
+`layout.yaml: replicas[1].gpus`.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from atoll.errors import BadDocument
+
+
+class Document(BaseModel):
+    """A value with a file form. Make a changed copy with `replace`; equality compares all fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null", protected_namespaces=())
+
+    def replace(self, **changes: Any) -> Self:
+        """The same value with other fields, checked again."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields} | changes
+        return type(self).model_validate(fields)
+
+    @classmethod
+    def parse(cls, text: str, *, origin: str) -> Self:
+        """Read YAML or JSON text.
+
+        Args:
+            text: the document.
+            origin: the file's name, for the error sentence.
+
+        Raises:
+            BadDocument: not YAML, not a mapping, or a field that does not fit.
+        """
+        return cls.from_plain(parse_yaml(text, origin=origin), origin=origin)
+
+    @classmethod
+    def from_plain(cls, plain: object, *, origin: str) -> Self:
+        """Check plain data (dicts, lists, numbers); raises BadDocument naming `origin` and the field's path."""
+        if not isinstance(plain, dict):
+            raise BadDocument(f"{origin}: a mapping is expected, this is {_kind_of(plain)}.")
+        try:
+            return cls.model_validate(plain)
+        except ValidationError as error:
+            raise BadDocument(_sentence(error, origin=origin, names=tuple(cls.model_fields))) from None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data, without fields that are None: what is not known is not written."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_yaml(self) -> str:
+        return write_yaml(self.to_plain())
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_plain(), indent=2, ensure_ascii=False) + "\n"
+
+
+def parse_yaml(text: str, *, origin: str) -> object:
+    """Plain data of a YAML (or JSON) text; raises BadDocument with the line."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "not readable"
+        raise BadDocument(f"{origin}:{where} this is not YAML: {problem}.") from None
+    except (ValueError, RecursionError, ArithmeticError, AttributeError, TypeError, LookupError) as error:
+        raise BadDocument(f"{origin}: this is not YAML: {error}.") from None
+
+
+def write_yaml(plain: object) -> str:
+    """Block-style YAML in the order given; short lists of numbers stay on one line."""
+    yaml = YAML(typ="rt", pure=True)
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 110
+    yaml.representer.ignore_aliases = lambda _: True
+    buffer = io.StringIO()
+    yaml.dump(_with_flow_lists(plain), buffer)
+    return buffer.getvalue()
+
+
+def _with_flow_lists(plain: object) -> object:
+    from ruamel.yaml.comments import CommentedSeq
+
+    if isinstance(plain, dict):
+        return {key: _with_flow_lists(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        items = CommentedSeq([_with_flow_lists(value) for value in plain])
+        if all(isinstance(value, int | float | str) for value in plain) and len(str(plain)) < 90:
+            items.fa.set_flow_style()
+        return items
+    return plain
+
+
+def _sentence(error: ValidationError, *, origin: str, names: Sequence[str]) -> str:
+    first, *others = error.errors()
+    path = show_path(first["loc"])
+    if first["type"] == "extra_forbidden":
+        place = f"{origin}: {path} is not a field here"
+        known = f" (fields: {', '.join(names)})" if len(first["loc"]) == 1 else ""
+        problem = f"{place}{known}."
+    elif first["type"] == "missing":
+        problem = f"{origin}: {path} is missing."
+    else:
+        message = first["msg"].removeprefix("Value error, ").rstrip(".")
+        problem = f"{origin}: {path}: {message}." if path else f"{origin}: {message}."
+    more = f" ({len(others)} more like this.)" if others else ""
+    return problem + more
+
+
+def show_path(location: Sequence[int | str]) -> str:
+    """`("replicas", 1, "gpus")` is `replicas[1].gpus`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _kind_of(plain: object) -> str:
+    return {list: "a list", str: "plain text", type(None): "empty", int: "a number", float: "a number"}.get(
+        type(plain), type(plain).__name__
+    )

@@ -1,0 +1,1 @@
+"""Text of nvidia-smi, lscpu and lspci -> Box."""

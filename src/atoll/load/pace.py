@@ -1,0 +1,1 @@
+"""Who is due when: open or closed loop. No sleeping in here."""

@@ -1,0 +1,29 @@
+"""One async client for the occasional call: a JSON answer, a page of text. The load generator has its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from atoll.errors import RunFailed
+
+
+async def get_text(url: str, *, timeout_s: float = 5.0, headers: Mapping[str, str] | None = None) -> str:
+    """The body of a GET that answered 200; raises RunFailed with the reason otherwise. Proxies are not used."""
+    async with httpx.AsyncClient(trust_env=False, timeout=timeout_s) as client:
+        try:
+            response = await client.get(url, headers=headers)
+        except httpx.HTTPError as error:
+            raise RunFailed(f"{url} did not answer: {error or type(error).__name__}.") from None
+    if response.status_code != 200:
+        raise RunFailed(f"{url} answered {response.status_code}: {response.text[:200]}")
+    return response.text
+
+
+async def get_json(url: str, *, timeout_s: float = 5.0, headers: Mapping[str, str] | None = None) -> Any:
+    """The JSON of a GET that answered 200; raises RunFailed with the reason otherwise."""
+    text = await get_text(url, timeout_s=timeout_s, headers=headers)
+    try:
+        return httpx.Response(200, text=text).json()
+    except ValueError:
+        raise RunFailed(f"{url} did not answer with JSON: {text[:200]}") from None

@@ -1,0 +1,5 @@
+"""Where does it go?"""
+
+from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
+
+__all__ = ["EngineFlags", "Layout", "Policy", "Replica", "Router"]

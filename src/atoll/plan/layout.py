@@ -1,0 +1,116 @@
+"""Where it goes: Replica, Router, EngineFlags and the Layout they make, a document that is read, checked, written."""
+
+from enum import StrEnum
+
+from pydantic import Field, model_validator
+
+from atoll.documents import Document
+from atoll.inventory.box import Box
+
+
+class Policy(StrEnum):
+    """How requests are spread over replicas. The first four are nginx's; the others are simulated only."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_CONN = "least_conn"
+    RANDOM_TWO = "random_two_least_conn"
+    PER_ISLAND = "per_island"  # weighted round robin, an island's weight shared by its replicas
+    SHORTEST_QUEUE = "shortest_queue_tokens"
+    PREFIX_AFFINITY = "prefix_affinity"
+
+    @property
+    def renders(self) -> bool:
+        """Whether nginx can do it."""
+        return self in {Policy.ROUND_ROBIN, Policy.LEAST_CONN, Policy.RANDOM_TWO, Policy.PER_ISLAND}
+
+
+class EngineFlags(Document):
+    """vLLM's options, by vLLM's names; None leaves the engine's own default."""
+
+    dtype: str = "auto"
+    quantization: str | None = None
+    kv_cache_dtype: str = "auto"  # or fp8
+    max_model_len: int | None = Field(default=None, ge=1)
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    max_num_batched_tokens: int | None = Field(default=None, ge=1)
+    gpu_memory_utilization: float = Field(default=0.90, gt=0, le=1)
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
+    enforce_eager: bool = False
+    max_num_queued_reqs: int | None = Field(default=None, ge=1)
+    extra: tuple[str, ...] = ()  # further arguments, passed through as they are
+
+
+class Replica(Document):
+    """One engine pinned to its GPUs."""
+
+    gpus: tuple[int, ...] = Field(min_length=1)
+    tensor_parallel: int = Field(ge=1)
+    pipeline_parallel: int = Field(default=1, ge=1)
+    port: int | None = Field(default=None, ge=1, le=65535)  # None until the renderer gives it one
+
+    @model_validator(mode="after")
+    def _gpus_match_the_split(self) -> "Replica":
+        if len(set(self.gpus)) != len(self.gpus):
+            raise ValueError(f"GPU ids {list(self.gpus)} repeat one")
+        if len(self.gpus) != self.tensor_parallel * self.pipeline_parallel:
+            raise ValueError(
+                f"{len(self.gpus)} GPUs do not make tensor_parallel {self.tensor_parallel}"
+                f" x pipeline_parallel {self.pipeline_parallel}"
+            )
+        return self
+
+
+class Router(Document):
+    """How requests reach the replicas."""
+
+    policy: Policy = Policy.LEAST_CONN
+    weights: tuple[int, ...] | None = None  # one a replica; None: equal, or by island for per_island
+    shared_zone: bool = True  # nginx workers share the counters
+    workers: int = Field(default=1, ge=1)  # matters only without a shared zone
+    max_fails: int = Field(default=3, ge=0)
+    fail_timeout_s: float = Field(default=5.0, gt=0)
+    port: int = Field(default=8080, ge=1, le=65535)  # the only door
+
+
+class Layout(Document):
+    """Replicas pinned to the GPUs of a box, a router before them, and the engine's flags. Stands on its own."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str  # a name of the catalogue, a Hugging Face id or a directory
+    box: Box
+    replicas: tuple[Replica, ...] = Field(min_length=1)
+    router: Router = Router()
+    flags: EngineFlags = EngineFlags()
+    engine: str = "vllm"
+    engine_version: str = "0.32.0"
+
+    @model_validator(mode="after")
+    def _replicas_stand_on_this_box(self) -> "Layout":
+        known = set(self.box.indices)
+        taken: set[int] = set()
+        for number, replica in enumerate(self.replicas):
+            for gpu in replica.gpus:
+                if gpu not in known:
+                    raise ValueError(
+                        f"replicas[{number}].gpus names GPU {gpu}; this box has {_show_ids(known)}."
+                        " Run `atoll inspect` to see them"
+                    )
+                if gpu in taken:
+                    raise ValueError(f"replicas[{number}].gpus names GPU {gpu}, which another replica already has")
+                taken.add(gpu)
+        if self.router.weights is not None and len(self.router.weights) != len(self.replicas):
+            raise ValueError(f"router.weights has {len(self.router.weights)} entries for {len(self.replicas)} replicas")
+        return self
+
+    @property
+    def idle_gpus(self) -> tuple[int, ...]:
+        taken = {gpu for replica in self.replicas for gpu in replica.gpus}
+        return tuple(index for index in self.box.indices if index not in taken)
+
+
+def _show_ids(ids: set[int]) -> str:
+    ordered = sorted(ids)
+    if len(ordered) > 1 and ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"{ordered[0]}-{ordered[-1]}"
+    return ", ".join(map(str, ordered))

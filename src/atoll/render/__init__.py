@@ -1,0 +1,5 @@
+"""Which files?"""
+
+from atoll.render.bundle import Bundle
+
+__all__ = ["Bundle"]

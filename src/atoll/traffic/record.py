@@ -1,0 +1,158 @@
+"""What came back: one Record a request, and all of a run's as columns.
+
+Times are seconds from the start of the run, on one clock. Simulated, emulated and real runs all end as a RecordTable,
+so whatever reads one reads all three.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Outcome(StrEnum):
+    OK = "ok"
+    FAILED = "failed"
+    CANCELLED = "cancelled"  # still under way when the run was ended, by its time limit or by hand
+
+
+class TokenSource(StrEnum):
+    USAGE = "usage"  # the engine said how many
+    CHUNKS = "chunks"  # counted from streamed chunks, because it did not
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What became of one request. Every request that was sent has exactly one."""
+
+    number: int
+    user: int
+    turn: int = 0
+    due_s: float | None = None  # open loop: when it should have been sent; latency counts from here
+    sent_s: float  # its last byte was handed to the socket
+    first_byte_s: float | None = None  # the answer's headers arrived
+    token_s: Sequence[float] = ()  # arrival of each chunk that carries generated text; [0] is the first token
+    done_s: float | None = None  # the answer ended, or failed
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    token_source: TokenSource = TokenSource.USAGE
+    cached_tokens: int = 0  # prompt tokens that the engine took from its prefix cache
+    outcome: Outcome = Outcome.OK
+    error: str | None = None  # class of failure, a short stable word such as `http_503` or `connection_reset`
+    detail: str | None = None  # the sentence behind it
+    status: int | None = None  # HTTP status
+    replica: str | None = None  # which replica served it, "0", "1", ... or its address
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordTable:
+    """All records of a run, one row a request, in the order of sending.
+
+    Token times are slices of one array: span j says that request `span_row[j]` had a token at each of
+    `token_clock[span_start[j]:span_stop[j]]`. A measured run has one span a request, and the spans do not overlap.
+    In a simulated one all requests of a batch share the replica's step clock, so the spans do overlap, which is what
+    keeps millions of tokens small; a preempted request has several spans.
+    """
+
+    number: Ints
+    user: Ints
+    turn: Ints
+    due_s: Floats  # NaN: no due time of its own
+    sent_s: Floats
+    first_byte_s: Floats  # NaN: none came
+    first_token_s: Floats  # NaN: none came
+    last_token_s: Floats  # NaN: none came
+    done_s: Floats  # NaN: still under way
+    prompt_tokens: Ints
+    output_tokens: Ints
+    cached_tokens: Ints
+    outcome: tuple[str, ...]
+    error: tuple[str | None, ...]
+    detail: tuple[str | None, ...]
+    status: Ints  # 0: no answer
+    replica: tuple[str | None, ...]
+    counted_from_chunks: NDArray[np.bool_]
+    token_clock: Floats
+    span_row: Ints
+    span_start: Ints
+    span_stop: Ints
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    @classmethod
+    def from_records(cls, records: Iterable[Record]) -> "RecordTable":
+        """Columns of the records, sorted by when they were sent."""
+        rows = sorted(records, key=lambda record: (record.sent_s, record.number))
+        counts = np.array([len(row.token_s) for row in rows], dtype=np.int64)
+        stops = np.cumsum(counts, dtype=np.int64)
+        clock = np.concatenate([np.asarray(row.token_s, dtype=np.float64) for row in rows]) if rows else np.empty(0)
+        with_tokens = np.flatnonzero(counts)
+        return cls(
+            number=_ints(row.number for row in rows),
+            user=_ints(row.user for row in rows),
+            turn=_ints(row.turn for row in rows),
+            due_s=_floats(row.due_s for row in rows),
+            sent_s=_floats(row.sent_s for row in rows),
+            first_byte_s=_floats(row.first_byte_s for row in rows),
+            first_token_s=_floats(row.token_s[0] if len(row.token_s) else None for row in rows),
+            last_token_s=_floats(row.token_s[-1] if len(row.token_s) else None for row in rows),
+            done_s=_floats(row.done_s for row in rows),
+            prompt_tokens=_ints(row.prompt_tokens for row in rows),
+            output_tokens=_ints(row.output_tokens for row in rows),
+            cached_tokens=_ints(row.cached_tokens for row in rows),
+            outcome=tuple(str(row.outcome) for row in rows),
+            error=tuple(row.error for row in rows),
+            detail=tuple(row.detail for row in rows),
+            status=_ints(row.status or 0 for row in rows),
+            replica=tuple(row.replica for row in rows),
+            counted_from_chunks=np.array([row.token_source is TokenSource.CHUNKS for row in rows], dtype=np.bool_),
+            token_clock=clock,
+            span_row=with_tokens.astype(np.int64),
+            span_start=(stops - counts)[with_tokens],
+            span_stop=stops[with_tokens],
+        )
+
+    def token_times(self, row: int) -> Floats:
+        """Arrival of each text chunk of one row, in order."""
+        spans = np.flatnonzero(self.span_row == row)
+        if len(spans) == 0:
+            return np.empty(0)
+        return np.concatenate([self.token_clock[self.span_start[j] : self.span_stop[j]] for j in spans])
+
+    def gaps(self, rows: NDArray[np.bool_]) -> tuple[Floats, Ints]:
+        """Gaps between text chunks of the chosen rows, as (values, how often each occurred).
+
+        Args:
+            rows: a mask of shape (len(self),).
+        """
+        chosen = rows[self.span_row]
+        row, start, stop = self.span_row[chosen], self.span_start[chosen], self.span_stop[chosen]
+        if len(row) == 0:
+            return np.empty(0), np.empty(0, dtype=np.int64)
+        # A gap at position i lies between token_clock[i] and [i + 1]; a span covers the gaps start ... stop - 2.
+        cover = np.zeros(len(self.token_clock) + 1, dtype=np.int64)
+        np.add.at(cover, start, 1)
+        np.add.at(cover, stop - 1, -1)
+        weights = np.cumsum(cover)[: max(0, len(self.token_clock) - 1)]
+        used = weights > 0
+        values, counts = np.diff(self.token_clock)[used], weights[used]
+        order = np.lexsort((start, row))
+        same = row[order][1:] == row[order][:-1]
+        between = self.token_clock[start[order][1:]] - self.token_clock[stop[order][:-1] - 1]
+        return np.concatenate([values, between[same]]), np.concatenate(
+            [counts, np.ones(int(same.sum()), dtype=np.int64)]
+        )
+
+
+def _ints(values: Iterable[int]) -> Ints:
+    return np.fromiter(values, dtype=np.int64)
+
+
+def _floats(values: Iterable[float | None]) -> Floats:
+    return np.fromiter((np.nan if value is None else value for value in values), dtype=np.float64)
