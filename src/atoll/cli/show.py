@@ -1,0 +1,108 @@
+"""Values -> tables for a person, or one JSON document."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from atoll.analyse.summary import Distribution, Summary
+from atoll.units import show_seconds
+
+out = Console(highlight=False)
+progress = Console(stderr=True, highlight=False)
+
+
+def show_json(document: Any) -> None:
+    """One JSON document on standard output; NaN and infinity, which JSON does not have, become null."""
+    sys.stdout.write(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return _plain(value.model_dump(mode="json"))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not (float("-inf") < value < float("inf")):
+        return None
+    return value
+
+
+def table(
+    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()
+) -> Table:
+    """A plain table; the columns whose places are in `numbers` are set to the right."""
+    made = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    right = set(numbers)
+    for place, name in enumerate(columns):
+        made.add_column(name, justify="right" if place in right else "left", no_wrap=place in right)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def show_table(
+    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()
+) -> None:
+    out.print(table(title, columns, rows, numbers=numbers))
+
+
+DISTRIBUTION_COLUMNS = ("mean", "p50", "p90", "p95", "p99", "max")
+
+
+def distribution_cells(distribution: Distribution) -> tuple[str, ...]:
+    """The six figures of a distribution in the order of DISTRIBUTION_COLUMNS."""
+    return tuple(show_seconds(getattr(distribution, name)) for name in DISTRIBUTION_COLUMNS)
+
+
+def show_summary(summary: Summary, *, title: str = "Summary") -> None:
+    """The tables that end a run: counts and rates, latencies, replicas."""
+    counts = summary.requests
+    out.print(
+        f"[bold]{title}[/bold]  {counts.sent} sent = {counts.ok} ok + {counts.failed} failed"
+        f" + {counts.cancelled} cancelled in {show_seconds(summary.duration_s)}"
+    )
+    out.print(
+        f"{summary.requests_per_s:.2f} requests/s, {summary.output_tokens_per_s:,.0f} output tokens/s,"
+        f" {summary.total_tokens_per_s:,.0f} tokens/s in all"
+    )
+    rows = [
+        (name, *distribution_cells(value))
+        for name, value in (
+            ("TTFT", summary.ttft_s),
+            ("ITL", summary.itl_s),
+            ("TPOT", summary.tpot_s),
+            ("E2E", summary.e2e_s),
+        )
+    ]
+    show_table(None, ("", *DISTRIBUTION_COLUMNS), rows, numbers=range(1, 7))
+    if len(summary.per_replica) > 1:
+        show_replicas(summary)
+    if summary.errors:
+        show_table("Failures", ("class", "requests"), [(k, str(v)) for k, v in summary.errors.items()], numbers=(1,))
+    if summary.counted_from_chunks:
+        out.print(
+            f"Tokens of {summary.counted_from_chunks} answers were counted from chunks: the engine gave no usage."
+        )
+
+
+def show_replicas(summary: Summary) -> None:
+    rows = [
+        (
+            part.replica,
+            str(part.requests.ok),
+            str(part.requests.failed),
+            f"{part.output_tokens_per_s:,.0f}",
+            show_seconds(part.ttft_s.p50),
+            show_seconds(part.ttft_s.p95),
+            show_seconds(part.e2e_s.p50),
+        )
+        for part in summary.per_replica
+    ]
+    columns = ("replica", "ok", "failed", "tokens/s", "TTFT p50", "TTFT p95", "E2E p50")
+    show_table("Per replica", columns, rows, numbers=range(1, 7))

@@ -1,0 +1,79 @@
+"""Columns to a Parquet file and back, whole or not at all."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import arro3.io
+import numpy as np
+from arro3.core import Array, DataType, Table, list_array, list_flatten, list_offsets
+from numpy.typing import NDArray
+
+from atoll.errors import BadRun
+from atoll.outside.files import write_whole
+
+Column = NDArray[Any] | Sequence[str | None] | Sequence[Sequence[float]]
+
+
+def write_parquet(path: Path, columns: Mapping[str, Column]) -> None:
+    """Write columns of one length to one file.
+
+    Args:
+        path: the file; one that is there is replaced when the new one is complete.
+        columns: name -> NumPy array (numbers, booleans), list of strings or None, or a list of lists of floats.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    arrays = {name: _to_arrow(column) for name, column in columns.items()}
+    buffer = io.BytesIO()
+    arro3.io.write_parquet(Table.from_arrays(list(arrays.values()), names=list(arrays)), buffer, compression="zstd(3)")
+    write_whole(path, buffer.getvalue())
+
+
+def read_parquet(path: Path) -> dict[str, Any]:
+    """Columns of a file: NumPy arrays for numbers and booleans, lists for strings and lists of floats.
+
+    Raises:
+        BadRun: the file is not there or is no Parquet file.
+    """
+    try:
+        table = arro3.io.read_parquet(io.BytesIO(path.read_bytes())).read_all()
+    except OSError as error:
+        raise BadRun(f"{path} cannot be read: {error.strerror or error}.") from None
+    except Exception as error:  # noqa: BLE001 - arro3 raises its own bare Exception for a damaged file
+        raise BadRun(f"{path} is no readable Parquet file: {error}.") from None
+    if table.num_rows == 0:
+        return {name: _empty(table.schema.field(name).type) for name in table.column_names}
+    return {name: _from_arrow(table.column(name).combine_chunks()) for name in table.column_names}
+
+
+def _to_arrow(column: Column) -> Array:
+    if isinstance(column, np.ndarray):
+        return Array.from_numpy(np.ascontiguousarray(column))
+    if len(column) > 0 and all(value is None or isinstance(value, str) for value in column):
+        return Array(list(column), type=DataType.string())
+    if len(column) == 0:
+        return Array([], type=DataType.string())
+    lists = [np.asarray(values, dtype=np.float64) for values in column]
+    offsets = np.concatenate([[0], np.cumsum([len(values) for values in lists])]).astype(np.int32)
+    return list_array(Array.from_numpy(offsets), Array.from_numpy(np.concatenate(lists)))
+
+
+def _empty(kind: DataType) -> Any:
+    if DataType.is_string(kind) or DataType.is_list(kind):
+        return []
+    return np.empty(
+        0, dtype=np.int64 if DataType.is_integer(kind) else np.bool_ if DataType.is_boolean(kind) else np.float64
+    )
+
+
+def _from_arrow(array: Array) -> Any:
+    if DataType.is_list(array.type):
+        flat = np.asarray(list_flatten(array).to_numpy())
+        offsets = np.asarray(list_offsets(array).to_numpy())
+        return [flat[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    if DataType.is_string(array.type):
+        return array.to_pylist()
+    return np.array(array.to_numpy())
