@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _from_arrow(array: Array) -> Any:
     if DataType.is_list(array.type):
         flat = np.asarray(list_flatten(array).to_numpy())
         offsets = np.asarray(list_offsets(array).to_numpy())
-        return [flat[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+        return [flat[start:stop] for start, stop in pairwise(offsets)]
     if DataType.is_string(array.type):
         return array.to_pylist()
     return np.array(array.to_numpy())
