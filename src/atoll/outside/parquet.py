@@ -40,14 +40,28 @@ def read_parquet(path: Path) -> dict[str, Any]:
         BadRun: the file is not there or is no Parquet file.
     """
     try:
-        table = arro3.io.read_parquet(io.BytesIO(path.read_bytes())).read_all()
+        data = path.read_bytes()
     except OSError as error:
         raise BadRun(f"{path} cannot be read: {error.strerror or error}.") from None
-    except Exception as error:  # noqa: BLE001 - arro3 raises its own bare Exception for a damaged file
-        raise BadRun(f"{path} is no readable Parquet file: {error}.") from None
+    if not _is_whole(data):
+        raise BadRun(f"{path} is no readable Parquet file: it is cut short or something else.")
+    try:
+        table = arro3.io.read_parquet(io.BytesIO(data)).read_all()
+    except BaseException as error:
+        # arro3 answers a damaged file with its own bare Exception or with a Rust panic, which is a BaseException.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise BadRun(f"{path} is no readable Parquet file: {error}.") from None
+        raise
     if table.num_rows == 0:
         return {name: _empty(table.schema.field(name).type) for name in table.column_names}
     return {name: _from_arrow(table.column(name).combine_chunks()) for name in table.column_names}
+
+
+def _is_whole(data: bytes) -> bool:
+    """Magic at both ends and a footer that fits: https://parquet.apache.org/docs/file-format/."""
+    if len(data) < 12 or data[:4] != b"PAR1" or data[-4:] != b"PAR1":
+        return False
+    return int.from_bytes(data[-8:-4], "little") <= len(data) - 12
 
 
 def _to_arrow(column: Column) -> Array:

@@ -5,8 +5,9 @@ so whatever reads one reads all three.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +119,26 @@ class RecordTable:
             span_stop=stops[with_tokens],
         )
 
+    @classmethod
+    def concatenate(cls, parts: "Sequence[tuple[RecordTable, float]]") -> "RecordTable":
+        """Tables one after the other, such as the pieces of a run that was cut and resumed.
+
+        Args:
+            parts: each with the seconds to add to all of its times. Requests are numbered on from part to part.
+        """
+        if not parts:
+            return cls.from_records([])
+        columns: dict[str, list[Any]] = {field.name: [] for field in fields(cls)}
+        rows = numbers = tokens = 0
+        for table, shift_s in parts:
+            offsets = {"number": numbers, "span_row": rows, "span_start": tokens, "span_stop": tokens}
+            for name, column in columns.items():
+                column.append(_shifted(getattr(table, name), shift_s if name in _TIMES else offsets.get(name)))
+            rows += len(table)
+            numbers += int(table.number.max()) + 1 if len(table) else 0
+            tokens += len(table.token_clock)
+        return cls(**{name: _joined(column) for name, column in columns.items()})
+
     def token_times(self, row: int) -> Floats:
         """Arrival of each text chunk of one row, in order."""
         spans = np.flatnonzero(self.span_row == row)
@@ -148,6 +169,19 @@ class RecordTable:
         return np.concatenate([values, between[same]]), np.concatenate(
             [counts, np.ones(int(same.sum()), dtype=np.int64)]
         )
+
+
+_TIMES = frozenset({"due_s", "sent_s", "first_byte_s", "first_token_s", "last_token_s", "done_s", "token_clock"})
+
+
+def _shifted(values: Any, offset: float | None) -> Any:
+    return values if offset is None else values + offset
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], tuple):
+        return tuple(value for part in parts for value in part)
+    return np.concatenate(parts)
 
 
 def _ints(values: Iterable[int]) -> Ints:

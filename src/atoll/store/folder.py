@@ -1,0 +1,186 @@
+"""A run's own folder: the truth about it.
+
+    layout.yaml  workload.yaml  run.yaml     what was run, how and with what
+    records.parquet                          one row a request
+    token_clock.parquet  token_spans.parquet only of simulated runs, whose requests share a step clock
+    telemetry.parquet                        counters of engines and GPUs meanwhile
+    summary.json
+
+A measured run has its token times in records.parquet itself. While it is under way its records stand in parts and a
+tail beside it (load/records.py), so a kill loses at most the last second; `read_run` reads whatever is there.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from atoll.analyse.summary import Summary, summarise
+from atoll.documents import Document
+from atoll.errors import BadRun
+from atoll.outside.files import read_text, write_whole
+from atoll.outside.parquet import read_parquet, write_parquet
+from atoll.plan.layout import Layout
+from atoll.traffic.record import RecordTable
+from atoll.traffic.workload import Workload
+
+SCHEMA_VERSION = 1
+
+D = TypeVar("D", bound=Document)
+
+_TEXT_COLUMNS = ("outcome", "error", "detail", "replica")
+_TOKEN_FIELDS = ("token_clock", "span_row", "span_start", "span_stop")
+_ROW_FIELDS = tuple(field.name for field in fields(RecordTable) if field.name not in _TOKEN_FIELDS)
+
+
+class RunInfo(Document):
+    """What made these numbers."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    engine: str  # simulated, emulated, vllm, or "external" for a URL that somebody else serves
+    model: str | None = None
+    url: str | None = None
+    started_at: float | None = None  # seconds since 1970; None for virtual time
+    atoll_version: str
+    bundle_digest: str | None = None
+    complete: bool = False
+    failure: str | None = None  # why the variant did not run
+    windows: tuple[tuple[float, float], ...] = ()  # measured spans in run time, when there was more than one
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One run, read back."""
+
+    path: Path
+    info: RunInfo
+    layout: Layout | None
+    workload: Workload | None
+    table: RecordTable
+    summary: Summary
+    telemetry: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def warmup_s(self) -> float:
+        return self.workload.warmup_s if self.workload else 0.0
+
+
+def write_info(folder: Path, info: RunInfo) -> None:
+    write_whole(folder / "run.yaml", info.to_yaml())
+
+
+def start_run(folder: Path, info: RunInfo, *, layout: Layout | None, workload: Workload | None) -> None:
+    """Write down what is about to run, before it runs."""
+    write_info(folder, info)
+    if layout is not None:
+        write_whole(folder / "layout.yaml", layout.to_yaml())
+    if workload is not None:
+        write_whole(folder / "workload.yaml", workload.to_yaml())
+
+
+def finish_run(folder: Path, info: RunInfo, table: RecordTable, summary: Summary) -> None:
+    """Keep the records and the summary; run.yaml is written last, so `complete` means that all is there."""
+    write_records(folder, table)
+    write_whole(folder / "summary.json", summary.to_json())
+    write_info(folder, info.replace(complete=True))
+
+
+def write_records(folder: Path, table: RecordTable) -> None:
+    columns: dict[str, Any] = {name: getattr(table, name) for name in _ROW_FIELDS}
+    columns |= {name: list(columns[name]) for name in _TEXT_COLUMNS}
+    if _spans_are_own(table):
+        columns["token_s"] = [table.token_times(row) for row in range(len(table))]
+    else:
+        write_parquet(folder / "token_clock.parquet", {"token_s": table.token_clock})
+        spans = {name: getattr(table, name) for name in _TOKEN_FIELDS[1:]}
+        write_parquet(folder / "token_spans.parquet", spans)
+    write_parquet(folder / "records.parquet", columns)
+
+
+def _spans_are_own(table: RecordTable) -> bool:
+    """Whether every request has its token times to itself, as in a measured run."""
+    return int((table.span_stop - table.span_start).sum()) <= len(table.token_clock)
+
+
+def read_records(folder: Path) -> RecordTable:
+    """The records of a finished run.
+
+    Raises:
+        BadRun: they are not there, or are not readable.
+    """
+    columns = read_parquet(folder / "records.parquet")
+    missing = [name for name in _ROW_FIELDS if name not in columns]
+    if missing:
+        raise BadRun(f"{folder / 'records.parquet'} has no column {missing[0]}; it was not written by atoll.")
+    rows = {name: columns[name] for name in _ROW_FIELDS}
+    rows |= {name: tuple(columns[name]) for name in _TEXT_COLUMNS}
+    return RecordTable(**rows, **_tokens(folder, columns))
+
+
+def _tokens(folder: Path, columns: dict[str, Any]) -> dict[str, Any]:
+    if "token_s" not in columns:
+        spans = read_parquet(folder / "token_spans.parquet")
+        return {"token_clock": read_parquet(folder / "token_clock.parquet")["token_s"]} | spans
+    lists = columns["token_s"]
+    counts = np.array([len(times) for times in lists], dtype=np.int64)
+    stops = np.cumsum(counts, dtype=np.int64)
+    rows = np.flatnonzero(counts).astype(np.int64)
+    return {
+        "token_clock": np.concatenate(lists) if lists else np.empty(0),
+        "span_row": rows,
+        "span_start": (stops - counts)[rows],
+        "span_stop": stops[rows],
+    }
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / "run.yaml").is_file()
+
+
+def read_info(folder: Path) -> RunInfo:
+    """What made a run's numbers; raises BadRun when the folder is no run."""
+    if not is_run(folder):
+        raise BadRun(f"{folder} is no run: it has no run.yaml. Give a folder that `atoll bench` or `study run` wrote.")
+    return RunInfo.parse(read_text(folder / "run.yaml"), origin=str(folder / "run.yaml"))
+
+
+def read_run(folder: Path) -> Run:
+    """A run, finished or cut short.
+
+    Raises:
+        BadRun: the folder holds no run, or nothing in it can be read.
+    """
+    info = read_info(folder)
+    layout = _document(folder / "layout.yaml", Layout)
+    workload = _document(folder / "workload.yaml", Workload)
+    table = _whatever_records(folder)
+    summary = _document(folder / "summary.json", Summary) if info.complete else None
+    if summary is None:
+        summary = summarise(table, warmup_s=workload.warmup_s if workload else 0.0)
+    telemetry = folder / "telemetry.parquet"
+    return Run(
+        path=folder,
+        info=info,
+        layout=layout,
+        workload=workload,
+        table=table,
+        summary=summary,
+        telemetry=read_parquet(telemetry) if telemetry.is_file() else None,
+    )
+
+
+def _whatever_records(folder: Path) -> RecordTable:
+    if (folder / "records.parquet").is_file():
+        return read_records(folder)
+    return RecordTable.from_records([])
+
+
+def _document(path: Path, kind: type[D]) -> D | None:
+    return kind.parse(read_text(path), origin=str(path)) if path.is_file() else None
