@@ -1,10 +1,22 @@
 """Seconds of one engine step."""
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise, takewhile
+from math import ceil, log2
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from atoll.cost.kernels import Kernels
+from atoll.cost.links import AllReduce, ReducePath, describe_group
+from atoll.cost.operations import WeightFormat, attention_heads, expert_block, layer_gemms, weight_format
+from atoll.cost.profile import MachineProfile
+from atoll.inventory.box import Box
+from atoll.inventory.catalog import GpuKind
+from atoll.model.card import ModelCard
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,3 +46,349 @@ class StepTimer(Protocol):
         but all are made in one go.
         """
         ...
+
+
+# Mean context lengths at which decode attention is evaluated; straight lines between them.
+CONTEXT_KNOTS = (0, 128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+
+
+class PieceLines:
+    """Seconds against total context: `base[j] + slope[j] * context` from `start[j]` on."""
+
+    __slots__ = ("base", "slope", "start")
+
+    def __init__(self, start: list[float], base: list[float], slope: list[float]) -> None:
+        self.start, self.base, self.slope = start, base, slope
+
+    @classmethod
+    def through(cls, knots: Sequence[float], values: Sequence[float]) -> "PieceLines":
+        """Straight lines through the points, the last one extended; the first holds below the first knot."""
+        slopes = [(t - s) / (b - a) for (a, s), (b, t) in pairwise(zip(knots, values, strict=True))]
+        bases = [value - slope * knot for knot, value, slope in zip(knots, values, slopes, strict=False)]
+        return cls(list(knots[:-1]), bases, slopes)
+
+    def at(self, context: float) -> float:
+        """Seconds at one total context."""
+        j = bisect_right(self.start, context) - 1 if len(self.start) > 1 else 0
+        return self.base[max(j, 0)] + self.slope[max(j, 0)] * context
+
+    def run(self, context: int, rise: int, steps: int) -> NDArray[np.float64]:
+        """Seconds at context, context + rise, ...; element i is exactly `at(context + i * rise)`."""
+        contexts = np.arange(steps, dtype=np.float64)
+        contexts *= rise
+        contexts += context
+        first = max(bisect_right(self.start, context) - 1, 0)
+        last = max(bisect_right(self.start, context + rise * (steps - 1)) - 1, 0)
+        if first == last:
+            contexts *= self.slope[first]
+            contexts += self.base[first]
+            return contexts
+        place = np.searchsorted(np.asarray(self.start[1:]), contexts, side="right")
+        return np.asarray(self.base)[place] + np.asarray(self.slope)[place] * contexts
+
+    def shift(self, seconds: float) -> "PieceLines":
+        """The same lines, `seconds` higher."""
+        return PieceLines(self.start, [base + seconds for base in self.base], self.slope)
+
+    def at_least(self, floor: float) -> "PieceLines":
+        """These lines where they are above `floor`, the floor elsewhere. The lines must rise."""
+        start: list[float] = []
+        base: list[float] = []
+        slope: list[float] = []
+        ends = [*self.start[1:], float("inf")]
+        for a, end, height, rise in zip(self.start, ends, self.base, self.slope, strict=True):
+            crossing = (floor - height) / rise if rise > 0 else (a if height >= floor else end)
+            if crossing > a:
+                start, base, slope = [*start, a], [*base, floor], [*slope, 0.0]
+            if crossing < end:
+                start, base, slope = [*start, max(a, crossing)], [*base, height], [*slope, rise]
+        return PieceLines(start, base, slope)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepFlags:
+    """Engine options that change how long a step takes, by vLLM's names."""
+
+    quantization: str | None = None
+    kv_cache_dtype: str = "auto"
+    max_num_seqs: int | None = None
+    enforce_eager: bool = False
+    engine_version: str = "0.32.0"
+    async_scheduling: bool | None = None  # None: the version's default
+    all_reduce: ReducePath | None = None  # None: as vLLM chooses
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostCost:
+    """The CPU's part of a step: scheduler, input tensors, sampling, handing tokens out."""
+
+    step_s: float
+    sequence_s: float
+    hidden: bool  # async scheduling: it runs while the GPU computes
+
+    def seconds(self, sequences: int) -> float:
+        return self.step_s + self.sequence_s * sequences
+
+    def exposed(self, gpu_s: float, sequences: int) -> float:
+        """Seconds of the whole step."""
+        host = self.step_s + self.sequence_s * sequences
+        return max(gpu_s, host) if self.hidden else gpu_s + host
+
+    def expose_lines(self, gpu: PieceLines, sequences: int) -> PieceLines:
+        host = self.seconds(sequences)
+        return gpu.at_least(host) if self.hidden else gpu.shift(host)
+
+
+# First estimates, to be fitted on end-to-end rows.
+HOST_STEP_S, HOST_SEQUENCE_S = 1.2e-3, 12e-6
+ASYNC_SINCE = (0, 14)  # async scheduling by default
+
+
+def host_cost(flags: StepFlags, profile: MachineProfile) -> HostCost:
+    """The host's part for an engine version, or the machine's own when it was calibrated."""
+    hidden = version_tuple(flags.engine_version) >= ASYNC_SINCE
+    if flags.async_scheduling is not None:
+        hidden = flags.async_scheduling
+    step = HOST_STEP_S if profile.host_step_s is None else profile.host_step_s
+    sequence = HOST_SEQUENCE_S if profile.host_sequence_s is None else profile.host_sequence_s
+    return HostCost(step_s=step, sequence_s=sequence, hidden=hidden)
+
+
+def version_tuple(text: str) -> tuple[int, ...]:
+    """`0.10.1rc2` is (0, 10, 1); words without digits end it."""
+    numbers = []
+    for part in text.lstrip("v").split("."):
+        digits = "".join(takewhile(str.isdigit, part))
+        if not digits:
+            break
+        numbers.append(int(digits))
+    return tuple(numbers) or (0,)
+
+
+def graph_sizes(flags: StepFlags, kind: GpuKind) -> tuple[int, ...]:
+    """Batch sizes that vLLM captures as CUDA graphs: 1, 2, 4, 8 ... 248, then by 16, to min(2 max_num_seqs, 512).
+
+    `vllm/config/vllm.py` in 0.32.0; the cap is 1024 on Blackwell. A step of 9 sequences runs as one of 16.
+    """
+    if flags.enforce_eager:
+        return ()
+    cap = 1024 if kind.architecture == "blackwell" else 512
+    if flags.max_num_seqs is not None:
+        cap = min(2 * flags.max_num_seqs, cap)
+    sizes = [1, 2, 4, *range(8, 256, 8), *range(256, 1025, 16)]
+    return tuple(size for size in sizes if size <= cap) or (1,)
+
+
+def _slowest_reduce(
+    *,
+    box: Box | None,
+    gpus: tuple[int, ...],
+    kind: GpuKind,
+    tensor_parallel: int,
+    flags: StepFlags,
+    profile: MachineProfile,
+) -> AllReduce:
+    """The all-reduce of the tensor-parallel group with the slowest links; stages of a pipeline wait for each other."""
+    chosen = gpus if box is not None else ()
+    groups = [chosen[at : at + tensor_parallel] for at in range(0, len(chosen), tensor_parallel)] or [()]
+    reduces = [
+        AllReduce(
+            group=describe_group(box if group else None, group, kind, ranks=tensor_parallel),
+            architecture=kind.architecture,
+            engine_version=flags.engine_version,
+            override=flags.all_reduce,
+            measured=profile.reduce_curve(group),
+        )
+        for group in groups
+    ]
+    return max(reduces, key=lambda reduce: reduce.seconds(2**20))
+
+
+class StepModel:
+    """Seconds of engine steps of one replica, operation by operation.
+
+    Decode-only steps are straight lines in the total context between knots, one set of lines for each number of
+    sequences, so that many successive steps are evaluated in one go and give exactly what one by one gives.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        kind: GpuKind,
+        *,
+        tensor_parallel: int = 1,
+        pipeline_parallel: int = 1,
+        box: Box | None = None,
+        gpus: Sequence[int] = (),
+        flags: StepFlags = StepFlags(),
+        profile: MachineProfile | None = None,
+    ) -> None:
+        """Make a timer.
+
+        Args:
+            card: the model.
+            kind: the card that every GPU of the replica is.
+            tensor_parallel: GPUs that share a layer.
+            pipeline_parallel: groups of such GPUs that share the layers.
+            box: the links; without it, the best that this kind of card can have.
+            gpus: the replica's GPUs in that box, tensor-parallel neighbours first.
+            flags: engine options.
+            profile: what calibration found on this machine.
+        """
+        self.card, self.kind, self.flags = card, kind, flags
+        self.tensor_parallel, self.pipeline_parallel = tensor_parallel, pipeline_parallel
+        self.profile = profile or MachineProfile()
+        self.reduce = _slowest_reduce(
+            box=box, gpus=tuple(gpus), kind=kind, tensor_parallel=tensor_parallel, flags=flags, profile=self.profile
+        )
+        self.kernels = Kernels(kind=kind)
+        self.host = host_cost(flags, self.profile)
+        self._format = weight_format(card.quantisation, override=flags.quantization, has_fp8=kind.fp8_flops is not None)
+        self._kv_bytes = 1.0 if "fp8" in flags.kv_cache_dtype else 2.0
+        self._gemms = layer_gemms(card, tensor_parallel)
+        self._experts = expert_block(card, tensor_parallel)
+        self._heads = attention_heads(card, tensor_parallel)
+        self._graph_sizes = graph_sizes(flags, kind)
+        self._dense: dict[tuple[int, bool], float] = {}
+        self._head: dict[int, float] = {}
+        self._chunks: dict[tuple[int, int], float] = {}
+        self._attention_lines: dict[int, PieceLines] = {}
+        self._decode_lines: dict[int, PieceLines] = {}
+
+    def seconds(self, batch: StepBatch) -> float:
+        """Seconds from the start of this step to the start of the next."""
+        if not batch.prefills:
+            return self.decode_lines(batch.decodes).at(batch.decode_context) if batch.decodes else self.host.step_s
+        return self.host.exposed(self._gpu_seconds(batch), batch.decodes + len(batch.prefills))
+
+    def decode_seconds(self, decodes: int, decode_context: int, steps: int) -> NDArray[np.float64]:
+        """Seconds of `steps` successive decode-only steps; shape (steps,)."""
+        return self.decode_lines(decodes).run(decode_context, decodes, steps)
+
+    def decode_lines(self, decodes: int) -> PieceLines:
+        """Seconds of a decode-only step of so many sequences against their total context."""
+        lines = self._decode_lines.get(decodes)
+        if lines is None:
+            fixed = self._fixed_seconds(decodes, decodes)
+            lines = self._attention_line(decodes).shift(fixed)
+            lines = self._decode_lines[decodes] = self.host.expose_lines(lines, decodes)
+        return lines
+
+    def breakdown(self, batch: StepBatch) -> dict[str, float]:
+        """Seconds by operation; they add up to `seconds(batch)`."""
+        tokens = batch.decodes + sum(new for new, _ in batch.prefills)
+        sequences = batch.decodes + len(batch.prefills)
+        if not tokens:
+            return {"host": self.host.step_s}
+        parts = self._dense_parts(*self._padded(tokens))
+        parts["lm_head"] = self._head_seconds(sequences)
+        if batch.prefills:
+            parts["attention_prefill"] = sum(self._chunk_seconds(new, past) for new, past in batch.prefills)
+        if batch.decodes:
+            parts["attention_decode"] = self._attention_line(batch.decodes).at(batch.decode_context)
+        parts["host"] = self.seconds(batch) - sum(parts.values())
+        return parts
+
+    def _gpu_seconds(self, batch: StepBatch) -> float:
+        tokens = batch.decodes
+        attention = 0.0
+        for new, past in batch.prefills:
+            tokens += new
+            attention += self._chunk_seconds(new, past)
+        if batch.decodes:
+            attention += self._attention_line(batch.decodes).at(batch.decode_context)
+        return self._fixed_seconds(tokens, batch.decodes + len(batch.prefills)) + attention
+
+    def _fixed_seconds(self, tokens: int, sequences: int) -> float:
+        """Everything that does not depend on context lengths."""
+        padded = self._padded(tokens)
+        dense = self._dense.get(padded)
+        if dense is None:
+            dense = self._dense[padded] = sum(self._dense_parts(*padded).values())
+        return dense + self._head_seconds(sequences)
+
+    def _padded(self, tokens: int) -> tuple[int, bool]:
+        """Tokens after CUDA-graph padding, and whether a graph runs them."""
+        sizes = self._graph_sizes
+        if sizes and tokens <= sizes[-1]:
+            return sizes[bisect_left(sizes, tokens)], True
+        return tokens, False
+
+    def _dense_parts(self, tokens: int, graph: bool) -> dict[str, float]:  # noqa: FBT001
+        share = ceil(tokens / self.pipeline_parallel)
+        scale = self._dense_scale(share)
+        parts: dict[str, float] = {}
+        for gemm in self._gemms:
+            name = self._format if gemm.quantised else WeightFormat.BF16
+            parts[gemm.name] = scale * gemm.count * self.kernels.gemm_seconds(share, gemm.columns, gemm.inner, name)
+        if self._experts is not None:
+            one = self.kernels.expert_seconds(share, self._experts, self._format)
+            parts["experts"] = scale * self._experts.count * one
+        parts["elementwise"] = self._elementwise_seconds(share)
+        if self.tensor_parallel > 1:
+            parts["all_reduce"] = self._reduce_seconds(share, graph=graph)
+        if self.pipeline_parallel > 1:
+            parts["send"] = (self.pipeline_parallel - 1) * self._send_seconds(share)
+        return parts
+
+    def _dense_scale(self, tokens: int) -> float:
+        """The profile's correction of GEMMs: of reading weights up to 64 tokens, of computing from 1024 on."""
+        weights, compute = self.profile.weights_time, self.profile.compute_time
+        share = min(1.0, max(0.0, log2(max(tokens, 1) / 64) / 4))
+        return weights + (compute - weights) * share
+
+    def _elementwise_seconds(self, tokens: int) -> float:
+        """Per layer: two fused add-norms, rotary + cache write, activation: 4 kernels (vLLM's compiled graph)."""
+        card = self.card
+        inner = card.intermediate_size if card.experts is None else card.experts.intermediate_size * card.experts.active
+        width = 8 * card.hidden_size + (3 * inner + 3 * card.attention.heads * card.head_dim) / self.tensor_parallel
+        return card.layers * self.kernels.elementwise_seconds(2.0 * tokens * width, 4)
+
+    def _reduce_seconds(self, tokens: int, *, graph: bool) -> float:
+        """Two a layer and one after the embedding, of `tokens` hidden vectors in 16 bits."""
+        scale = 1.0 if self.reduce.measured else self.profile.link_time
+        one = self.reduce.seconds(2.0 * tokens * self.card.hidden_size, graph=graph)
+        return scale * (2 * self.card.layers + 1) * one
+
+    def _send_seconds(self, tokens: int) -> float:
+        return 20e-6 + 2.0 * tokens * self.card.hidden_size / 20e9
+
+    def _head_seconds(self, sequences: int) -> float:
+        """The vocabulary's matrix, its gather over the GPUs and the sampler, for one token of each sequence."""
+        seconds = self._head.get(sequences)
+        if seconds is None:
+            columns = ceil(self.card.vocab_size / self.tensor_parallel)
+            seconds = self.profile.weights_time * self.kernels.gemm_seconds(
+                sequences, columns, self.card.hidden_size, WeightFormat.BF16
+            )
+            if self.tensor_parallel > 1:  # all-gather of the logits: half the wire bytes of an all-reduce
+                seconds += 0.5 * self.reduce.seconds(2.0 * sequences * self.card.vocab_size, graph=False)
+            seconds += self.kernels.elementwise_seconds(3 * 4.0 * sequences * self.card.vocab_size, 5)
+            self._head[sequences] = seconds
+        return seconds
+
+    def _chunk_seconds(self, tokens: int, past: int) -> float:
+        seconds = self._chunks.get((tokens, past))
+        if seconds is None:
+            seconds = self.profile.compute_time * sum(
+                heads.count * self.kernels.prefill_attention_seconds(tokens, past, heads, kv_bytes=self._kv_bytes)
+                for heads in self._heads
+            )
+            if len(self._chunks) < 200_000:
+                self._chunks[tokens, past] = seconds
+        return seconds
+
+    def _attention_line(self, decodes: int) -> PieceLines:
+        lines = self._attention_lines.get(decodes)
+        if lines is None:
+            share = ceil(decodes / self.pipeline_parallel)
+            values = [self._decode_attention(share, context) for context in CONTEXT_KNOTS]
+            knots = [float(context * decodes) for context in CONTEXT_KNOTS]
+            lines = self._attention_lines[decodes] = PieceLines.through(knots, values)
+        return lines
+
+    def _decode_attention(self, sequences: int, context: int) -> float:
+        return self.profile.attention_time * sum(
+            heads.count * self.kernels.decode_attention_seconds(sequences, context, heads, kv_bytes=self._kv_bytes)
+            for heads in self._heads
+        )

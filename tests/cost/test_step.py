@@ -1,0 +1,123 @@
+"""Seconds of one engine step."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atoll.cost.profile import MachineProfile
+from atoll.cost.step import PieceLines, StepBatch, StepFlags, StepModel, graph_sizes
+from atoll.inventory.box import Box, Gpu, Link, LinkKind
+from atoll.inventory.catalog import GpuKind
+from atoll.model.card import Attention, Experts, ModelCard, Quantisation
+
+H100 = GpuKind(
+    name="H100-SXM-80GB",
+    architecture="hopper",
+    compute_capability="9.0",
+    memory_bytes=85_520_809_984,
+    memory_bytes_per_s=3.35e12,
+    bf16_flops=989e12,
+    fp8_flops=1979e12,
+    nvlinks=18,
+    nvlink_bytes_per_s=25e9,
+    pcie_generation=5,
+    source="NVIDIA H100 data sheet",
+)
+H100_NVL = H100.replace(
+    name="H100-NVL-94GB", memory_bytes=100_000_000_000, memory_bytes_per_s=3.94e12, bf16_flops=835e12, nvlinks=12
+)
+QWEN32 = ModelCard(
+    name="Qwen/Qwen2.5-32B-Instruct",
+    architecture="Qwen2ForCausalLM",
+    parameters=32_763_876_352,
+    active_parameters=32_763_876_352,
+    weight_bytes=65_527_752_704,
+    layers=64,
+    hidden_size=5120,
+    intermediate_size=27648,
+    vocab_size=152064,
+    attention=Attention(heads=40, kv_heads=8, head_dim=128),
+    max_context=32768,
+)
+OSS = QWEN32.replace(
+    name="gpt-oss-like",
+    layers=36,
+    hidden_size=2880,
+    intermediate_size=2880,
+    vocab_size=201088,
+    attention=Attention(heads=64, kv_heads=8, head_dim=64, sliding_window=128, sliding_layers=18),
+    experts=Experts(routed=128, active=4, intermediate_size=2880),
+    quantisation=Quantisation(method="mxfp4", weight_bits=4),
+)
+
+
+def box(kind: GpuKind, n: int, *, pairs: bool) -> Box:
+    links = tuple(
+        Link(a=a, b=b, kind=LinkKind.NV, nvlinks=kind.nvlinks)
+        if not pairs or a // 2 == b // 2
+        else Link(a=a, b=b, kind=LinkKind.NODE)
+        for a in range(n)
+        for b in range(a + 1, n)
+    )
+    return Box(gpus=tuple(Gpu(index=i, name=kind.name) for i in range(n)), links=links)
+
+
+MODELS = {
+    "one": StepModel(QWEN32, H100),
+    "pair": StepModel(QWEN32, H100_NVL, tensor_parallel=2, box=box(H100_NVL, 4, pairs=True), gpus=(0, 1)),
+    "sync": StepModel(QWEN32, H100, flags=StepFlags(engine_version="0.8.5", enforce_eager=True)),
+    "moe": StepModel(OSS, H100, tensor_parallel=2),
+    "stages": StepModel(QWEN32, H100, tensor_parallel=2, pipeline_parallel=2),
+    "slow host": StepModel(QWEN32, H100, tensor_parallel=8, profile=MachineProfile(host_step_s=8e-3)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(max_examples=60, deadline=None)
+@given(
+    decodes=st.integers(1, 300),
+    mean=st.integers(0, 140_000),
+    odd=st.integers(0, 299),
+    steps=st.integers(1, 3000),
+)
+def test_many_decode_steps_equal_stepping_one_by_one_exactly(name, decodes, mean, odd, steps):
+    model, context = MODELS[name], decodes * mean + odd % decodes
+    together = model.decode_seconds(decodes, context, steps)
+    assert together.shape == (steps,)
+    for i in {0, 1, steps // 3, steps // 2, steps - 1} & set(range(steps)):
+        single = model.seconds(StepBatch(decodes=decodes, decode_context=context + i * decodes))
+        assert single == together[i]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_operations_add_up_to_the_step(name):
+    batch = StepBatch(prefills=((512, 0), (100, 900)), decodes=20, decode_context=20_000)
+    parts = MODELS[name].breakdown(batch)
+    assert sum(parts.values()) == pytest.approx(MODELS[name].seconds(batch))
+    assert all(seconds >= -1e-12 for seconds in parts.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(decodes=st.integers(1, 256), context=st.integers(0, 200_000), more=st.integers(1, 50_000))
+def test_a_longer_context_never_takes_less(decodes, context, more):
+    model = MODELS["pair"]
+    batch = StepBatch(decodes=decodes, decode_context=context)
+    longer = StepBatch(decodes=decodes, decode_context=context + more)
+    assert model.seconds(longer) >= model.seconds(batch)
+
+
+def test_graph_sizes_are_those_that_vllm_captures():
+    assert graph_sizes(StepFlags(max_num_seqs=32), H100) == (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64)
+    assert graph_sizes(StepFlags(), H100)[-1] == 512
+    assert graph_sizes(StepFlags(enforce_eager=True), H100) == ()
+
+
+def test_lines_with_a_floor_are_the_greater_of_both():
+    lines = PieceLines.through([0, 10, 20], [1, 2, 4]).at_least(3)
+    assert [lines.at(x) for x in (0, 10, 14, 15, 20, 30)] == [3, 3, 3, 3, 4, pytest.approx(6)]
+    assert lines.run(0, 5, 5).tolist() == [lines.at(x) for x in (0, 5, 10, 15, 20)]
+
+
+def test_seconds_are_finite_for_an_empty_step():
+    assert np.isfinite(MODELS["one"].seconds(StepBatch()))
