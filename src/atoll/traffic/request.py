@@ -15,3 +15,5 @@ class Request:
     output_tokens: int
     shared_prefix_tokens: int = 0  # this many of the prompt's first tokens are the same as in ...
     prefix: int = 0  # ... every request with the same prefix number
+    session: int | None = None  # turns of one session carry the earlier ones; None: every request stands alone
+    history_tokens: int = 0  # this many first tokens of the prompt repeat the session's last prompt and its answer

@@ -1,0 +1,140 @@
+"""Which requests the users will make: the same plan for the simulator and for the load generator.
+
+Lengths are drawn per user (closed loop) or per request (open loop) from the workload's seed alone, never from what
+happens in the run. So user 7's third request is the same in virtual time and over HTTP, whoever answers sooner.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from atoll.errors import BadTraffic
+from atoll.traffic.arrivals import due_times
+from atoll.traffic.lengths import draw_lengths
+from atoll.traffic.request import Request
+from atoll.traffic.trace import TraceRow
+from atoll.traffic.workload import Arrivals, Lengths, Workload
+
+_BATCH = 64  # lengths drawn at once for one user; part of what a seed means, so do not change it
+_ARRIVALS, _SIZES, _USERS = 1, 2, 3  # independent streams of one seed
+
+
+class Demand:
+    """The requests of one run.
+
+    Closed loop: `starts()` says when each user sends first; then `next_request(user, number)` is that user's next
+    one, to be sent `workload.think_s` after the last answer ended, as long as `goes_on(now_s, sent)`.
+    Open loop: `open_requests()` gives every request with its due time, in order.
+    """
+
+    def __init__(self, workload: Workload, trace: Sequence[TraceRow] = ()) -> None:
+        """Raises BadTraffic when the workload asks for a trace and `trace` is empty."""
+        if not trace and (workload.arrivals is Arrivals.TRACE or _from_trace(workload.prompt, workload.output)):
+            raise BadTraffic("this workload takes its requests from a trace, but no trace was given.")
+        self.workload = workload
+        self._trace = tuple(trace)
+        self._users: dict[int, Iterator[Request]] = {}
+
+    @property
+    def is_closed(self) -> bool:
+        return self.workload.arrivals is Arrivals.CLOSED
+
+    def starts(self) -> tuple[float, ...]:
+        """Closed loop: when each user sends the first request, evenly spread over `ramp_s` from 0."""
+        users = self.workload.users or 0
+        return tuple(self.workload.ramp_s * user / users for user in range(users))
+
+    def goes_on(self, now_s: float, sent: int) -> bool:
+        """Whether one more request may be sent at `now_s` when `sent` have been: within duration and number."""
+        load = self.workload
+        in_time = load.duration_s is None or now_s < load.duration_s
+        return in_time and (load.requests is None or sent < load.requests)
+
+    def next_request(self, user: int, number: int) -> Request:
+        """Closed loop: the user's next request; `number` is how many were sent before it by all users."""
+        plan = self._users.get(user)
+        if plan is None:
+            plan = self._users[user] = self._plan_of(user)
+        drawn = next(plan)
+        return Request(
+            number=number,
+            user=user,
+            turn=drawn.turn,
+            prompt_tokens=drawn.prompt_tokens,
+            output_tokens=drawn.output_tokens,
+            shared_prefix_tokens=drawn.shared_prefix_tokens,
+            session=drawn.session,
+            history_tokens=drawn.history_tokens,
+        )
+
+    def open_requests(self) -> Iterator[Request]:
+        """Open loop: every request of the run, in order of its due time."""
+        lengths = self._open_lengths()
+        for number, due in enumerate(self._due_times()):
+            if not self.goes_on(due, number):
+                return
+            prompt, output = next(lengths)
+            yield Request(
+                number=number,
+                user=number,
+                due_s=due,
+                prompt_tokens=prompt,
+                output_tokens=output,
+                shared_prefix_tokens=min(self.workload.shared_prefix_tokens, prompt),
+            )
+
+    def _due_times(self) -> Iterator[float]:
+        if self.workload.arrivals is Arrivals.TRACE:
+            return iter([row.due_s for row in self._trace])
+        return due_times(self.workload, self._rng(_ARRIVALS))
+
+    def _open_lengths(self) -> Iterator[tuple[int, int]]:
+        if self.workload.arrivals is Arrivals.TRACE:
+            return iter([(row.prompt_tokens, row.output_tokens) for row in self._trace])
+        return self._lengths(self._rng(_SIZES))
+
+    def _plan_of(self, user: int) -> Iterator[Request]:
+        """One user's requests without end; `number` and `due_s` are not yet known."""
+        load = self.workload
+        lengths = self._lengths(self._rng(_USERS, user))
+        session = user
+        while True:
+            history = 0
+            for turn in range(load.turns):
+                fresh, output = next(lengths)
+                prompt = history + fresh
+                yield Request(
+                    number=0,
+                    user=user,
+                    turn=turn,
+                    prompt_tokens=prompt,
+                    output_tokens=output,
+                    shared_prefix_tokens=min(load.shared_prefix_tokens, prompt),
+                    session=session if load.turns > 1 else None,
+                    history_tokens=history,
+                )
+                history = prompt + output
+            session += load.users or 1
+
+    def _lengths(self, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
+        """Pairs of prompt and output tokens, without end."""
+        load = self.workload
+        while True:
+            rows = rng.integers(len(self._trace), size=_BATCH) if _from_trace(load.prompt, load.output) else None
+            yield from zip(self._draw(load.prompt, 0, rows, rng), self._draw(load.output, 1, rows, rng), strict=True)
+
+    def _draw(self, lengths: Lengths, column: int, rows: np.ndarray | None, rng: np.random.Generator) -> list[int]:
+        """Prompt (column 0) or output (column 1) tokens; from one row of the trace when both come from it."""
+        if lengths.kind != "trace" or rows is None:
+            return list(draw_lengths(lengths, _BATCH, rng).tolist())
+        chosen = [self._trace[row] for row in rows]
+        counts = [row.output_tokens if column else row.prompt_tokens for row in chosen]
+        high = lengths.high if lengths.high is not None else max(counts)
+        return [min(max(count, lengths.low), high) for count in counts]
+
+    def _rng(self, *stream: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.workload.seed, *stream])))
+
+
+def _from_trace(*lengths: Lengths) -> bool:
+    return any(item.kind == "trace" for item in lengths)
