@@ -1,0 +1,106 @@
+"""The catalogue of runs: its shape, and the two that have it."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from pydantic import Field
+
+from atoll.documents import Document
+from atoll.errors import InputError
+
+
+class Entry(Document):
+    """One run in the catalogue. The run's folder stays the truth; this is what finds it again."""
+
+    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")
+    name: str
+    engine: str
+    study: str | None = None
+    model: str | None = None
+    gpu: str | None = None
+    folder: str | None = None
+    started_at: float = 0.0  # seconds since 1970; 0 for virtual time
+    tags: tuple[str, ...] = ()
+    summary: dict[str, Any] = Field(default_factory=dict)  # a Summary in plain form
+
+    def with_tag(self, tag: str) -> "Entry":
+        return self if tag in self.tags else self.replace(tags=(*self.tags, tag))
+
+
+class Query(Document):
+    """Which entries are wanted; None: any."""
+
+    study: str | None = None
+    model: str | None = None
+    engine: str | None = None
+    tag: str | None = None
+    limit: int = Field(default=100, ge=1, le=10_000)
+
+
+class Catalog(Protocol):
+    """What store/sqlite.py and store/mongo.py both are. What `save` has returned from survives a crash."""
+
+    def save(self, entry: Entry) -> None:
+        """Keep an entry; one with the same run_id is replaced."""
+        ...
+
+    def load(self, run_id: str) -> Entry:
+        """Raises InputError when there is none."""
+        ...
+
+    def find(self, query: Query) -> tuple[Entry, ...]:
+        """Newest first; of the same age by run_id."""
+        ...
+
+    def tag(self, run_id: str, tag: str) -> Entry:
+        """The entry with the tag added."""
+        ...
+
+    def remove(self, run_id: str) -> None:
+        """Forget an entry; its folder stays. Raises InputError when there is none."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_catalog(url: str) -> Catalog:
+    """`sqlite:runs.db` or `mongodb://host/database`.
+
+    Raises:
+        InputError: another kind of address.
+        MissingProgram: MongoDB is asked for and pymongo is not installed.
+    """
+    scheme = url.split(":", 1)[0]
+    if scheme not in _OPENERS:
+        raise InputError(f"{url!r} is no catalogue. Write sqlite:PATH or mongodb://HOST/DATABASE.")
+    return _OPENERS[scheme](url)
+
+
+def not_there(run_id: str) -> InputError:
+    return InputError(f"The catalogue has no run {run_id}. `atoll runs` lists those it has.")
+
+
+def _open_sqlite(url: str) -> Catalog:
+    from atoll.store.sqlite import SqliteCatalog
+
+    return SqliteCatalog(url.removeprefix("sqlite:").removeprefix("//"))
+
+
+def _open_mongo(url: str) -> Catalog:
+    from atoll.store.mongo import MongoCatalog
+
+    return MongoCatalog(url)
+
+
+_OPENERS: dict[str, Callable[[str], Catalog]] = {
+    "sqlite": _open_sqlite,
+    "mongodb": _open_mongo,
+    "mongodb+srv": _open_mongo,
+}

@@ -1,0 +1,80 @@
+"""The catalogue in a MongoDB database, for a control plane that several people share."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from atoll.errors import InputError, MissingProgram
+from atoll.store.catalog import Entry, Query, not_there
+
+if TYPE_CHECKING:
+    from pymongo.collection import Collection
+
+_NEWEST_FIRST = (("started_at", -1), ("_id", 1))
+
+
+class MongoCatalog:
+    """One document a run; `_id` is the run_id. Writes are acknowledged from the journal."""
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+        try:
+            from pymongo import MongoClient, WriteConcern
+            from pymongo.errors import PyMongoError
+        except ImportError:
+            raise MissingProgram("MongoDB needs pymongo. Run `pip install 'atoll[mongo]'`.") from None
+        try:
+            self._client: MongoClient[dict[str, Any]] = MongoClient(
+                url, serverSelectionTimeoutMS=round(timeout_s * 1000), appname="atoll"
+            )
+            database = self._client.get_default_database("atoll")
+            self._runs: Collection[dict[str, Any]] = database.get_collection(
+                "runs", write_concern=WriteConcern(w=1, j=True)
+            )
+            self._runs.create_index(list(_NEWEST_FIRST))
+            self._runs.create_index("tags")
+        except PyMongoError as error:
+            if hasattr(self, "_client"):
+                self._client.close()
+            raise InputError(f"The catalogue's MongoDB cannot be used: {error}") from None
+
+    def save(self, entry: Entry) -> None:
+        """Keep an entry; one with the same run_id is replaced."""
+        self._runs.replace_one({"_id": entry.run_id}, entry.to_plain() | {"_id": entry.run_id}, upsert=True)
+
+    def load(self, run_id: str) -> Entry:
+        """Raises InputError when there is none."""
+        found = self._runs.find_one({"_id": run_id})
+        if found is None:
+            raise not_there(run_id)
+        return _entry(found)
+
+    def find(self, query: Query) -> tuple[Entry, ...]:
+        """Newest first; of the same age by run_id."""
+        wanted = {"study": query.study, "model": query.model, "engine": query.engine, "tags": query.tag}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return tuple(_entry(found) for found in self._runs.find(given).sort(list(_NEWEST_FIRST)).limit(query.limit))
+
+    def tag(self, run_id: str, tag: str) -> Entry:
+        """The entry with the tag added."""
+        entry = self.load(run_id).with_tag(tag)
+        self._runs.update_one({"_id": run_id}, {"$addToSet": {"tags": tag}})
+        return entry
+
+    def remove(self, run_id: str) -> None:
+        """Forget an entry; its folder stays. Raises InputError when there is none."""
+        if self._runs.delete_one({"_id": run_id}).deleted_count == 0:
+            raise not_there(run_id)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _entry(found: dict[str, Any]) -> Entry:
+    return Entry.from_plain({name: value for name, value in found.items() if name != "_id"}, origin="catalogue")

@@ -1,0 +1,121 @@
+"""The catalogue in one SQLite file: the default, nothing to install."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from atoll.errors import InputError
+from atoll.store.catalog import Entry, Query, not_there
+
+
+def _m001_runs(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "CREATE TABLE runs (run_id TEXT PRIMARY KEY, started_at REAL NOT NULL, study TEXT, model TEXT, engine TEXT,"
+        " entry TEXT NOT NULL)"
+    )
+    connection.execute("CREATE INDEX runs_by_age ON runs (started_at DESC, run_id)")
+
+
+def _m002_tags(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "CREATE TABLE tags (run_id TEXT NOT NULL REFERENCES runs ON DELETE CASCADE, tag TEXT NOT NULL,"
+        " PRIMARY KEY (run_id, tag))"
+    )
+    connection.execute("CREATE INDEX tags_by_tag ON tags (tag)")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_m001_runs, _m002_tags)
+
+
+class SqliteCatalog:
+    """Entries as JSON beside the columns they are found by."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")  # what save() has returned from survives a power cut
+            self._connection.execute("PRAGMA foreign_keys = ON")
+            self._connection.execute("PRAGMA busy_timeout = 5000")
+            self._migrate()
+        except sqlite3.Error as error:
+            raise InputError(f"{path} cannot be used as a catalogue: {error}.") from None
+
+    def _migrate(self) -> None:
+        """Bring an older file up to date, one numbered step at a time."""
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise sqlite3.DatabaseError(f"it was written by a newer atoll (schema {version})")
+        for number, migrate in enumerate(MIGRATIONS[version:], start=version + 1):
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                migrate(self._connection)
+                self._connection.execute(f"PRAGMA user_version = {number}")
+
+    def save(self, entry: Entry) -> None:
+        """Keep an entry; one with the same run_id is replaced."""
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(
+                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO UPDATE SET"
+                " started_at = excluded.started_at, study = excluded.study, model = excluded.model,"
+                " engine = excluded.engine, entry = excluded.entry",
+                (
+                    entry.run_id,
+                    entry.started_at,
+                    entry.study,
+                    entry.model,
+                    entry.engine,
+                    json.dumps(entry.to_plain(), ensure_ascii=False),
+                ),
+            )
+            self._connection.execute("DELETE FROM tags WHERE run_id = ?", (entry.run_id,))
+            self._connection.executemany("INSERT INTO tags VALUES (?, ?)", [(entry.run_id, tag) for tag in entry.tags])
+
+    def load(self, run_id: str) -> Entry:
+        """Raises InputError when there is none."""
+        row = self._connection.execute("SELECT entry FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        if row is None:
+            raise not_there(run_id)
+        return _entry(row[0])
+
+    def find(self, query: Query) -> tuple[Entry, ...]:
+        """Newest first; of the same age by run_id."""
+        wanted = {"study": query.study, "model": query.model, "engine": query.engine}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        terms = [f"{name} = ?" for name in given]
+        values: list[object] = list(given.values())
+        if query.tag is not None:
+            terms.append("run_id IN (SELECT run_id FROM tags WHERE tag = ?)")
+            values.append(query.tag)
+        where = f"WHERE {' AND '.join(terms)}" if terms else ""
+        statement = f"SELECT entry FROM runs {where} ORDER BY started_at DESC, run_id LIMIT ?"  # noqa: S608 - own words
+        return tuple(_entry(row[0]) for row in self._connection.execute(statement, (*values, query.limit)))
+
+    def tag(self, run_id: str, tag: str) -> Entry:
+        """The entry with the tag added."""
+        entry = self.load(run_id).with_tag(tag)
+        self.save(entry)
+        return entry
+
+    def remove(self, run_id: str) -> None:
+        """Forget an entry; its folder stays. Raises InputError when there is none."""
+        if self._connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,)).rowcount == 0:
+            raise not_there(run_id)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _entry(text: str) -> Entry:
+    return Entry.from_plain(json.loads(text), origin="catalogue")

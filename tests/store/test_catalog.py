@@ -1,0 +1,224 @@
+"""The catalogue of runs: one set of tests, run on SQLite and over MongoDB's wire protocol.
+
+The MongoDB side talks to a SecantusDB server in a process of its own, when `secantusd-py` is installed; it is never
+imported and is no dependency.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from atoll.errors import InputError
+from atoll.store.catalog import Entry, Query, open_catalog
+from atoll.store.sqlite import _m001_runs
+
+
+def entry(run_id="a", **fields):
+    return Entry(**({"run_id": run_id, "name": "2xTP2", "engine": "emulated", "started_at": 1.0} | fields))
+
+
+def secantus():
+    beside = Path(sys.executable).with_name("secantusd-py")
+    return str(beside) if beside.exists() else shutil.which("secantusd-py")
+
+
+class MongoServer:
+    """A SecantusDB process on loopback, with its data in `folder`."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.start()
+
+    def start(self):
+        argv = [secantus(), "--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(self.folder)]
+        self.process = subprocess.Popen(
+            [*argv, "--sync-on-commit"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise TimeoutError("secantusd-py did not listen within 30 s")
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+    def url(self, database):
+        return f"mongodb://127.0.0.1:{self.port}/{database}"
+
+
+@pytest.fixture(scope="module")
+def mongo(tmp_path_factory):
+    if secantus() is None:
+        pytest.skip("secantusd-py is not installed: no MongoDB-protocol server to test against")
+    pytest.importorskip("pymongo")
+    server = MongoServer(tmp_path_factory.mktemp("mongo"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["sqlite", "mongodb"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'runs.db'}"
+    name = "t" + str(abs(hash(request.node.name)))
+    return request.getfixturevalue("mongo").url(name)
+
+
+@pytest.fixture
+def catalog(url):
+    with open_catalog(url) as opened:
+        yield opened
+
+
+def test_a_saved_run_is_loaded_as_it_was(catalog):
+    kept = entry(study="four", model="Qwen/Qwen2.5-32B-Instruct", tags=("best",), summary={"ttft_s": {"p50": 0.25}})
+    catalog.save(kept)
+    assert catalog.load("a") == kept
+
+
+def test_saving_again_replaces(catalog):
+    catalog.save(entry(tags=("old",)))
+    catalog.save(entry(name="1xTP4"))
+    assert catalog.load("a").name == "1xTP4"
+    assert catalog.find(Query(tag="old")) == ()
+
+
+def test_a_run_that_is_not_there_is_an_error_that_says_so(catalog):
+    for call in (catalog.load, catalog.remove, lambda run_id: catalog.tag(run_id, "x")):
+        with pytest.raises(InputError, match="no run nothing"):
+            call("nothing")
+
+
+def test_runs_are_found_newest_first(catalog):
+    for run_id, age in (("old", 1.0), ("new", 3.0), ("mid", 2.0), ("mid-b", 2.0)):
+        catalog.save(entry(run_id, started_at=age))
+    assert [found.run_id for found in catalog.find(Query())] == ["new", "mid", "mid-b", "old"]
+    assert [found.run_id for found in catalog.find(Query(limit=2))] == ["new", "mid"]
+
+
+def test_runs_are_found_by_study_model_engine_and_tag(catalog):
+    catalog.save(entry("a", study="one", model="m", tags=("x", "y")))
+    catalog.save(entry("b", study="one", engine="vllm"))
+    catalog.save(entry("c", study="two", model="m"))
+    found = {
+        "study": catalog.find(Query(study="one")), "model": catalog.find(Query(model="m")),
+        "engine": catalog.find(Query(engine="vllm")), "tag": catalog.find(Query(tag="y")),
+        "both": catalog.find(Query(study="one", model="m")), "none": catalog.find(Query(study="three")),
+    }  # fmt: skip
+    names = {key: sorted(one.run_id for one in value) for key, value in found.items()}
+    assert names == {
+        "study": ["a", "b"], "model": ["a", "c"], "engine": ["b"], "tag": ["a"], "both": ["a"], "none": []
+    }  # fmt: skip
+
+
+def test_a_tag_is_added_once(catalog):
+    catalog.save(entry())
+    catalog.tag("a", "keep")
+    assert catalog.tag("a", "keep").tags == ("keep",)
+    assert catalog.load("a").tags == ("keep",)
+    assert len(catalog.find(Query(tag="keep"))) == 1
+
+
+def test_a_removed_run_is_gone_with_its_tags(catalog):
+    catalog.save(entry(tags=("x",)))
+    catalog.remove("a")
+    assert catalog.find(Query(tag="x")) == ()
+    assert catalog.find(Query()) == ()
+
+
+def test_what_was_saved_is_there_after_reopening(url):
+    with open_catalog(url) as first:
+        first.save(entry(tags=("x",)))
+    with open_catalog(url) as second:
+        assert second.load("a").tags == ("x",)
+
+
+def test_text_of_any_script_survives(catalog):
+    kept = entry(name="네 장의 H100", model="모델", tags=("최고",))
+    catalog.save(kept)
+    assert catalog.load("a") == kept
+    assert catalog.find(Query(tag="최고")) == (kept,)
+
+
+def test_a_killed_mongodb_server_has_what_it_acknowledged(mongo):
+    with open_catalog(mongo.url("killed")) as catalog:
+        catalog.save(entry("before"))
+    mongo.kill()
+    mongo.start()
+    with open_catalog(mongo.url("killed")) as catalog:
+        assert catalog.load("before").run_id == "before"
+        catalog.save(entry("after"))
+        assert len(catalog.find(Query())) == 2
+
+
+def test_a_killed_sqlite_writer_leaves_what_was_acknowledged(tmp_path):
+    """A process saves without end, prints each id once it is kept, and is killed: every printed id is there."""
+    writer = textwrap.dedent("""
+        import sys
+        from atoll.store.catalog import Entry, open_catalog
+        catalog = open_catalog(sys.argv[1])
+        for number in range(10**6):
+            catalog.save(Entry(run_id=f"r{number}", name="n", engine="simulated", started_at=float(number)))
+            print(f"r{number}", flush=True)
+    """)
+    url = f"sqlite:{tmp_path / 'runs.db'}"
+    process = subprocess.Popen([sys.executable, "-c", writer, url], stdout=subprocess.PIPE, text=True)
+    acknowledged = [process.stdout.readline().strip() for _ in range(20)]
+    os.kill(process.pid, signal.SIGKILL)
+    acknowledged += process.stdout.read().split()
+    process.wait(timeout=10)
+    process.stdout.close()
+    with open_catalog(url) as catalog:
+        kept = {found.run_id for found in catalog.find(Query(limit=10_000))}
+    assert set(acknowledged) <= kept
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path):
+    path = tmp_path / "runs.db"
+    old = sqlite3.connect(path)
+    _m001_runs(old)
+    old.execute("PRAGMA user_version = 1")
+    old.execute("INSERT INTO runs VALUES ('a', 1.0, NULL, NULL, 'emulated', ?)", (entry().to_json(),))
+    old.commit()
+    old.close()
+    with open_catalog(f"sqlite:{path}") as catalog:
+        assert catalog.tag("a", "x") == entry(tags=("x",))
+
+
+def test_a_file_of_a_newer_atoll_is_left_alone(tmp_path):
+    path = tmp_path / "runs.db"
+    new = sqlite3.connect(path)
+    new.execute("PRAGMA user_version = 99")
+    new.close()
+    with pytest.raises(InputError, match="newer atoll"):
+        open_catalog(f"sqlite:{path}")
+
+
+@pytest.mark.parametrize("url", ["runs.db", "postgres://x/y", ""])
+def test_an_address_of_another_kind_is_refused(url):
+    with pytest.raises(InputError, match="is no catalogue"):
+        open_catalog(url)
+
+
+def test_a_mongodb_that_is_not_there_is_an_error_in_a_sentence():
+    pytest.importorskip("pymongo")
+    from atoll.store.mongo import MongoCatalog
+
+    with pytest.raises(InputError, match="cannot be used"):
+        MongoCatalog("mongodb://127.0.0.1:9/none", timeout_s=0.3)
