@@ -20,9 +20,14 @@ class Attention(Document):
     kv_heads: int = Field(gt=0)
     head_dim: int = Field(gt=0)
     kv_lora_rank: int = 0  # MLA: length of the compressed vector
+    q_lora_rank: int = 0  # MLA: the queries' own compression; 0 without one
     rope_head_dim: int = 0  # MLA: length of the shared rotary key
+    value_head_dim: int = 0  # MLA: length of a head's value; 0: head_dim
     sliding_window: int | None = None  # tokens, on `sliding_layers` of the layers
     sliding_layers: int = 0
+    linear_layers: int = 0  # layers with linear attention or a state space: their state does not grow with the context
+    bias: bool = False  # on the query, key and value projections
+    output_gate: bool = False  # the query projection also makes a gate of its own size (Qwen3-Next)
 
 
 class Experts(Document):
@@ -42,7 +47,24 @@ class Quantisation(Document):
     method: str | None = None  # vLLM's word: fp8, awq, gptq, mxfp4, compressed-tensors, bitsandbytes
     weight_bits: float = 16
     activation_bits: int = 16  # 8 when the GEMMs run in fp8 or int8
-    group_size: int | None = None
+    group_size: int | None = None  # input channels that share a scale: a TP slice must hold whole groups
+    block_size: tuple[int, int] | None = None  # fp8 in blocks (output x input channels), as DeepSeek and Qwen3-FP8
+    skips: tuple[str, ...] = ()  # parts left at the model's dtype: "attention", "mlp", "experts", "shared_experts"
+    kv_dtype: str | None = None  # "fp8" when the checkpoint asks for an fp8 KV cache
+
+    @property
+    def stored_bits(self) -> float:
+        """Bits a weight takes on disk, its scales and zero points included.
+
+        int4 with groups of 128 takes 4 + (16 + 4) / 128 = 4.16: an fp16 scale and a packed zero point a group, as
+        AutoAWQ and GPTQModel write them. mxfp4 takes 4.25 (one 8-bit exponent for 32 weights, OCP Microscaling v1.0),
+        nvfp4 4.5.
+        """
+        if self.method is None or self.group_size is None:
+            return self.weight_bits
+        if self.method in {"mxfp4", "nvfp4"}:
+            return self.weight_bits + 8 / self.group_size
+        return self.weight_bits + (16 + self.weight_bits) / self.group_size
 
 
 class ModelCard(Document):
@@ -65,10 +87,17 @@ class ModelCard(Document):
     tied_embeddings: bool = False
     gated_mlp: bool = True
     max_context: int
+    embedding_parameters: int = 0  # input and output embeddings, which no common method quantises
+    notes: tuple[str, ...] = ()  # what the reader of this config should know: what was guessed or left out
 
     @property
     def attention_heads(self) -> int:
         return self.attention.heads
+
+    @property
+    def kv_layers(self) -> int:
+        """Layers that keep keys and values of every token, or of a window of them."""
+        return self.layers - self.attention.linear_layers
 
     @property
     def kv_heads(self) -> int:
