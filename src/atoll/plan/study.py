@@ -1,0 +1,119 @@
+"""A study: runs of one model on one box under one workload, to be compared. The document behind `atoll study`."""
+
+from collections.abc import Iterable
+
+from pydantic import Field, model_validator
+
+from atoll.documents import Document
+from atoll.errors import InputError
+from atoll.inventory.box import Box
+from atoll.inventory.islands import best_groups
+from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
+from atoll.traffic.workload import Workload
+
+
+class BoxName(Document):
+    """A box from the catalogue, for want of a capture."""
+
+    gpu: str
+    gpus: int = Field(ge=1)
+
+
+class Variant(Document):
+    """One layout of the study. GPUs are chosen by the best split unless they are listed."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    tensor_parallel: int = Field(default=1, ge=1)
+    pipeline_parallel: int = Field(default=1, ge=1)
+    replicas: int = Field(default=1, ge=1)
+    gpus: tuple[tuple[int, ...], ...] | None = None  # of each replica, instead of the best split
+    policy: Policy | None = None  # None: the study's
+    router: Router | None = None  # all of the router, instead of a policy
+    flags: EngineFlags | None = None  # None: the study's
+    engine_version: str | None = None
+
+    @model_validator(mode="after")
+    def _groups_match_replicas(self) -> "Variant":
+        if self.gpus is not None and len(self.gpus) != self.replicas:
+            raise ValueError(f"gpus lists {len(self.gpus)} groups for {self.replicas} replicas")
+        if self.policy is not None and self.router is not None:
+            raise ValueError("give a policy or a router, not both")
+        return self
+
+
+class Study(Document):
+    """`box` is the path of a capture, relative to the study's file, or `{gpu: H100-SXM-80GB, gpus: 8}`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str | None = None
+    box: str | BoxName
+    gpu: str | None = None  # the cards' kind, where the capture does not say
+    model: str
+    workload: Workload
+    policy: Policy = Policy.LEAST_CONN
+    flags: EngineFlags = EngineFlags()
+    engine_version: str = "0.32.0"
+    cooldown_s: float = Field(default=0.0, ge=0)  # pause between measured variants
+    baseline: str | None = None  # the variant that the others are compared with; None: the first
+    variants: tuple[Variant, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> "Study":
+        names = [variant.name for variant in self.variants]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two variants are called {name}")
+        if self.baseline is not None and self.baseline not in names:
+            raise ValueError(f"baseline {self.baseline} is none of the variants")
+        return self
+
+    @property
+    def baseline_name(self) -> str:
+        return self.baseline or self.variants[0].name
+
+
+def study_layouts(study: Study, box: Box, *, only: Iterable[str] | None = None) -> tuple[Layout, ...]:
+    """The layout of every variant, in the study's order.
+
+    Args:
+        study: the document.
+        box: its box, already read.
+        only: names of the variants that are wanted.
+
+    Raises:
+        InputError: a variant asks for more GPUs than there are, or `only` names one that is not there.
+    """
+    wanted = [variant.name for variant in study.variants] if only is None else list(only)
+    known = {variant.name: variant for variant in study.variants}
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"study {study.name} has no variant {name}; it has {', '.join(known)}.")
+    return tuple(_layout(study, known[name], box) for name in wanted)
+
+
+def _layout(study: Study, variant: Variant, box: Box) -> Layout:
+    router = variant.router or Router(policy=variant.policy or study.policy)
+    return Layout(
+        name=variant.name,
+        model=study.model,
+        box=box,
+        replicas=tuple(
+            Replica(gpus=group, tensor_parallel=variant.tensor_parallel, pipeline_parallel=variant.pipeline_parallel)
+            for group in _groups(study, variant, box)
+        ),
+        router=router,
+        flags=variant.flags or study.flags,
+        engine_version=variant.engine_version or study.engine_version,
+    )
+
+
+def _groups(study: Study, variant: Variant, box: Box) -> tuple[tuple[int, ...], ...]:
+    if variant.gpus is not None:
+        return variant.gpus
+    size = variant.tensor_parallel * variant.pipeline_parallel
+    if size * variant.replicas > len(box.gpus):
+        raise InputError(
+            f"study {study.name}: variant {variant.name} needs {size} x {variant.replicas} GPUs;"
+            f" this box has {len(box.gpus)}."
+        )
+    return best_groups(box, [size] * variant.replicas)

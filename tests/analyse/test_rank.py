@@ -1,0 +1,51 @@
+"""Who comes first."""
+
+import numpy as np
+
+from atoll.analyse import summarise
+from atoll.analyse.rank import Contender, rank_runs
+from atoll.traffic import Outcome, Record, RecordTable
+
+
+def contender(name, wait, *, pace=0.1, noise=0.01, seed=0, requests=120):
+    rng = np.random.default_rng(seed)
+    ttfts = rng.normal(wait, noise, requests)
+    table = RecordTable.from_records(
+        Record(number=i, user=i % 12, sent_s=float(i), token_s=[i + t, i + t + pace], done_s=i + t + pace,
+               output_tokens=2)
+        for i, t in enumerate(ttfts)
+    )  # fmt: skip
+    return Contender(name=name, table=table, summary=summarise(table))
+
+
+def test_the_shortest_wait_comes_first():
+    places = rank_runs([contender("slow", 2.0), contender("quick", 1.0), contender("middle", 1.5)])
+    assert [(p.place, p.name, p.shared) for p in places] == [
+        (1, "quick", False),
+        (2, "middle", False),
+        (3, "slow", False),
+    ]
+    assert places[0].against_best is None
+    assert places[2].against_best.first == "quick"
+
+
+def test_runs_that_cannot_be_told_apart_share_a_place_and_throughput_decides_the_order():
+    lazy, brisk = contender("lazy", 1.0, seed=1, pace=30.0), contender("brisk", 1.0, seed=1)
+    places = rank_runs([lazy, brisk, contender("slow", 3.0)])
+    assert [(p.place, p.name, p.shared) for p in places] == [(1, "brisk", True), (1, "lazy", True), (3, "slow", False)]
+
+
+def test_the_baseline_is_what_others_are_held_against():
+    places = {p.name: p for p in rank_runs([contender("a", 1.0), contender("b", 2.0)], baseline="b")}
+    assert places["b"].against_baseline is None
+    assert places["a"].against_baseline.first == "b"
+
+
+def test_a_run_without_answers_comes_last():
+    table = RecordTable.from_records([Record(number=0, user=0, sent_s=0.0, outcome=Outcome.FAILED, error="reset")])
+    dead = Contender(name="dead", table=table, summary=summarise(table))
+    assert [p.name for p in rank_runs([dead, contender("alive", 9.0)])] == ["alive", "dead"]
+
+
+def test_no_runs_have_no_ranking():
+    assert rank_runs([]) == ()
