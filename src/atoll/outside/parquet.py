@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import arro3.io
 import numpy as np
@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from atoll.errors import BadRun
 from atoll.outside.files import write_whole
 
-Column = NDArray[Any] | Sequence[str | None] | Sequence[Sequence[float]]
+
+class Ragged(NamedTuple):
+    """A column of lists, as one array of all their values and how many each has: no Python list is made of it."""
+
+    values: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+Column = NDArray[Any] | Ragged | Sequence[str | None] | Sequence[Sequence[float]]
 
 
 def write_parquet(path: Path, columns: Mapping[str, Column]) -> None:
@@ -22,7 +30,8 @@ def write_parquet(path: Path, columns: Mapping[str, Column]) -> None:
 
     Args:
         path: the file; one that is there is replaced when the new one is complete.
-        columns: name -> NumPy array (numbers, booleans), list of strings or None, or a list of lists of floats.
+        columns: name -> NumPy array (numbers, booleans), list of strings or None, a list of lists of floats
+            or the same as a Ragged.
 
     Raises:
         InputError: the place cannot be written.
@@ -67,6 +76,9 @@ def _is_whole(data: bytes) -> bool:
 def _to_arrow(column: Column) -> Array:
     if isinstance(column, np.ndarray):
         return Array.from_numpy(np.ascontiguousarray(column))
+    if isinstance(column, Ragged):
+        ends = np.concatenate([[0], np.cumsum(column.counts)]).astype(np.int32)
+        return list_array(Array.from_numpy(ends), Array.from_numpy(np.ascontiguousarray(column.values)))
     if len(column) > 0 and all(value is None or isinstance(value, str) for value in column):
         return Array(list(column), type=DataType.string())
     if len(column) == 0:

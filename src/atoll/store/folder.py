@@ -20,7 +20,7 @@ from atoll.analyse.summary import Summary, summarise
 from atoll.documents import Document
 from atoll.errors import BadRun
 from atoll.outside.files import read_text, write_whole
-from atoll.outside.parquet import read_parquet, write_parquet
+from atoll.outside.parquet import Ragged, read_parquet, write_parquet
 from atoll.plan.layout import Layout
 from atoll.traffic.record import RecordTable
 from atoll.traffic.workload import Workload
@@ -96,12 +96,23 @@ def write_records(folder: Path, table: RecordTable) -> None:
     columns: dict[str, Any] = {name: getattr(table, name) for name in _ROW_FIELDS}
     columns |= {name: list(columns[name]) for name in _TEXT_COLUMNS}
     if _spans_are_own(table):
-        columns["token_s"] = [table.token_times(row) for row in range(len(table))]
+        columns["token_s"] = _own_times(table)
     else:
         write_parquet(folder / "token_clock.parquet", {"token_s": table.token_clock})
         spans = {name: getattr(table, name) for name in _TOKEN_FIELDS[1:]}
         write_parquet(folder / "token_spans.parquet", spans)
     write_parquet(folder / "records.parquet", columns)
+
+
+def _own_times(table: RecordTable) -> Ragged:
+    """Token times row by row, gathered without a loop: a run may have a million requests."""
+    order = np.lexsort((table.span_start, table.span_row))
+    start, stop = table.span_start[order], table.span_stop[order]
+    counts = stop - start
+    ends = np.cumsum(counts)
+    places = np.arange(counts.sum()) + np.repeat(start - (ends - counts), counts)
+    rows = np.bincount(table.span_row, weights=table.span_stop - table.span_start, minlength=len(table))
+    return Ragged(table.token_clock[places], rows.astype(np.int64))
 
 
 def _spans_are_own(table: RecordTable) -> bool:
