@@ -1,0 +1,415 @@
+"""What one engine computes in its next step: vLLM's scheduler, step by step.
+
+The rules are those of vLLM 0.32.0, v1/core/sched/scheduler.py `schedule()`: there are no prefill and decode phases, but
+a budget of tokens a step. First the running requests take their share in order, then waiting ones join first come
+first served. Without room in the KV cache the last running request is preempted and computed anew later. The older
+engine (V0, the default until vLLM 0.8) is `prefill_first`: a step holds prompts only, or decodes only, prompts first.
+
+To stay fast with a thousand decoding requests, their common progress is counted in beats. A beat is a step in which
+every decoding request gets one token; a request decoding since some beat has `anchor + beat` tokens in the cache.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from atoll.cost.step import StepBatch
+from atoll.simulate.blocks import BlockPool
+from atoll.simulate.job import BLOCK_TOKENS, Job
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SchedulerLimits:
+    """The engine's settings that the scheduler obeys, by vLLM's names."""
+
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    chunked_prefill: bool = True
+    long_prefill_token_threshold: int = 0  # 0: a chunk may take all that is left of the budget
+    reserve_full_prompt: bool = True  # scheduler_reserve_full_isl: join only when the whole prompt fits in free blocks
+    max_num_queued_reqs: int | None = None  # more waiting ones are refused with 503
+    async_scheduling: bool = True  # the next step is scheduled while this one runs
+    prefill_first: bool = False  # the older engine
+    watermark: float = 0.0  # share of the blocks that joining requests leave free; 0.01 in the older engine
+
+
+@dataclass(kw_only=True, slots=True)
+class Step:
+    """One engine step, or several equal decode steps in a row."""
+
+    batch: StepBatch  # of the last one, if several
+    decoding: tuple[Job, ...] = ()  # who gets a token besides those below; empty for several steps at once
+    prefills: tuple[tuple[Job, int], ...] = ()  # prompt chunks: how many tokens of whom
+    first_tokens: tuple[Job, ...] = ()  # whose prompt is complete with this step, so that a token comes out
+    finished: list[Job] = field(default_factory=list)  # whose last token this step gives
+    preempted: tuple[Job, ...] = ()  # back to the queue, before this step
+
+    def tokens(self) -> Iterator[Job]:
+        """Who gets a token at the end of the step."""
+        yield from (job for job in self.decoding if not job.gone)
+        yield from (job for job in self.first_tokens if not job.gone)
+
+
+class Scheduler:
+    """The queue and the batch of one replica.
+
+    One by one: `step = schedule()`, let `seconds(step.batch)` pass, `complete(step)`, and again. With
+    `async_scheduling` the next step is scheduled before the last one is complete, as vLLM does.
+    In a row: `quiet_steps()` says how many decode-only steps follow with the same requests, `advance(n)` takes n.
+    """
+
+    def __init__(self, limits: SchedulerLimits, pool: BlockPool) -> None:
+        self.limits = limits
+        self.pool = pool
+        self.waiting: deque[Job] = deque()
+        self.running: dict[Job, None] = {}  # in the order in which they joined
+        self.preemptions = 0
+        self.prefix_queries = 0  # prompt tokens looked up in the prefix cache ...
+        self.prefix_hits = 0  # ... and found there
+        self._prefilling: dict[Job, None] = {}
+        self._decoding: dict[Job, None] = {}
+        self._beat = 0
+        self._anchors = 0  # sum over the decoding
+        self._phases = [0] * BLOCK_TOKENS  # decoding jobs by anchor mod 16: who needs a new block when
+        self._ends: list[tuple[int, int, Job]] = []  # (last beat, serial, job); stale entries are skipped
+        self._lingering = 0  # decoding requests that have all their tokens
+        self._serial = 0
+
+    @property
+    def kv_usage(self) -> float:
+        return self.pool.usage
+
+    @property
+    def batch(self) -> StepBatch:
+        """The decoding requests as the next step would compute them."""
+        count = len(self._decoding)
+        return StepBatch(decodes=count, decode_context=self._anchors + self._beat * count)
+
+    def takes(self, job: Job) -> bool:
+        """Whether the job can ever be served; vLLM answers 400 to one that is longer than max_model_len."""
+        most = (job.prompt_tokens + job.output_tokens - 2) // BLOCK_TOKENS + 1
+        whole = self.limits.chunked_prefill or job.prompt_tokens <= self.limits.max_num_batched_tokens
+        return whole and most <= self.pool.blocks - self._kept_free()
+
+    def add(self, job: Job) -> bool:
+        """Put the job at the end of the queue; False when the queue is full (503)."""
+        most = self.limits.max_num_queued_reqs
+        if most is not None and len(self.waiting) >= most:
+            return False
+        self.waiting.append(job)
+        return True
+
+    def abort(self, job: Job) -> None:
+        """Forget the job, wherever it is; a step under way gives it no more token."""
+        if job.gone:
+            return
+        job.gone = True
+        if job in self.running:
+            self._leave_batch(job)
+            del self.running[job]
+            self.pool.release(job)
+        else:
+            self.waiting.remove(job)
+
+    def generated(self, job: Job) -> int:
+        """Tokens of the answer that have been computed or are being computed."""
+        if job in self._decoding:
+            return job.anchor + self._beat + 1 - job.prompt_tokens
+        return job.tokens - job.prompt_tokens
+
+    # Step by step
+
+    def schedule(self) -> Step | None:
+        """The next step; None when there is nothing to compute."""
+        if self.limits.prefill_first:
+            return self._prefill_step() or self._mixed_step(admit=False)
+        return self._mixed_step(admit=True)
+
+    def complete(self, step: Step) -> list[Job]:
+        """The step has run: those whose last token it gave leave. Gives them, in the order in which they joined."""
+        finished = [job for job in step.finished if not job.gone]
+        for job in finished:
+            self._finish(job)
+        return finished
+
+    def _mixed_step(self, *, admit: bool) -> Step | None:
+        preempted = self._make_room()
+        chunks = self._running_chunks()
+        held_back = self._held_back(chunks) if len(chunks) and self.limits.long_prefill_token_threshold else ()
+        step = self._decode_beat(held_back)
+        prefills = [self._prefill(job, chunk) for job, chunk in chunks]
+        if admit and not preempted:
+            budget = self.limits.max_num_batched_tokens - step.batch.decodes - sum(chunk for _, chunk in chunks)
+            prefills += self._admit(budget)
+        return self._with_prefills(step, prefills, preempted)
+
+    def _prefill_step(self) -> Step | None:
+        """The older engine: as many whole prompts as fit, and no decode beside them."""
+        prefills = self._admit(self.limits.max_num_batched_tokens)
+        if not prefills:
+            return None
+        return self._with_prefills(Step(batch=StepBatch()), prefills, ())
+
+    def _decode_beat(self, held_back: "tuple[Job, ...]" = ()) -> Step:
+        """Every decoding request but those held back gets one token."""
+        for job in held_back:
+            self._stop_decoding(job)
+        step = Step(batch=StepBatch())
+        if self._decoding:
+            listed = (job for job in self._decoding if not job.stopping) if self._lingering else self._decoding
+            step = self._beats(1, self.batch, tuple(listed))
+        for job in held_back:
+            self._start_decoding(job)
+        return step
+
+    def _beats(self, steps: int, batch: StepBatch, decoding: tuple[Job, ...]) -> Step:
+        self.pool.take(self._growth(steps))
+        self._beat += steps
+        finished = self._pop_ends()
+        for job in finished:
+            if job.ends_by_eos and self.limits.async_scheduling:
+                self._lingering += 1  # the engine sees its end too late to leave it out of the next step
+            else:
+                self._stop_decoding(job)
+            job.stopping = True
+        return Step(batch=batch, decoding=decoding, finished=finished)
+
+    def _with_prefills(
+        self, step: Step, prefills: list[tuple[Job, int, int]], preempted: tuple[Job, ...]
+    ) -> Step | None:
+        if not prefills and not step.batch.decodes:
+            return None
+        step.preempted = preempted
+        step.prefills = tuple((job, chunk) for job, chunk, _ in prefills)
+        done = [job for job, _, _ in prefills if job.computed == job.tokens]
+        step.first_tokens = tuple(done)
+        for job in done:
+            self._first_token(job, step)
+        if prefills:
+            chunks = tuple((chunk, context) for _, chunk, context in prefills)
+            step.batch = StepBatch(
+                prefills=chunks, decodes=step.batch.decodes, decode_context=step.batch.decode_context
+            )
+        return step
+
+    # Several steps at once
+
+    def quiet_steps(self) -> int:
+        """How many decode-only steps follow in which nobody joins, is preempted or, before the last one, ends."""
+        if not self._decoding or self._prefilling or self._lingering:
+            return 0
+        if self._next_chunk(self._budget_left()) is not None:
+            return 0
+        return max(0, min(self._next_end() - self._beat + 1, self._steps_that_fit()))
+
+    def advance(self, steps: int) -> Step:
+        """Schedule so many quiet steps and give the last one; its `decoding` is left empty."""
+        count = len(self._decoding)
+        context = self._anchors + (self._beat + steps - 1) * count
+        return self._beats(steps, StepBatch(decodes=count, decode_context=context), ())
+
+    def _next_end(self) -> int:
+        """The beat at which the next decoding request gets its last token."""
+        ends = self._ends
+        while not self._holds(*ends[0]):
+            heapq.heappop(ends)
+        return ends[0][0]
+
+    def _holds(self, last: int, serial: int, job: Job) -> bool:
+        """Whether an entry of the heap still says when the job ends; it may have been preempted or held back since."""
+        return job.last == last and job.serial == serial and job in self._decoding
+
+    def _pop_ends(self) -> list[Job]:
+        """Those whose last token the beat just scheduled gives."""
+        ends, popped = self._ends, []
+        while ends and ends[0][0] < self._beat:
+            entry = heapq.heappop(ends)
+            if self._holds(*entry):
+                popped.append(entry[2])
+        return popped
+
+    def _growth(self, steps: int) -> int:
+        """Blocks that the decoding requests take in so many beats from now on."""
+        rounds, rest = divmod(steps, BLOCK_TOKENS)
+        beat, phases = self._beat, self._phases
+        return rounds * len(self._decoding) + sum(phases[-(beat + i) % BLOCK_TOKENS] for i in range(rest))
+
+    def _steps_that_fit(self) -> int:
+        """For how many beats the free blocks last."""
+        rounds = max(0, self.pool.free // len(self._decoding) - 1)
+        steps = rounds * BLOCK_TOKENS
+        if steps > self._next_end() - self._beat:
+            return steps
+        left = self.pool.free - rounds * len(self._decoding)
+        while (left := left - self._phases[-(self._beat + steps) % BLOCK_TOKENS]) >= 0:
+            steps += 1
+        return steps
+
+    # Joining
+
+    def _admit(self, budget: int) -> list[tuple[Job, int, int]]:
+        """Waiting requests join, first come first served, until one does not fit: (job, chunk, tokens cached)."""
+        joined = []
+        while (chunk := self._next_chunk(budget)) is not None:
+            job = self.waiting.popleft()
+            joined.append(self._join(job, chunk))
+            budget -= chunk
+        return joined
+
+    def _budget_left(self) -> int:
+        if self.limits.prefill_first:
+            return self.limits.max_num_batched_tokens
+        return self.limits.max_num_batched_tokens - len(self._decoding)
+
+    def _next_chunk(self, budget: int) -> int | None:
+        """How many tokens of the first waiting request can be computed now; None when it has to wait."""
+        limits = self.limits
+        if not self.waiting or budget <= 0 or len(self.running) >= limits.max_num_seqs:
+            return None
+        job = self.waiting[0]
+        hits = self.pool.hits(job)
+        fresh = job.tokens - hits * BLOCK_TOKENS
+        chunk = min(fresh, limits.long_prefill_token_threshold or fresh)
+        if not limits.chunked_prefill and chunk > budget and not (job.preemptions and not self._decoding):
+            return None
+        chunk = min(chunk, budget) if limits.chunked_prefill else chunk
+        reach = job.tokens if limits.reserve_full_prompt else hits * BLOCK_TOKENS + chunk
+        blocks = _blocks(reach) + self._kept_free()
+        return chunk if self.pool.fits(job, blocks, hits=hits) else None
+
+    def _join(self, job: Job, chunk: int) -> tuple[Job, int, int]:
+        hits = self.pool.hits(job)
+        cached = hits * BLOCK_TOKENS
+        self.prefix_queries += job.tokens
+        self.prefix_hits += cached
+        if not job.preemptions:
+            job.cached_tokens = cached
+        job.computed = cached
+        job.serial = self._serial = self._serial + 1
+        self.pool.allocate(job, _blocks(cached + chunk), hits=hits)
+        self.running[job] = None
+        self._prefilling[job] = None
+        return self._prefill(job, chunk)
+
+    def _kept_free(self) -> int:
+        return int(self.limits.watermark * self.pool.blocks)
+
+    # Prompts
+
+    def _running_chunks(self) -> list[tuple[Job, int]]:
+        """The next chunk of each prompt under way. Decodes count first: a chunk never leaves less than one for each.
+
+        Only with long_prefill_token_threshold can a prompt under way stand before a decoding request, see _held_back.
+        """
+        if not self._prefilling:
+            return []
+        most = self.limits.long_prefill_token_threshold or self.limits.max_num_batched_tokens
+        budget = self.limits.max_num_batched_tokens
+        if not self.limits.long_prefill_token_threshold:
+            budget -= len(self._decoding)
+        chunks = []
+        for job in self._prefilling:
+            chunk = min(job.tokens - job.computed, most, budget)
+            if chunk > 0:
+                chunks.append((job, chunk))
+                budget -= chunk
+        return chunks
+
+    def _held_back(self, chunks: list[tuple[Job, int]]) -> tuple[Job, ...]:
+        """Decoding requests for which the chunks of prompts before them leave no token in this step."""
+        budget, taken, late = self.limits.max_num_batched_tokens, dict(chunks), []
+        if sum(taken.values()) + len(self._decoding) <= budget:
+            return ()
+        chunks.clear()
+        for job in self.running:
+            want = 1 if job in self._decoding else taken.get(job, 0)
+            share = min(want, budget)
+            budget -= share
+            if want == 1 and job in self._decoding:
+                late += [] if share else [job]
+            elif share:
+                chunks.append((job, share))
+        return tuple(late)
+
+    def _prefill(self, job: Job, chunk: int) -> tuple[Job, int, int]:
+        context = job.computed
+        job.computed += chunk
+        self.pool.grow(job, _blocks(job.computed))
+        if job.chain:
+            self.pool.publish(job, job.computed // BLOCK_TOKENS)
+        return job, chunk, context
+
+    def _first_token(self, job: Job, step: Step) -> None:
+        """The prompt is computed, and with it a token comes out: the answer's first, or the next after preemption."""
+        del self._prefilling[job]
+        job.tokens += 1
+        if job.tokens - job.prompt_tokens < job.output_tokens:
+            self._start_decoding(job)
+            return
+        job.stopping = True
+        step.finished.append(job)
+
+    # Decoding
+
+    def _start_decoding(self, job: Job) -> None:
+        """From the coming beat on."""
+        self._decoding[job] = None
+        job.anchor = job.computed - self._beat
+        job.last = job.prompt_tokens + job.output_tokens - 2 - job.anchor
+        self._anchors += job.anchor
+        self._phases[job.anchor % BLOCK_TOKENS] += 1
+        heapq.heappush(self._ends, (job.last, job.serial, job))
+
+    def _stop_decoding(self, job: Job) -> None:
+        """Bring the job's own counts up to date and take it out of the common ones."""
+        if job.stopping:
+            self._lingering -= 1
+        del self._decoding[job]
+        self._anchors -= job.anchor
+        self._phases[job.anchor % BLOCK_TOKENS] -= 1
+        job.computed = job.anchor + self._beat
+        job.tokens = min(job.computed + 1, job.prompt_tokens + job.output_tokens)
+        job.blocks = _blocks(job.computed)
+
+    # Leaving
+
+    def _leave_batch(self, job: Job) -> None:
+        self._prefilling.pop(job, None)
+        if job in self._decoding:
+            self._stop_decoding(job)
+
+    def _finish(self, job: Job) -> None:
+        job.gone = True
+        self._leave_batch(job)
+        del self.running[job]
+        self.pool.release(job)
+
+    def _make_room(self) -> tuple[Job, ...]:
+        """Preempt the last running requests until this step's new blocks fit."""
+        preempted: list[Job] = []
+        while self._blocks_wanted() > self.pool.free:
+            job = next((job for job in reversed(self.running) if not job.stopping), None)
+            if job is None:
+                break
+            self._preempt(job)
+            preempted.append(job)
+        return tuple(preempted)
+
+    def _blocks_wanted(self) -> int:
+        chunks = self._running_chunks()
+        return self._growth(1) + sum(_blocks(job.computed + chunk) - job.blocks for job, chunk in chunks)
+
+    def _preempt(self, job: Job) -> None:
+        """Give up its blocks and put it at the head of the queue, to be computed anew."""
+        self._leave_batch(job)
+        del self.running[job]
+        self.pool.release(job, keep=True)
+        job.computed = 0
+        job.preemptions += 1
+        self.preemptions += 1
+        self.waiting.appendleft(job)
+
+
+def _blocks(tokens: int) -> int:
+    return -(-tokens // BLOCK_TOKENS)
