@@ -26,6 +26,7 @@ class Attention(Document):
     sliding_window: int | None = None  # tokens, on `sliding_layers` of the layers
     sliding_layers: int = 0
     linear_layers: int = 0  # layers with linear attention or a state space: their state does not grow with the context
+    linear_state_bytes: int = 0  # of one sequence in one such layer
     bias: bool = False  # on the query, key and value projections
     output_gate: bool = False  # the query projection also makes a gate of its own size (Qwen3-Next)
 

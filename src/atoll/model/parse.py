@@ -128,7 +128,7 @@ def _read_shape(fields: Fields, family: Family) -> Shape:
 def _read_attention(fields: Fields, family: Family, *, layers: int, hidden: int) -> Attention:
     heads = fields.whole("num_attention_heads", "n_head", "n_heads", "num_heads")
     window, sliding = _windows(fields, family, layers=layers)
-    linear = _linear_layers(fields, layers=layers)
+    linear, state = _linear_layers(fields, layers=layers), read_linear_attention(fields)
     if fields.has("kv_lora_rank"):
         return _latent_attention(fields, heads=heads)
     kv_heads = _kv_heads(fields, heads=heads)
@@ -143,6 +143,7 @@ def _read_attention(fields: Fields, family: Family, *, layers: int, hidden: int)
         sliding_window=window if sliding else None,
         sliding_layers=sliding,
         linear_layers=linear,
+        linear_state_bytes=state.state_bytes if linear and state else 0,
         bias=fields.flag("attention_bias", "qkv_bias", "add_qkv_bias", "use_bias", default=family.qkv_bias)
         or family.qkv_bias,
         output_gate=fields.flag("attn_output_gate", default=fields.word("model_type") == "qwen3_next"),
