@@ -1,6 +1,7 @@
 """The command table. An error of ours becomes its sentence and its exit code, here and nowhere else."""
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 import typer
@@ -20,7 +21,10 @@ app = typer.Typer(
 )
 
 # Every module of cli/commands has register(app); the order is the order of `atoll --help`.
-COMMANDS: tuple[str, ...] = ()
+COMMANDS: tuple[str, ...] = (
+    "study",
+    "compare",
+)
 
 
 def _show_version(value: bool) -> None:
@@ -41,9 +45,14 @@ for _name in COMMANDS:
 
 
 def main() -> None:
-    """Run the command line; the only place that turns an error into an exit code."""
+    """Run the command line."""
+    guarded(app)
+
+
+def guarded(call: Callable[[], object]) -> None:
+    """Call it; the only place that turns an error of ours into its sentence and its exit code."""
     try:
-        app()
+        call()
     except AtollError as error:
         Console(stderr=True, highlight=False, markup=False).print(f"atoll: {error}", soft_wrap=True)
         sys.exit(error.exit_code)

@@ -1,0 +1,49 @@
+# Two commands do everything on a machine with python3, make and a C compiler: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+OUT    := demo-out
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench docs clean
+
+help: ## show these targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[local]'
+	@touch $@
+
+# SecantusDB speaks MongoDB's protocol; the tests run it as a process of its own and never import it.
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,check]'
+	$(BIN)/pip install --quiet --disable-pip-version-check secantusdb || echo "no SecantusDB: the MongoDB tests will be skipped"
+	@touch $@
+
+demo: $(VENV)/.demo ## plan, simulate and load-test the example; prints the table, writes demo-out/report.html
+	$(BIN)/python examples/demo.py --out $(OUT)
+
+test: check ## everything that is not opt-in
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test ## ruff, mypy --strict, import contracts, generated docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache | tail -n 7
+	$(BIN)/python tools/make_docs.py --check
+
+format: $(VENV)/.test ## put the code into shape
+	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+docs: $(VENV)/.test ## write the generated pages of docs/
+	$(BIN)/python tools/make_docs.py
+
+bench: $(VENV)/.test ## measure planner, simulator and load generator
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what make made
+	rm -rf $(VENV) $(OUT) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

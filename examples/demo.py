@@ -1,0 +1,44 @@
+"""The whole road on one machine without a GPU: what `make demo` runs.
+
+1. The example study in virtual time: ten variants x ten minutes.
+2. Its winner against one instance over all four cards, on emulated engines behind a real nginx.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from atoll.cli.commands.study_tables import show_study
+from atoll.cli.main import guarded
+from atoll.cli.show import out, progress
+from atoll.workflows.report import report_study
+from atoll.workflows.study import StudyResult, run_study
+
+EXAMPLE = Path(__file__).parent / "four-h100-nvl"
+ALL_CARDS = "1xTP4"
+
+
+def demo(folder: Path) -> None:
+    for earlier in ("simulated", "emulated"):
+        shutil.rmtree(folder / earlier, ignore_errors=True)
+    out.rule("In virtual time: ten variants, ten minutes each")
+    simulated = run_study(EXAMPLE / "study.yaml", engine="simulated", out=folder / "simulated", say=progress.print)
+    show(simulated, folder / "report.html")
+    winner = simulated.ranking[0].name
+    out.rule(f"For real: {winner} against {ALL_CARDS}, emulated engines behind nginx")
+    names = list(dict.fromkeys((ALL_CARDS, winner)))
+    emulated = run_study(
+        EXAMPLE / "quick.yaml", engine="emulated", only=names, out=folder / "emulated", say=progress.print
+    )
+    show(emulated, folder / "report-emulated.html")
+
+
+def show(result: StudyResult, path: Path) -> None:
+    show_study(result)
+    out.print(f"Report: {report_study(result, out=path)}")
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--out", type=Path, default=Path("demo-out"), help="folder to write to")
+    guarded(lambda: demo(options.parse_args().out))

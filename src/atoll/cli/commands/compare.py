@@ -1,0 +1,60 @@
+"""`atoll compare`: two or more runs held against the first."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atoll.cli.options import Json
+from atoll.cli.show import out, show_json, show_table
+from atoll.units import show_seconds
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(compare)
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the baseline.")
+    ],
+    json: Json = False,
+) -> None:
+    """Compare runs with the first: TTFT, TPOT and E2E with 95 % intervals.
+
+    'No clear difference' is said where the interval spans 0.
+
+    Example: atoll compare runs/four-h100-nvl-simulated/1xTP4 runs/four-h100-nvl-simulated/2xTP2
+    """
+    from atoll.workflows.compare import compare_folders
+
+    result = compare_folders(runs)
+    if json:
+        show_json(
+            {
+                "runs": [{"name": run.name, "engine": run.info.engine, "summary": run.summary} for run in result.runs],
+                "comparisons": list(result.comparisons),
+            }
+        )
+        return
+    for comparison in result.comparisons:
+        _show(comparison)
+    out.print("Intervals: 95 %, bootstrap over requests, blocked by user.")
+
+
+def _show(comparison: object) -> None:
+    from atoll.analyse.compare import Comparison
+    from atoll.cli.commands.study_tables import difference_words
+
+    assert isinstance(comparison, Comparison)
+    rows = [
+        (
+            f"{difference.measure.removesuffix('_s').upper()} {difference.statistic}",
+            show_seconds(difference.first),
+            show_seconds(difference.second),
+            difference_words(difference),
+        )
+        for difference in comparison.differences
+    ]
+    columns = ("", comparison.first, comparison.second, "difference")
+    show_table(f"{comparison.second} against {comparison.first}", columns, rows, numbers=(1, 2))

@@ -1,0 +1,93 @@
+"""`atoll study run|resume|show`: every variant of a study, then the ranking and the report."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from atoll.cli.options import Duration, EngineKind, Json, OutPath, Users
+from atoll.cli.show import out, progress, show_json
+
+_Language = Annotated[str, typer.Option("--lang", metavar="en|ko", help="Language of the report.")]
+
+
+def register(app: typer.Typer) -> None:
+    study = typer.Typer(help="Run the variants of a study, compare them, write the report.", no_args_is_help=True)
+    app.add_typer(study, name="study")
+    study.command("run")(run)
+    study.command("resume")(resume)
+    study.command("show")(show)
+
+
+def run(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's file, study.yaml.")],
+    engine: EngineKind = "simulated",
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only these variants.")] = None,
+    users: Users = None,
+    duration: Duration = None,
+    folder: OutPath = None,
+    lang: _Language = "en",
+    json: Json = False,
+) -> None:
+    """Run every variant of a study and write the report.
+
+    In virtual time (`simulated`), on emulated engines behind a real nginx (`emulated`), or on vLLM (`vllm`).
+
+    Example: atoll study run examples/four-h100-nvl/study.yaml --engine simulated
+    """
+    from atoll.units import parse_seconds
+    from atoll.workflows.study import run_study
+
+    changes: dict[str, object] = {}
+    if users is not None:
+        changes["users"] = users
+    if duration is not None:
+        changes["duration_s"] = parse_seconds(duration)
+    result = run_study(path, engine=engine, out=folder, only=only, workload_changes=changes, say=progress.print)
+    _finish(result, lang=lang, json=json)
+
+
+def resume(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's folder, or its file.")],
+    engine: Annotated[str | None, typer.Option("--engine", metavar="E", help="Which of the file's runs.")] = None,
+    lang: _Language = "en",
+    json: Json = False,
+) -> None:
+    """Go on with a study that was cut: finished variants stay, a cut one goes on where it stopped.
+
+    Example: atoll study resume runs/four-h100-nvl-emulated
+    """
+    from atoll.workflows.study import find_study_folder, resume_study
+
+    _finish(resume_study(find_study_folder(path, engine=engine), say=progress.print), lang=lang, json=json)
+
+
+def show(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's folder, or its file.")],
+    engine: Annotated[str | None, typer.Option("--engine", metavar="E", help="Which of the file's runs.")] = None,
+    json: Json = False,
+) -> None:
+    """Show the ranking of a study that was run, as far as it got.
+
+    Example: atoll study show runs/four-h100-nvl-simulated --json
+    """
+    from atoll.cli.commands.study_tables import show_study, study_document
+    from atoll.workflows.study import find_study_folder, read_result
+
+    result = read_result(find_study_folder(path, engine=engine))
+    if json:
+        show_json(study_document(result))
+    else:
+        show_study(result)
+
+
+def _finish(result: Any, *, lang: str, json: bool) -> None:
+    from atoll.cli.commands.study_tables import show_study, study_document
+    from atoll.workflows.report import report_study
+
+    written = report_study(result, lang=lang)
+    if json:
+        show_json(study_document(result) | {"report": str(written)})
+        return
+    show_study(result)
+    out.print(f"Report: {written}")

@@ -1,0 +1,367 @@
+"""Run every variant of a study, resume one that was cut, and say which came first.
+
+A study's folder:
+
+    study.yaml  box.yaml  study-run.yaml     what is run, on what, how
+    VARIANT/                                 a run's folder (store/folder.py), one a variant
+        predicted.json                       what the simulator said beforehand, when the run is measured
+        pieces/1, pieces/2 ...               a measured run that was cut and resumed keeps its pieces here
+    report.html  charts/
+
+A variant is finished when its run.yaml says `complete`; a finished one is never run again.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import atoll
+from atoll.analyse.rank import Contender, Place, rank_runs
+from atoll.analyse.summary import Summary, summarise
+from atoll.documents import Document
+from atoll.errors import BadRun, InputError, Interrupted, RunFailed
+from atoll.inventory.box import Box
+from atoll.outside.clock import Clock, SystemClock
+from atoll.outside.files import read_text, write_whole
+from atoll.plan.layout import Layout
+from atoll.plan.study import Study, study_layouts
+from atoll.store.folder import (
+    Run,
+    RunInfo,
+    finish_run,
+    is_run,
+    read_info,
+    read_run,
+    start_run,
+    write_info,
+)
+from atoll.traffic.record import RecordTable
+from atoll.traffic.workload import Workload
+from atoll.workflows.boxes import named_box
+
+ENGINES = ("simulated", "emulated", "vllm")
+_SHORTEST_REST_S = 1.0  # a piece shorter than this is not worth bringing the engines up for
+
+Say = Callable[[str], None]
+
+
+class StudyRun(Document):
+    """How a study is run; written when it starts, read when it is resumed."""
+
+    engine: str
+    only: tuple[str, ...] | None = None
+    atoll_version: str
+    started_at: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VariantResult:
+    """What became of one variant."""
+
+    name: str
+    layout: Layout
+    run: Run | None  # None: not run yet
+    predicted: Summary | None = None
+    resumed: bool = False
+
+    @property
+    def failure(self) -> str | None:
+        return self.run.info.failure if self.run is not None else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyResult:
+    """A study, run as far as it was."""
+
+    folder: Path
+    study: Study
+    box: Box
+    engine: str
+    variants: tuple[VariantResult, ...]
+    ranking: tuple[Place, ...]
+
+    def variant(self, name: str) -> VariantResult:
+        return next(variant for variant in self.variants if variant.name == name)
+
+
+class Measure(Protocol):
+    """Runs one layout under a workload and keeps its records in a folder as they come."""
+
+    def __call__(self, layout: Layout, workload: Workload, folder: Path, say: Say) -> RecordTable: ...
+
+
+def read_study(path: Path) -> tuple[Study, Box]:
+    """A study's file and the box it names, relative to it."""
+    study = Study.parse(read_text(path), origin=str(path))
+    if isinstance(study.box, str):
+        return study, named_box(capture=path.parent / study.box, gpu=study.gpu)
+    return study, named_box(gpu=study.box.gpu, gpus=study.box.gpus)
+
+
+def run_study(
+    path: Path,
+    *,
+    engine: str,
+    out: Path | None = None,
+    only: Sequence[str] | None = None,
+    workload_changes: dict[str, object] | None = None,
+    say: Say = lambda _: None,
+    clock: Clock | None = None,
+) -> StudyResult:
+    """Run a study from its file.
+
+    Args:
+        path: study.yaml.
+        engine: simulated, emulated or vllm.
+        out: the study's folder; None: `runs/NAME-ENGINE` under the current folder.
+        only: names of the variants that are wanted; None: all.
+        workload_changes: fields of the workload that are different this time, such as a shorter duration.
+        say: told one line at each step.
+        clock: for tests.
+
+    Raises:
+        InputError: a bad study, or the folder already holds one.
+    """
+    study, box = read_study(path)
+    if workload_changes:
+        study = study.replace(workload=study.workload.replace(**workload_changes))
+    study_layouts(study, box, only=only)  # a wrong name is refused before anything is written
+    folder = out or Path("runs") / f"{study.name}-{engine}"
+    if (folder / "study-run.yaml").exists():
+        raise InputError(
+            f"{folder} already holds a study. Go on with it by `atoll study resume {folder}`, or choose another by -o."
+        )
+    if engine not in ENGINES:
+        raise InputError(f"--engine {engine} is not one of {', '.join(ENGINES)}.")
+    started = (clock or SystemClock()).wall()
+    write_whole(folder / "study.yaml", study.to_yaml())
+    write_whole(folder / "box.yaml", box.to_yaml())
+    run = StudyRun(
+        engine=engine, only=tuple(only) if only else None, atoll_version=atoll.__version__, started_at=started
+    )
+    write_whole(folder / "study-run.yaml", run.to_yaml())
+    return resume_study(folder, say=say, clock=clock)
+
+
+def find_study_folder(path: Path, *, engine: str | None = None) -> Path:
+    """The folder of a study that was started: the folder itself, or the one that its file's runs go to.
+
+    Raises:
+        BadRun: nothing was started there.
+    """
+    if path.is_dir() and (path / "study-run.yaml").is_file():
+        return path
+    if path.is_file():
+        name = Study.parse(read_text(path), origin=str(path)).name
+        candidates = [Path("runs") / f"{name}-{one}" for one in ([engine] if engine else ENGINES)]
+        started = [folder for folder in candidates if (folder / "study-run.yaml").is_file()]
+        if len(started) == 1:
+            return started[0]
+        if started:
+            raise BadRun(f"{path} was run with several engines; name one of {', '.join(map(str, started))}.")
+    raise BadRun(f"No study was started in {path}. Start one with `atoll study run STUDY.yaml`.")
+
+
+def resume_study(folder: Path, *, say: Say = lambda _: None, clock: Clock | None = None) -> StudyResult:
+    """Run what is not finished yet; what was measured is neither lost nor measured again.
+
+    Raises:
+        BadRun: the folder holds no study.
+        Interrupted: Ctrl-C; the piece that was under way is kept.
+    """
+    before = read_result(folder, rank=False)
+    with _alone_in(folder):
+        for number, variant in enumerate(before.variants):
+            if variant.run is not None and (variant.run.info.complete or variant.failure):
+                say(f"{variant.name}: already measured")
+                continue
+            if number and before.engine != "simulated" and before.study.cooldown_s:
+                _pause(before.study.cooldown_s)
+            _run_variant(before, variant, say=say, clock=clock or SystemClock())
+    return read_result(folder)
+
+
+def read_result(folder: Path, *, rank: bool = True) -> StudyResult:
+    """A study's folder, read back; variants that have not run yet have no run."""
+    if not (folder / "study-run.yaml").is_file():
+        raise BadRun(f"{folder} holds no study: it has no study-run.yaml.")
+    how = StudyRun.parse(read_text(folder / "study-run.yaml"), origin=str(folder / "study-run.yaml"))
+    study = Study.parse(read_text(folder / "study.yaml"), origin=str(folder / "study.yaml"))
+    box = Box.parse(read_text(folder / "box.yaml"), origin=str(folder / "box.yaml"))
+    variants = tuple(_read_variant(folder, layout) for layout in study_layouts(study, box, only=how.only))
+    finished = [
+        Contender(name=v.name, table=v.run.table, summary=v.run.summary, warmup_s=v.run.warmup_s)
+        for v in variants
+        if v.run is not None and v.run.info.complete
+    ]
+    ranking = rank_runs(finished, baseline=study.baseline) if rank else ()
+    return StudyResult(folder=folder, study=study, box=box, engine=how.engine, variants=variants, ranking=ranking)
+
+
+def _read_variant(folder: Path, layout: Layout) -> VariantResult:
+    place = folder / layout.name
+    predicted = place / "predicted.json"
+    return VariantResult(
+        name=layout.name,
+        layout=layout,
+        run=read_run(place) if is_run(place) else None,
+        predicted=Summary.parse(read_text(predicted), origin=str(predicted)) if predicted.is_file() else None,
+        resumed=len(_pieces(place)) > 1,
+    )
+
+
+def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, clock: Clock) -> None:
+    """One variant to its end; a failure to start is its result, not the end of the study."""
+    place = result.folder / variant.name
+    workload = result.study.workload
+    simulated = result.engine == "simulated"
+    info = RunInfo(
+        name=variant.name,
+        engine=result.engine,
+        model=result.study.model,
+        started_at=None if simulated else clock.wall(),
+        atoll_version=atoll.__version__,
+    )
+    if not is_run(place):
+        start_run(place, info, layout=variant.layout, workload=workload)
+    try:
+        if simulated:
+            table, rows = _simulate(variant.layout, workload), None
+        else:
+            _predict(variant.layout, workload, place)
+            table, rows = _measure_pieces(result.engine, variant.layout, workload, place, say)
+    except (RunFailed, InputError) as error:
+        if isinstance(error, InputError) and not simulated:
+            raise
+        say(f"{variant.name}: did not run: {error}")
+        write_info(place, info.replace(failure=str(error)))
+        return
+    summary = summarise(table, warmup_s=workload.warmup_s, rows=rows)
+    finish_run(place, info, table, summary)
+    say(f"{variant.name}: {_headline(summary)}")
+
+
+def _headline(summary: Summary) -> str:
+    from atoll.units import show_seconds
+
+    return (
+        f"{summary.requests.ok} of {summary.requests.sent} ok, TTFT p50 {show_seconds(summary.ttft_s.p50)}"
+        f" p95 {show_seconds(summary.ttft_s.p95)}, {summary.output_tokens_per_s:,.0f} tokens/s"
+    )
+
+
+def _simulate(layout: Layout, workload: Workload) -> RecordTable:
+    from atoll.workflows.simulate import simulate
+
+    return simulate(layout, workload)
+
+
+def _predict(layout: Layout, workload: Workload, place: Path) -> None:
+    """What the simulator says beforehand; a layout that it cannot express is measured all the same."""
+    if (place / "predicted.json").exists():
+        return
+    try:
+        table = _simulate(layout, workload)
+    except InputError:
+        return
+    write_whole(place / "predicted.json", summarise(table, warmup_s=workload.warmup_s).to_json())
+
+
+def _measure_pieces(
+    engine: str, layout: Layout, workload: Workload, place: Path, say: Say
+) -> tuple[RecordTable, object]:
+    """Measure what is left of the workload and join it to the pieces that were measured before."""
+    from atoll.workflows.measure import measure_layout, read_piece
+
+    done = [read_piece(piece) for piece in _pieces(place)]
+    rest = remaining(workload, done)
+    if rest is not None:
+        piece = place / "pieces" / str(len(done) + 1)
+        say(f"{layout.name}: {'resuming' if done else 'starting'} on {engine} engines")
+        done.append(measure_layout(layout, rest, piece, engine=engine, say=say))
+    return join_pieces(done, warmup_s=workload.warmup_s)
+
+
+def remaining(workload: Workload, done: Sequence[RecordTable]) -> Workload | None:
+    """What is left to send after these pieces; None when nothing is."""
+    changes: dict[str, object] = {}
+    if workload.duration_s is not None and done:
+        left = workload.duration_s - sum(piece_seconds(table) for table in done)
+        if left < _SHORTEST_REST_S:
+            return None
+        changes["duration_s"] = left
+    if workload.requests is not None and done:
+        count = workload.requests - sum(len(table) for table in done)
+        if count <= 0:
+            return None
+        changes["requests"] = count
+    if done:
+        changes["seed"] = workload.seed + len(done)  # other lengths than those already sent
+    return workload.replace(**changes) if changes else workload
+
+
+def piece_seconds(table: RecordTable) -> float:
+    """How far into its time a piece got: its last sending or last token."""
+    import numpy as np
+
+    if len(table) == 0:
+        return 0.0
+    return float(np.nanmax(np.concatenate([table.sent_s, table.last_token_s, table.done_s])))
+
+
+def join_pieces(done: Sequence[RecordTable], *, warmup_s: float) -> tuple[RecordTable, object]:
+    """One table of all pieces, and the mask of its measured rows: each piece has a warm-up of its own."""
+    import numpy as np
+
+    shifts, at = [], 0.0
+    for table in done:
+        shifts.append(at)
+        at += piece_seconds(table)
+    whole = RecordTable.concatenate(list(zip(done, shifts, strict=True)))
+    rows = np.concatenate([table.sent_s >= warmup_s for table in done]) if done else np.empty(0, dtype=np.bool_)
+    order = np.arange(len(whole))
+    return whole, rows[order]
+
+
+def _pieces(place: Path) -> list[Path]:
+    folder = place / "pieces"
+    found = [piece for piece in folder.iterdir() if piece.name.isdigit()] if folder.is_dir() else []
+    return sorted(found, key=lambda piece: int(piece.name))
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two processes must not measure the same study; the lock goes with the process, however it ends."""
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(f"Another atoll is running the study in {folder}; wait for it or stop it.") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _pause(seconds: float) -> None:
+    import asyncio
+
+    asyncio.run(SystemClock().sleep(seconds))
+
+
+__all__ = [
+    "Interrupted",
+    "StudyResult",
+    "VariantResult",
+    "find_study_folder",
+    "read_info",
+    "read_result",
+    "read_study",
+    "resume_study",
+    "run_study",
+]
