@@ -10,10 +10,11 @@ from atoll.plan.layout import Layout, Replica
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """How to start one replica: a program and its arguments, and the variables it needs."""
+    """How to start one replica: a program and its arguments, the variables it needs, and the cores it belongs on."""
 
     argv: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
+    cpus: str | None = None  # "0-31,64-95": cores beside the replica's GPUs; None where the box has one NUMA node
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,7 @@ class Engine(Protocol):
     """A module such as engines/vllm.py."""
 
     name: str
+    program: tuple[str, ...]  # the words before the first argument: vllm serve
     health_path: str
     counters: Counters
 
@@ -45,6 +47,24 @@ class Engine(Protocol):
         """Program, arguments and variables of one replica."""
         ...
 
+    def keep_alive_s(self, version: str) -> float:
+        """After how many idle seconds a replica started so closes a connection."""
+        ...
+
+    def health_command(self, port: int) -> tuple[str, ...]:
+        """What, run in the replica's container, succeeds when it can serve."""
+        ...
+
     def legal_tensor_parallel(self, card: ModelCard, sizes: Sequence[int]) -> tuple[int, ...]:
         """Those of the sizes that this engine can split the model into."""
         ...
+
+
+def is_path(model: str) -> bool:
+    """Whether a layout's model is a folder and not a name."""
+    return model.startswith(("/", ".", "~"))
+
+
+def served_name(layout: Layout, card: ModelCard) -> str:
+    """The name that requests ask for: the model's, or the card's where the layout names a folder."""
+    return card.name if is_path(layout.model) else layout.model

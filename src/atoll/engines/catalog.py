@@ -1,0 +1,17 @@
+"""The engines that atoll can start. Another one is a module of the same shape and a line here."""
+
+from typing import cast
+
+from atoll.engines import emulated, vllm
+from atoll.engines.engine import Engine
+from atoll.errors import InputError
+
+ENGINES: dict[str, Engine] = {module.name: cast("Engine", module) for module in (vllm, emulated)}
+
+
+def find_engine(name: str) -> Engine:
+    """The engine of that name; raises InputError with those there are."""
+    try:
+        return ENGINES[name]
+    except KeyError:
+        raise InputError(f"{name!r} is no engine that can be started; there are {', '.join(ENGINES)}.") from None

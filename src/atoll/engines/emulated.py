@@ -1,0 +1,39 @@
+"""The engine without a GPU: `atoll emulate`, which speaks and paces like vLLM."""
+
+from collections.abc import Sequence
+
+from atoll.engines import vllm
+from atoll.engines.engine import Launch
+from atoll.model.card import ModelCard
+from atoll.plan.layout import Layout, Replica
+
+name = "emulated"
+health_path = vllm.health_path
+counters = vllm.counters
+program = ("python", "-m", "atoll", "emulate")
+LAYOUT_FILE = "layout.yaml"  # in the bundle, which is where a replica is started
+
+
+def image(version: str) -> str:  # noqa: ARG001 - one image speaks every version's words
+    return "atoll:latest"
+
+
+def keep_alive_s(version: str) -> float:  # noqa: ARG001
+    return 5.0
+
+
+def health_command(port: int) -> tuple[str, ...]:
+    """Python is the one program that the image is sure to have."""
+    ask = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{port}{health_path}', timeout=4)"
+    return ("python", "-c", ask)
+
+
+def launch(layout: Layout, replica: Replica, card: ModelCard, *, host: str, port: int) -> Launch:  # noqa: ARG001
+    """Everything else a replica needs to know stands in the layout."""
+    number = layout.replicas.index(replica)
+    where = ("--layout", LAYOUT_FILE, "--replica", str(number), "--host", host, "--port", str(port))
+    return Launch(argv=(*program, *where))
+
+
+def legal_tensor_parallel(card: ModelCard, sizes: Sequence[int]) -> tuple[int, ...]:
+    return vllm.legal_tensor_parallel(card, sizes)

@@ -1,0 +1,88 @@
+"""Which options `vllm serve` has in which version: the table data/vllm_options.json, read from vLLM's own parsers."""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from atoll.errors import InputError
+
+_VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Option:
+    """One option of `vllm serve` in one version."""
+
+    name: str  # the spelling looked up: --max-num-seqs, -tp or --no-enforce-eager
+    long: str  # the option's main name
+    takes_value: bool
+    several: bool  # takes a list of values
+    choices: tuple[str, ...] | None
+    default: Any  # as JSON; None is also what an engine writes for "decided later"
+    deprecated: bool
+
+
+def parse_version(text: str) -> tuple[int, int, int]:
+    """`0.32.0`, `v0.10.1.post2` and `0.9` as three numbers; raises InputError for what is no version."""
+    match = _VERSION.match(text)
+    if match is None:
+        raise InputError(f"{text!r} is no vLLM version; write it like 0.32.0.")
+    return int(match[1]), int(match[2]), int(match[3] or 0)
+
+
+def known_versions() -> tuple[str, ...]:
+    """The versions whose parser was read, oldest first: the last release of each minor version."""
+    return tuple(_table()["versions"])
+
+
+def listed_version(version: str) -> str:
+    """The listed version whose options hold for `version`: that of its minor version, else the nearest older one.
+
+    A version older than all gets the oldest list.
+    """
+    wanted = parse_version(version)[:2]
+    older = [known for known in known_versions() if parse_version(known)[:2] <= wanted]
+    return older[-1] if older else known_versions()[0]
+
+
+def options_of(version: str) -> dict[str, Option]:
+    """Every spelling that `vllm serve` of this version accepts, with what it takes."""
+    return _options(listed_version(version))
+
+
+def has_option(version: str, name: str) -> bool:
+    return name in options_of(version)
+
+
+@cache
+def _options(version: str) -> dict[str, Option]:
+    place = known_versions().index(version)
+    found: dict[str, Option] = {}
+    for long, spans in _table()["options"].items():
+        for span in spans:
+            if span["from"] <= place <= span["to"]:
+                found |= {name: _option(name, long, span) for name in (long, *span.get("also", ()))}
+    return found
+
+
+def _option(name: str, long: str, span: dict[str, Any]) -> Option:
+    choices = span.get("choices")
+    return Option(
+        name=name,
+        long=long,
+        takes_value=span.get("takes_value", True),
+        several=span.get("several", False),
+        choices=None if choices is None else tuple(choices),
+        default=span.get("default"),
+        deprecated=span.get("deprecated", False),
+    )
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = files("atoll").joinpath("data/vllm_options.json").read_text(encoding="utf-8")
+    table: dict[str, Any] = json.loads(text)
+    return table

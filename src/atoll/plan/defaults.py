@@ -1,0 +1,55 @@
+"""What vLLM does when an option is left out, by version and card; planner and simulator reckon with the same."""
+
+import re
+
+from atoll.inventory.catalog import GpuKind
+from atoll.plan.layout import EngineFlags
+from atoll.units import GIB
+
+
+def effective_flags(
+    flags: EngineFlags, version: str, kind: GpuKind | None, *, max_model_len: int | None = None
+) -> EngineFlags:
+    """The flags with the batch sizes filled in as `vllm serve` of this version would.
+
+    Args:
+        flags: what was asked for; a value that is given stays.
+        version: vLLM's, such as `0.32.0`.
+        kind: the card; None counts as a small one.
+        max_model_len: the model's context, used where flags.max_model_len is None and prompts are not chunked.
+
+    Source: `_set_default_args_v1` (0.8 to 0.10) and `_set_default_args` (since 0.11) in vllm/engine/arg_utils.py.
+    Worked: an H100 NVL (93.1 GiB) under 0.32 gets 8192 tokens and 1024 sequences, an A100-80GB 2048 and 256.
+    """
+    tokens, sequences = batch_defaults(version, kind, chunked_prefill=flags.enable_chunked_prefill)
+    context = flags.max_model_len or max_model_len
+    if not flags.enable_chunked_prefill and context is not None:
+        tokens = max(tokens, context)
+    tokens = flags.max_num_batched_tokens or tokens
+    return flags.replace(max_num_batched_tokens=tokens, max_num_seqs=flags.max_num_seqs or min(sequences, tokens))
+
+
+def batch_defaults(version: str, kind: GpuKind | None, *, chunked_prefill: bool = True) -> tuple[int, int]:
+    """`max_num_batched_tokens` and `max_num_seqs` of `vllm serve` with neither option given."""
+    minor = _minor(version)
+    if not chunked_prefill and minor < (0, 11):
+        return 2048, 256  # the V0 engine, which alone could do without chunks then
+    if kind is None:
+        return 2048, 256
+    if kind.memory_bytes >= 160 * GIB and minor >= LARGEST_TIER_SINCE:
+        return 16384, 1024
+    spared = "a100" in kind.name.lower() and minor >= (0, 9)  # large batches slowed the A100: vllm#17885
+    return (8192, 1024) if kind.memory_bytes >= 70 * GIB and not spared else (2048, 256)
+
+
+def default_memory_utilization(version: str) -> float:
+    """`--gpu-memory-utilization` when it is left out: 0.9, and 0.92 since 0.20 (vllm/config/cache.py)."""
+    return 0.92 if _minor(version) >= (0, 20) else 0.9
+
+
+LARGEST_TIER_SINCE = (0, 28)
+
+
+def _minor(version: str) -> tuple[int, int]:
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

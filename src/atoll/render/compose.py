@@ -1,0 +1,256 @@
+"""A bundle for Docker Compose: one service a replica, pinned to its GPUs, and nginx as the only door."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import PurePosixPath
+from typing import Any
+
+from atoll.documents import write_yaml
+from atoll.engines import Engine, Launch, find_engine, served_name
+from atoll.engines.engine import is_path
+from atoll.model.card import ModelCard
+from atoll.plan.layout import Layout, Replica
+from atoll.render.nginx import CONTAINER, CONTAINER_PORT, Upstream, render_nginx
+
+NGINX_IMAGE = "nginx:1.31.3-alpine"  # `resolve` in an upstream needs 1.27.3; this is the version our tests run
+STOP_S = 130  # a little more than vLLM's own --shutdown-timeout
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComposeSettings:
+    """What a bundle needs to know beside the layout; None takes what fits the layout."""
+
+    engine_image: str | None = None
+    nginx_image: str = NGINX_IMAGE
+    models: str | None = None  # the folder of this host that is mounted at /models
+    bind: str = "127.0.0.1"  # where nginx's port is published
+    with_gpus: bool | None = None  # None: when the engine needs them
+    secrets: Mapping[str, str] = field(default_factory=dict)  # variables for .env, made by the caller
+
+
+def render_compose(layout: Layout, card: ModelCard, settings: ComposeSettings) -> dict[str, str]:
+    """The files of a layout whose replicas have ports, path -> text. `.env` is for mode 600."""
+    services = compose_services(layout, card, settings)
+    document = {
+        "name": project_name(layout),
+        "services": services,
+        "networks": {"door": {}, "replicas": {"internal": True}},
+        **_volumes(layout),
+    }
+    return {
+        "compose.yaml": _compose_head(layout) + write_yaml(document),
+        "nginx.conf": compose_nginx(layout),
+        ".env": _env_file(layout, settings),
+        "layout.yaml": layout.to_yaml(),
+        "README.md": _readme(layout, card),
+    }
+
+
+def project_name(layout: Layout) -> str:
+    """Compose allows small letters, digits, dashes and underscores."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in layout.name.lower())
+    return f"atoll-{kept}"
+
+
+def compose_services(layout: Layout, card: ModelCard, settings: ComposeSettings) -> dict[str, Any]:
+    replicas = {
+        service_name(layout, number): _replica_service(layout, card, settings, number)
+        for number in range(len(layout.replicas))
+    }
+    return {**replicas, "nginx": _nginx_service(layout, settings)}
+
+
+def compose_nginx(layout: Layout) -> str:
+    upstreams = [
+        Upstream(number=number, host=service_name(layout, number), port=_port(replica))
+        for number, replica in enumerate(layout.replicas)
+    ]
+    keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
+    return render_nginx(layout, upstreams=upstreams, form=CONTAINER, engine_keep_alive_s=keep_alive_s)
+
+
+def service_name(layout: Layout, number: int) -> str:
+    return f"{layout.engine}-{number}"
+
+
+def start_period_s(card: ModelCard) -> int:
+    """How long a replica may load before a failed health check counts, in whole minutes.
+
+    Five minutes for start, compilation and graph capture, and the weights at 100 MB/s, a slow network disk: 65.5 GB
+    give 5 + 10.9 = 16 minutes. At least 10. A replica that is healthy earlier is healthy earlier.
+    """
+    return max(600, 60 * ceil((300 + card.weight_bytes / 100e6) / 60))
+
+
+def _port(replica: Replica) -> int:
+    assert replica.port is not None  # given by render_bundle
+    return replica.port
+
+
+def _replica_service(layout: Layout, card: ModelCard, settings: ComposeSettings, number: int) -> dict[str, Any]:
+    engine = find_engine(layout.engine)
+    replica = layout.replicas[number]
+    inside = layout.replace(model=_model_inside(layout))
+    launch = engine.launch(inside, replica, card, host="0.0.0.0", port=_port(replica))  # noqa: S104
+    words = len(engine.program)
+    service: dict[str, Any] = {
+        "image": settings.engine_image or engine.image(layout.engine_version),
+        "entrypoint": list(launch.argv[:words]),
+        "command": list(launch.argv[words:]),
+        "environment": _container_environment(layout, launch),
+        "volumes": _replica_volumes(layout, number),
+        "networks": ["replicas"],
+        "healthcheck": _health_check(engine, replica, card),
+        **_gpu_settings(layout, replica, launch, settings),
+        **_care(stop_s=STOP_S),
+    }
+    if layout.engine == "emulated":
+        service |= {"working_dir": "/bundle", "read_only": True, "tmpfs": ["/tmp"]}  # noqa: S108
+    return service
+
+
+def _container_environment(layout: Layout, launch: Launch) -> dict[str, str]:
+    """Without CUDA_VISIBLE_DEVICES: a container counts the GPUs it was given from 0."""
+    own = {key: value for key, value in launch.env.items() if key != "CUDA_VISIBLE_DEVICES"}
+    if layout.engine != "emulated" and not is_path(layout.model):
+        own |= {"HF_HOME": "/models", "HF_MODULES_CACHE": "/tmp/hf-modules"}  # noqa: S108 - /models is read-only
+    return {**own, "VLLM_API_KEY": "${VLLM_API_KEY:-}"}
+
+
+def _model_inside(layout: Layout) -> str:
+    """A folder is found under /models in the container; a name stays a name, looked up in the hub's cache there."""
+    return f"/models/{PurePosixPath(layout.model).name}" if is_path(layout.model) else layout.model
+
+
+def _replica_volumes(layout: Layout, number: int) -> list[str]:
+    if layout.engine == "emulated":
+        return ["./layout.yaml:/bundle/layout.yaml:ro"]
+    return [
+        "${ATOLL_MODELS:?set it in .env to the folder that holds the models}:/models:ro",
+        f"cache-{number}:/root/.cache/vllm",  # compiled kernels survive a new container
+    ]
+
+
+def _volumes(layout: Layout) -> dict[str, Any]:
+    if layout.engine == "emulated":
+        return {}
+    return {"volumes": {f"cache-{number}": {} for number in range(len(layout.replicas))}}
+
+
+def _health_check(engine: Engine, replica: Replica, card: ModelCard) -> dict[str, Any]:
+    return {
+        "test": ["CMD", *engine.health_command(_port(replica))],
+        "interval": "10s",
+        "timeout": "5s",
+        "retries": 6,
+        "start_period": f"{start_period_s(card)}s",
+    }
+
+
+def _gpu_settings(layout: Layout, replica: Replica, launch: Launch, settings: ComposeSettings) -> dict[str, Any]:
+    """The replica's own GPUs by nvidia-smi's numbers, and room for what its workers share."""
+    found: dict[str, Any] = {}
+    wanted = layout.engine != "emulated" if settings.with_gpus is None else settings.with_gpus
+    if wanted:
+        device = {"driver": "nvidia", "device_ids": [str(gpu) for gpu in replica.gpus], "capabilities": ["gpu"]}
+        found["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
+    if wanted and len(replica.gpus) > 1:
+        # Docker gives 64 MiB; vLLM's ring to its workers is 24 MiB x 10 and NCCL takes the rest.
+        found["shm_size"] = "16gb"
+        found["ulimits"] = {"memlock": -1, "stack": 67108864}
+    if launch.cpus is not None:
+        found["cpuset"] = launch.cpus
+    return found
+
+
+def _care(*, stop_s: int, stop_signal: str | None = None) -> dict[str, Any]:
+    """What every service gets: it comes back, it may finish its answers, it cannot grow its rights or fill the disk."""
+    return {
+        "init": True,
+        "restart": "unless-stopped",
+        **({"stop_signal": stop_signal} if stop_signal else {}),
+        "stop_grace_period": f"{stop_s}s",
+        "security_opt": ["no-new-privileges:true"],
+        "cap_drop": ["ALL"],
+        "logging": {"driver": "json-file", "options": {"max-size": "50m", "max-file": "3"}},
+    }
+
+
+def _nginx_service(layout: Layout, settings: ComposeSettings) -> dict[str, Any]:
+    """It waits for no replica: it asks Docker's DNS again and again, and serves with those that are there."""
+    probe = f"http://127.0.0.1:{CONTAINER_PORT}/nginx-health"
+    return {
+        "image": settings.nginx_image,
+        "user": "101:101",  # the image's own nginx user; 8080 needs no rights
+        "ports": [f"${{ATOLL_BIND:-{settings.bind}}}:${{ATOLL_PORT:-{layout.router.port}}}:{CONTAINER_PORT}"],
+        "volumes": ["./nginx.conf:/etc/nginx/nginx.conf:ro"],
+        "networks": ["door", "replicas"],
+        "read_only": True,
+        "tmpfs": ["/tmp"],  # noqa: S108
+        "ulimits": {"nofile": 65536},
+        "healthcheck": {
+            "test": ["CMD", "wget", "-q", "-O", "/dev/null", probe],
+            "interval": "5s",
+            "timeout": "3s",
+            "retries": 3,
+            "start_period": "10s",
+        },
+        "labels": {"atoll.nginx": _fingerprint(compose_nginx(layout))},
+        **_care(stop_s=STOP_S, stop_signal="SIGQUIT"),  # nginx ends its answers first
+    }
+
+
+def _fingerprint(text: str) -> str:
+    """In a label it makes Compose replace nginx when only its file changed: a bind mount keeps showing the old one."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _compose_head(layout: Layout) -> str:
+    return (
+        f"# {layout.name}: {len(layout.replicas)} x {layout.model}, made by atoll from layout.yaml.\n"
+        "# Change the layout and render again rather than this file. Settings of this machine stand in .env.\n"
+    )
+
+
+def _env_file(layout: Layout, settings: ComposeSettings) -> str:
+    lines = [
+        "# Who reaches the door: 127.0.0.1 is this machine alone, 0.0.0.0 the network (then set VLLM_API_KEY).",
+        f"ATOLL_BIND={settings.bind}",
+        f"ATOLL_PORT={layout.router.port}",
+    ]
+    if layout.engine != "emulated":
+        lines += [
+            "# Mounted read-only at /models, so its files must be readable by all.",
+            _models_line(layout, settings),
+        ]
+    lines += [
+        "# Clients send it as `Authorization: Bearer ...`; empty means that nobody is asked.",
+        f"VLLM_API_KEY={settings.secrets.get('VLLM_API_KEY', '')}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _models_line(layout: Layout, settings: ComposeSettings) -> str:
+    if settings.models is not None:
+        return f"ATOLL_MODELS={settings.models}"
+    if is_path(layout.model):
+        return f"ATOLL_MODELS={PurePosixPath(layout.model).parent}"
+    return "ATOLL_MODELS=${HOME}/.cache/huggingface"
+
+
+def _readme(layout: Layout, card: ModelCard) -> str:
+    minutes = start_period_s(card) // 60
+    return f"""# {layout.name} with Docker Compose
+
+    docker compose up -d --wait     # up to {minutes} minutes while the weights load
+    docker compose ps
+    docker compose down
+
+The same with atoll, which also says why a replica does not come up: `atoll up .`, `atoll status .`, `atoll down .`
+
+The door is http://127.0.0.1:{layout.router.port}/v1, the model `{served_name(layout, card)}`; beside it no replica is
+reachable.
+`.env` holds what belongs to this machine: the folder of the models, the address and port of the door, the API key.
+"""

@@ -1,0 +1,228 @@
+"""The router's configuration: nginx before the replicas, for containers and for plain processes alike.
+
+What stands in the text was measured: answers are streamed unbuffered over HTTP/1.1, an idle connection to a replica is
+dropped before the replica drops it, a request is given to a second replica only while that is cheap, and the header
+`X-Atoll-Replica` names the replica that answered. docs/render.md tells each choice with its figures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import indent
+
+from atoll.errors import InputError
+from atoll.plan.layout import Layout, Policy
+from atoll.plan.weights import router_weights
+
+REPLICA_HEADER = "X-Atoll-Replica"
+CONTAINER_PORT = 8080  # where nginx listens inside its container; what is published stands in .env
+MOST_WORKERS = 4  # one nginx worker carried 28,000 chunks/s here (1.31.3, loopback), far above any four-GPU box
+ENGINE_KEEP_ALIVE_S = 5.0  # uvicorn's own, which vLLM keeps unless VLLM_HTTP_TIMEOUT_KEEP_ALIVE says otherwise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upstream:
+    """Where replica `number` listens. Ports differ, because the port tells replicas apart in $upstream_addr."""
+
+    number: int
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NginxForm:
+    """What differs between nginx in a container and nginx as a plain process.
+
+    Paths may be relative; nginx then reads them from its prefix (`nginx -p DIR`), so a folder of files can be moved.
+    """
+
+    listen: str
+    pid: str
+    error_log: str
+    access_log: str
+    temporary: str  # what the names of temporary folders begin with
+    foreground: bool  # the official image says `daemon off;` itself, and saying it twice is an error
+    resolver: str | None = None  # asked again for a replica's address; needs nginx >= 1.27.3
+
+
+CONTAINER = NginxForm(
+    listen=str(CONTAINER_PORT),
+    pid="/tmp/nginx.pid",  # noqa: S108 - a tmpfs of the container's own
+    error_log="stderr",
+    access_log="/dev/stdout",
+    temporary="/tmp/nginx-",  # noqa: S108
+    foreground=False,
+    resolver="127.0.0.11",  # Docker's DNS
+)
+
+
+def process_form(host: str, port: int) -> NginxForm:
+    """Everything beside the configuration file, so that neither root nor a system nginx is needed or touched."""
+    return NginxForm(
+        listen=f"{host}:{port}",
+        pid="nginx.pid",
+        error_log="stderr",
+        access_log="nginx-access.log",
+        temporary="nginx-",
+        foreground=True,
+    )
+
+
+def render_nginx(
+    layout: Layout,
+    *,
+    upstreams: Sequence[Upstream],
+    form: NginxForm,
+    engine_keep_alive_s: float = ENGINE_KEEP_ALIVE_S,
+) -> str:
+    """The text of nginx.conf.
+
+    Args:
+        layout: its router gives policy, weights and when a replica counts as failed.
+        upstreams: one a replica, with ports that differ.
+        form: in a container or as a process.
+        engine_keep_alive_s: when the engine closes an idle connection; nginx closes it earlier, because a POST that
+            lands on a closing connection is a 502 that nobody retries.
+
+    Raises:
+        InputError: a policy that nginx does not have, or two replicas on one port.
+    """
+    _refuse_what_nginx_cannot(layout, upstreams)
+    keep_alive_s = max(1, int(engine_keep_alive_s * 0.8))
+    blocks = [
+        _log_format(form),
+        _http_basics(form),
+        _replica_map(upstreams),
+        _upstream(layout, upstreams, form, keep_alive_s),
+        _server(form),
+    ]
+    http = "\n\n".join(indent(block, "  ") for block in blocks)
+    return f"{_head(layout, form, len(upstreams))}\nhttp {{\n{http}\n}}\n"
+
+
+def _refuse_what_nginx_cannot(layout: Layout, upstreams: Sequence[Upstream]) -> None:
+    policy = layout.router.policy
+    if not policy.renders:
+        known = ", ".join(p.value for p in Policy if p.renders)
+        raise InputError(f"{layout.name}: nginx has no policy {policy.value}; choose one of {known}.")
+    ports = [upstream.port for upstream in upstreams]
+    if len(set(ports)) != len(ports):
+        raise InputError(f"{layout.name}: two replicas have the same port ({ports}); give each its own.")
+
+
+def _head(layout: Layout, form: NginxForm, replicas: int) -> str:
+    lines = [
+        f"# {layout.name}: {replicas} replica{'s' * (replicas != 1)} behind one door ({layout.router.policy.value}).",
+        f"worker_processes {_workers(layout, replicas)};",
+        "worker_rlimit_nofile 65536;",
+        f"error_log {form.error_log} warn;",
+        f"pid {form.pid};",
+        *(["daemon off;"] if form.foreground else []),
+        "events { worker_connections 16384; }  # two a stream: one to the client, one to the replica",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _workers(layout: Layout, replicas: int) -> int:
+    """Without a shared zone every worker counts alone, so their number is the layout's to say."""
+    wanted = min(MOST_WORKERS, replicas) if layout.router.shared_zone else 1
+    return max(layout.router.workers, wanted)
+
+
+def _log_format(form: NginxForm) -> str:
+    return (
+        'log_format atoll escape=json \'{"t":"$time_iso8601","id":"$request_id","status":$status,\'\n'
+        '  \'"replica":"$atoll_replica","upstream":"$upstream_addr","upstream_status":"$upstream_status",\'\n'
+        '  \'"first_byte_s":"$upstream_header_time","seconds":$request_time,"in":$request_length,\'\n'
+        '  \'"out":$bytes_sent,"path":"$uri"}\';\n'
+        f"access_log {form.access_log} atoll buffer=32k flush=1s;"
+    )
+
+
+def _http_basics(form: NginxForm) -> str:
+    lines = [
+        "server_tokens off;",
+        "default_type application/octet-stream;",
+        "gzip off;  # with buffering it would hold back the whole answer",
+        "client_max_body_size 64m;  # images and long prompts",
+        "client_body_buffer_size 1m;  # ordinary prompts never touch the disk",
+        "keepalive_timeout 75s;",
+        "keepalive_requests 100000;",
+        "client_body_temp_path {t}body;",
+        "proxy_temp_path {t}proxy;",
+        "fastcgi_temp_path {t}fastcgi;",
+        "uwsgi_temp_path {t}uwsgi;",
+        "scgi_temp_path {t}scgi;",
+    ]
+    if form.resolver is not None:
+        lines.insert(0, f"resolver {form.resolver} valid=5s ipv6=off;  # a container that comes back may have moved")
+    return "\n".join(lines).format(t=form.temporary)
+
+
+def _replica_map(upstreams: Sequence[Upstream]) -> str:
+    """After a retry $upstream_addr lists every address that was tried, so the last port is the one that answered."""
+    rows = "\n".join(f'  "~:{upstream.port}$" "{upstream.number}";' for upstream in upstreams)
+    return f'map $upstream_addr $atoll_replica {{\n  default "";\n{rows}\n}}'
+
+
+_BALANCING = {Policy.LEAST_CONN: ["  least_conn;"], Policy.RANDOM_TWO: ["  random two least_conn;"]}
+
+
+def _upstream(layout: Layout, upstreams: Sequence[Upstream], form: NginxForm, keep_alive_s: int) -> str:
+    router = layout.router
+    lines = ["  zone replicas 256k;  # counters shared by all workers"] if router.shared_zone or form.resolver else []
+    lines += _BALANCING.get(router.policy, [])
+    for upstream, weight in zip(upstreams, router_weights(layout), strict=True):
+        words = [f"  server {upstream.host}:{upstream.port}"]
+        words += [f"weight={weight}"] if weight != 1 else []
+        words += [f"max_fails={router.max_fails}", f"fail_timeout={_show(router.fail_timeout_s)}"]
+        words += ["resolve"] if form.resolver is not None else []
+        lines.append(" ".join(words) + ";")
+    lines += [
+        "  keepalive 256;",
+        f"  keepalive_timeout {keep_alive_s}s;  # below the engine's own",
+        "  keepalive_requests 100000;",
+    ]
+    return "upstream replicas {\n" + "\n".join(lines) + "\n}"
+
+
+def _server(form: NginxForm) -> str:
+    return f"""server {{
+  listen {form.listen};
+  add_header {REPLICA_HEADER} $atoll_replica always;
+
+  proxy_http_version 1.1;  # with 1.0 an answer comes in 4 KiB lumps, and a cut one looks whole
+  proxy_set_header Connection "";
+  proxy_set_header Host $host;
+  proxy_set_header X-Real-IP $remote_addr;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  proxy_set_header X-Forwarded-Proto $scheme;
+  proxy_set_header X-Request-Id $request_id;
+  proxy_buffering off;
+  proxy_socket_keepalive on;
+  proxy_connect_timeout 2s;
+  proxy_send_timeout 60s;
+  proxy_read_timeout 1800s;  # longer than the queue plus the longest answer that is not streamed
+  proxy_next_upstream error timeout http_503 non_idempotent;
+  proxy_next_upstream_tries 2;
+  proxy_next_upstream_timeout 5s;  # an answer that failed late is never generated again
+
+  location /v1/ {{
+    proxy_pass http://replicas;
+  }}
+  location = /health {{  # 200 while at least one replica can serve
+    access_log off;
+    proxy_read_timeout 10s;
+    proxy_pass http://replicas;
+  }}
+  location = /nginx-health {{
+    access_log off;
+    return 200 "ok\\n";
+  }}
+  location / {{  # nothing else of an engine is for clients: /metrics, /tokenize, /pause
+    return 404;
+  }}
+}}"""
+
+
+def _show(seconds: float) -> str:
+    return f"{seconds:g}s" if seconds == int(seconds) else f"{round(seconds * 1000)}ms"

@@ -1,0 +1,99 @@
+"""A bundle for plain processes: nginx.conf, layout.yaml and process.yaml, the command line of every process."""
+
+from atoll.documents import Document
+from atoll.engines import find_engine, served_name
+from atoll.model.card import ModelCard
+from atoll.plan.layout import Layout
+from atoll.render.nginx import Upstream, process_form, render_nginx
+
+PROCESS_FILE = "process.yaml"
+LOOPBACK = "127.0.0.1"
+
+
+class ReplicaProcess(Document):
+    """One replica's process, started in the bundle's folder."""
+
+    number: int
+    argv: tuple[str, ...]
+    env: dict[str, str] = {}
+    cpus: str | None = None  # the cores it belongs on: "0-31,64-95"
+    host: str
+    port: int
+    health_path: str
+
+
+class RouterProcess(Document):
+    """nginx, started in the bundle's folder; its own files lie there too."""
+
+    argv: tuple[str, ...]
+    host: str
+    port: int
+    health_path: str = "/nginx-health"
+
+
+class ProcessPlan(Document):
+    """What process.yaml holds: every process of a deployment. Secrets are not in it; they come by the environment."""
+
+    name: str
+    engine: str
+    model: str  # the name that requests ask for
+    replicas: tuple[ReplicaProcess, ...]
+    router: RouterProcess
+
+
+def render_process(layout: Layout, card: ModelCard) -> dict[str, str]:
+    """The files of a layout whose replicas have ports, path -> text."""
+    plan = plan_processes(layout, card)
+    upstreams = [Upstream(number=r.number, host=r.host, port=r.port) for r in plan.replicas]
+    nginx = render_nginx(
+        layout,
+        upstreams=upstreams,
+        form=process_form(plan.router.host, plan.router.port),
+        engine_keep_alive_s=find_engine(layout.engine).keep_alive_s(layout.engine_version),
+    )
+    return {
+        PROCESS_FILE: plan.to_yaml(),
+        "nginx.conf": nginx,
+        "layout.yaml": layout.to_yaml(),
+        "README.md": _readme(layout, plan),
+    }
+
+
+def plan_processes(layout: Layout, card: ModelCard) -> ProcessPlan:
+    return ProcessPlan(
+        name=layout.name,
+        engine=layout.engine,
+        model=served_name(layout, card),
+        replicas=tuple(_replica(layout, card, number) for number in range(len(layout.replicas))),
+        router=RouterProcess(
+            argv=("nginx", "-p", ".", "-c", "nginx.conf", "-e", "stderr"), host=LOOPBACK, port=layout.router.port
+        ),
+    )
+
+
+def _replica(layout: Layout, card: ModelCard, number: int) -> ReplicaProcess:
+    engine = find_engine(layout.engine)
+    replica = layout.replicas[number]
+    assert replica.port is not None  # given by render_bundle
+    launch = engine.launch(layout, replica, card, host=LOOPBACK, port=replica.port)
+    return ReplicaProcess(
+        number=number,
+        argv=launch.argv,
+        env=launch.env,
+        cpus=launch.cpus,
+        host=LOOPBACK,
+        port=replica.port,
+        health_path=engine.health_path,
+    )
+
+
+def _readme(layout: Layout, plan: ProcessPlan) -> str:
+    return f"""# {layout.name} as plain processes
+
+    atoll up .        # {len(plan.replicas)} x {layout.engine}, then nginx on http://{plan.router.host}:{plan.router.port}
+    atoll status .
+    atoll down .
+
+`process.yaml` has the command line of every process, `nginx.conf` the router's configuration.
+Everything listens on loopback; logs and temporary files stay in this folder.
+"""
