@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +45,7 @@ def find_crossover(first: Sequence[tuple[float, float]], second: Sequence[tuple[
         The load, or None where the order stays.
     """
     gaps = [(load, a - b) for (load, a), (_, b) in zip(first, second, strict=True)]
-    for (load, gap), (next_load, next_gap) in zip(gaps, gaps[1:], strict=False):
+    for (load, gap), (next_load, next_gap) in pairwise(gaps):
         if gap * next_gap < 0:
             return load + (next_load - load) * gap / (gap - next_gap)
     return None
