@@ -22,8 +22,11 @@ app = typer.Typer(
 
 # Every module of cli/commands has register(app); the order is the order of `atoll --help`.
 COMMANDS: tuple[str, ...] = (
+    "model",
+    "emulate",
     "study",
     "compare",
+    "runs",
 )
 
 

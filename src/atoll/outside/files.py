@@ -26,6 +26,15 @@ def read_text(path: Path | str) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
 
 
+def make_folder(path: Path) -> Path:
+    """The folder, made with its parents when it is not there; raises InputError when it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder {path} cannot be made: {error.strerror}.") from None
+    return path
+
+
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
     """Write all of it or nothing: a reader, a crash or a full disk never meets half a file.
 

@@ -42,6 +42,7 @@ from atoll.store.folder import (
 from atoll.traffic.record import RecordTable
 from atoll.traffic.workload import Workload
 from atoll.workflows.boxes import named_box
+from atoll.workflows.runs import entry_of, remember
 
 ENGINES = ("simulated", "emulated", "vllm")
 _SHORTEST_REST_S = 1.0  # a piece shorter than this is not worth bringing the engines up for
@@ -242,6 +243,9 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, clock
         return
     summary = summarise(table, warmup_s=workload.warmup_s, rows=rows)
     finish_run(place, info, table, summary)
+    trouble = remember(entry_of(place, info, summary, layout=variant.layout, study=result.study.name))
+    if trouble:
+        say(trouble)
     say(f"{variant.name}: {_headline(summary)}")
 
 

@@ -1,0 +1,60 @@
+"""`atoll emulate`: an OpenAI-compatible server that speaks and paces like vLLM, without a GPU."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atoll.cli.options import GpuName, ModelName
+from atoll.cli.show import progress
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(emulate)
+
+
+def emulate(
+    layout: Annotated[
+        Path | None, typer.Option("--layout", metavar="FILE", help="A layout; --replica says which of its engines.")
+    ] = None,
+    replica: Annotated[int, typer.Option("--replica", min=0, metavar="N", help="Which engine of the layout.")] = 0,
+    gpu: GpuName = None,
+    tp: Annotated[int, typer.Option("--tp", min=1, metavar="N", help="Tensor-parallel size.")] = 1,
+    model: ModelName = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", envvar="VLLM_API_KEY", help="Ask clients for this key under /v1.")
+    ] = None,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0.001, help="10 runs ten times as fast as the real engine would.")
+    ] = 1.0,
+    max_num_seqs: Annotated[int | None, typer.Option("--max-num-seqs", min=1, metavar="N")] = None,
+    max_num_batched_tokens: Annotated[int | None, typer.Option("--max-num-batched-tokens", min=1, metavar="N")] = None,
+    max_model_len: Annotated[int | None, typer.Option("--max-model-len", min=1, metavar="N")] = None,
+    max_num_queued_reqs: Annotated[int | None, typer.Option("--max-num-queued-reqs", min=1, metavar="N")] = None,
+    prefix_caching: Annotated[bool, typer.Option("--enable-prefix-caching/--no-enable-prefix-caching")] = True,
+) -> None:
+    """Serve a model without a GPU, as fast as the cost model says that it would be.
+
+    Streams, usage, errors and /metrics are vLLM's; the text is made of fixed words, one token each. Stop it with
+    Ctrl-C.
+
+    Example: atoll emulate --gpu H100-NVL-94GB --tp 2 --model Qwen/Qwen2.5-32B-Instruct --port 8001
+    """
+    from atoll.plan.layout import EngineFlags
+    from atoll.workflows.emulate import emulate_replica, layout_to_emulate
+
+    flags = EngineFlags(
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_model_len=max_model_len,
+        max_num_queued_reqs=max_num_queued_reqs,
+        enable_prefix_caching=prefix_caching,
+    )
+    chosen = layout_to_emulate(file=layout, gpu=gpu, tensor_parallel=tp, model=model, flags=flags)
+    emulate_replica(chosen, replica, host=host, port=port, api_key=api_key, speed=speed, say=_say)
+
+
+def _say(line: str) -> None:
+    progress.print(line, soft_wrap=True)

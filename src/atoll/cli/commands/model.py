@@ -1,0 +1,77 @@
+"""atoll model: weights, KV cache, legal splits and what fits where."""
+
+from typing import Annotated
+
+import typer
+
+from atoll.cli import options
+from atoll.cli.show import out, show_json, show_table
+from atoll.units import show_bytes, show_count
+from atoll.workflows.model import Fit, ModelReport, report_model
+
+
+def register(app: typer.Typer) -> None:
+    app.command("model", epilog="Example: `atoll model Qwen/Qwen2.5-32B-Instruct --gpu H100-NVL-94GB --context 8192`")(
+        model
+    )
+
+
+def model(
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR|config.json", help="A known model, a folder or a file.")],
+    gpu: options.GpuName = None,
+    context: Annotated[int | None, typer.Option(min=1, metavar="TOKENS", help="Length of each user's text.")] = None,
+    kv_dtype: Annotated[str, typer.Option("--kv-dtype", metavar="T", help="auto or fp8.")] = "auto",
+    hub: Annotated[bool, typer.Option("--hub", help="Ask the Hugging Face hub for a model not known here.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Weights, KV cache per token, legal tensor-parallel sizes and the users that fit on each kind of GPU."""
+    report = report_model(name, gpu=gpu, context=context, kv_dtype=kv_dtype, hub=hub)
+    if json:
+        show_json(report)
+        return
+    _show_facts(report)
+    _show_fits(report)
+
+
+def _show_facts(report: ModelReport) -> None:
+    active = f", {show_count(report.active_parameters)} a token" if report.experts else ""
+    stored = report.quantisation.method or report.dtype
+    sizes = ", ".join(str(size) for size in report.legal_tensor_parallel)
+    out.print(f"[bold]{report.name}[/bold]  {report.architecture}")
+    out.print(
+        f"  weights    {show_count(report.parameters)} parameters{active}, {show_bytes(report.weight_bytes)} ({stored})"
+    )
+    out.print(
+        f"  KV cache   {show_bytes(report.kv_bytes_per_token)} a token ({report.kv_dtype}):"
+        f" {report.layers} layers, {report.kv_heads} key-value heads of {report.head_dim}{_window(report)}"
+    )
+    out.print(f"  context    up to {report.max_context:,} tokens")
+    out.print(f"  splits     over {sizes} GPUs (tensor parallel, as vLLM allows)")
+    for note in report.notes:
+        out.print(f"  note       {note}")
+
+
+def _window(report: ModelReport) -> str:
+    attention = report.attention
+    if attention.linear_layers:
+        return f"; {attention.linear_layers} layers keep a fixed state instead"
+    if attention.sliding_layers:
+        return f"; {attention.sliding_layers} layers keep the last {attention.sliding_window:,} tokens only"
+    return ""
+
+
+def _show_fits(report: ModelReport) -> None:
+    sizes = sorted({fit.tensor_parallel for fit in report.fits})
+    kinds = list(dict.fromkeys(fit.gpu for fit in report.fits))
+    cell = {(fit.gpu, fit.tensor_parallel): _cell(fit) for fit in report.fits}
+    show_table(
+        f"Users of {report.context:,} tokens each that fit (KV cache tokens), vLLM at {report.gpu_memory_utilization:g}"
+        " of the memory",
+        ("GPU", *(f"TP {size}" for size in sizes)),
+        [(kind, *(cell[kind, size] for size in sizes)) for kind in kinds],
+        numbers=range(1, len(sizes) + 1),
+    )
+
+
+def _cell(fit: Fit) -> str:
+    return f"{fit.users:,} ({show_count(fit.kv_tokens)})" if fit.fits else "does not fit"

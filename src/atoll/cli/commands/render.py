@@ -1,0 +1,78 @@
+"""`atoll render`: a layout becomes the files that deploy it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atoll.cli.options import Json, OutPath
+from atoll.cli.show import out, show_json
+from atoll.workflows.render import Rendered
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(render)
+
+
+def render(
+    layout: Annotated[Path, typer.Argument(metavar="LAYOUT", help="A layout.yaml, as `atoll plan -o` writes it.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORM", help="compose or process.")] = "compose",
+    folder: OutPath = None,
+    engine: Annotated[str | None, typer.Option("--engine", metavar="E", help="vllm or emulated.")] = None,
+    version: Annotated[str | None, typer.Option("--engine-version", metavar="V", help="vLLM's: 0.8.5 to 0.33.")] = None,
+    image: Annotated[str | None, typer.Option("--image", metavar="REF", help="The engine's container image.")] = None,
+    nginx_image: Annotated[str | None, typer.Option("--nginx-image", metavar="REF", help="nginx >= 1.27.3.")] = None,
+    models: Annotated[
+        str | None, typer.Option("--models", metavar="DIR", help="Folder of the models, mounted read-only.")
+    ] = None,
+    bind: Annotated[
+        str | None, typer.Option("--bind", metavar="ADDRESS", help="Where the door is published; 127.0.0.1.")
+    ] = None,
+    stack: Annotated[
+        str | None, typer.Option("--stack", metavar="NAME", help="app: with the backend and MongoDB.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the files, write nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Write the files that deploy a layout: Compose or plain processes, and nginx before the replicas.
+
+    Example: atoll render layout.yaml --to compose -o bundle
+    """
+    from atoll.workflows.render import compose_settings, read_layout, render_layout
+
+    wanted = read_layout(layout)
+    changes = {key: value for key, value in {"engine": engine, "engine_version": version}.items() if value}
+    wanted = wanted.replace(**changes)
+    target = None if dry_run else folder or Path(f"{wanted.name}-{to}")
+    settings = compose_settings(image=image, nginx_image=nginx_image, models=models, bind=bind, stack=stack)
+    rendered = render_layout(wanted, to=to, folder=target, settings=settings)
+    if json:
+        show_json(_plain(rendered, to))
+    elif dry_run:
+        _show_files(rendered)
+    else:
+        _show_folder(rendered)
+
+
+def _plain(rendered: Rendered, to: str) -> dict[str, object]:
+    bundle = rendered.bundle
+    open_files = {path: text for path, text in bundle.files.items() if path not in bundle.modes}
+    return {
+        "name": bundle.name,
+        "to": to,
+        "folder": None if rendered.folder is None else str(rendered.folder),
+        "digest": bundle.digest,
+        "paths": sorted(bundle.files),
+        "files": open_files,  # without .env, which may hold secrets
+    }
+
+
+def _show_files(rendered: Rendered) -> None:
+    for path, text in rendered.bundle.files.items():
+        out.rule(path, align="left")
+        out.print(text, markup=False, soft_wrap=True, end="")
+
+
+def _show_folder(rendered: Rendered) -> None:
+    out.print(f"{rendered.folder}: {', '.join(rendered.bundle.files)}", markup=False)
+    out.print(f"Next: atoll up {rendered.folder}", markup=False)

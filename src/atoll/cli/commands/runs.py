@@ -1,0 +1,79 @@
+"""`atoll runs list|tag|forget`: the catalogue of runs."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from atoll.cli.options import Json
+from atoll.cli.show import out, show_json, show_table
+from atoll.units import show_seconds
+
+_Catalog = Annotated[
+    str | None,
+    typer.Option("--catalog", metavar="URL", help="sqlite:PATH or mongodb://HOST/DATABASE; else $ATOLL_CATALOG."),
+]
+_RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="As `atoll runs list` shows it.")]
+
+
+def register(app: typer.Typer) -> None:
+    runs = typer.Typer(help="The catalogue of runs: list, tag, forget.", no_args_is_help=True)
+    app.add_typer(runs, name="runs")
+    runs.command("list")(list_)
+    runs.command("tag")(tag)
+    runs.command("forget")(forget)
+
+
+def list_(
+    study: Annotated[str | None, typer.Option("--study", help="Only runs of this study.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Only runs of this model.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="Only runs on this engine.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Only runs with this tag.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")] = 50,
+    catalog: _Catalog = None,
+    json: Json = False,
+) -> None:
+    """List runs, newest first.
+
+    Example: atoll runs list --study four-h100-nvl
+    """
+    from atoll.store.catalog import Query
+    from atoll.workflows.runs import list_runs
+
+    found = list_runs(Query(study=study, model=model, engine=engine, tag=tag, limit=limit), catalog=catalog)
+    if json:
+        show_json({"runs": list(found)})
+        return
+    rows = [
+        (
+            entry.run_id,
+            entry.engine,
+            datetime.fromtimestamp(entry.started_at, UTC).strftime("%Y-%m-%d %H:%M") if entry.started_at else "-",
+            show_seconds(entry.summary.get("ttft_s", {}).get("p95")),
+            f"{entry.summary.get('output_tokens_per_s', 0):,.0f}",
+            ", ".join(entry.tags),
+        )
+        for entry in found
+    ]
+    show_table(None, ("run", "engine", "started (UTC)", "TTFT p95", "tokens/s", "tags"), rows, numbers=(3, 4))
+
+
+def tag(run_id: _RunId, tag: str, catalog: _Catalog = None) -> None:
+    """Give a run a tag to find it by.
+
+    Example: atoll runs tag four-h100-nvl-vllm:2xTP2 production
+    """
+    from atoll.workflows.runs import tag_run
+
+    out.print(f"{run_id}: {', '.join(tag_run(run_id, tag, catalog=catalog).tags)}")
+
+
+def forget(run_id: _RunId, catalog: _Catalog = None) -> None:
+    """Take a run out of the catalogue; its folder stays.
+
+    Example: atoll runs forget four-h100-nvl-vllm:2xTP2
+    """
+    from atoll.workflows.runs import forget_run
+
+    forget_run(run_id, catalog=catalog)
+    out.print(f"{run_id} is forgotten; its folder stays.")
