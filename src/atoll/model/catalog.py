@@ -53,24 +53,29 @@ def find_card(name: str) -> ModelCard | None:
         entry = _find_entry(organisation, short.removesuffix(suffix.suffix.lower()))
     if entry is None:
         return None
-    config, notes = entry.config, []
-    if suffix is not None and "quantization_config" not in config:
-        config = {**config, "quantization_config": suffix.config}
-        notes.append(_NAMED)
-    shown = _shown_name(name, entry, quantised=bool(notes))
-    if organisation and organisation != entry.name.lower().rpartition("/")[0] and not notes:
-        notes.append(_OTHER.format(entry.name))
+    if suffix is None or "quantization_config" in entry.config:
+        return _plain_card(name, entry, organisation)
+    return _quantised_card(name, entry, suffix)
+
+
+def _plain_card(name: str, entry: Entry, organisation: str) -> ModelCard:
+    if not organisation or name.strip().lower() == entry.name.lower():
+        return _make_card(entry.name, entry, entry.config)
+    return _make_card(name.strip(), entry, entry.config, note=_OTHER.format(entry.name))
+
+
+def _quantised_card(name: str, entry: Entry, suffix: _Suffix) -> ModelCard:
+    """Named after the model that it was made of, in that one's spelling; Qwen publishes its quantised models itself."""
+    owner, _, short = entry.name.rpartition("/")
+    short = short if short.lower().endswith(suffix.suffix.lower()) else short + suffix.suffix
+    asked = name.strip().rpartition("/")[0] or (owner if owner == "Qwen" else "")
+    shown = f"{owner if asked.lower() == owner.lower() else asked}/{short}" if asked else short
+    return _make_card(shown, entry, {**entry.config, "quantization_config": suffix.config}, note=_NAMED)
+
+
+def _make_card(shown: str, entry: Entry, config: dict[str, Any], *, note: str | None = None) -> ModelCard:
     card = card_from_plain(config, name=shown, origin=f"data/models ({entry.name})")
-    return card.replace(notes=(*card.notes, *notes))
-
-
-def _shown_name(name: str, entry: Entry, *, quantised: bool) -> str:
-    """As the catalogue writes it; a quantised name keeps what was asked for, with the organisation added if known."""
-    if not quantised:
-        return entry.name if "/" not in name or name.lower() == entry.name.lower() else name.strip()
-    if "/" in name:
-        return name.strip()
-    return f"{entry.name.rpartition('/')[0]}/{name.strip()}" if entry.name.startswith("Qwen/") else name.strip()
+    return card if note is None else card.replace(notes=(*card.notes, note))
 
 
 def _find_entry(organisation: str, short: str) -> Entry | None:

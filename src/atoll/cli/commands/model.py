@@ -61,17 +61,27 @@ def _window(report: ModelReport) -> str:
 
 
 def _show_fits(report: ModelReport) -> None:
+    """One row for all kinds on which the same fits, the roomiest first; kinds on which nothing fits are left out."""
     sizes = sorted({fit.tensor_parallel for fit in report.fits})
-    kinds = list(dict.fromkeys(fit.gpu for fit in report.fits))
-    cell = {(fit.gpu, fit.tensor_parallel): _cell(fit) for fit in report.fits}
     show_table(
         f"Users of {report.context:,} tokens each that fit (KV cache tokens), vLLM at {report.gpu_memory_utilization:g}"
         " of the memory",
-        ("GPU", *(f"TP {size}" for size in sizes)),
-        [(kind, *(cell[kind, size] for size in sizes)) for kind in kinds],
-        numbers=range(1, len(sizes) + 1),
+        (*(f"TP {size}" for size in sizes), "on"),
+        [(*cells, ", ".join(kinds)) for cells, kinds in _alike(report)],
+        numbers=range(len(sizes)),
     )
 
 
+def _alike(report: ModelReport) -> list[tuple[tuple[str, ...], list[str]]]:
+    cells: dict[str, list[Fit]] = {}
+    for fit in report.fits:
+        cells.setdefault(fit.gpu, []).append(fit)
+    rows: dict[tuple[str, ...], list[str]] = {}
+    kept = [kind for kind, fits in cells.items() if any(fit.fits for fit in fits)] or list(cells)[:1]
+    for kind in sorted(kept, key=lambda kind: -cells[kind][-1].kv_tokens):
+        rows.setdefault(tuple(_cell(fit) for fit in cells[kind]), []).append(kind)
+    return list(rows.items())
+
+
 def _cell(fit: Fit) -> str:
-    return f"{fit.users:,} ({show_count(fit.kv_tokens)})" if fit.fits else "does not fit"
+    return f"{fit.users:,} ({show_count(fit.kv_tokens)})" if fit.fits else "-"

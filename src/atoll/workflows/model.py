@@ -1,0 +1,156 @@
+"""A model's facts, and what fits where."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from atoll.cost.memory import MemoryFit, fit_memory, kv_bytes_per_token, users_that_fit
+from atoll.documents import Document
+from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
+from atoll.model.card import Attention, Experts, ModelCard, Quantisation
+from atoll.model.read import read_model
+from atoll.plan.defaults import effective_flags
+from atoll.plan.layout import EngineFlags
+from atoll.plan.limits import legal_tensor_parallel, why_not_on
+
+TABLE_SIZES = (1, 2, 4, 8)  # of the table of what fits; one box seldom holds more
+
+
+class Fit(Document):
+    """What is left for the KV cache when `tensor_parallel` cards of a kind serve the model."""
+
+    gpu: str
+    tensor_parallel: int
+    fits: bool
+    weight_bytes: int  # on each card
+    kv_bytes: int  # on each card
+    kv_tokens: int  # of the replica
+    users: int  # sequences of `context` tokens at the same time
+    context: int
+    why: str | None = None
+
+
+class ModelReport(Document):
+    """What `atoll model` says."""
+
+    name: str
+    architecture: str
+    parameters: int
+    active_parameters: int
+    weight_bytes: int
+    weight_source: str
+    kv_bytes_per_token: int
+    kv_dtype: str
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    vocab_size: int
+    attention_heads: int
+    kv_heads: int
+    head_dim: int
+    max_context: int
+    dtype: str
+    quantisation: Quantisation
+    attention: Attention
+    experts: Experts | None = None
+    legal_tensor_parallel: tuple[int, ...]
+    context: int
+    gpu_memory_utilization: float
+    fits: tuple[Fit, ...]
+    notes: tuple[str, ...] = ()
+
+
+def report_model(
+    name_or_path: str,
+    *,
+    gpu: str | None = None,
+    context: int | None = None,
+    kv_dtype: str = "auto",
+    hub: bool = False,
+    flags: EngineFlags | None = None,
+) -> ModelReport:
+    """Read a model and say what fits on one kind of GPU, or on each that the catalogue has.
+
+    Args:
+        name_or_path: see model.read.read_model.
+        gpu: a GPU kind; without, all of them.
+        context: tokens of each user's sequence; 4096 or the model's own, if that is less.
+        kv_dtype: `auto` or `fp8`.
+        hub: ask the Hugging Face hub for what is not known here.
+        flags: the engine's options; vLLM's own defaults without.
+
+    Raises:
+        UnknownModel, BadModel, UnknownGpu.
+    """
+    card = read_model(name_or_path, hub=hub)
+    kinds = (find_gpu(gpu),) if gpu is not None else all_gpus()
+    wanted = (flags or EngineFlags()).replace(kv_cache_dtype=kv_dtype)
+    length = context or min(4096, card.max_context)
+    return ModelReport(
+        **_facts(card, kv_dtype=kv_dtype),
+        context=length,
+        gpu_memory_utilization=wanted.gpu_memory_utilization,
+        fits=tuple(_fits(card, kinds, wanted, context=length)),
+    )
+
+
+def fit_flags(card: ModelCard, kind: GpuKind, *, tensor_parallel: int, flags: EngineFlags, context: int) -> MemoryFit:
+    """fit_memory with the batch sizes that vLLM takes for this card when the flags leave them open."""
+    full = effective_flags(flags, "0.32.0", kind, max_model_len=card.max_context)
+    return fit_memory(
+        card,
+        kind,
+        tensor_parallel=tensor_parallel,
+        max_num_batched_tokens=full.max_num_batched_tokens or 8192,
+        max_num_seqs=full.max_num_seqs or 1024,
+        gpu_memory_utilization=full.gpu_memory_utilization,
+        kv_dtype=full.kv_cache_dtype,
+        quantization=full.quantization,
+        enforce_eager=full.enforce_eager,
+        context=context,
+    )
+
+
+def _facts(card: ModelCard, *, kv_dtype: str) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "architecture": card.architecture,
+        "parameters": card.parameters,
+        "active_parameters": card.active_parameters,
+        "weight_bytes": card.weight_bytes,
+        "weight_source": card.weight_source,
+        "kv_bytes_per_token": kv_bytes_per_token(card, kv_dtype),
+        "kv_dtype": card.quantisation.kv_dtype or card.dtype if kv_dtype == "auto" else kv_dtype,
+        "layers": card.layers,
+        "hidden_size": card.hidden_size,
+        "intermediate_size": card.intermediate_size,
+        "vocab_size": card.vocab_size,
+        "attention_heads": card.attention_heads,
+        "kv_heads": card.kv_heads,
+        "head_dim": card.head_dim,
+        "max_context": card.max_context,
+        "dtype": card.dtype,
+        "quantisation": card.quantisation,
+        "attention": card.attention,
+        "experts": card.experts,
+        "legal_tensor_parallel": legal_tensor_parallel(card),
+        "notes": card.notes,
+    }
+
+
+def _fits(card: ModelCard, kinds: Sequence[GpuKind], flags: EngineFlags, *, context: int) -> Iterator[Fit]:
+    sizes = legal_tensor_parallel(card, TABLE_SIZES)
+    for kind in kinds:
+        for size in sizes:
+            fit = fit_flags(card, kind, tensor_parallel=size, flags=flags, context=context)
+            why = why_not_on(card, kind) or fit.reason
+            yield Fit(
+                gpu=kind.name,
+                tensor_parallel=size,
+                fits=why is None,
+                weight_bytes=fit.weight_bytes,
+                kv_bytes=fit.kv_bytes,
+                kv_tokens=fit.kv_tokens,
+                users=users_that_fit(fit, context) if why is None else 0,
+                context=context,
+                why=why,
+            )
