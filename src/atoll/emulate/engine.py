@@ -1,0 +1,203 @@
+"""The scheduler and the step timer, run in real time.
+
+One task per engine: schedule a step, wait until it would be over, hand out its tokens, and again. The end of a step is
+counted from the end of the one before, not from when we woke up, so a late wake-up shortens the next wait and the pace
+does not drift.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Protocol
+
+from atoll.cost.step import StepTimer
+from atoll.emulate.ask import Ask
+from atoll.emulate.metrics import Gauges, Meters
+from atoll.emulate.prefixes import PrefixIndex
+from atoll.emulate.words import answer_ring
+from atoll.outside.clock import Clock
+from atoll.simulate.job import BLOCK_TOKENS, Job
+from atoll.simulate.scheduler import Scheduler, Step
+
+EARLY_S = 0.0015  # event loops wake up to the millisecond; the rest is slept without the loop
+MOST_LATE_S = 0.25  # further behind than this, the pace starts anew instead of rushing after
+
+
+class Listener(Protocol):
+    """Whoever waits for an answer."""
+
+    def on_token(self) -> None:
+        """One more token, not the last."""
+        ...
+
+    def on_finish(self) -> None:
+        """The last token."""
+        ...
+
+
+class Running(Job):
+    """A job with its listener and its times, in seconds of the engine's clock."""
+
+    __slots__ = ("arrived", "ask", "first", "joined", "listener", "previous")
+
+    def __init__(self, ask: Ask, listener: Listener, *, number: int, arrived: float, chain: object) -> None:
+        super().__init__(
+            number=number,
+            prompt_tokens=ask.prompt_tokens,
+            output_tokens=ask.output_tokens,
+            chain=chain,  # type: ignore[arg-type]
+            ends_by_eos=ask.finish_reason == "stop",
+        )
+        self.ask = ask
+        self.listener = listener
+        self.arrived = arrived
+        self.joined = 0.0
+        self.first = 0.0
+        self.previous = 0.0
+
+
+class Engine:
+    """One replica's engine. `speed` 10 runs ten times as fast as the timer says."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        timer: StepTimer,
+        *,
+        clock: Clock,
+        meters: Meters,
+        speed: float = 1.0,
+        hold: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.meters = meters
+        self.steps = 0
+        self._scheduler = scheduler
+        self._timer = timer
+        self._clock = clock
+        self._speed = speed
+        self._hold = hold
+        self._numbers = count()
+        self._wake = asyncio.Event()
+        self._due = 0.0
+        self._prefixes = PrefixIndex(4 * scheduler.pool.blocks) if scheduler.pool.prefix_caching else None
+
+    @property
+    def kv_blocks(self) -> int:
+        return self._scheduler.pool.blocks
+
+    @property
+    def block_tokens(self) -> int:
+        return BLOCK_TOKENS
+
+    def gauges(self) -> Gauges:
+        """The scheduler's state now; the counters that it keeps are copied into the meters."""
+        scheduler = self._scheduler
+        self.meters.preemptions = scheduler.preemptions
+        self.meters.prefix_queries = scheduler.prefix_queries
+        self.meters.prefix_hits = scheduler.prefix_hits
+        return Gauges(running=len(scheduler.running), waiting=len(scheduler.waiting), kv_usage=scheduler.kv_usage)
+
+    def submit(self, ask: Ask, listener: Listener) -> Running | None:
+        """Queue a request; None when the queue is full."""
+        chain = self._prefixes.chain(ask.prompt) if self._prefixes is not None else ()
+        job = Running(ask, listener, number=next(self._numbers), arrived=self._clock.now(), chain=chain)
+        if not self._scheduler.add(job):
+            self.meters.rejected += 1
+            return None
+        self._wake.set()
+        return job
+
+    def abort(self, job: Running) -> None:
+        """The client is gone."""
+        if not job.gone:
+            self._scheduler.abort(job)
+            self.meters.finished["abort"] += 1
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        step: Step | None = None
+        while True:
+            if step is None:
+                step = await self._first_step()
+            seconds = self._timer.seconds(step.batch) / self._speed
+            self._note_joined(step)
+            following = self._scheduler.schedule() if self._scheduler.limits.async_scheduling else None
+            self._due += seconds
+            await self._wait_until_due()
+            self._hand_out(step)
+            step = following if following is not None else self._scheduler.schedule()
+
+    async def _first_step(self) -> Step:
+        """Idle until there is something to compute; the pace starts then."""
+        step = self._scheduler.schedule()
+        while step is None:
+            self._wake.clear()
+            await self._wake.wait()
+            step = self._scheduler.schedule()
+        self._due = self._clock.now()
+        return step
+
+    async def _wait_until_due(self) -> None:
+        left = self._due - self._clock.now()
+        await self._clock.sleep(max(0.0, left - EARLY_S))
+        left = self._due - self._clock.now()
+        if left > 0:
+            self._hold(left)
+        elif -left > MOST_LATE_S:
+            self.meters.late_s -= left
+            self._due -= left
+
+    def _note_joined(self, step: Step) -> None:
+        now = self._due
+        for job, _ in step.prefills:
+            assert isinstance(job, Running)
+            job.joined = job.joined or now
+
+    def _hand_out(self, step: Step) -> None:
+        """Give every job of the step its token."""
+        self.steps += 1
+        now = self._clock.now()
+        meters = self.meters
+        finished = set(step.finished)
+        gaps: dict[float, int] = {}
+        tokens = 0
+        for job in step.tokens():
+            assert isinstance(job, Running)
+            tokens += 1
+            previous, job.previous = job.previous, now
+            if previous:
+                gap = now - previous
+                gaps[gap] = gaps.get(gap, 0) + 1
+            else:
+                job.first = now
+                meters.first_token.observe(now - job.arrived)
+                meters.prompt_tokens += job.prompt_tokens
+            if job in finished:
+                self._finish(job, now)
+            else:
+                job.listener.on_token()
+        for gap, times in gaps.items():
+            meters.token_gap.observe(gap, times)
+        meters.generation_tokens += tokens
+        meters.step_tokens.observe(tokens + sum(chunk for _, chunk in step.prefills))
+        self._scheduler.complete(step)
+
+    def _finish(self, job: Running, now: float) -> None:
+        ask, meters = job.ask, self.meters
+        if self._prefixes is not None and job.chain:
+            ring = answer_ring()
+            answer = [ring[(ask.start + place) % len(ring)].strip() for place in range(ask.output_tokens)]
+            self._prefixes.extend(job.chain, [*ask.prompt, *answer])
+        meters.finished[ask.finish_reason] += 1
+        meters.request_prompt_tokens.observe(ask.prompt_tokens)
+        meters.request_generation_tokens.observe(ask.output_tokens)
+        meters.request_max_tokens.observe(ask.max_tokens)
+        meters.e2e.observe(now - job.arrived)
+        meters.queue.observe(max(0.0, job.joined - job.arrived))
+        meters.inference.observe(now - job.joined)
+        meters.prefill.observe(max(0.0, job.first - job.joined))
+        meters.decode.observe(now - job.first)
+        if ask.output_tokens > 1:
+            meters.time_per_token.observe((now - job.first) / (ask.output_tokens - 1))
+        job.listener.on_finish()

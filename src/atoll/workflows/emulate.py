@@ -1,0 +1,56 @@
+"""Stand in for one replica of a layout, without a GPU."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from atoll.emulate.listen import listen
+from atoll.emulate.replica import blueprint_of
+from atoll.errors import InputError
+from atoll.inventory.catalog import make_box
+from atoll.model.read import read_model
+from atoll.outside.files import read_text
+from atoll.plan.layout import EngineFlags, Layout, Replica
+
+
+def emulate_replica(
+    layout: Layout,
+    number: int,
+    *,
+    host: str,
+    port: int,
+    api_key: str | None = None,
+    speed: float = 1.0,
+    say: Callable[[str], None],
+) -> None:
+    """Serve replica `number` of the layout until SIGTERM or Ctrl-C.
+
+    Raises:
+        UnknownModel, UnknownGpu: a name that the catalogues do not have.
+        StartFailed: the model does not fit, or the port is taken.
+    """
+    card = read_model(layout.model)
+    blueprint = blueprint_of(layout, number, card)
+    listen(blueprint, host=host, port=port, api_key=api_key, speed=speed, version=layout.engine_version, say=say)
+
+
+def layout_to_emulate(
+    *, file: Path | None, gpu: str | None, tensor_parallel: int, model: str | None, flags: EngineFlags
+) -> Layout:
+    """The layout of a file, or one replica on so many cards of a kind.
+
+    Raises:
+        InputError: neither a file nor GPU and model.
+        BadDocument: the file is no layout.
+    """
+    if file is not None:
+        return Layout.parse(read_text(file), origin=str(file))
+    if gpu is None or model is None:
+        raise InputError("Say what to emulate: --layout FILE, or --gpu NAME and --model M.")
+    return Layout(
+        name="emulated",
+        model=model,
+        box=make_box(gpu, tensor_parallel),
+        replicas=(Replica(gpus=tuple(range(tensor_parallel)), tensor_parallel=tensor_parallel),),
+        flags=flags,
+        engine="emulated",
+    )
