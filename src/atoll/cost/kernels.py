@@ -85,7 +85,8 @@ def load_table(system: str) -> dict[str, Any]:
     """The shipped table of one measured system."""
     text = resources.files("atoll").joinpath(f"data/cost/{system}.json").read_text(encoding="utf-8")
     table: dict[str, Any] = json.loads(text)
-    table["grids"] = {name: Grid.from_plain(plain, table["resolution"]) for name, plain in table["gemm"].items()}
+    grids = table.get("gemm", {})
+    table["grids"] = {name: Grid.from_plain(plain, table["resolution"]) for name, plain in grids.items()}
     return table
 
 

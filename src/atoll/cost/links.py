@@ -9,9 +9,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
+from itertools import combinations, pairwise, permutations, takewhile
 from math import exp, log
 
+from atoll.cost.kernels import load_table
 from atoll.inventory.box import Box, Link, LinkKind
 from atoll.inventory.catalog import GpuKind
 
@@ -40,10 +41,13 @@ class ReducePath(StrEnum):
 CUSTOM_LIMIT = 8 * 2**20  # bytes, custom_all_reduce.py max_size
 PCIE_LANE_BYTES = {3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}  # PCI-SIG, one lane, one direction, after encoding
 # Share of the PCIe rate that peer copies reach: 53-56 of 63 GB/s inside a node, 39-51 across (rtx6kpro,
-# hardware/pcie-bandwidth.md, PCIe 5 x16).
+# hardware/pcie-bandwidth.md, PCIe 5 x16); 4x RTX 4090 with P2P reach 25.8 of 31.5 GB/s in an all-reduce
+# (tinygrad/open-gpu-kernel-modules#36).
 PCIE_SHARE = {Hop.PCIE: 0.865, Hop.PCIE_FAR: 0.71}
-# Through host memory every byte crosses PCIe twice and the CPU's memory between: taken as half of the near rate.
-HOST_SHARE = 0.43
+# Through host memory every byte crosses PCIe twice and the CPU's memory between.
+HOST_SHARE = 0.35
+HOST_REFERENCE = 27.3e9  # the L40S pair whose curve is taken has peer access: 0.865 of PCIe 4 x16
+HOST_FLOOR_S = 14e-6  # a hop with P2P off: 14 µs against 0.4 (rtx6kpro, hardware/pcie-bandwidth.md)
 FLASHINFER_OVER_PCIE = 10.0  # times NCCL: ITL p50 259 ms against 25 ms, 4x H100 NVL, c = 32 (vllm#48075)
 
 
@@ -73,7 +77,9 @@ class Group:
     ranks: int
     hop: Hop
     bytes_per_s: float
-    full_nvlink: bool
+    full_nvlink: bool  # NVLink between every two
+    ring: bool = False  # NVLink all the way round, though not between every two
+    mixed: bool = False  # NVLink between some, PCIe between the others
 
 
 def describe_group(box: Box | None, gpus: Sequence[int], kind: GpuKind, *, ranks: int | None = None) -> Group:
@@ -91,36 +97,59 @@ def describe_group(box: Box | None, gpus: Sequence[int], kind: GpuKind, *, ranks
     if box is None:
         return _group_of_kind(kind, size)
     links = [box.link(a, b) for a, b in combinations(gpus, 2)]
-    hops = [_hop(link, box, kind) for link in links]
-    slowest = min(hops, key=lambda pair: (pair[1], -list(Hop).index(pair[0])))
+    joined = [link for link in links if link.kind is LinkKind.NV]
+    ring = len(joined) == len(links) or _has_ring(gpus, {(link.a, link.b) for link in joined})
+    hop, rate = _nvlink(box, gpus, joined, kind) if ring else _slowest_pcie(links, kind)
     return Group(
-        ranks=size, hop=slowest[0], bytes_per_s=slowest[1], full_nvlink=all(link.nvlinks > 0 for link in links)
+        ranks=size,
+        hop=hop,
+        bytes_per_s=rate,
+        full_nvlink=len(joined) == len(links),
+        ring=ring,
+        mixed=not ring and bool(joined),
     )
+
+
+def _has_ring(gpus: Sequence[int], joined: set[tuple[int, int]]) -> bool:
+    """Whether NCCL finds a ring over NVLink alone: the cube mesh of a DGX-1 has one, two bridged pairs have none."""
+    if len(gpus) < 3 or len(gpus) > 8 or len(joined) < len(gpus):
+        return False
+    first, *others = sorted(gpus)
+    for order in permutations(others):
+        ring = (first, *order, first)
+        if all((min(a, b), max(a, b)) in joined for a, b in pairwise(ring)):
+            return True
+    return False
 
 
 def _group_of_kind(kind: GpuKind, ranks: int) -> Group:
     if has_nvswitch(kind):
         rate = kind.nvlinks * kind.nvlink_bytes_per_s
-        return Group(ranks=ranks, hop=Hop.NVSWITCH, bytes_per_s=rate, full_nvlink=True)
+        return Group(ranks=ranks, hop=Hop.NVSWITCH, bytes_per_s=rate, full_nvlink=True, ring=True)
     hop, rate = _pcie(kind, LinkKind.NODE)
     return Group(ranks=ranks, hop=hop, bytes_per_s=rate, full_nvlink=False)
 
 
 def has_nvswitch(kind: GpuKind) -> bool:
-    """SXM cards of Ampere and later sit on NVSwitch; their names say SXM (or are B200, GB200, H20)."""
-    words = kind.name.upper()
-    return kind.nvlinks > 0 and (
-        ("SXM" in words and kind.architecture != "volta") or words.startswith(("B200", "B300", "GB", "H20-", "H20"))
-    )
+    """Whether boxes of this kind are built with NVSwitch."""
+    return kind.nvlinks > 0 and kind.fabric == "nvswitch"
 
 
-def _hop(link: Link, box: Box, kind: GpuKind) -> tuple[Hop, float]:
-    if link.kind is LinkKind.NV:
-        rate = max(1, link.nvlinks) * (kind.nvlink_bytes_per_s or 25e9)
-        # Every pair showing all of the card's links is only possible through a switch (or between two cards alone).
-        switched = has_nvswitch(kind) or (len(box.gpus) > 2 and 0 < kind.nvlinks <= link.nvlinks)
-        return (Hop.NVSWITCH if switched else Hop.NVLINK), rate
-    return _pcie(kind, link.kind)
+def _nvlink(box: Box, gpus: Sequence[int], joined: Sequence[Link], kind: GpuKind) -> tuple[Hop, float]:
+    """Rings use all the links that a GPU has inside the group: 8 V100 with 6 links of 25 GB/s each reach 130 of 150."""
+    one = kind.nvlink_bytes_per_s or 25e9
+    # Every pair showing all of the card's links is only possible through a switch (or between two cards alone).
+    if has_nvswitch(kind) or (len(box.gpus) > 2 and _all_links_everywhere(box, kind)):
+        return Hop.NVSWITCH, max(1, joined[0].nvlinks) * one
+    return Hop.NVLINK, one * min(sum(link.nvlinks or 1 for link in joined if gpu in {link.a, link.b}) for gpu in gpus)
+
+
+def _slowest_pcie(links: Sequence[Link], kind: GpuKind) -> tuple[Hop, float]:
+    return min((_pcie(kind, link.kind) for link in links if link.kind is not LinkKind.NV), key=lambda found: found[1])
+
+
+def _all_links_everywhere(box: Box, kind: GpuKind) -> bool:
+    return kind.nvlinks > 0 and all(link.nvlinks >= kind.nvlinks for link in box.links)
 
 
 def _pcie(kind: GpuKind, path: LinkKind) -> tuple[Hop, float]:
@@ -137,7 +166,7 @@ class AllReduce:
 
     group: Group
     architecture: str = "hopper"
-    engine_version: str = "0.32.0"
+    engine_version: tuple[int, ...] = (0, 32, 0)
     override: ReducePath | None = None
     measured: Curve | None = None
 
@@ -151,41 +180,97 @@ class AllReduce:
         custom = (group.ranks == 2 or group.full_nvlink) and group.ranks in {2, 4, 6, 8, 16}
         if custom and group.hop is not Hop.HOST and size < CUSTOM_LIMIT:
             return ReducePath.CUSTOM
-        return ReducePath.NVLS if group.hop is Hop.NVSWITCH else ReducePath.NCCL
+        return ReducePath.NVLS if group.hop is Hop.NVSWITCH and self.architecture in _NVLS else ReducePath.NCCL
 
-    def seconds(self, size: float, *, graph: bool = True) -> float:
-        """Seconds on the GPU for `size` bytes on every rank; `graph`: launched inside a CUDA graph."""
+    def seconds(self, size: float) -> float:
+        """Seconds on the GPU for `size` bytes on every rank, launched inside a CUDA graph or far enough ahead."""
         if self.group.ranks == 1:
             return 0.0
         if self.measured is not None:
             return self.measured.seconds(size)
         path = self.path(size)
-        floor = _FLOOR_S[path] if graph or path is ReducePath.NCCL else _EAGER_FLOOR_S
         slow = FLASHINFER_OVER_PCIE if path is ReducePath.FLASHINFER and not self.group.full_nvlink else 1.0
-        return slow * (floor + wire_bytes(size, self.group.ranks, path) / (self.group.bytes_per_s * _RATE_SHARE[path]))
+        reference = choose_reference(self.group, path, self.architecture, self.engine_version)
+        return slow * reference.seconds(size, self.group)
 
 
-# First estimates: floors of 3.3 µs (custom, H100, CUDA graph), 11 µs (NCCL), 24 µs (eager) and the share of the wire
-# that large messages reach, from the vLLM and NCCL tables of the aiconfigurator-core 0.12.0 wheel (Apache-2.0).
-_FLOOR_S = {
-    ReducePath.CUSTOM: 3.5e-6,
-    ReducePath.NVLS: 6e-6,
-    ReducePath.NCCL: 15e-6,
-    ReducePath.FLASHINFER: 4e-6,
-    ReducePath.NONE: 0.0,
-}
-_EAGER_FLOOR_S = 24e-6
-_RATE_SHARE = {
-    ReducePath.CUSTOM: 0.6,
-    ReducePath.NVLS: 0.8,
-    ReducePath.NCCL: 0.8,
-    ReducePath.FLASHINFER: 0.7,
-    ReducePath.NONE: 1.0,
-}
+_NVLS = {"hopper", "blackwell"}  # NVSwitch that can multicast
 
 
-def wire_bytes(size: float, ranks: int, path: ReducePath) -> float:
-    """Bytes that cross one GPU's link, one direction: all of the message for two ranks, 2 (n - 1) / n for a ring."""
-    if path is ReducePath.NVLS:
-        return size  # the switch adds and multicasts
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """A measured all-reduce and the links it ran over; another group differs by the wire time of its slowest hop."""
+
+    curve: Curve
+    ranks: int
+    bytes_per_s: float
+    floor_s: float = 0.0
+
+    def seconds(self, size: float, group: Group) -> float:
+        """The measured time, plus what `group`'s wire takes longer; never less than half of it.
+
+        Two H100 on a 300 GB/s bridge, 64 MiB: 277 µs (H100 SXM, vLLM 0.31) + 67.1 MB / 300 GB/s - 67.1 MB / 450 GB/s
+        = 352 µs; Vidur measured 352.
+        """
+        measured = self.curve.seconds(size)
+        slower = wire_bytes(size, group.ranks) / group.bytes_per_s - wire_bytes(size, self.ranks) / self.bytes_per_s
+        hops = max(0, group.ranks - self.ranks) * self.floor_s
+        return max(0.5 * measured, measured + slower) + hops
+
+
+def choose_reference(group: Group, path: ReducePath, architecture: str, version: tuple[int, ...]) -> Reference:
+    """The measured all-reduce that is nearest to what this group does."""
+    if group.hop is Hop.NVSWITCH or (group.hop is Hop.NVLINK and (group.full_nvlink or group.ring)):
+        system = {"hopper": "h100_sxm", "blackwell": "b200_sxm"}.get(architecture, "a100_sxm")
+        rate = {"h100_sxm": 450e9, "b200_sxm": 900e9, "a100_sxm": 300e9}[system]
+        name = "nccl" if path is ReducePath.NCCL and system != "b200_sxm" else "vllm"
+        return _from_table(system, name, group.ranks, version, rate, per_rank_s=1e-6)
+    if group.mixed:
+        points = load_table("links")["hopper-pairs-4"]["points"]
+        # 48.8 GB/s of bus bandwidth at 64 MiB is the ring's PCIe hop: 2 * 3 / 4 * 67.1 MB / 2063 µs.
+        return Reference(curve=_curve(points), ranks=4, bytes_per_s=48.8e9, floor_s=3e-6)
+    if group.hop is Hop.HOST:
+        return _from_table("l40s", "nccl", 2, version, HOST_REFERENCE, per_rank_s=HOST_FLOOR_S)
+    name = "vllm" if path is ReducePath.CUSTOM else "nccl"
+    if architecture == "ada":  # an L40S box, PCIe 4: 19 GB/s of bus bandwidth for two, 5 for four, 1.5 for eight
+        return _from_table("l40s", name, group.ranks, version, group.bytes_per_s)
+    # An RTX PRO 6000 box, PCIe 5: 37 GB/s of bus bandwidth for two, 25-29 for four, 23 for eight.
+    return _from_table(
+        "rtx_pro_6000_server", name, group.ranks, version, PCIE_LANE_BYTES[5] * 16 * PCIE_SHARE[Hop.PCIE]
+    )
+
+
+def _from_table(
+    system: str, name: str, ranks: int, version: tuple[int, ...], rate: float, *, per_rank_s: float = 3e-6
+) -> Reference:
+    """The curve of the nearest measured number of ranks, of the newest release that is not newer than the engine."""
+    curves: dict[str, list[tuple[float, float]]] = load_table(system)["reduce"]
+    size = min((2, 4, 8), key=lambda known: (abs(known - ranks), -known))
+    keys = [key for key in curves if key.startswith(f"{name}-") and key.endswith(f"-{size}")]
+    older = [key for key in keys if version_tuple(key.split("-")[1]) <= version]
+    pick = max(older, key=_version_of) if older and name == "vllm" else min(keys, key=_version_of)
+    return Reference(curve=_curve(curves[pick]), ranks=size, bytes_per_s=rate, floor_s=per_rank_s)
+
+
+def _version_of(key: str) -> tuple[int, ...]:
+    return version_tuple(key.split("-")[1])
+
+
+def _curve(points: Sequence[Sequence[float]]) -> Curve:
+    return Curve(points=tuple((float(size), us * 1e-6) for size, us in points))
+
+
+def wire_bytes(size: float, ranks: int) -> float:
+    """Bytes that cross one GPU's link, one direction, in a ring: 2 (n - 1) / n of the message; for two, all of it."""
     return 2 * (ranks - 1) / ranks * size
+
+
+def version_tuple(text: str) -> tuple[int, ...]:
+    """`0.10.1rc2` is (0, 10, 1); words without digits end it."""
+    numbers = []
+    for part in text.lstrip("v").split("."):
+        digits = "".join(takewhile(str.isdigit, part))
+        if not digits:
+            break
+        numbers.append(int(digits))
+    return tuple(numbers) or (0,)

@@ -8,7 +8,7 @@ were read off its log lines; tests/data/memory/logs.json holds them, and a test 
 from dataclasses import dataclass, replace
 from math import ceil
 
-from atoll.cost.step import version_tuple
+from atoll.cost.links import version_tuple
 from atoll.inventory.catalog import GpuKind
 from atoll.model.card import AttentionKind, ModelCard
 from atoll.units import GIB, MIB, show_bytes

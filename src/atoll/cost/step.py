@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from math import ceil, log2
 from typing import Protocol
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.cost.kernels import Kernels
-from atoll.cost.links import AllReduce, ReducePath, describe_group
+from atoll.cost.links import AllReduce, ReducePath, describe_group, version_tuple
+
 from atoll.cost.operations import WeightFormat, attention_heads, expert_block, layer_gemms, weight_format
 from atoll.cost.profile import MachineProfile
 from atoll.inventory.box import Box
@@ -154,17 +155,6 @@ def host_cost(flags: StepFlags, profile: MachineProfile) -> HostCost:
     return HostCost(step_s=step, sequence_s=sequence, hidden=hidden)
 
 
-def version_tuple(text: str) -> tuple[int, ...]:
-    """`0.10.1rc2` is (0, 10, 1); words without digits end it."""
-    numbers = []
-    for part in text.lstrip("v").split("."):
-        digits = "".join(takewhile(str.isdigit, part))
-        if not digits:
-            break
-        numbers.append(int(digits))
-    return tuple(numbers) or (0,)
-
-
 def graph_sizes(flags: StepFlags, kind: GpuKind) -> tuple[int, ...]:
     """Batch sizes that vLLM captures as CUDA graphs: 1, 2, 4, 8 ... 248, then by 16, to min(2 max_num_seqs, 512).
 
@@ -195,7 +185,7 @@ def _slowest_reduce(
         AllReduce(
             group=describe_group(box if group else None, group, kind, ranks=tensor_parallel),
             architecture=kind.architecture,
-            engine_version=flags.engine_version,
+            engine_version=version_tuple(flags.engine_version),
             override=flags.all_reduce,
             measured=profile.reduce_curve(group),
         )
@@ -249,7 +239,7 @@ class StepModel:
         self._experts = expert_block(card, tensor_parallel)
         self._heads = attention_heads(card, tensor_parallel)
         self._graph_sizes = graph_sizes(flags, kind)
-        self._dense: dict[tuple[int, bool], float] = {}
+        self._dense: dict[int, float] = {}
         self._head: dict[int, float] = {}
         self._chunks: dict[tuple[int, int], float] = {}
         self._attention_lines: dict[int, PieceLines] = {}
@@ -280,7 +270,7 @@ class StepModel:
         sequences = batch.decodes + len(batch.prefills)
         if not tokens:
             return {"host": self.host.step_s}
-        parts = self._dense_parts(*self._padded(tokens))
+        parts = self._dense_parts(self._padded(tokens))
         parts["lm_head"] = self._head_seconds(sequences)
         if batch.prefills:
             parts["attention_prefill"] = sum(self._chunk_seconds(new, past) for new, past in batch.prefills)
@@ -304,17 +294,17 @@ class StepModel:
         padded = self._padded(tokens)
         dense = self._dense.get(padded)
         if dense is None:
-            dense = self._dense[padded] = sum(self._dense_parts(*padded).values())
+            dense = self._dense[padded] = sum(self._dense_parts(padded).values())
         return dense + self._head_seconds(sequences)
 
-    def _padded(self, tokens: int) -> tuple[int, bool]:
-        """Tokens after CUDA-graph padding, and whether a graph runs them."""
+    def _padded(self, tokens: int) -> int:
+        """Tokens after CUDA-graph padding; beyond the graphs, full tiles of 64 rows."""
         sizes = self._graph_sizes
         if sizes and tokens <= sizes[-1]:
-            return sizes[bisect_left(sizes, tokens)], True
-        return tokens, False
+            return sizes[bisect_left(sizes, tokens)]
+        return tokens if tokens <= 64 else -(-tokens // 64) * 64
 
-    def _dense_parts(self, tokens: int, graph: bool) -> dict[str, float]:  # noqa: FBT001
+    def _dense_parts(self, tokens: int) -> dict[str, float]:
         share = ceil(tokens / self.pipeline_parallel)
         scale = self._dense_scale(share)
         parts: dict[str, float] = {}
@@ -326,7 +316,7 @@ class StepModel:
             parts["experts"] = scale * self._experts.count * one
         parts["elementwise"] = self._elementwise_seconds(share)
         if self.tensor_parallel > 1:
-            parts["all_reduce"] = self._reduce_seconds(share, graph=graph)
+            parts["all_reduce"] = self._reduce_seconds(share)
         if self.pipeline_parallel > 1:
             parts["send"] = (self.pipeline_parallel - 1) * self._send_seconds(share)
         return parts
@@ -344,10 +334,10 @@ class StepModel:
         width = 8 * card.hidden_size + (3 * inner + 3 * card.attention.heads * card.head_dim) / self.tensor_parallel
         return card.layers * self.kernels.elementwise_seconds(2.0 * tokens * width, 4)
 
-    def _reduce_seconds(self, tokens: int, *, graph: bool) -> float:
+    def _reduce_seconds(self, tokens: int) -> float:
         """Two a layer and one after the embedding, of `tokens` hidden vectors in 16 bits."""
         scale = 1.0 if self.reduce.measured else self.profile.link_time
-        one = self.reduce.seconds(2.0 * tokens * self.card.hidden_size, graph=graph)
+        one = self.reduce.seconds(2.0 * tokens * self.card.hidden_size)
         return scale * (2 * self.card.layers + 1) * one
 
     def _send_seconds(self, tokens: int) -> float:
@@ -362,7 +352,7 @@ class StepModel:
                 sequences, columns, self.card.hidden_size, WeightFormat.BF16
             )
             if self.tensor_parallel > 1:  # all-gather of the logits: half the wire bytes of an all-reduce
-                seconds += 0.5 * self.reduce.seconds(2.0 * sequences * self.card.vocab_size, graph=False)
+                seconds += 0.5 * self.reduce.seconds(2.0 * sequences * self.card.vocab_size)
             seconds += self.kernels.elementwise_seconds(3 * 4.0 * sequences * self.card.vocab_size, 5)
             self._head[sequences] = seconds
         return seconds
