@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from atoll.cost.kernels import Kernels
 from atoll.cost.links import AllReduce, ReducePath, describe_group, version_tuple
-
 from atoll.cost.operations import WeightFormat, attention_heads, expert_block, layer_gemms, weight_format
 from atoll.cost.profile import MachineProfile
 from atoll.inventory.box import Box
