@@ -11,6 +11,7 @@ A study's folder:
 A variant is finished when its run.yaml says `complete`; a finished one is never run again.
 """
 
+import asyncio
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 import atoll
 from atoll.analyse.rank import Contender, Place, rank_runs
-from atoll.analyse.summary import Summary, summarise
+from atoll.analyse.summary import Mask, Summary, summarise
 from atoll.documents import Document
-from atoll.errors import BadRun, InputError, Interrupted, RunFailed
+from atoll.errors import BadRun, InputError, RunFailed
 from atoll.inventory.box import Box
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import read_text, write_whole
@@ -34,13 +37,13 @@ from atoll.store.folder import (
     RunInfo,
     finish_run,
     is_run,
-    read_info,
     read_run,
     start_run,
     write_info,
 )
 from atoll.traffic.record import RecordTable
 from atoll.traffic.workload import Workload
+from atoll.units import show_seconds
 from atoll.workflows.boxes import named_box
 from atoll.workflows.runs import entry_of, remember
 
@@ -92,7 +95,24 @@ class StudyResult:
 class Measure(Protocol):
     """Runs one layout under a workload and keeps its records in a folder as they come."""
 
-    def __call__(self, layout: Layout, workload: Workload, folder: Path, say: Say) -> RecordTable: ...
+    def __call__(self, layout: Layout, workload: Workload, folder: Path, *, engine: str, say: Say) -> RecordTable: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Roads:
+    """The two ways to records; tests hand in their own."""
+
+    simulate: Callable[[Layout, Workload], RecordTable]
+    measure: Measure
+    clock: Clock
+
+
+def real_roads() -> Roads:
+    """The simulator, and engines behind nginx under the load generator."""
+    from atoll.workflows.measure import measure_layout
+    from atoll.workflows.simulate import simulate
+
+    return Roads(simulate=simulate, measure=measure_layout, clock=SystemClock())
 
 
 def read_study(path: Path) -> tuple[Study, Box]:
@@ -111,7 +131,7 @@ def run_study(
     only: Sequence[str] | None = None,
     workload_changes: dict[str, object] | None = None,
     say: Say = lambda _: None,
-    clock: Clock | None = None,
+    roads: Roads | None = None,
 ) -> StudyResult:
     """Run a study from its file.
 
@@ -122,7 +142,7 @@ def run_study(
         only: names of the variants that are wanted; None: all.
         workload_changes: fields of the workload that are different this time, such as a shorter duration.
         say: told one line at each step.
-        clock: for tests.
+        roads: other ways to records than the real ones.
 
     Raises:
         InputError: a bad study, or the folder already holds one.
@@ -138,14 +158,17 @@ def run_study(
         )
     if engine not in ENGINES:
         raise InputError(f"--engine {engine} is not one of {', '.join(ENGINES)}.")
-    started = (clock or SystemClock()).wall()
+    roads = roads or real_roads()
     write_whole(folder / "study.yaml", study.to_yaml())
     write_whole(folder / "box.yaml", box.to_yaml())
     run = StudyRun(
-        engine=engine, only=tuple(only) if only else None, atoll_version=atoll.__version__, started_at=started
+        engine=engine,
+        only=tuple(only) if only else None,
+        atoll_version=atoll.__version__,
+        started_at=roads.clock.wall(),
     )
     write_whole(folder / "study-run.yaml", run.to_yaml())
-    return resume_study(folder, say=say, clock=clock)
+    return resume_study(folder, say=say, roads=roads)
 
 
 def find_study_folder(path: Path, *, engine: str | None = None) -> Path:
@@ -167,13 +190,14 @@ def find_study_folder(path: Path, *, engine: str | None = None) -> Path:
     raise BadRun(f"No study was started in {path}. Start one with `atoll study run STUDY.yaml`.")
 
 
-def resume_study(folder: Path, *, say: Say = lambda _: None, clock: Clock | None = None) -> StudyResult:
+def resume_study(folder: Path, *, say: Say = lambda _: None, roads: Roads | None = None) -> StudyResult:
     """Run what is not finished yet; what was measured is neither lost nor measured again.
 
     Raises:
         BadRun: the folder holds no study.
         Interrupted: Ctrl-C; the piece that was under way is kept.
     """
+    roads = roads or real_roads()
     before = read_result(folder, rank=False)
     with _alone_in(folder):
         for number, variant in enumerate(before.variants):
@@ -181,8 +205,8 @@ def resume_study(folder: Path, *, say: Say = lambda _: None, clock: Clock | None
                 say(f"{variant.name}: already measured")
                 continue
             if number and before.engine != "simulated" and before.study.cooldown_s:
-                _pause(before.study.cooldown_s)
-            _run_variant(before, variant, say=say, clock=clock or SystemClock())
+                asyncio.run(roads.clock.sleep(before.study.cooldown_s))
+            _run_variant(before, variant, say=say, roads=roads)
     return read_result(folder)
 
 
@@ -215,7 +239,7 @@ def _read_variant(folder: Path, layout: Layout) -> VariantResult:
     )
 
 
-def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, clock: Clock) -> None:
+def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads: Roads) -> None:
     """One variant to its end; a failure to start is its result, not the end of the study."""
     place = result.folder / variant.name
     workload = result.study.workload
@@ -224,17 +248,17 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, clock
         name=variant.name,
         engine=result.engine,
         model=result.study.model,
-        started_at=None if simulated else clock.wall(),
+        started_at=None if simulated else roads.clock.wall(),
         atoll_version=atoll.__version__,
     )
     if not is_run(place):
         start_run(place, info, layout=variant.layout, workload=workload)
     try:
         if simulated:
-            table, rows = _simulate(variant.layout, workload), None
+            table, rows = roads.simulate(variant.layout, workload), None
         else:
-            _predict(variant.layout, workload, place)
-            table, rows = _measure_pieces(result.engine, variant.layout, workload, place, say)
+            _predict(variant.layout, workload, place, roads)
+            table, rows = _measure_pieces(variant.layout, workload, place, engine=result.engine, say=say, roads=roads)
     except (RunFailed, InputError) as error:
         if isinstance(error, InputError) and not simulated:
             raise
@@ -250,43 +274,33 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, clock
 
 
 def _headline(summary: Summary) -> str:
-    from atoll.units import show_seconds
-
     return (
         f"{summary.requests.ok} of {summary.requests.sent} ok, TTFT p50 {show_seconds(summary.ttft_s.p50)}"
         f" p95 {show_seconds(summary.ttft_s.p95)}, {summary.output_tokens_per_s:,.0f} tokens/s"
     )
 
 
-def _simulate(layout: Layout, workload: Workload) -> RecordTable:
-    from atoll.workflows.simulate import simulate
-
-    return simulate(layout, workload)
-
-
-def _predict(layout: Layout, workload: Workload, place: Path) -> None:
+def _predict(layout: Layout, workload: Workload, place: Path, roads: Roads) -> None:
     """What the simulator says beforehand; a layout that it cannot express is measured all the same."""
     if (place / "predicted.json").exists():
         return
     try:
-        table = _simulate(layout, workload)
+        table = roads.simulate(layout, workload)
     except InputError:
         return
     write_whole(place / "predicted.json", summarise(table, warmup_s=workload.warmup_s).to_json())
 
 
 def _measure_pieces(
-    engine: str, layout: Layout, workload: Workload, place: Path, say: Say
-) -> tuple[RecordTable, object]:
+    layout: Layout, workload: Workload, place: Path, *, engine: str, say: Say, roads: Roads
+) -> tuple[RecordTable, Mask]:
     """Measure what is left of the workload and join it to the pieces that were measured before."""
-    from atoll.workflows.measure import measure_layout, read_piece
-
-    done = [read_piece(piece) for piece in _pieces(place)]
+    done = [read_run(piece).table for piece in _pieces(place)]
     rest = remaining(workload, done)
     if rest is not None:
         piece = place / "pieces" / str(len(done) + 1)
         say(f"{layout.name}: {'resuming' if done else 'starting'} on {engine} engines")
-        done.append(measure_layout(layout, rest, piece, engine=engine, say=say))
+        done.append(roads.measure(layout, rest, piece, engine=engine, say=say))
     return join_pieces(done, warmup_s=workload.warmup_s)
 
 
@@ -309,26 +323,20 @@ def remaining(workload: Workload, done: Sequence[RecordTable]) -> Workload | Non
 
 
 def piece_seconds(table: RecordTable) -> float:
-    """How far into its time a piece got: its last sending or last token."""
-    import numpy as np
-
+    """How far into its time a piece got: its last sending, token or end."""
     if len(table) == 0:
         return 0.0
     return float(np.nanmax(np.concatenate([table.sent_s, table.last_token_s, table.done_s])))
 
 
-def join_pieces(done: Sequence[RecordTable], *, warmup_s: float) -> tuple[RecordTable, object]:
+def join_pieces(done: Sequence[RecordTable], *, warmup_s: float) -> tuple[RecordTable, Mask]:
     """One table of all pieces, and the mask of its measured rows: each piece has a warm-up of its own."""
-    import numpy as np
-
     shifts, at = [], 0.0
     for table in done:
         shifts.append(at)
         at += piece_seconds(table)
-    whole = RecordTable.concatenate(list(zip(done, shifts, strict=True)))
     rows = np.concatenate([table.sent_s >= warmup_s for table in done]) if done else np.empty(0, dtype=np.bool_)
-    order = np.arange(len(whole))
-    return whole, rows[order]
+    return RecordTable.concatenate(list(zip(done, shifts, strict=True))), rows
 
 
 def _pieces(place: Path) -> list[Path]:
@@ -350,22 +358,3 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _pause(seconds: float) -> None:
-    import asyncio
-
-    asyncio.run(SystemClock().sleep(seconds))
-
-
-__all__ = [
-    "Interrupted",
-    "StudyResult",
-    "VariantResult",
-    "find_study_folder",
-    "read_info",
-    "read_result",
-    "read_study",
-    "resume_study",
-    "run_study",
-]

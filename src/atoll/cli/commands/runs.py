@@ -44,6 +44,9 @@ def list_(
     if json:
         show_json({"runs": list(found)})
         return
+    if not found:
+        out.print("No such runs in the catalogue.")
+        return
     rows = [
         (
             entry.run_id,

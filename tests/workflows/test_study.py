@@ -1,0 +1,159 @@
+"""A study runs every variant once, survives being cut, and says who came first."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from atoll.analyse import summarise
+from atoll.errors import BadRun, InputError, StartFailed
+from atoll.store.folder import RunInfo, finish_run, start_run
+from atoll.traffic import Record, RecordTable
+from atoll.workflows.study import Roads, find_study_folder, read_result, resume_study, run_study
+
+STUDY = """
+name: two
+box: {gpu: A100-SXM-80GB, gpus: 2}
+model: Qwen/Qwen2.5-7B-Instruct
+workload: {users: 2, duration: 10s, warmup: 1s, prompt: 10, output: 2}
+variants:
+  - {name: one, tensor_parallel: 2}
+  - {name: both, tensor_parallel: 1, replicas: 2}
+"""
+
+
+class StillClock:
+    def now(self):
+        return 0.0
+
+    def wall(self):
+        return 1_750_000_000.0
+
+    async def sleep(self, seconds):
+        pass
+
+
+class Cut(BaseException):
+    """Stands for kill -9: nothing of ours catches it."""
+
+
+@dataclass
+class Stand:
+    """Answers every second with a wait of 0.1 s a tensor-parallel rank; cuts or fails where it is told to."""
+
+    cut_after_s: dict[str, float] = field(default_factory=dict)
+    fails: frozenset[str] = frozenset()
+    asked: list[tuple[str, float]] = field(default_factory=list)
+
+    def table(self, layout, seconds):
+        wait = 0.1 * layout.replicas[0].tensor_parallel
+        return RecordTable.from_records(
+            Record(number=i, user=i % 2, sent_s=float(i), token_s=[i + wait, i + wait + 0.5], done_s=i + wait + 0.5,
+                   output_tokens=2, prompt_tokens=10, replica="0")
+            for i in range(int(seconds))
+        )  # fmt: skip
+
+    def simulate(self, layout, workload):
+        return self.table(layout, workload.duration_s)
+
+    def measure(self, layout, workload, folder, *, engine, say):
+        self.asked.append((layout.name, workload.duration_s))
+        if layout.name in self.fails:
+            raise StartFailed("replica 0 ran out of memory; give it another GPU.")
+        info = RunInfo(name=layout.name, engine=engine, atoll_version="0")
+        start_run(folder, info, layout=layout, workload=workload)
+        cut = self.cut_after_s.pop(layout.name, None)
+        table = self.table(layout, cut or workload.duration_s)
+        finish_run(folder, info, table, summarise(table))
+        if cut is not None:
+            raise Cut
+        return table
+
+    @property
+    def roads(self):
+        return Roads(simulate=self.simulate, measure=self.measure, clock=StillClock())
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("study.yaml").write_text(STUDY)
+
+
+def run(stand, engine="emulated", **options):
+    return run_study(Path("study.yaml"), engine=engine, out=Path("out"), roads=stand.roads, **options)
+
+
+def test_every_variant_is_run_and_the_shorter_wait_comes_first():
+    result = run(Stand(), engine="simulated")
+    assert [place.name for place in result.ranking] == ["both", "one"]
+    assert result.ranking[0].against_baseline.difference("ttft_s", "p95").difference == pytest.approx(-0.1)
+
+
+def test_a_measured_run_has_its_prediction_beside_it():
+    result = run(Stand())
+    assert result.variant("both").predicted == result.variant("both").run.summary
+
+
+def test_a_cut_variant_goes_on_where_it_stopped_and_a_finished_one_is_not_measured_again():
+    stand = Stand(cut_after_s={"both": 4.0})
+    with pytest.raises(Cut):
+        run(stand)
+    before = read_result(Path("out"))
+    assert before.variant("one").run.info.complete
+    assert not before.variant("both").run.info.complete
+    result = resume_study(Path("out"), roads=stand.roads)
+    assert [name for name, _ in stand.asked] == ["one", "both", "both"]
+    assert stand.asked[2][1] == pytest.approx(10 - 3.6)  # the cut piece's last token came at 3.6 s
+    both = result.variant("both").run
+    assert both.table.number.tolist() == list(range(4 + 6))
+    assert both.table.sent_s[4] == pytest.approx(3.6)
+    assert both.summary.requests.sent == 8  # each piece has a warm-up of one second, in which one request was sent
+    assert result.variant("both").resumed
+
+
+def test_resuming_a_finished_study_measures_nothing():
+    stand = Stand()
+    first = run(stand)
+    asked = list(stand.asked)
+    again = resume_study(Path("out"), roads=stand.roads)
+    assert stand.asked == asked
+    assert [place.name for place in again.ranking] == [place.name for place in first.ranking]
+
+
+def test_a_variant_that_does_not_start_is_a_row_with_its_reason():
+    result = run(Stand(fails=frozenset({"one"})))
+    assert result.variant("one").failure == "replica 0 ran out of memory; give it another GPU."
+    assert [place.name for place in result.ranking] == ["both"]
+
+
+def test_a_folder_that_holds_a_study_is_not_written_over():
+    run(Stand())
+    with pytest.raises(InputError, match="already holds a study"):
+        run(Stand())
+
+
+def test_a_shorter_duration_is_kept_for_the_resumption():
+    stand = Stand()
+    run(stand, workload_changes={"duration_s": 5.0})
+    assert {seconds for _, seconds in stand.asked} == {5.0}
+    assert read_result(Path("out")).study.workload.duration_s == 5.0
+
+
+def test_a_variant_that_is_not_there_is_refused_before_anything_is_written():
+    with pytest.raises(InputError, match="has no variant three"):
+        run(Stand(), only=["three"])
+    assert not Path("out").exists()
+
+
+def test_a_study_is_found_by_its_file_or_its_folder():
+    run_study(Path("study.yaml"), engine="simulated", roads=Stand().roads)
+    assert find_study_folder(Path("study.yaml")) == Path("runs/two-simulated")
+    assert find_study_folder(Path("runs/two-simulated")) == Path("runs/two-simulated")
+    with pytest.raises(BadRun, match="No study was started"):
+        find_study_folder(Path("runs"))
+
+
+def test_an_engine_that_is_none_is_refused():
+    with pytest.raises(InputError, match="--engine magic is not one of"):
+        run(Stand(), engine="magic")
