@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 TARGET = Path(__file__).parents[1] / "src/atoll/data/vllm_options.json"
+DEPRECATED = re.compile(r"[\[(]deprecated[\])]|(parameter|--[\w-]+) is deprecated|deprecated: ", re.IGNORECASE)
 LONGEST_DEFAULT = 60  # characters; a whole configuration object as a default tells nobody anything
 
 
@@ -53,7 +54,7 @@ def _fact(long: str, found: dict[str, Any]) -> dict[str, Any]:
         fact["choices"] = [str(choice) for choice in found["choices"]]
     if found["default"] not in (None, "==SUPPRESS==") and len(str(found["default"])) <= LONGEST_DEFAULT:
         fact["default"] = found["default"]
-    if found["deprecated"] or re.search(r"\bdeprecated\b", found["help"], re.IGNORECASE):
+    if found["deprecated"] or DEPRECATED.search(found["help"]):
         fact["deprecated"] = True
     return fact
 

@@ -22,7 +22,9 @@ app = typer.Typer(
 
 # Every module of cli/commands has register(app); the order is the order of `atoll --help`.
 COMMANDS: tuple[str, ...] = (
+    "inspect",
     "model",
+    "render",
     "emulate",
     "study",
     "compare",

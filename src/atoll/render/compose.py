@@ -2,18 +2,29 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import PurePosixPath
 from typing import Any
 
+import atoll
 from atoll.documents import write_yaml
 from atoll.engines import Engine, Launch, find_engine, served_name
 from atoll.engines.engine import is_path
 from atoll.model.card import ModelCard
 from atoll.plan.layout import Layout, Replica
+from atoll.render.app import (
+    APP_NETWORKS,
+    APP_VOLUMES,
+    BACKEND_PORT,
+    MONGO_IMAGE,
+    app_services,
+    check_stack,
+    dockerfile,
+)
 from atoll.render.nginx import CONTAINER, CONTAINER_PORT, Upstream, render_nginx
 
+BACKEND_IMAGE = f"atoll-backend:{atoll.__version__}"
 NGINX_IMAGE = "nginx:1.31.3-alpine"  # `resolve` in an upstream needs 1.27.3; this is the version our tests run
 STOP_S = 130  # a little more than vLLM's own --shutdown-timeout
 
@@ -27,25 +38,44 @@ class ComposeSettings:
     models: str | None = None  # the folder of this host that is mounted at /models
     bind: str = "127.0.0.1"  # where nginx's port is published
     with_gpus: bool | None = None  # None: when the engine needs them
+    stack: str | None = None  # "app": with the backend and MongoDB
+    backend_image: str = BACKEND_IMAGE
+    mongo_image: str = MONGO_IMAGE
+    requirements: str = ""  # what the backend's image installs, one pinned package a line
     secrets: Mapping[str, str] = field(default_factory=dict)  # variables for .env, made by the caller
 
 
 def render_compose(layout: Layout, card: ModelCard, settings: ComposeSettings) -> dict[str, str]:
     """The files of a layout whose replicas have ports, path -> text. `.env` is for mode 600."""
-    services = compose_services(layout, card, settings)
-    document = {
-        "name": project_name(layout),
-        "services": services,
-        "networks": {"door": {}, "replicas": {"internal": True}},
-        **_volumes(layout),
-    }
-    return {
-        "compose.yaml": _compose_head(layout) + write_yaml(document),
-        "nginx.conf": compose_nginx(layout),
+    check_stack(settings.stack)
+    files = {
+        "compose.yaml": _compose_head(layout) + write_yaml(_document(layout, card, settings)),
+        "nginx.conf": compose_nginx(layout, settings),
         ".env": _env_file(layout, settings),
         "layout.yaml": layout.to_yaml(),
         "README.md": _readme(layout, card),
     }
+    if settings.stack == "app":
+        files |= {"backend/Dockerfile": dockerfile(), "backend/requirements.txt": settings.requirements}
+    return files
+
+
+def _document(layout: Layout, card: ModelCard, settings: ComposeSettings) -> dict[str, Any]:
+    services: dict[str, Any] = {
+        service_name(layout, number): _replica_service(layout, card, settings, number)
+        for number in range(len(layout.replicas))
+    }
+    services["nginx"] = _nginx_service(layout, settings)
+    networks: dict[str, Any] = {"door": {}, "replicas": {"internal": True}}
+    volumes = _volumes(layout)
+    if settings.stack == "app":
+        services |= app_services(
+            backend_image=settings.backend_image, mongo_image=settings.mongo_image, care=_care(stop_s=60)
+        )
+        networks |= APP_NETWORKS
+        volumes |= APP_VOLUMES
+    document = {"name": project_name(layout), "services": services, "networks": networks}
+    return {**document, "volumes": volumes} if volumes else document
 
 
 def project_name(layout: Layout) -> str:
@@ -54,21 +84,14 @@ def project_name(layout: Layout) -> str:
     return f"atoll-{kept}"
 
 
-def compose_services(layout: Layout, card: ModelCard, settings: ComposeSettings) -> dict[str, Any]:
-    replicas = {
-        service_name(layout, number): _replica_service(layout, card, settings, number)
-        for number in range(len(layout.replicas))
-    }
-    return {**replicas, "nginx": _nginx_service(layout, settings)}
-
-
-def compose_nginx(layout: Layout) -> str:
+def compose_nginx(layout: Layout, settings: ComposeSettings) -> str:
     upstreams = [
         Upstream(number=number, host=service_name(layout, number), port=_port(replica))
         for number, replica in enumerate(layout.replicas)
     ]
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
-    return render_nginx(layout, upstreams=upstreams, form=CONTAINER, engine_keep_alive_s=keep_alive_s)
+    form = replace(CONTAINER, backend=f"backend:{BACKEND_PORT}") if settings.stack == "app" else CONTAINER
+    return render_nginx(layout, upstreams=upstreams, form=form, engine_keep_alive_s=keep_alive_s)
 
 
 def service_name(layout: Layout, number: int) -> str:
@@ -136,7 +159,7 @@ def _replica_volumes(layout: Layout, number: int) -> list[str]:
 def _volumes(layout: Layout) -> dict[str, Any]:
     if layout.engine == "emulated":
         return {}
-    return {"volumes": {f"cache-{number}": {} for number in range(len(layout.replicas))}}
+    return {f"cache-{number}": {} for number in range(len(layout.replicas))}
 
 
 def _health_check(engine: Engine, replica: Replica, card: ModelCard) -> dict[str, Any]:
@@ -197,7 +220,7 @@ def _nginx_service(layout: Layout, settings: ComposeSettings) -> dict[str, Any]:
             "retries": 3,
             "start_period": "10s",
         },
-        "labels": {"atoll.nginx": _fingerprint(compose_nginx(layout))},
+        "labels": {"atoll.nginx": _fingerprint(compose_nginx(layout, settings))},
         **_care(stop_s=STOP_S, stop_signal="SIGQUIT"),  # nginx ends its answers first
     }
 
@@ -229,6 +252,11 @@ def _env_file(layout: Layout, settings: ComposeSettings) -> str:
         "# Clients send it as `Authorization: Bearer ...`; empty means that nobody is asked.",
         f"VLLM_API_KEY={settings.secrets.get('VLLM_API_KEY', '')}",
     ]
+    if settings.stack == "app":
+        lines += [
+            "# MongoDB takes it on its first start only; it is changed there, not here.",
+            f"MONGO_PASSWORD={settings.secrets.get('MONGO_PASSWORD', '')}",
+        ]
     return "\n".join(lines) + "\n"
 
 

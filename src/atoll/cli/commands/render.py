@@ -44,7 +44,7 @@ def render(
     changes = {key: value for key, value in {"engine": engine, "engine_version": version}.items() if value}
     wanted = wanted.replace(**changes)
     target = None if dry_run else folder or Path(f"{wanted.name}-{to}")
-    settings = compose_settings(image=image, nginx_image=nginx_image, models=models, bind=bind, stack=stack)
+    settings = compose_settings(stack=stack, engine_image=image, nginx_image=nginx_image, models=models, bind=bind)
     rendered = render_layout(wanted, to=to, folder=target, settings=settings)
     if json:
         show_json(_plain(rendered, to))

@@ -1,0 +1,106 @@
+"""The first stack: the backend (atoll's control plane) and MongoDB beside vLLM and nginx, in one Compose file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from atoll.errors import InputError
+
+STACKS = ("app",)
+BACKEND_PORT = 8090
+MONGO_IMAGE = "mongo:8.0"  # a new major version refuses data of the one before the last, so the minor is pinned
+BASE_IMAGE = "python:3.12.11-slim-bookworm"
+MONGO_CACHE_GB = 1  # by default it takes half of the memory, which vLLM wants for the weights' page cache
+USER = "10001:10001"
+MONGO_PASSWORD = "${MONGO_PASSWORD:?is made by atoll render and stands in .env}"  # noqa: S105 - a reference
+SECRETS = ("MONGO_PASSWORD", "VLLM_API_KEY")
+
+
+def check_stack(stack: str | None) -> None:
+    if stack is not None and stack not in STACKS:
+        raise InputError(f"{stack!r} is no stack; there is {' and '.join(STACKS)}.")
+
+
+def app_services(*, backend_image: str, mongo_image: str, care: Mapping[str, Any]) -> dict[str, Any]:
+    """Services `backend` and `mongo`; neither is published, nginx leads to the backend."""
+    return {"backend": _backend(backend_image, care), "mongo": _mongo(mongo_image, care)}
+
+
+def _backend(image: str, care: Mapping[str, Any]) -> dict[str, Any]:
+    probe = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{BACKEND_PORT}/health', timeout=4)"
+    return {
+        "image": image,
+        "build": {"context": "./backend"},
+        "environment": {
+            "ATOLL_CATALOGUE": f"mongodb://atoll:{MONGO_PASSWORD}@mongo:27017/atoll?authSource=admin",
+            "ATOLL_ENGINE_URL": "http://nginx:8080/v1",
+            "VLLM_API_KEY": "${VLLM_API_KEY:-}",
+        },
+        "networks": ["replicas", "data"],
+        "depends_on": {"mongo": {"condition": "service_healthy"}},
+        "user": USER,
+        "read_only": True,
+        "tmpfs": ["/tmp"],  # noqa: S108
+        "healthcheck": {
+            "test": ["CMD", "python", "-c", probe],
+            "interval": "10s",
+            "timeout": "5s",
+            "retries": 6,
+            "start_period": "60s",
+        },
+        **care,
+    }
+
+
+def _mongo(image: str, care: Mapping[str, Any]) -> dict[str, Any]:
+    """The health check asks by the container's own name: the server of the first start, which is still without
+    users and about to be restarted, listens on 127.0.0.1 only.
+    """
+    return {
+        "image": image,
+        "command": ["--wiredTigerCacheSizeGB", str(MONGO_CACHE_GB), "--bind_ip_all"],
+        "environment": {
+            "MONGO_INITDB_ROOT_USERNAME": "atoll",
+            "MONGO_INITDB_ROOT_PASSWORD": MONGO_PASSWORD,
+        },
+        "volumes": ["mongo-data:/data/db", "mongo-config:/data/configdb"],
+        "networks": ["data"],
+        "user": "999:999",  # the image's own mongodb user
+        "healthcheck": {
+            "test": ["CMD", "mongosh", "--quiet", "--host", "mongo", "--eval", "db.adminCommand('ping').ok"],
+            "interval": "10s",
+            "timeout": "10s",
+            "retries": 6,
+            "start_period": "60s",
+        },
+        **care,
+    }
+
+
+APP_VOLUMES: dict[str, Any] = {"mongo-data": {}, "mongo-config": {}}
+APP_NETWORKS: dict[str, Any] = {"data": {"internal": True}}
+
+
+def dockerfile(base: str = BASE_IMAGE) -> str:
+    """The control plane's image: dependencies in a layer of their own, so a new atoll does not install them again."""
+    return f"""FROM {base}
+
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+# For a closed network put wheels into wheels/ (pip download -r requirements.txt -d wheels) and build with
+# --build-arg PIP_ARGS="--no-index --find-links=/wheels".
+ARG PIP_ARGS=""
+COPY requirements.txt wheel[s] /wheels/
+RUN pip install $PIP_ARGS -r /wheels/requirements.txt
+
+COPY src /app/src
+ENV PYTHONPATH=/app/src
+
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin atoll
+USER 10001:10001
+WORKDIR /tmp
+EXPOSE {BACKEND_PORT}
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \\
+  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:{BACKEND_PORT}/health', timeout=4)"]
+CMD ["python", "-m", "uvicorn", "--factory", "atoll.web.app:app_from_environment", \\
+     "--host", "0.0.0.0", "--port", "{BACKEND_PORT}"]
+"""

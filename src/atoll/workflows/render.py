@@ -1,0 +1,117 @@
+"""A layout on disk becomes a bundle on disk."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Any
+
+import atoll
+from atoll.errors import InputError
+from atoll.model.card import ModelCard
+from atoll.model.read import read_model
+from atoll.outside.files import read_text, write_whole
+from atoll.plan.layout import Layout
+from atoll.render import Bundle, ComposeSettings, render_bundle
+from atoll.render.app import SECRETS
+from atoll.render.dotenv import keep_settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendered:
+    """A bundle and where it lies; None when it was only made."""
+
+    bundle: Bundle
+    folder: Path | None
+
+
+def new_secret() -> str:
+    """256 bits that may stand in a URL."""
+    return token_urlsafe(32)
+
+
+def read_layout(path: Path | str) -> Layout:
+    """Raises InputError when there is no such file and BadDocument when it is no layout."""
+    return Layout.parse(read_text(path), origin=str(path))
+
+
+def render_layout(
+    layout: Layout,
+    *,
+    to: str = "compose",
+    folder: Path | None = None,
+    settings: ComposeSettings | None = None,
+    card: ModelCard | None = None,
+) -> Rendered:
+    """Make the bundle and, with a folder, write it there; what .env already says stays.
+
+    Raises:
+        InputError: the model is unknown, the layout cannot be rendered so, or the folder cannot be written.
+    """
+    bundle = render_bundle(layout, card or read_model(layout.model), to=to, settings=settings)
+    if folder is not None:
+        write_bundle(bundle, folder)
+    return Rendered(bundle=bundle, folder=folder)
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write each file whole; what .env already says stays. Raises InputError where one cannot be written."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a bundle needs a folder.")
+    for path, made in bundle.files.items():
+        target = folder / path
+        text = keep_settings(made, read_text(target)) if path == ".env" and target.exists() else made
+        write_whole(target, text, mode=bundle.modes.get(path, 0o644))
+    if "backend/Dockerfile" in bundle.files:
+        _copy_atoll(folder / "backend" / "src" / "atoll")
+
+
+def _copy_atoll(target: Path) -> None:
+    """The backend's image is built from the atoll that rendered it, so no registry is needed for it."""
+    source = Path(atoll.__file__).parent
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            write_whole(target / path.relative_to(source), path.read_bytes())
+
+
+def compose_settings(
+    *, stack: str | None = None, secret: Callable[[], str] = new_secret, **given: str | None
+) -> ComposeSettings:
+    """Settings from what a person gave; what was not given (None) keeps its default."""
+    chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if stack is not None:
+        secrets = {name: secret() for name in SECRETS}
+        chosen |= {"stack": stack, "secrets": secrets, "requirements": pinned_requirements()}
+    return ComposeSettings(**chosen)
+
+
+def pinned_requirements() -> str:
+    """What the backend needs, at the versions that run here: atoll's own requirements and those of its `web` extra."""
+    found: dict[str, str] = {}
+    _gather("atoll", {"web"}, found)
+    found.pop("atoll", None)
+    return "".join(f"{line}\n" for _, line in sorted(found.items()))
+
+
+def _gather(package: str, extras: set[str], found: dict[str, str]) -> None:
+    try:
+        here = distribution(package)
+    except PackageNotFoundError:  # not needed on this system, so not in the image either
+        return
+    found[package] = f"{package}=={here.version}"
+    for text in here.requires or []:
+        requirement, _, marker = text.partition(";")
+        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)
+        name = re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0].lower().replace("_", "-")
+        wanted = extra[1] in extras if extra else _holds_here(marker)
+        if wanted and name not in found:
+            _gather(name, set(), found)
+
+
+def _holds_here(marker: str) -> bool:
+    """Markers for other systems and older Pythons are dropped: the image is Linux with a current Python."""
+    return not re.search(
+        r"win32|Windows|darwin|PyPy|pypy|emscripten|python_version\s*<|python_full_version\s*<", marker
+    )
