@@ -44,6 +44,7 @@ class Step:
     first_tokens: tuple[Job, ...] = ()  # whose prompt is complete with this step, so that a token comes out
     finished: list[Job] = field(default_factory=list)  # whose last token this step gives
     preempted: tuple[Job, ...] = ()  # back to the queue, before this step
+    held_back: tuple[Job, ...] = ()  # decoding, but without a token in this step
 
     def tokens(self) -> Iterator[Job]:
         """Who gets a token at the end of the step."""
@@ -151,7 +152,7 @@ class Scheduler:
             return None
         return self._with_prefills(Step(batch=StepBatch()), prefills, ())
 
-    def _decode_beat(self, held_back: "tuple[Job, ...]" = ()) -> Step:
+    def _decode_beat(self, held_back: tuple[Job, ...] = ()) -> Step:
         """Every decoding request but those held back gets one token."""
         for job in held_back:
             self._stop_decoding(job)
@@ -161,6 +162,7 @@ class Scheduler:
             step = self._beats(1, self.batch, tuple(listed))
         for job in held_back:
             self._start_decoding(job)
+        step.held_back = held_back
         return step
 
     def _beats(self, steps: int, batch: StepBatch, decoding: tuple[Job, ...]) -> Step:
@@ -197,9 +199,7 @@ class Scheduler:
 
     def quiet_steps(self) -> int:
         """How many decode-only steps follow in which nobody joins, is preempted or, before the last one, ends."""
-        if not self._decoding or self._prefilling or self._lingering:
-            return 0
-        if self._next_chunk(self._budget_left()) is not None:
+        if not self._decoding or self._prefilling or self._lingering or self.can_admit():
             return 0
         return max(0, min(self._next_end() - self._beat + 1, self._steps_that_fit()))
 
@@ -257,10 +257,12 @@ class Scheduler:
             budget -= chunk
         return joined
 
-    def _budget_left(self) -> int:
-        if self.limits.prefill_first:
-            return self.limits.max_num_batched_tokens
-        return self.limits.max_num_batched_tokens - len(self._decoding)
+    def can_admit(self) -> bool:
+        """Whether the first waiting request could join a step of decodes now."""
+        if not self.waiting:
+            return False
+        beside = 0 if self.limits.prefill_first else len(self._decoding)
+        return self._next_chunk(self.limits.max_num_batched_tokens - beside) is not None
 
     def _next_chunk(self, budget: int) -> int | None:
         """How many tokens of the first waiting request can be computed now; None when it has to wait."""

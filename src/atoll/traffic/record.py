@@ -57,7 +57,7 @@ class RecordTable:
     Token times are slices of one array: span j says that request `span_row[j]` had a token at each of
     `token_clock[span_start[j]:span_stop[j]]`. A measured run has one span a request, and the spans do not overlap.
     In a simulated one all requests of a batch share the replica's step clock, so the spans do overlap, which is what
-    keeps millions of tokens small; a preempted request has several spans.
+    keeps millions of tokens small; a preempted request has several spans. Spans of one row stand in order of time.
     """
 
     number: Ints
@@ -163,7 +163,7 @@ class RecordTable:
         weights = np.cumsum(cover)[: max(0, len(self.token_clock) - 1)]
         used = weights > 0
         values, counts = np.diff(self.token_clock)[used], weights[used]
-        order = np.lexsort((start, row))
+        order = np.argsort(row, kind="stable")
         same = row[order][1:] == row[order][:-1]
         between = self.token_clock[start[order][1:]] - self.token_clock[stop[order][:-1] - 1]
         return np.concatenate([values, between[same]]), np.concatenate(

@@ -1,0 +1,181 @@
+"""Which replica gets the request: nginx's ways, bit by bit, and two that nginx does not have.
+
+Round robin, least_conn and random two follow src/http/ngx_http_upstream_round_robin.c and
+modules/ngx_http_upstream_{least_conn,random}_module.c of nginx, failures included: a replica with `max_fails` failures
+is left alone for `fail_timeout`, then tried again. Without a `zone` every worker process counts for itself.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from atoll.plan.layout import Policy, Router
+from atoll.simulate.job import Job
+
+# How many more requests than the least loaded one a session's replica may have: the load threshold that Ray Serve's
+# prefix-aware router has under the name imbalanced_threshold, 10 by default.
+IMBALANCE = 10
+
+
+@dataclass(slots=True)
+class Peer:
+    """What an nginx worker (or, with a zone, all of them) knows of one replica."""
+
+    number: int
+    weight: int
+    effective: int
+    current: int = 0
+    conns: int = 0
+    fails: int = 0
+    accessed: int = 0
+    checked: int = 0
+    tokens: int = 0  # prompt and answer of the requests it has; nginx does not know
+
+
+@dataclass(slots=True)
+class Peers:
+    """The counters of one worker, or the shared ones."""
+
+    peers: list[Peer]
+    max_fails: int
+    fail_timeout: float
+    homes: dict[Hashable, int] = field(default_factory=dict)  # prefix affinity: which replica holds which session
+
+    def usable(self, tried: Collection[int], now: int) -> list[Peer]:
+        """Those not tried for this request and not left alone after failures."""
+        if not tried and not any(peer.fails for peer in self.peers):
+            return self.peers
+        return [
+            peer
+            for peer in self.peers
+            if peer.number not in tried and not (self._is_failing(peer) and now - peer.checked <= self.fail_timeout)
+        ]
+
+    def _is_failing(self, peer: Peer) -> bool:
+        return bool(self.max_fails) and peer.fails >= self.max_fails and len(self.peers) > 1
+
+
+class VirtualRouter:
+    """The router of a layout. Every `choose` that gives a replica is followed by one `release`."""
+
+    def __init__(self, router: Router, weights: Sequence[int], rng: np.random.Generator) -> None:
+        self._router = router
+        self._rng = rng
+        self._pick = _PICKS[router.policy]
+        shared = router.shared_zone or not router.policy.renders
+        self._workers = [
+            Peers([Peer(n, w, w) for n, w in enumerate(weights)], router.max_fails, router.fail_timeout_s)
+            for _ in range(1 if shared else router.workers)
+        ]
+
+    def worker(self) -> int:
+        """The nginx worker that takes a new request: the kernel gives connections to any of them."""
+        return int(self._rng.integers(len(self._workers))) if len(self._workers) > 1 else 0
+
+    def choose(self, job: Job, *, worker: int, now: float, tried: Collection[int] = ()) -> int | None:
+        """The replica for this request; None when no live one is left, which nginx answers with 502.
+
+        Args:
+            job: what is sent.
+            worker: who sends it.
+            now: seconds; nginx counts whole ones.
+            tried: replicas that have failed this request.
+        """
+        peers, second = self._workers[worker], int(now)
+        usable = peers.usable(tried, second)
+        if not usable:
+            for peer in peers.peers:
+                peer.fails = 0  # "all peers failed, mark them as live for quick recovery"
+            return None
+        best = usable[0] if len(peers.peers) == 1 else self._pick(peers, usable, job, self._rng)
+        if second - best.checked > peers.fail_timeout:
+            best.checked = second
+        best.conns += 1
+        best.tokens += job.prompt_tokens + job.output_tokens
+        return best.number
+
+    def release(self, number: int, job: Job, *, worker: int, now: float, failed: bool = False) -> None:
+        """The replica has answered, or refused."""
+        peers = self._workers[worker]
+        peer = peers.peers[number]
+        peer.conns -= 1
+        peer.tokens -= job.prompt_tokens + job.output_tokens
+        if failed:
+            peer.fails += 1
+            peer.accessed = peer.checked = int(now)
+            if peers.max_fails:
+                peer.effective = max(0, peer.effective - peer.weight // peers.max_fails)
+        elif peer.accessed < peer.checked:
+            peer.fails = 0
+
+
+Pick = Callable[[Peers, list[Peer], Job, np.random.Generator], Peer]
+
+
+def smooth_round_robin(_: Peers, usable: list[Peer], __: Job, ___: np.random.Generator) -> Peer:
+    """Weights (5, 1, 1) give a a b a c a a, not a a a a a b c."""
+    total, best = 0, usable[0]
+    for peer in usable:
+        peer.current += peer.effective
+        total += peer.effective
+        if peer.effective < peer.weight:
+            peer.effective += 1
+        if peer.current > best.current:
+            best = peer
+    best.current -= total
+    return best
+
+
+def least_connections(peers: Peers, usable: list[Peer], job: Job, rng: np.random.Generator) -> Peer:
+    """Fewest connections for its weight; among equals smooth round robin."""
+    best = usable[0]
+    for peer in usable:
+        if peer.conns * best.weight < best.conns * peer.weight:
+            best = peer
+    equals = [peer for peer in usable if peer.conns * best.weight == best.conns * peer.weight]
+    return smooth_round_robin(peers, equals, job, rng) if len(equals) > 1 else best
+
+
+def random_two(peers: Peers, usable: list[Peer], job: Job, rng: np.random.Generator) -> Peer:
+    """Two replicas drawn by weight, and of these the one with fewer connections for its weight."""
+    if len(usable) < 2:
+        return usable[0]
+    weights = np.array([peer.weight for peer in peers.peers], dtype=np.float64)
+    previous: Peer | None = None
+    for _ in range(20):  # as often as nginx tries before it falls back to round robin
+        peer = peers.peers[int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right"))]
+        if peer is previous or peer not in usable:
+            continue
+        if previous is None:
+            previous = peer
+            continue
+        return previous if peer.conns * previous.weight > previous.conns * peer.weight else peer
+    return smooth_round_robin(peers, usable, job, rng)
+
+
+def fewest_tokens(_: Peers, usable: list[Peer], __: Job, ___: np.random.Generator) -> Peer:
+    """The shortest queue in tokens, answers included: no real router knows these, it shows what knowing would give."""
+    return min(usable, key=lambda peer: (peer.tokens * usable[0].weight / peer.weight, peer.conns, peer.number))
+
+
+def prefix_affinity(peers: Peers, usable: list[Peer], job: Job, rng: np.random.Generator) -> Peer:
+    """The replica that has this session's prefix, unless it has too much to do; then the least connected one."""
+    name = job.chain[-1][0] if job.chain else None
+    least = least_connections(peers, usable, job, rng)
+    if name is None:
+        return least
+    home = next((peer for peer in usable if peer.number == peers.homes.get(name)), None)
+    chosen = home if home is not None and home.conns - least.conns < IMBALANCE else least
+    peers.homes[name] = chosen.number
+    return chosen
+
+
+_PICKS: dict[Policy, Pick] = {
+    Policy.ROUND_ROBIN: smooth_round_robin,
+    Policy.PER_ISLAND: smooth_round_robin,
+    Policy.LEAST_CONN: least_connections,
+    Policy.RANDOM_TWO: random_two,
+    Policy.SHORTEST_QUEUE: fewest_tokens,
+    Policy.PREFIX_AFFINITY: prefix_affinity,
+}

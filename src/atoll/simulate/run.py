@@ -1,0 +1,264 @@
+"""Layout + Workload -> Records, in virtual time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll.cost.step import StepBatch, StepTimer
+from atoll.model.card import ModelCard
+from atoll.plan.layout import Layout
+from atoll.plan.weights import router_weights
+from atoll.simulate.job import Job, job_of
+from atoll.simulate.ledger import Ledger
+from atoll.simulate.replica import VirtualReplica
+from atoll.simulate.router import VirtualRouter
+from atoll.simulate.scheduler import SchedulerLimits
+from atoll.simulate.timeline import Timeline
+from atoll.traffic.demand import Demand
+from atoll.traffic.record import RecordTable
+from atoll.traffic.request import Request
+from atoll.traffic.trace import TraceRow
+from atoll.traffic.workload import Workload
+
+# A closed-loop user whose request was refused asks again after so long; without a pause it would ask without end at
+# the same moment.
+PAUSE_AFTER_FAILURE_S = 1.0
+# proxy_next_upstream_tries in the nginx.conf that atoll renders: a refused request gets one more chance elsewhere.
+TRIES = 2
+# Sets the router's dice apart from those of the users' requests.
+_ROUTER_STREAM = 4
+_WORDS = {
+    "http_400": "prompt and answer are longer than the KV cache",
+    "http_502": "no replica is up",
+    "http_503": "the engine's queue is full",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outage:
+    """A replica dies: its requests fail, new ones are refused until it is back with an empty cache."""
+
+    replica: int
+    at_s: float
+    back_s: float | None = None  # None: never
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conditions:
+    """What is not as it should be in a run."""
+
+    outages: tuple[Outage, ...] = ()
+    slowdown: tuple[float, ...] | None = None  # a replica's steps take so many times as long; None: all as timed
+    cut_s: float | None = None  # what is still under way then is cancelled; None: everything may finish
+    step_by_step: bool = False  # no fast-forward; gives the same records
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlowedTimer:
+    """A timer whose steps take `factor` times as long."""
+
+    timer: StepTimer
+    factor: float
+
+    def seconds(self, batch: StepBatch) -> float:
+        return self.timer.seconds(batch) * self.factor
+
+    def decode_seconds(self, decodes: int, decode_context: int, steps: int) -> NDArray[np.float64]:
+        return self.timer.decode_seconds(decodes, decode_context, steps) * self.factor
+
+
+def simulate_layout(
+    layout: Layout,
+    card: ModelCard,
+    workload: Workload,
+    *,
+    timers: Sequence[StepTimer],
+    kv_blocks: Sequence[int],
+    limits: SchedulerLimits,
+    trace: Sequence[TraceRow] = (),
+    conditions: Conditions = Conditions(),
+) -> RecordTable:
+    """What the users of this layout would see.
+
+    No request is sent after `workload.duration_s`; those sent by then may finish, as in a real load test, unless
+    `conditions.cut_s` ends the run. Users learn of an answer's end, and send the next request, at the moment the
+    engine's step ends, and the engine has by then scheduled its next step.
+
+    Args:
+        layout: replicas and router.
+        card: the model; a request longer than its context is refused with 400.
+        workload: the load.
+        timers: one a replica.
+        kv_blocks: KV blocks of each replica.
+        limits: the scheduler's, for all replicas.
+        trace: rows of a trace, when the workload asks for one.
+        conditions: failures and the like.
+
+    Raises:
+        BadTraffic: the workload needs a trace and none was given.
+    """
+    return _Simulation(
+        layout,
+        card,
+        Demand(workload, trace),
+        timers=timers,
+        kv_blocks=kv_blocks,
+        limits=limits,
+        conditions=conditions,
+    ).run()
+
+
+class _Simulation:
+    """Users, router and replicas on one timeline."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        card: ModelCard,
+        demand: Demand,
+        *,
+        timers: Sequence[StepTimer],
+        kv_blocks: Sequence[int],
+        limits: SchedulerLimits,
+        conditions: Conditions,
+    ) -> None:
+        self._demand = demand
+        self._conditions = conditions
+        self._timeline = Timeline()
+        self._ledger = Ledger()
+        self._think_s = demand.workload.think_s
+        self._longest = layout.flags.max_model_len or card.max_context
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([demand.workload.seed, _ROUTER_STREAM])))
+        self._router = VirtualRouter(layout.router, router_weights(layout), rng)
+        slow = conditions.slowdown or (1.0,) * len(layout.replicas)
+        self._replicas = [
+            VirtualReplica(
+                number,
+                limits=replace(limits, max_num_queued_reqs=layout.flags.max_num_queued_reqs),
+                kv_blocks=kv_blocks[number],
+                prefix_caching=layout.flags.enable_prefix_caching,
+                timer=timers[number] if slow[number] == 1.0 else SlowedTimer(timer=timers[number], factor=slow[number]),
+                timeline=self._timeline,
+                answered=self._answered,
+                step_by_step=conditions.step_by_step,
+            )
+            for number in range(len(layout.replicas))
+        ]
+
+    def run(self) -> RecordTable:
+        for outage in self._conditions.outages:
+            self._timeline.at(outage.at_s, self._fail_replica, outage.replica)
+            if outage.back_s is not None:
+                self._timeline.at(outage.back_s, self._restart_replica, outage.replica)
+        if self._demand.is_closed:
+            for user, start in enumerate(self._demand.starts()):
+                self._timeline.at(start, self._send_next, user)
+        else:
+            self._coming = self._demand.open_requests()
+            self._announce_next()
+        cut_s = self._conditions.cut_s
+        self._timeline.run(cut_s if cut_s is not None else float("inf"))
+        if cut_s is not None:
+            self._timeline.now = cut_s
+            for replica in self._replicas:
+                replica.fail()
+        return self._ledger.table(self._replicas)
+
+    # Users
+
+    def _send_next(self, user: int) -> None:
+        """Closed loop: the user's next request, now."""
+        if self._demand.goes_on(self._timeline.now, len(self._ledger)):
+            self._send(self._demand.next_request(user, len(self._ledger)))
+
+    def _announce_next(self) -> None:
+        """Open loop: the next request comes at its due time."""
+        request = next(self._coming, None)
+        if request is not None:
+            assert request.due_s is not None
+            self._announced = request
+            self._timeline.at(request.due_s, self._send_announced)
+
+    def _send_announced(self, _: int) -> None:
+        self._send(self._announced)
+        self._announce_next()
+
+    def _answered(self, replica: int, jobs: list[Job]) -> None:
+        """These have their last token; closed-loop users think and ask again."""
+        now = self._timeline.now
+        for job in jobs:
+            self._router.release(replica, job, worker=self._ledger.worker[job.number], now=now)
+            self._ledger.finish(job)
+        if self._demand.is_closed:
+            for job in jobs:
+                self._next_after(job.user, self._think_s)
+
+    def _next_after(self, user: int, pause_s: float) -> None:
+        if pause_s > 0:
+            self._timeline.at(self._timeline.now + pause_s, self._send_next, user)
+        else:
+            self._send_next(user)
+
+    # The way of a request
+
+    def _send(self, request: Request) -> None:
+        self._ledger.send(request, self._timeline.now)
+        if request.prompt_tokens + request.output_tokens > self._longest:
+            words = f"{request.prompt_tokens} + {request.output_tokens} tokens are more than {self._longest}"
+            self._refuse(request, "http_400", words, 400)
+            return
+        job = job_of(request)
+        worker = self._router.worker()
+        error = self._offer(job, worker)
+        if error is not None:
+            self._refuse(request, error, _WORDS[error], int(error.removeprefix("http_")))
+
+    def _offer(self, job: Job, worker: int) -> str | None:
+        """Ask one replica after another; None when one has taken it, else the class of failure."""
+        tried: list[int] = []
+        error: str | None = "http_502"
+        for _ in range(TRIES):
+            number = self._router.choose(job, worker=worker, now=self._timeline.now, tried=tried)
+            if number is None:
+                return "http_502"
+            error = self._ask(self._replicas[number], job, worker)
+            if error is None:
+                return None
+            failed = error != "http_400"
+            self._router.release(number, job, worker=worker, now=self._timeline.now, failed=failed)
+            if not failed:
+                return error
+            tried.append(number)
+        return error
+
+    def _ask(self, replica: VirtualReplica, job: Job, worker: int) -> str | None:
+        if not replica.is_up:
+            return "http_502"
+        if not replica.takes(job):
+            return "http_400"
+        if not replica.arrive(job):
+            return "http_503"
+        self._ledger.take(job, replica.number, worker)
+        return None
+
+    def _refuse(self, request: Request, error: str, words: str, status: int) -> None:
+        self._ledger.fail(request.number, self._timeline.now, error, words, status)
+        if self._demand.is_closed:
+            self._next_after(request.user, PAUSE_AFTER_FAILURE_S)
+
+    # Outages
+
+    def _fail_replica(self, number: int) -> None:
+        replica, now = self._replicas[number], self._timeline.now
+        lost = replica.fail() if replica.is_up else []
+        for job in lost:
+            self._router.release(number, job, worker=self._ledger.worker[job.number], now=now)
+            self._ledger.fail(job.number, now, "connection_reset", f"replica {number} died", 200)
+        for job in lost:
+            if self._demand.is_closed:
+                self._next_after(job.user, PAUSE_AFTER_FAILURE_S)
+
+    def _restart_replica(self, number: int) -> None:
+        self._replicas[number].restart()
