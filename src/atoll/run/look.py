@@ -1,0 +1,112 @@
+"""How a deployment is right now: who lives, who answers, and what the engines' own counters say."""
+
+import asyncio
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from atoll.engines import Counters, find_engine
+from atoll.errors import RunFailed
+from atoll.outside.clock import Clock
+from atoll.outside.http import get_text
+from atoll.run.deployment import DeploymentState, DeploymentStatus, Program, ServiceState, read_state
+
+BETWEEN_LOOKS_S = 1.0  # throughput is the difference of two looks
+
+
+async def look_at_processes(folder: Path, *, clock: Clock, between_s: float = BETWEEN_LOOKS_S) -> DeploymentStatus:
+    """The state of every process of the deployment in a folder.
+
+    Raises:
+        BadRun: nothing was ever started there.
+    """
+    state = read_state(folder)
+    counters = find_engine(state.engine).counters
+    services = await asyncio.gather(
+        *(_look(program, counters, clock=clock, between_s=between_s) for program in state.programs)
+    )
+    return DeploymentStatus(
+        name=state.name,
+        kind="process",
+        folder=folder,
+        engine=state.engine,
+        model=state.model,
+        url=state.url,
+        state=_overall(state, services),
+        services=tuple(services),
+    )
+
+
+def _overall(state: DeploymentState, services: list[ServiceState]) -> str:
+    if not any(program.alive for program in state.programs):
+        return "down"
+    return "up" if all(service.healthy for service in services) else "degraded"
+
+
+async def _look(program: Program, counters: Counters, *, clock: Clock, between_s: float) -> ServiceState:
+    service = ServiceState(
+        name=program.name,
+        number=program.number,
+        gpus=program.gpus,
+        state="ended",
+        healthy=False,
+        url=program.url,
+        pid=program.pid,
+    )
+    if not program.alive:
+        return service.replace(why=_end(program))
+    try:
+        await get_text(program.url + program.health_path, timeout_s=3.0)
+    except RunFailed as error:
+        return service.replace(state="starting or stuck", why=str(error))
+    service = service.replace(state="healthy", healthy=True)
+    if program.number is None:
+        return service
+    return await count_on(service, program.url, counters, clock=clock, between_s=between_s)
+
+
+def _end(program: Program) -> str:
+    if program.exit_code is None:
+        return "it is not there any more"
+    return f"signal {-program.exit_code}" if program.exit_code < 0 else f"exit code {program.exit_code}"
+
+
+async def count_on(
+    service: ServiceState, url: str, counters: Counters, *, clock: Clock, between_s: float
+) -> ServiceState:
+    """The service with what its /metrics say; without /metrics it stays as it is."""
+    try:
+        began = clock.now()
+        first = read_counters(await get_text(url + "/metrics", timeout_s=5.0))
+        await clock.sleep(between_s)
+        second = read_counters(await get_text(url + "/metrics", timeout_s=5.0))
+    except RunFailed:
+        return service
+    seconds = max(1e-9, clock.now() - began)
+
+    def rate(name: str) -> float | None:
+        if name not in first or name not in second:
+            return None
+        return (second[name] - first[name]) / seconds
+
+    return service.replace(
+        requests_running=second.get(counters.running),
+        requests_waiting=second.get(counters.waiting),
+        kv_usage=second.get(counters.kv_usage),
+        preemptions=second.get(counters.preemptions),
+        prompt_tokens_per_s=rate(counters.prompt_tokens),
+        output_tokens_per_s=rate(counters.generation_tokens),
+    )
+
+
+def read_counters(text: str) -> dict[str, float]:
+    """Metric name -> value, summed over labels, histograms left out; text that is no such page gives nothing."""
+    found: dict[str, float] = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            if family.type in {"gauge", "counter"}:
+                for sample in family.samples:
+                    found[sample.name] = found.get(sample.name, 0.0) + sample.value
+    except ValueError:
+        return {}
+    return found

