@@ -50,7 +50,8 @@ def main(folder: str, version: str, target: str, *missing: str) -> None:
 
     transformers.AutoConfig.register = staticmethod(lambda *_, **__: None)  # older releases register names known by now
     parser = _module("cli_args").make_arg_parser(_flexible_parser())
-    options = {a.option_strings[0]: _describe(a) for a in parser._actions if a.option_strings}
+    actions = parser._actions  # noqa: SLF001 - argparse has no other way to list them
+    options = {a.option_strings[0]: _describe(a) for a in actions if a.option_strings}
     Path(target).write_text(json.dumps(options, indent=1, default=str))
     print(version, len(options))
 

@@ -121,7 +121,7 @@ def _replica_service(layout: Layout, card: ModelCard, settings: ComposeSettings,
     service: dict[str, Any] = {
         "image": settings.engine_image or engine.image(layout.engine_version),
         "entrypoint": list(launch.argv[:words]),
-        "command": list(launch.argv[words:]),
+        "command": [word.replace("$", "$$") for word in launch.argv[words:]],  # Compose would read $ as a variable
         "environment": _container_environment(layout, launch),
         "volumes": _replica_volumes(layout, number),
         "networks": ["replicas"],

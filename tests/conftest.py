@@ -1,0 +1,29 @@
+"""Options of the whole suite: what needs a real engine is run only when asked for, and says so otherwise."""
+
+import pytest
+
+LIVE = {
+    "vllm": "needs a real vLLM: ask with --vllm PATH_OF_VLLM",
+    "docker": "needs a real Docker engine and root: ask with --docker",
+    "gpu": "needs a GPU: ask with --gpu",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("atoll")
+    group.addoption("--vllm", metavar="PATH", help="run the tests on this vLLM program, such as /opt/vllm/bin/vllm")
+    group.addoption("--docker", action="store_true", help="run the tests that start a Docker engine of their own")
+    group.addoption("--gpu", action="store_true", help="run the tests that need a GPU")
+    group.addoption("--regenerate", action="store_true", help="write the golden bundles of tests/data/bundles anew")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for name, reason in LIVE.items():
+            if item.get_closest_marker(name) is not None and not config.getoption(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def regenerate(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("regenerate"))

