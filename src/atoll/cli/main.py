@@ -26,6 +26,7 @@ COMMANDS: tuple[str, ...] = (
     "model",
     "render",
     "emulate",
+    "bench",
     "study",
     "compare",
     "runs",

@@ -1,0 +1,188 @@
+"""`atoll bench`: load-test a URL."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atoll.cli.options import Json, ModelName, OutPath, Rate, Requests, Seed, SloTpot, SloTtft, Users, Warmup
+
+if TYPE_CHECKING:
+    from atoll.workflows.bench import BenchResult
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="http://host:port, .../v1 or the path of an endpoint.")]
+Time = Annotated[
+    str | None, typer.Option("--duration", "--run-time", "-t", metavar="D", help="Send for so long: 10m, 90s.")
+]
+LengthsText = Annotated[
+    str, typer.Option("--prompt", metavar="TOKENS", help="Prompt length: 1024, 200-2000 or lognormal:1024:0.8.")
+]
+OutputText = Annotated[str, typer.Option("--output", metavar="TOKENS", help="Answer length, written alike.")]
+Think = Annotated[str, typer.Option("--think", metavar="D", help="Pause of a user between answer and next request.")]
+Ramp = Annotated[str, typer.Option("--ramp", metavar="D", help="Users start spread over this time.")]
+SpawnRate = Annotated[float | None, typer.Option("--spawn-rate", "-r", metavar="R", help="Users started per second.")]
+Arrivals = Annotated[
+    str | None, typer.Option("--arrivals", metavar="A", help="With --rate: poisson (default), constant, bursty.")
+]
+Burstiness = Annotated[float, typer.Option("--burstiness", metavar="B", help="Of bursty arrivals; below 1 is bursty.")]
+Endpoint = Annotated[str | None, typer.Option("--endpoint", metavar="E", help="chat or completions.")]
+Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Ask for a stream, or for the answer at once.")]
+ApiKey = Annotated[
+    str | None, typer.Option("--api-key", metavar="KEY", help="Else ATOLL_API_KEY or OPENAI_API_KEY is used.")
+]
+Header = Annotated[list[str] | None, typer.Option("--header", "-H", metavar="NAME: VALUE", help="A further header.")]
+ExtraBody = Annotated[str | None, typer.Option("--extra-body", metavar="JSON", help="Further fields of each request.")]
+Exact = Annotated[
+    bool, typer.Option("--exact-output/--free-output", help="ignore_eos and min_tokens, so that lengths are as asked.")
+]
+Drain = Annotated[
+    str | None, typer.Option("--drain", metavar="D", help="Cancel answers that take longer after the last sending.")
+]
+TokenTimeout = Annotated[str, typer.Option("--token-timeout", metavar="D", help="Longest silence within an answer.")]
+Timeout = Annotated[str | None, typer.Option("--timeout", metavar="D", help="Longest time for a whole answer.")]
+ConnectTimeout = Annotated[str, typer.Option("--connect-timeout", metavar="D", help="Longest time for a connection.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Do not check the server's certificate.")]
+CaFile = Annotated[str | None, typer.Option("--ca-file", metavar="FILE", help="Certificates to trust.")]
+Proxy = Annotated[str | None, typer.Option("--proxy", metavar="URL", help="HTTP proxy; none is used without this.")]
+ReplicaHeader = Annotated[
+    str, typer.Option("--replica-header", metavar="NAME", help="Response header that names who served.")
+]
+SharedPrefix = Annotated[
+    int, typer.Option("--shared-prefix", min=0, metavar="TOKENS", help="Beginning that all prompts share.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(bench)
+
+
+def bench(
+    url: Url,
+    users: Users = None,
+    rate: Rate = None,
+    duration: Time = None,
+    requests: Requests = None,
+    warmup: Warmup = "0s",
+    prompt: LengthsText = "512",
+    output: OutputText = "128",
+    model: ModelName = None,
+    seed: Seed = 1,
+    think: Think = "0s",
+    ramp: Ramp = "0s",
+    spawn_rate: SpawnRate = None,
+    arrivals: Arrivals = None,
+    burstiness: Burstiness = 1.0,
+    shared_prefix: SharedPrefix = 0,
+    endpoint: Endpoint = None,
+    stream: Stream = True,
+    exact_output: Exact = True,
+    api_key: ApiKey = None,
+    header: Header = None,
+    extra_body: ExtraBody = None,
+    drain: Drain = None,
+    token_timeout: TokenTimeout = "5m",  # noqa: S107 - of text, not of the secret kind
+    timeout: Timeout = None,
+    connect_timeout: ConnectTimeout = "10s",
+    insecure: Insecure = False,
+    ca_file: CaFile = None,
+    proxy: Proxy = None,
+    replica_header: ReplicaHeader = "X-Atoll-Replica",
+    slo_ttft: SloTtft = None,
+    slo_tpot: SloTpot = None,
+    out: OutPath = None,
+    json: Json = False,
+) -> None:
+    """Load-test an OpenAI-compatible server; every request is kept in a run folder.
+
+    Users send back to back (--users), or requests come at a rate whether or not the server keeps up (--rate).
+
+    Example: atoll bench http://127.0.0.1:8000 --users 30 --duration 10m --prompt 1024 --output 512
+    """
+    from atoll.cli.live import live_view
+    from atoll.cli.show import progress
+    from atoll.workflows.bench import asking_of, promise_of, workload_of
+    from atoll.workflows.bench import bench as run_bench
+
+    workload = workload_of(
+        users=users,
+        rate=rate,
+        duration=duration,
+        requests=requests,
+        warmup=warmup,
+        prompt=prompt,
+        output=output,
+        seed=seed,
+        think=think,
+        ramp=ramp,
+        spawn_rate=spawn_rate,
+        arrivals=arrivals,
+        burstiness=burstiness,
+        shared_prefix=shared_prefix,
+    )
+    asking = asking_of(
+        model=model,
+        endpoint=endpoint,
+        stream=stream,
+        exact_output=exact_output,
+        api_key=api_key,
+        headers=header or (),
+        extra_body=extra_body,
+        connect_timeout=connect_timeout,
+        token_timeout=token_timeout,
+        timeout=timeout,
+        insecure=insecure,
+        ca_file=ca_file,
+        proxy=proxy,
+        replica_header=replica_header,
+    )
+    with live_view(progress, silent=json, title=f"atoll bench {url}") as on_progress:
+        result = run_bench(
+            url,
+            workload,
+            folder=out,
+            asking=asking,
+            promise=promise_of(slo_ttft, slo_tpot),
+            drain_s=_seconds(drain),
+            on_progress=on_progress,
+        )
+    _show(result, json=json)
+    _end(result)
+
+
+def _seconds(text: str | None) -> float | None:
+    from atoll.units import parse_seconds
+
+    return None if text is None else parse_seconds(text)
+
+
+def _show(result: "BenchResult", *, json: bool) -> None:
+    from atoll.cli.show import show_json
+
+    if json:
+        show_json(
+            result.summary.model_dump(mode="json")
+            | {
+                "client": result.client,
+                "model": result.info.model,
+                "url": result.info.url,
+                "prompts": result.prompts,
+                "run": str(result.folder),
+                "stopped": result.stopped,
+            }
+        )
+        return
+    from atoll.cli.bench_tables import show_bench
+
+    show_bench(result)
+
+
+def _end(result: "BenchResult") -> None:
+    """Exit as the run ended: 130 by hand, 143 by SIGTERM, 1 without one answer."""
+    from atoll.errors import Interrupted, NoMeasurement
+
+    if result.stopped == "interrupted":
+        raise Interrupted(f"Stopped by hand; what was measured is in {result.folder}.")
+    if result.stopped == "terminated":
+        raise typer.Exit(143)
+    if result.summary.requests.ok == 0:
+        words = ", ".join(f"{name} {count}" for name, count in result.summary.errors.items()) or "nothing was sent"
+        raise NoMeasurement(f"No request to {result.info.url} succeeded ({words}); the records are in {result.folder}.")

@@ -1,0 +1,374 @@
+"""The bytes of one HTTP answer -> when text arrived, how it ended. No sockets and no clock in here.
+
+The hot path is `Answer.on_body` with one whole event: a few searches over its bytes, no JSON. An event whose bytes do
+not decide (the role chunk, the last one, the usage, escapes in a key) is parsed; there are about three in an answer.
+
+In valid JSON the bytes `"content":"` after a `{` or a `,` can only be the key `content` with a string value: inside a
+string every quote has a backslash before it. So a byte other than `"` behind them is generated text.
+"""
+
+import json
+from array import array
+from typing import Any
+
+import httptools
+
+QUOTE, OPEN, COMMA, CLOSE = b'"{,}'
+NEEDLES = (
+    b'"content":"',
+    b'"reasoning_content":"',
+    b'"reasoning":"',
+    b'"text":"',
+    b'"arguments":"',
+    b'"content": "',
+    b'"reasoning_content": "',
+    b'"reasoning": "',
+    b'"text": "',
+    b'"arguments": "',
+)
+LONGEST_EVENT = 8 * 2**20  # bytes; vLLM's longest events (logprobs of a large vocabulary) are far below
+KEPT_BODY = 64 * 2**10  # of an error page
+_TEXT_KEYS = ("content", "reasoning_content", "reasoning", "text", "refusal")
+
+
+class Answer:
+    """One answer at a time on one connection; `reset` before each request.
+
+    Times are whatever clock `now` was set from, before each call of `feed`.
+    """
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_close",
+        "_kind",
+        "_last",
+        "_length",
+        "_needle",
+        "_needle_length",
+        "_parser",
+        "_plain",
+        "_replica_header",
+        "_rest",
+        "_streaming",
+        "_whole_only",
+        "complete",
+        "content_type",
+        "events",
+        "first_byte",
+        "keep",
+        "kept",
+        "location",
+        "now",
+        "problem",
+        "replica",
+        "said_done",
+        "said_finish",
+        "status",
+        "times",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        *,
+        streaming: bool = True,
+        replica_header: str = "X-Atoll-Replica",
+        keep: bool = False,
+        whole_only: bool = False,
+    ) -> None:
+        """Make the reader of one connection's answers.
+
+        Args:
+            streaming: an event stream is expected, else one JSON document.
+            replica_header: names who served.
+            keep: keep the events, because the next turn carries their text.
+            whole_only: any body will do; whoever asked looks at `body`.
+        """
+        self._replica_header = replica_header.lower().encode()
+        self._streaming = streaming
+        self._needle = NEEDLES[0]
+        self._needle_length = len(self._needle)
+        self._whole_only = whole_only
+        self.keep = keep
+        self.now = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the last answer; what was learnt about the server's JSON stays."""
+        self._parser = httptools.HttpResponseParser(self)
+        self.times = array("d")  # arrival of each piece of generated text
+        self.first_byte = 0.0  # 0: no headers yet
+        self.status = 0
+        self.replica: str | None = None
+        self.content_type = ""
+        self.location: str | None = None
+        self.complete = False
+        self.problem: tuple[str, str] | None = None  # class of failure and its sentence
+        self.usage: dict[str, Any] | None = None
+        self.said_done = False
+        self.said_finish = False
+        self.events = 0
+        self.kept: list[bytes] = []
+        self._plain = True
+        self._body = bytearray()
+        self._rest = b""
+        self._last = b""
+        self._chunked = False
+        self._close = False
+        self._length: int | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they came; look at `complete` and `problem` afterwards."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            if self.problem is None and not self.complete:
+                self.problem = ("bad_http", f"no valid HTTP: {error or type(error).__name__}")
+            self._close = True
+
+    def end_of_bytes(self) -> None:
+        """The server closed the connection: right for an answer without length, else cut short."""
+        if self.complete or self.problem is not None:
+            return
+        if self.first_byte and not self._chunked and self._length is None:
+            self.on_message_complete()
+        elif self.first_byte:
+            self.problem = ("truncated", "the connection was closed in the middle of the answer")
+        else:
+            self.problem = ("connection_closed", "the connection was closed without an answer")
+
+    @property
+    def body(self) -> bytes:
+        """Of an answer that is no event stream."""
+        return bytes(self._body)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the next request may go over the same connection."""
+        return self.complete and not self._close
+
+    # What httptools calls, in this order.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-type":
+            self.content_type = value.decode("latin-1")
+        elif name == self._replica_header:
+            self.replica = value.decode("latin-1").strip() or None
+        elif name == b"transfer-encoding":
+            self._chunked = b"chunked" in value.lower()
+        elif name == b"content-length":
+            self._length = int(value) if value.isdigit() else None
+        elif name == b"location":
+            self.location = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            return
+        self.first_byte = self.now
+        kind = self.content_type.partition(";")[0].strip().lower()
+        self._plain = not (self._streaming and self.status == 200 and kind in {"text/event-stream", ""})
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body: with vLLM, one whole event."""
+        if (
+            not self._rest
+            and body.find(b"\n\n") == len(body) - 2
+            and not self._plain
+            and body[-3:-2] == b"}"
+            and body.startswith(b"data: {")
+            and b"\r" not in body
+        ):
+            at = body.find(self._needle)
+            if at > 0 and body[at + self._needle_length] != QUOTE and body[at - 1] in b"{,":
+                self.times.append(self.now)
+                self._last = body
+                if self.keep:
+                    self.kept.append(body)
+                return
+        if self._plain:
+            if len(self._body) < KEPT_BODY or (self.status == 200 and len(self._body) < LONGEST_EVENT):
+                self._body += body
+        else:
+            self._take_pieces(body)
+
+    def on_message_complete(self) -> None:
+        if self.status < 200:
+            return
+        self.complete = True
+        self._close = self._close or not self._parser.should_keep_alive()  # it tells only while in this call
+        if self.problem is None and not self._whole_only:
+            self.problem = self._judge()
+
+    # Event framing, for whatever is not one whole event.
+
+    def _take_pieces(self, body: bytes) -> None:
+        data = self._rest + body if self._rest else body
+        held = b""
+        if b"\r" in data:
+            if data.endswith(b"\r"):  # a line feed may follow it
+                data, held = data[:-1], b"\r"
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *events, rest = data.split(b"\n\n")
+        for event in events:
+            self._take_event(event)
+        self._rest = rest + held
+        if len(self._rest) > LONGEST_EVENT and self.problem is None:
+            self.problem = ("line_too_long", f"an event is longer than {LONGEST_EVENT >> 20} MiB")
+
+    def _take_event(self, event: bytes) -> None:
+        if event.startswith(b"data: ") and b"\n" not in event:
+            payload = event[6:]
+        else:
+            lines = [line for line in event.split(b"\n") if line]
+            payload = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+            if not payload:
+                if any(not line.startswith((b":", b"event:", b"id:", b"retry:", b"data")) for line in lines):
+                    self._fail("bad_sse", f"no event-stream line: {_show(lines[0])}")
+                return
+        if self._has_text_bytes(payload):
+            self.times.append(self.now)
+            self._last = payload
+            if self.keep:
+                self.kept.append(payload)
+        else:
+            self._take_payload(payload)
+
+    def _has_text_bytes(self, payload: bytes) -> bool:
+        at = payload.find(self._needle)
+        return (
+            at > 0
+            and payload.endswith(b"}")
+            and payload.startswith(b"{")
+            and payload[at + self._needle_length] != QUOTE
+            and payload[at - 1] in b"{,"
+        )
+
+    def _take_payload(self, payload: bytes) -> None:
+        """An event whose bytes did not decide."""
+        if payload.strip() == b"[DONE]":
+            self.said_done = True
+            return
+        try:
+            plain = json.loads(payload)
+        except ValueError:
+            self._fail("bad_sse", f"an event is no JSON: {_show(payload)}")
+            return
+        if not isinstance(plain, dict):
+            self._fail("bad_sse", f"an event is no JSON object: {_show(payload)}")
+            return
+        if plain.get("error"):
+            self._fail("stream_error", error_sentence(plain))
+            return
+        self._last = payload
+        self._note_end(plain)
+        if any(carries_text(choice) for choice in _choices(plain)):
+            self.times.append(self.now)
+            self._learn(payload)
+            if self.keep:
+                self.kept.append(payload)
+
+    def _learn(self, payload: bytes) -> None:
+        """Look for text where this server puts it, next time."""
+        for needle in NEEDLES:
+            at = payload.find(needle)
+            if at > 0 and payload[at + len(needle)] != QUOTE and payload[at - 1] in b"{, ":
+                self._needle, self._needle_length = needle, len(needle)
+                return
+
+    def _note_end(self, plain: dict[str, Any]) -> None:
+        if isinstance(plain.get("usage"), dict):
+            self.usage = plain["usage"]
+        if any(choice.get("finish_reason") for choice in _choices(plain)):
+            self.said_finish = True
+
+    def _fail(self, word: str, sentence: str) -> None:
+        if self.problem is None:
+            self.problem = (word, sentence)
+
+    # The end.
+
+    def _judge(self) -> tuple[str, str] | None:
+        if self.status != 200:
+            return (f"http_{self.status}", error_text(bytes(self._body)) or f"status {self.status}")
+        if not self._plain:
+            return self._judge_stream()
+        if self._streaming:
+            shown = self.content_type or "none"
+            return ("wrong_content_type", f"an event stream was asked for, this is {shown}: {_show(self._body)}")
+        return self._judge_whole()
+
+    def _judge_stream(self) -> tuple[str, str] | None:
+        if self._rest.strip() == b"data: [DONE]":
+            self.said_done = True
+        if not (self.said_done or self.said_finish) or self.usage is None:
+            self._read_last()
+        if self.said_done or self.said_finish:
+            return None
+        return ("truncated", "the stream ended without a finish reason and without [DONE]")
+
+    def _read_last(self) -> None:
+        """The last event with text may also carry the finish reason or the usage."""
+        payload = self._last.strip().removeprefix(b"data:")
+        try:
+            plain = json.loads(payload) if payload else None
+        except ValueError:
+            return
+        if isinstance(plain, dict):
+            self._note_end(plain)
+
+    def _judge_whole(self) -> tuple[str, str] | None:
+        try:
+            plain = json.loads(self._body)
+        except ValueError:
+            return ("wrong_content_type", f"JSON was asked for, this is {self.content_type}: {_show(self._body)}")
+        if not isinstance(plain, dict) or not _choices(plain):
+            return ("bad_answer", f"an answer without choices: {_show(self._body)}")
+        self._note_end(plain)
+        if self.keep:
+            self.kept.append(bytes(self._body))
+        return None
+
+
+def carries_text(choice: dict[str, Any]) -> bool:
+    """Whether a choice of a chunk has generated text: an answer, a thought, or a piece of a tool call."""
+    delta = choice.get("delta")
+    delta = delta if isinstance(delta, dict) else choice
+    if any(isinstance(delta.get(key), str) and delta[key] for key in _TEXT_KEYS):
+        return True
+    calls = delta.get("tool_calls")
+    return isinstance(calls, list) and any(_call_has_text(call) for call in calls)
+
+
+def _call_has_text(call: object) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    return isinstance(function, dict) and bool(function.get("name") or function.get("arguments"))
+
+
+def _choices(plain: dict[str, Any]) -> list[dict[str, Any]]:
+    choices = plain.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def error_text(body: bytes) -> str:
+    """The sentence in an error body, as vLLM, FastAPI or a proxy writes it."""
+    try:
+        plain = json.loads(body)
+    except ValueError:
+        return _show(body)
+    return error_sentence(plain) if isinstance(plain, dict) else _show(body)
+
+
+def error_sentence(plain: dict[str, Any]) -> str:
+    """`{"error": {"message"}}`, `{"error": "..."}`, `{"message"}` or `{"detail"}`."""
+    error = plain.get("error")
+    if isinstance(error, dict):
+        return str(error.get("message") or error)[:500]
+    return str(error or plain.get("message") or plain.get("detail") or plain)[:500]
+
+
+def _show(body: bytes | bytearray) -> str:
+    text = " ".join(bytes(body[:400]).decode("utf-8", errors="replace").split())
+    return text[:200] or "nothing"

@@ -1,0 +1,160 @@
+"""Opening connections: names resolved once, TLS, a proxy when one was asked for; one plain question before a run."""
+
+import asyncio
+import contextlib
+import json
+import resource
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from atoll.errors import InputError, RunFailed
+from atoll.load.answer import Answer, error_text
+from atoll.load.client import Connection, classify
+from atoll.load.message import head_lines
+from atoll.load.target import Asking, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A resolved address, as `socket` wants it."""
+
+    family: int
+    where: tuple[Any, ...]
+
+
+class Dialer:
+    """Makes connections to one target."""
+
+    def __init__(self, target: Target, asking: Asking) -> None:
+        """Raises InputError for a proxy or a certificate file that cannot be used."""
+        self._target = target
+        self._asking = asking
+        self._tls = _tls_context(asking) if target.tls else None
+        self._proxy = _proxy_address(asking.proxy) if asking.proxy else None
+        self._addresses: list[Address] = []
+
+    async def resolve(self) -> None:
+        """Look the name up, once for the run; raises RunFailed when it is not known."""
+        host, port = self._proxy or (self._target.host, self._target.port)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise RunFailed(f"{host} is not known: {error.strerror}. Check the URL.") from None
+        self._addresses = [Address(family, where) for family, _, _, _, where in found]
+
+    async def connect(self, connection: Connection) -> None:
+        """Open it; raises OSError (ssl.SSLError and TimeoutError are such) when that fails."""
+        async with asyncio.timeout(self._asking.timeouts.connect_s):
+            plain = await self._open_socket()
+            try:
+                await self._dress(plain, connection)
+            except BaseException:
+                plain.close()
+                raise
+        if self._tls is None:
+            connection.use_socket(plain)
+
+    async def _dress(self, plain: socket.socket, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        if self._proxy is not None and self._tls is not None:
+            await _tunnel(plain, self._target)
+        name = self._target.host if self._tls is not None else None
+        await loop.create_connection(lambda: connection, sock=plain, ssl=self._tls, server_hostname=name)
+
+    async def _open_socket(self) -> socket.socket:
+        """The first address that takes us; the one that did comes first next time."""
+        failure: OSError | None = None
+        for address in list(self._addresses):
+            plain = socket.socket(address.family, socket.SOCK_STREAM)
+            plain.setblocking(False)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                await asyncio.get_running_loop().sock_connect(plain, address.where)
+            except OSError as error:
+                plain.close()
+                failure = failure or error
+            except BaseException:
+                plain.close()
+                raise
+            else:
+                if address is not self._addresses[0]:
+                    self._addresses.remove(address)
+                    self._addresses.insert(0, address)
+                return plain
+        raise failure or OSError("no address")
+
+
+def _tls_context(asking: Asking) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=asking.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"{asking.ca_file} is no usable certificate file: {error}.") from None
+    if not asking.verify_tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _proxy_address(proxy: str) -> tuple[str, int]:
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise InputError(f"{proxy!r} is no HTTP proxy. Write it like http://proxy:3128.")
+    return parts.hostname, parts.port or 3128
+
+
+async def _tunnel(plain: socket.socket, target: Target) -> None:
+    """Ask the proxy for a tunnel to the target; raises ConnectionRefusedError when it does not give one."""
+    loop = asyncio.get_running_loop()
+    where = f"{target.host}:{target.port}"
+    await loop.sock_sendall(plain, f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n\r\n".encode())
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < 65536:
+        data = await loop.sock_recv(plain, 4096)
+        if not data:
+            break
+        head += data
+    status = head.split(b" ", 2)[1:2]
+    if status != [b"200"]:
+        raise ConnectionRefusedError(None, f"the proxy gives no tunnel: {head[:100].decode('latin-1')!r}")
+
+
+async def ask_plainly(dialer: Dialer, target: Target, asking: Asking, path: str, now: Callable[[], float]) -> Any:
+    """The JSON of a GET, over a connection of its own; raises RunFailed with the reason when there is none."""
+    ended = asyncio.Event()
+    answer = Answer(streaming=False, whole_only=True)
+    connection = Connection(answer, now=now, on_end=lambda _: ended.set(), on_first=lambda _: None)
+    url = f"{target.origin}{path}"
+    try:
+        await dialer.connect(connection)
+        connection.busy = True
+        connection.send((head_lines("GET", path, target, asking) + "\r\n").encode())
+        async with asyncio.timeout(asking.timeouts.connect_s):
+            await ended.wait()
+    except OSError as error:
+        word, sentence = classify(error)
+        raise RunFailed(f"{url} did not answer: {sentence} ({word}).") from None
+    finally:
+        connection.close()
+    problem = connection.failure or answer.problem
+    if answer.status != 200 or problem is not None:
+        said = problem[1] if problem else error_text(answer.body)
+        raise RunFailed(f"{url} answered {answer.status or 'nothing'}: {said}")
+    with contextlib.suppress(ValueError):
+        return json.loads(answer.body)
+    raise RunFailed(f"{url} did not answer with JSON. Is this an OpenAI-compatible server?")
+
+
+def allow_open_files(wanted: int) -> None:
+    """Raise this process's limit of open files as far as its owner may; raises InputError when that is not enough."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise InputError(
+            f"{wanted} open files are needed and this process may have {hard}. Raise it with `ulimit -n {wanted}`."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,501 @@
+"""Records on their way to disk: nothing older than a second is lost when the process dies.
+
+While a run is under way its folder has
+
+    records/clock.json           the clock's value at the start of the run
+    records/words.jsonl          strings, one a line; rows name them by line number
+    records/tail-00001.rows      one fixed-size row a request (numpy dtype ROW), appended every half second
+    records/tail-00001.tokens    arrival times (float64); each row takes its next `tokens` of them
+    records/part-00001.parquet   what an earlier tail held, packed
+
+A request that is still under way has rows too, with the times since the last one; its last row is the whole of it.
+When the run has ended, the caller writes records.parquet from the table and `remove`s all of this.
+"""
+
+import contextlib
+import json
+import os
+import struct
+from array import array
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll.errors import BadRun, RunFailed
+from atoll.outside.files import write_whole
+from atoll.traffic.record import Floats, Outcome, RecordTable
+
+OUTCOMES = (Outcome.OK, Outcome.FAILED, Outcome.CANCELLED)
+UNDER_WAY = 3  # in a tail only: a request that had not ended when this row was written
+_PACK = struct.Struct("<qqqddddddqqqqiiiBBxxq")
+ROW = np.dtype(
+    {
+        "names": [
+            "number",
+            "user",
+            "turn",
+            "due_s",
+            "sent_s",
+            "first_byte_s",
+            "first_token_s",
+            "last_token_s",
+            "done_s",
+            "prompt_tokens",
+            "output_tokens",
+            "cached_tokens",
+            "status",
+            "error",
+            "detail",
+            "replica",
+            "outcome",
+            "counted_from_chunks",
+            "tokens",
+        ],
+        "formats": ["<i8"] * 3 + ["<f8"] * 6 + ["<i8"] * 4 + ["<i4"] * 3 + ["u1", "u1"] + ["<i8"],
+        "offsets": [*range(0, 104, 8), 104, 108, 112, 116, 117, 120],
+        "itemsize": 128,
+    }
+)
+_CLOCKS = ("due_s", "sent_s", "first_byte_s", "first_token_s", "last_token_s", "done_s")
+_NAN = float("nan")
+_TOKENS_A_TAIL = 1_000_000  # then it is packed into a part: about 8 MB of times
+_ROWS_A_TAIL = 50_000
+
+
+class UnderWay(Protocol):
+    """A request that has not ended: what of it can be told. Times are clock values, NaN where there is none."""
+
+    sent: float
+    due: float
+    logged: int  # how many of `times` the tail already has
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def user(self) -> int: ...
+    @property
+    def turn(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def first_byte(self) -> float: ...
+    @property
+    def times(self) -> "array[float]": ...
+
+
+class RecordLog:
+    """Takes the records of a run as they come. `folder` None keeps them in memory only."""
+
+    def __init__(self, origin: float, folder: Path | None = None, *, name: str = "tail") -> None:
+        """Raises RunFailed when the folder cannot be written.
+
+        Args:
+            origin: the clock's value at the start of the run.
+            folder: the run's folder.
+            name: of its files, when several processes write to one folder.
+        """
+        self.origin = origin
+        self.count = 0
+        self.lost: str | None = None  # why the disk no longer takes records; they are kept in memory then
+        self._words: dict[str, int] = {}
+        self._rows = bytearray()
+        self._tokens = array("d")
+        self._parts: list[tuple[bytes, array[float]]] = []
+        self._closed: tuple[Path, bytes, array[float]] | None = None
+        self._packer: ThreadPoolExecutor | None = None
+        self._tail: _Tail | None = None
+        if folder is not None:
+            self._tail = _Tail(folder / "records", name, origin)
+
+    def word(self, text: str | None) -> int:
+        """The number of a string; -1 is none."""
+        if text is None:
+            return -1
+        number = self._words.get(text)
+        if number is None:
+            number = self._words[text] = len(self._words)
+        return number
+
+    def add(
+        self,
+        *,
+        number: int,
+        user: int,
+        turn: int,
+        due: float,
+        sent: float,
+        first_byte: float,
+        times: "array[float]",
+        done: float,
+        prompt_tokens: int,
+        output_tokens: int,
+        cached_tokens: int,
+        status: int,
+        error: str | None,
+        detail: str | None,
+        replica: str | None,
+        outcome: int,
+        counted: bool,
+    ) -> None:
+        """Keep one request that has ended. Times are clock values, NaN where there is none."""
+        self._rows += _PACK.pack(
+            number,
+            user,
+            turn,
+            due,
+            sent,
+            first_byte,
+            times[0] if times else _NAN,
+            times[-1] if times else _NAN,
+            done,
+            prompt_tokens,
+            output_tokens,
+            cached_tokens,
+            status,
+            self.word(error),
+            self.word(detail),
+            self.word(replica),
+            outcome,
+            counted,
+            len(times),
+        )
+        self._tokens.extend(times)
+        self.count += 1
+
+    def flush(self, under_way: Iterable[UnderWay] = ()) -> None:
+        """Append what is new to the tail, and what these requests got since their last row."""
+        tail = self._tail
+        if tail is None or self.lost:
+            return
+        rows, tokens = bytearray(), array("d")
+        for request in under_way:
+            fresh = request.times[request.logged :]
+            rows += _pack_under_way(request, fresh)
+            tokens.extend(fresh)
+            request.logged += len(fresh)
+        try:
+            tail.append(self._words, self._rows, self._tokens, rows, tokens)
+        except OSError as error:
+            self.lost = f"{tail.folder}: {error.strerror}"
+
+    def end_of_cycle(self, under_way: Iterable[UnderWay]) -> None:
+        """To be called when every request under way has been flushed once since the last call.
+
+        A tail that has grown long is closed; one cycle later, when the new one repeats what is under way, the old one
+        is packed into a part, in a thread of its own.
+        """
+        if self._tail is None or self.lost:
+            return
+        if self._closed is not None:
+            closed, self._closed = self._closed, None
+            self._packer = self._packer or ThreadPoolExecutor(max_workers=1, thread_name_prefix="atoll-records")
+            self._packer.submit(self._tail.pack, *closed, list(self._words))
+        elif len(self._tokens) > _TOKENS_A_TAIL or len(self._rows) > _ROWS_A_TAIL * ROW.itemsize:
+            self._begin_next_tail(self._tail, under_way)
+
+    def _begin_next_tail(self, tail: "_Tail", under_way: Iterable[UnderWay]) -> None:
+        self.flush()
+        rows, tokens = bytes(self._rows), self._tokens
+        self._parts.append((rows, tokens))
+        self._rows, self._tokens = bytearray(), array("d")
+        try:
+            self._closed = (tail.begin_next(), rows, tokens)
+        except OSError as error:
+            self.lost = f"{tail.folder}: {error.strerror}"
+        for request in under_way:
+            request.logged = 0
+
+    def table(self) -> RecordTable:
+        """All records that have ended, as a table of seconds from the start of the run."""
+        rows = np.concatenate([np.frombuffer(part, dtype=ROW) for part, _ in [*self._parts, (bytes(self._rows), 0)]])
+        times = [np.frombuffer(tokens, dtype=np.float64) for _, tokens in self._parts if len(tokens)]
+        if len(self._tokens):
+            times.append(np.frombuffer(self._tokens.tobytes(), dtype=np.float64))
+        return make_table(rows, np.concatenate(times) if times else np.empty(0), list(self._words), self.origin)
+
+    def close(self) -> None:
+        """End the thread and the open files; the files stay."""
+        if self._packer is not None:
+            self._packer.shutdown(wait=True)
+        if self._tail is not None:
+            self.flush()
+            self._tail.close()
+
+
+class _Tail:
+    """The open files of the tail."""
+
+    def __init__(self, folder: Path, name: str, origin: float) -> None:
+        self.folder = folder
+        self._name = name
+        self._number = 0
+        self._words_written = 0
+        self._rows_written = 0
+        self._tokens_written = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / "clock.json", json.dumps({"origin": origin}))
+            self._words = os.open(folder / f"{name}-words.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._open_next()
+        except OSError as error:
+            raise RunFailed(f"{folder} cannot be written: {error.strerror}.") from None
+
+    def _open_next(self) -> None:
+        self._number += 1
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        stem = self.folder / f"{self._name}-{self._number:05d}"
+        self._rows = os.open(stem.with_suffix(".rows"), flags, 0o644)
+        self._tokens = os.open(stem.with_suffix(".tokens"), flags, 0o644)
+        self._rows_written = self._tokens_written = 0
+
+    def append(
+        self,
+        words: dict[str, int],
+        rows: bytearray,
+        tokens: "array[float]",
+        open_rows: bytearray,
+        open_tokens: "array[float]",
+    ) -> None:
+        """Write what came after the last call; words and times before the rows that need them."""
+        if len(words) > self._words_written:
+            fresh = list(words)[self._words_written :]
+            _write_all(self._words, "".join(json.dumps(word) + "\n" for word in fresh).encode())
+            self._words_written += len(fresh)
+        _write_all(self._tokens, tokens[self._tokens_written :].tobytes() + open_tokens.tobytes())
+        self._tokens_written = len(tokens)
+        _write_all(self._rows, bytes(rows[self._rows_written :]) + bytes(open_rows))
+        self._rows_written = len(rows)
+
+    def begin_next(self) -> Path:
+        """Close this tail and open the next; gives the old one's stem."""
+        old = self.folder / f"{self._name}-{self._number:05d}"
+        os.close(self._rows)
+        os.close(self._tokens)
+        self._open_next()
+        return old
+
+    def pack(self, old: Path, rows: bytes, tokens: "array[float]", words: list[str]) -> None:
+        """Write the part, then remove the tail that it replaces."""
+        from atoll.outside.parquet import write_parquet
+
+        columns = part_columns(np.frombuffer(rows, dtype=ROW), np.frombuffer(tokens, dtype=np.float64), words)
+        write_parquet(old.with_name(old.name.replace("tail", "part")).with_suffix(".parquet"), columns)
+        old.with_suffix(".rows").unlink(missing_ok=True)
+        old.with_suffix(".tokens").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        for handle in (self._rows, self._tokens, self._words):
+            with contextlib.suppress(OSError):
+                os.close(handle)
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def _pack_under_way(request: UnderWay, fresh: "array[float]") -> bytes:
+    times = request.times
+    return _PACK.pack(
+        request.number,
+        request.user,
+        request.turn,
+        request.due,
+        request.sent,
+        request.first_byte,
+        times[0] if times else _NAN,
+        times[-1] if times else _NAN,
+        _NAN,
+        request.prompt_tokens,
+        len(times),
+        0,
+        0,
+        -1,
+        -1,
+        -1,
+        UNDER_WAY,
+        True,
+        len(fresh),
+    )
+
+
+def make_table(rows: NDArray[Any], clock: Floats, words: list[str], origin: float) -> RecordTable:
+    """A table from rows of dtype ROW and their times, both in one order; sorted by when they were sent."""
+    counts = rows["tokens"].astype(np.int64)
+    stops = np.cumsum(counts, dtype=np.int64)
+    order = np.lexsort((rows["number"], rows["sent_s"]))
+    sorted_rows, counts, starts = rows[order], counts[order], (stops - counts)[order]
+    named = np.array([*words, None], dtype=object)
+    with_tokens = np.flatnonzero(counts)
+    seconds: dict[str, Any] = {name: _seconds(sorted_rows[name], origin) for name in _CLOCKS}
+    whole: dict[str, Any] = {
+        name: sorted_rows[name].astype(np.int64)
+        for name in ("number", "user", "turn", "prompt_tokens", "output_tokens", "cached_tokens", "status")
+    }
+    outcomes = np.array([*map(str, OUTCOMES)], dtype=object)
+    return RecordTable(
+        **whole,
+        **seconds,
+        outcome=tuple(outcomes[sorted_rows["outcome"]].tolist()),
+        error=tuple(named[sorted_rows["error"]].tolist()),
+        detail=tuple(named[sorted_rows["detail"]].tolist()),
+        replica=tuple(named[sorted_rows["replica"]].tolist()),
+        counted_from_chunks=sorted_rows["counted_from_chunks"].astype(np.bool_),
+        token_clock=clock - origin,
+        span_row=with_tokens.astype(np.int64),
+        span_start=starts[with_tokens],
+        span_stop=(starts + counts)[with_tokens],
+    )
+
+
+def _seconds(values: NDArray[Any], origin: float) -> Floats:
+    made: Floats = np.ascontiguousarray(values, dtype=np.float64) - origin
+    return made
+
+
+def part_columns(rows: NDArray[Any], clock: Floats, words: list[str]) -> dict[str, Any]:
+    """Columns of a part: the fields of ROW with their strings written out, and the times."""
+    from atoll.outside.parquet import Ragged
+
+    named = np.array([*words, None], dtype=object)
+    columns: dict[str, Any] = {name: np.ascontiguousarray(rows[name]) for name in ROW.names or ()}
+    for name in ("error", "detail", "replica"):
+        columns[name] = ["" if word is None else word for word in named[rows[name]].tolist()]
+    columns["token_clock"] = Ragged(clock, rows["tokens"])
+    return columns
+
+
+def read_records(folder: Path) -> RecordTable:
+    """The records of a run that was cut short: its parts and its tails, up to the last whole row.
+
+    A request that was under way is there as cancelled, with the error `killed` and the times it had got.
+
+    Raises:
+        BadRun: there are none, or what is there cannot be read.
+    """
+    place = folder / "records"
+    try:
+        origin = float(json.loads((place / "clock.json").read_text())["origin"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadRun(f"{folder} holds no records of a run that was cut short.") from None
+    rows, times, words = _gather(place)
+    whole, clock = _join_pieces(rows, times, words)
+    return make_table(whole, clock, words, origin)
+
+
+def has_records(folder: Path) -> bool:
+    """Whether a run was cut short here."""
+    return (folder / "records" / "clock.json").is_file()
+
+
+def remove(folder: Path) -> None:
+    """Remove parts and tails, once records.parquet holds all of it."""
+    place = folder / "records"
+    for path in sorted(place.glob("*")) if place.is_dir() else ():
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        place.rmdir()
+
+
+def _gather(place: Path) -> tuple[list[NDArray[Any]], list[Floats], list[str]]:
+    """Rows (their words renumbered into one list) and times of every part and tail."""
+    every: dict[str, int] = {}
+    rows: list[NDArray[Any]] = []
+    times: list[Floats] = []
+    for path in sorted(place.glob("*part-*.parquet")):
+        part_rows, part_times = _read_part(path, every)
+        rows.append(part_rows)
+        times.append(part_times)
+    for path in sorted(place.glob("*.rows")):
+        if path.with_name(path.name.replace("tail", "part")).with_suffix(".parquet").exists():
+            continue  # killed between writing the part and removing its tail
+        tail_rows, tail_times = _read_tail(path, every)
+        rows.append(tail_rows)
+        times.append(tail_times)
+    return rows, times, list(every)
+
+
+def _read_part(path: Path, every: dict[str, int]) -> tuple[NDArray[Any], Floats]:
+    from atoll.outside.parquet import read_parquet
+
+    columns = read_parquet(path)
+    rows = np.zeros(len(columns["number"]), dtype=ROW)
+    for name in ROW.names or ():
+        if name in {"error", "detail", "replica"}:
+            rows[name] = [every.setdefault(word, len(every)) if word else -1 for word in columns[name]]
+        else:
+            rows[name] = columns[name]
+    lists = columns["token_clock"]
+    return rows, np.concatenate(lists) if len(lists) else np.empty(0)
+
+
+def _read_tail(path: Path, every: dict[str, int]) -> tuple[NDArray[Any], Floats]:
+    """Up to the last row whose times and words are all there."""
+    data = path.read_bytes()
+    rows = np.frombuffer(data[: len(data) // ROW.itemsize * ROW.itemsize], dtype=ROW).copy()
+    data = path.with_suffix(".tokens").read_bytes()
+    times = np.frombuffer(data[: len(data) // 8 * 8], dtype=np.float64)
+    words = _read_words(path.with_name(f"{path.name.rpartition('-')[0]}-words.jsonl"))
+    fits = np.cumsum(rows["tokens"]) <= len(times)
+    for name in ("error", "detail", "replica"):
+        fits &= rows[name] < len(words)
+    rows = rows[: len(rows) if fits.all() else int(np.argmin(fits))]
+    renumbered = np.array([*(every.setdefault(word, len(every)) for word in words), -1], dtype=np.int32)
+    for name in ("error", "detail", "replica"):
+        rows[name] = renumbered[rows[name]]
+    return rows, times[: int(rows["tokens"].sum())]
+
+
+def _read_words(path: Path) -> list[str]:
+    words: list[str] = []
+    for line in path.read_text().splitlines():
+        try:
+            words.append(json.loads(line))
+        except ValueError:
+            break
+    return words
+
+
+def _join_pieces(rows: list[NDArray[Any]], times: list[Floats], words: list[str]) -> tuple[NDArray[Any], Floats]:
+    """One row a request: the ended one if there is one, else the last of those under way with all its times."""
+    if not rows:
+        return np.zeros(0, dtype=ROW), np.empty(0)
+    ended = [part["outcome"] != UNDER_WAY for part in rows]
+    numbers = np.concatenate([part["number"][mask] for part, mask in zip(rows, ended, strict=True)])
+    whole = [part[mask] for part, mask in zip(rows, ended, strict=True)]
+    clock = [part[np.repeat(mask, row["tokens"])] for row, part, mask in zip(rows, times, ended, strict=True)]
+    cut = _cut_short(rows, times, known=set(numbers.tolist()))
+    for row, _ in cut:
+        row["error"] = _number_of(words, "killed")
+    whole += [row for row, _ in cut]
+    clock += [pieces for _, pieces in cut]
+    return np.concatenate(whole), np.concatenate(clock)
+
+
+def _cut_short(rows: list[NDArray[Any]], times: list[Floats], *, known: set[int]) -> list[tuple[NDArray[Any], Floats]]:
+    """Requests without an ended row. Each tail repeats all of a request's times, so the fullest tail counts."""
+    best: dict[int, tuple[NDArray[Any], Floats]] = {}
+    for part, clock in zip(rows, times, strict=True):
+        stops = np.cumsum(part["tokens"], dtype=np.int64)
+        mine: dict[int, list[int]] = {}
+        for place in np.flatnonzero(part["outcome"] == UNDER_WAY).tolist():
+            mine.setdefault(int(part["number"][place]), []).append(place)
+        for number in mine.keys() - known:
+            places = mine[number]
+            pieces = np.concatenate([clock[stops[at] - part["tokens"][at] : stops[at]] for at in places])
+            row = part[places[-1] : places[-1] + 1].copy()
+            row["outcome"], row["tokens"] = OUTCOMES.index(Outcome.CANCELLED), len(pieces)
+            if number not in best or len(pieces) >= len(best[number][1]):
+                best[number] = (row, pieces)
+    return list(best.values())
+
+
+def _number_of(words: list[str], word: str) -> int:
+    if word not in words:
+        words.append(word)
+    return words.index(word)

@@ -1,0 +1,112 @@
+"""Where the load goes, and how it is asked for: URL, endpoint, key, headers, timeouts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from atoll.errors import InputError
+
+REPLICA_HEADER = "X-Atoll-Replica"
+
+
+class Endpoint(StrEnum):
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+
+    @property
+    def path(self) -> str:
+        return "/chat/completions" if self is Endpoint.CHAT else "/completions"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """One server: where to connect, and the path of each thing it offers."""
+
+    host: str
+    port: int
+    tls: bool
+    path: str  # of the requests that are timed
+    models_path: str
+
+    @property
+    def authority(self) -> str:
+        """The Host header: without the port where it is the scheme's own."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return name if self.port == (443 if self.tls else 80) else f"{name}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.authority}"
+
+
+def parse_target(url: str, endpoint: Endpoint | None = None) -> tuple[Target, Endpoint]:
+    """Understand `host:port`, `http://host:port`, `.../v1` and a full path.
+
+    Args:
+        url: what the user typed.
+        endpoint: chat or completions; None takes what the path says, else chat.
+
+    Raises:
+        InputError: no host, a port that is none, or a scheme other than http and https.
+    """
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InputError(f"{url!r} is no URL of a server. Write it like http://127.0.0.1:8000.")
+    try:
+        port = parts.port
+    except ValueError:
+        raise InputError(f"{url!r} has no usable port. Write it like http://127.0.0.1:8000.") from None
+    path = parts.path.rstrip("/")
+    chosen = endpoint or (Endpoint.COMPLETIONS if _is_completions(path) else Endpoint.CHAT)
+    base = _api_base(path)
+    query = f"?{parts.query}" if parts.query else ""
+    target = Target(
+        host=parts.hostname,
+        port=port or (443 if parts.scheme == "https" else 80),
+        tls=parts.scheme == "https",
+        path=(path if path.endswith(Endpoint(chosen).path) else base + chosen.path) + query,
+        models_path=base + "/models",
+    )
+    return target, chosen
+
+
+def _is_completions(path: str) -> bool:
+    return path.endswith("/completions") and not path.endswith("/chat/completions")
+
+
+def _api_base(path: str) -> str:
+    """`""` and `/v1` are `/v1`; `/proxy/v1/chat/completions` is `/proxy/v1`; any other path is kept as it is."""
+    for end in ("/chat/completions", "/completions"):
+        if path.endswith(end):
+            return path.removesuffix(end)
+    return path or "/v1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeouts:
+    """How long to wait, in seconds; None waits for ever."""
+
+    connect_s: float = 10.0
+    token_s: float | None = 300.0  # between two pieces of text, and for the first
+    request_s: float | None = None  # the whole answer
+    idle_s: float = 4.0  # a connection unused for so long is not used again: vLLM closes it after 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asking:
+    """How every request of a run is asked."""
+
+    model: str | None = None  # None: the first that /v1/models names
+    endpoint: Endpoint | None = None  # None: what the URL's path says, else chat
+    stream: bool = True
+    api_key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    extra_body: Mapping[str, object] = field(default_factory=dict)  # further fields of the JSON body
+    exact_output: bool = True  # ask for exactly the wanted answer length: ignore_eos and min_tokens
+    temperature: float | None = None
+    verify_tls: bool = True
+    ca_file: str | None = None
+    proxy: str | None = None  # http://host:port; none is used unless it is given
+    replica_header: str = REPLICA_HEADER
+    timeouts: Timeouts = field(default_factory=Timeouts)

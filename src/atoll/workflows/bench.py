@@ -1,0 +1,303 @@
+"""Load-test a URL and keep the run in a folder of its own."""
+
+import asyncio
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+import atoll
+from atoll.analyse.summary import Promise, Summary, summarise
+from atoll.errors import InputError
+from atoll.load import records
+from atoll.load.progress import Progress
+from atoll.load.prompts import Prompts
+from atoll.load.run import LoadControl, LoadResult, measure_load
+from atoll.load.selfwatch import ClientReport
+from atoll.load.target import Asking, Endpoint, Timeouts
+from atoll.outside.clock import SystemClock
+from atoll.outside.files import write_whole
+from atoll.outside.shell import environment
+from atoll.plan.layout import Layout
+from atoll.store.folder import RunInfo, finish_run, is_run, start_run
+from atoll.traffic.record import RecordTable
+from atoll.traffic.trace import TraceRow
+from atoll.traffic.workload import Lengths, Workload
+from atoll.units import parse_seconds
+
+INTERRUPTED, TERMINATED = "interrupted", "terminated"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchResult:
+    """A finished load test, or what there is of one that was stopped."""
+
+    folder: Path
+    info: RunInfo
+    table: RecordTable
+    summary: Summary
+    client: ClientReport
+    prompts: str  # how the prompts' token counts were made
+    stopped: str | None = None  # interrupted, terminated, or None
+
+
+def bench(
+    url: str,
+    workload: Workload,
+    *,
+    folder: Path | None = None,
+    name: str | None = None,
+    engine: str = "external",
+    layout: Layout | None = None,
+    asking: Asking | None = None,
+    trace: Sequence[TraceRow] = (),
+    prompts: Prompts | None = None,
+    promise: Promise | None = None,
+    drain_s: float | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> BenchResult:
+    """Run the load, write the run's folder, sum it up. Blocks until it is done.
+
+    Ctrl-C and SIGTERM end the load and give what was measured until then (`stopped` says so); a second one ends the
+    process at once.
+
+    Args:
+        url: see `atoll.load.target.parse_target`.
+        workload: who sends what, for how long.
+        folder: of the run; None: `runs/bench-DATE-TIME` under the current folder.
+        name: of the run; None: the folder's.
+        engine: what answers: emulated, vllm, or external for somebody else's server.
+        layout: what is served, when it is known; kept with the run.
+        asking: model, endpoint, key, headers, timeouts; see `atoll.load.target`.
+        trace: rows for a workload that takes its requests from a trace.
+        prompts: what the users say; None: synthetic text.
+        drain_s: how long answers may go on after the last sending; None: to their end.
+        on_progress: called twice a second.
+        promise: latency targets, for goodput.
+
+    Raises:
+        InputError: something given makes no sense, or the folder already holds a run.
+        RunFailed: the server cannot be asked at all.
+    """
+    asking, clock = asking or Asking(), SystemClock()
+    folder = folder or _new_folder(clock.wall())
+    if is_run(folder):
+        raise InputError(f"{folder} already holds a run. Choose another folder with -o.")
+    info = RunInfo(
+        name=name or folder.name,
+        engine=engine,
+        model=asking.model,
+        url=url,
+        started_at=clock.wall(),
+        atoll_version=atoll.__version__,
+    )
+    start_run(folder, info, layout=layout, workload=workload)
+    control = LoadControl()
+    work = measure_load(
+        url,
+        workload,
+        asking=asking,
+        trace=trace,
+        prompts=prompts,
+        folder=folder,
+        drain_s=drain_s,
+        on_progress=on_progress,
+        control=control,
+        clock=clock,
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _signals(runner, control):
+        result = runner.run(work)
+    return _finish(folder, info, result, workload, promise)
+
+
+def _finish(
+    folder: Path, info: RunInfo, result: LoadResult, workload: Workload, promise: Promise | None
+) -> BenchResult:
+    """Sum up and write what is left to write."""
+    summary = summarise(result.table, warmup_s=workload.warmup_s, promise=promise)
+    notes = (result.client.verdict,) if result.client.limited else ()
+    info = info.replace(model=result.model, url=result.url, started_at=result.started_at, notes=notes)
+    finish_run(folder, info, result.table, summary)
+    write_whole(folder / "client.json", result.client.to_json())
+    records.remove(folder)
+    return BenchResult(
+        folder=folder,
+        info=info.replace(complete=True),
+        table=result.table,
+        summary=summary,
+        client=result.client,
+        prompts=result.prompts,
+        stopped=result.stopped if result.stopped in {INTERRUPTED, TERMINATED} else None,
+    )
+
+
+def _new_folder(wall: float) -> Path:
+    """`runs/bench-20261122-183000`, with a number behind it when that is taken."""
+    stem = time.strftime("bench-%Y%m%d-%H%M%S", time.localtime(wall))
+    place = Path("runs")
+    names = (place / (f"{stem}-{number}" if number else stem) for number in range(1000))
+    return next(path for path in names if not path.exists())
+
+
+@contextmanager
+def _signals(runner: asyncio.Runner, control: LoadControl) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the load; the second of them meets the default again and ends the process."""
+    words = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+    try:
+        before = {number: signal.getsignal(number) for number in words}
+    except ValueError:  # not the main thread: whoever has that has the signals
+        yield
+        return
+    loop = runner.get_loop()
+
+    def end(number: signal.Signals) -> None:
+        for one in words:
+            loop.remove_signal_handler(one)
+            signal.signal(one, signal.SIG_DFL)
+        control.stop(words[number])
+
+    for number in words:
+        loop.add_signal_handler(number, end, number)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            if signal.getsignal(number) is not signal.SIG_DFL:
+                signal.signal(number, handler)
+
+
+# What the command line's words mean.
+
+
+def workload_of(
+    *,
+    users: int | None,
+    rate: float | None,
+    duration: str | None,
+    requests: int | None,
+    prompt: str,
+    output: str,
+    warmup: str = "0s",
+    seed: int = 1,
+    think: str = "0s",
+    ramp: str = "0s",
+    spawn_rate: float | None = None,
+    arrivals: str | None = None,
+    burstiness: float = 1.0,
+    shared_prefix: int = 0,
+) -> Workload:
+    """The Workload of a command line; raises InputError (BadDocument) for what makes no sense."""
+    if users is None and rate is None:
+        users = 1
+    if duration is None and requests is None:
+        duration = "30s"
+    ramp_s = parse_seconds(ramp)
+    if spawn_rate is not None and users is not None:
+        if spawn_rate <= 0:
+            raise InputError(f"--spawn-rate {spawn_rate:g} starts nobody. Write users per second, like 10.")
+        ramp_s = users / spawn_rate
+    plain: dict[str, object] = {
+        "users": users,
+        "rate": rate,
+        "duration_s": None if duration is None else parse_seconds(duration),
+        "requests": requests,
+        "prompt": parse_lengths(prompt).to_plain(),
+        "output": parse_lengths(output).to_plain(),
+        "warmup_s": parse_seconds(warmup),
+        "seed": seed,
+        "think_s": parse_seconds(think),
+        "ramp_s": ramp_s,
+        "burstiness": burstiness,
+        "shared_prefix_tokens": shared_prefix,
+    }
+    if arrivals is not None:
+        plain["arrivals"] = arrivals
+    return Workload.from_plain(plain, origin="the load")
+
+
+def parse_lengths(text: str) -> Lengths:
+    """`1024`, `200-2000` (uniform) or `lognormal:1024:0.8` (mean and sigma); raises InputError."""
+    number = r"(\d+(?:\.\d+)?)"
+    if match := re.fullmatch(number, text):
+        plain: dict[str, object] = {"kind": "fixed", "mean": float(match[1])}
+    elif match := re.fullmatch(r"(\d+)-(\d+)", text):
+        low, high = int(match[1]), int(match[2])
+        plain = {"kind": "uniform", "mean": (low + high) / 2, "low": low, "high": high}
+    elif match := re.fullmatch(rf"lognormal:{number}:{number}", text):
+        plain = {"kind": "lognormal", "mean": float(match[1]), "sigma": float(match[2])}
+    else:
+        raise InputError(f"{text!r} is no length in tokens. Write it like 1024, 200-2000 or lognormal:1024:0.8.")
+    return Lengths.from_plain(plain, origin=text)
+
+
+def promise_of(ttft: str | None, tpot: str | None) -> Promise | None:
+    if ttft is None and tpot is None:
+        return None
+    return Promise(
+        ttft_s=None if ttft is None else parse_seconds(ttft), tpot_s=None if tpot is None else parse_seconds(tpot)
+    )
+
+
+def asking_of(
+    *,
+    model: str | None,
+    endpoint: str | None,
+    stream: bool,
+    exact_output: bool,
+    api_key: str | None,
+    headers: Sequence[str],
+    extra_body: str | None,
+    connect_timeout: str,
+    token_timeout: str,
+    timeout: str | None,
+    insecure: bool,
+    ca_file: str | None,
+    proxy: str | None,
+    replica_header: str,
+) -> Asking:
+    """The Asking of a command line; the key may come from the environment."""
+    variables = environment()
+    if endpoint is not None and endpoint not in set(Endpoint):
+        raise InputError(f"--endpoint {endpoint} is not one of {', '.join(Endpoint)}.")
+    return Asking(
+        model=model,
+        endpoint=None if endpoint is None else Endpoint(endpoint),
+        stream=stream,
+        exact_output=exact_output,
+        api_key=api_key or variables.get("ATOLL_API_KEY") or variables.get("OPENAI_API_KEY"),
+        headers=dict(_header(text) for text in headers),
+        extra_body=_json_object(extra_body) if extra_body else {},
+        timeouts=Timeouts(
+            connect_s=parse_seconds(connect_timeout),
+            token_s=parse_seconds(token_timeout),
+            request_s=None if timeout is None else parse_seconds(timeout),
+        ),
+        verify_tls=not insecure,
+        ca_file=ca_file,
+        proxy=proxy,
+        replica_header=replica_header,
+    )
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name.strip()) or "\n" in value or "\r" in value:
+        raise InputError(f"--header {text!r} is no header. Write it like 'X-Name: value'.")
+    return name.strip(), value.strip()
+
+
+def _json_object(text: str) -> dict[str, object]:
+    try:
+        plain = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--extra-body is no JSON: {error}.") from None
+    if not isinstance(plain, dict):
+        raise InputError("--extra-body is no JSON object. Write it like '{\"top_p\": 0.9}'.")
+    return plain
