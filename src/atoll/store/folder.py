@@ -19,6 +19,7 @@ import numpy as np
 from atoll.analyse.summary import Summary, summarise
 from atoll.documents import Document
 from atoll.errors import BadRun
+from atoll.load import records
 from atoll.outside.files import read_text, write_whole
 from atoll.outside.parquet import Ragged, read_parquet, write_parquet
 from atoll.plan.layout import Layout
@@ -190,6 +191,8 @@ def read_run(folder: Path) -> Run:
 def _whatever_records(folder: Path) -> RecordTable:
     if (folder / "records.parquet").is_file():
         return read_records(folder)
+    if records.has_records(folder):
+        return records.read_records(folder)
     return RecordTable.from_records([])
 
 
