@@ -24,7 +24,13 @@ app = typer.Typer(
 COMMANDS: tuple[str, ...] = (
     "inspect",
     "model",
+    "simulate",
     "render",
+    "doctor",
+    "up",
+    "down",
+    "status",
+    "logs",
     "emulate",
     "bench",
     "study",

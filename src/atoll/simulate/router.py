@@ -13,8 +13,8 @@ import numpy as np
 from atoll.plan.layout import Policy, Router
 from atoll.simulate.job import Job
 
-# How many more requests than the least loaded one a session's replica may have: the load threshold that Ray Serve's
-# prefix-aware router has under the name imbalanced_threshold, 10 by default.
+# How many more requests than the least loaded one a session's replica may have. Ray Serve's prefix-aware router has
+# this threshold under the name imbalanced_threshold; 10 was its default until ray#59390.
 IMBALANCE = 10
 
 

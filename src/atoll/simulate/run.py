@@ -22,9 +22,9 @@ from atoll.traffic.request import Request
 from atoll.traffic.trace import TraceRow
 from atoll.traffic.workload import Workload
 
-# A closed-loop user whose request was refused asks again after so long; without a pause it would ask without end at
-# the same moment.
-PAUSE_AFTER_FAILURE_S = 1.0
+# A closed-loop user whose request failed pauses before the next one, each time twice as long, as the load generator
+# does; without a pause it would ask without end at the same moment.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 # proxy_next_upstream_tries in the nginx.conf that atoll renders: a refused request gets one more chance elsewhere.
 TRIES = 2
 # Sets the router's dice apart from those of the users' requests.
@@ -129,6 +129,7 @@ class _Simulation:
         self._timeline = Timeline()
         self._ledger = Ledger()
         self._think_s = demand.workload.think_s
+        self._pauses: dict[int, float] = {}  # users whose last request failed, and how long they wait
         self._longest = layout.flags.max_model_len or card.max_context
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([demand.workload.seed, _ROUTER_STREAM])))
         self._router = VirtualRouter(layout.router, router_weights(layout), rng)
@@ -193,9 +194,16 @@ class _Simulation:
             self._ledger.finish(job)
         if self._demand.is_closed:
             for job in jobs:
-                self._next_after(job.user, self._think_s)
+                self._go_on(job.user)
 
-    def _next_after(self, user: int, pause_s: float) -> None:
+    def _go_on(self, user: int, *, after_failure: bool = False) -> None:
+        """The user asks again: at once, after thinking, or after a pause when the last request failed."""
+        pause_s = self._think_s
+        if after_failure:
+            self._pauses[user] = min(LONGEST_PAUSE_S, 2 * self._pauses.get(user, FIRST_PAUSE_S / 2))
+            pause_s = max(pause_s, self._pauses[user])
+        elif self._pauses:
+            self._pauses.pop(user, None)
         if pause_s > 0:
             self._timeline.at(self._timeline.now + pause_s, self._send_next, user)
         else:
@@ -246,7 +254,7 @@ class _Simulation:
     def _refuse(self, request: Request, error: str, words: str, status: int) -> None:
         self._ledger.fail(request.number, self._timeline.now, error, words, status)
         if self._demand.is_closed:
-            self._next_after(request.user, PAUSE_AFTER_FAILURE_S)
+            self._go_on(request.user, after_failure=True)
 
     # Outages
 
@@ -258,7 +266,7 @@ class _Simulation:
             self._ledger.fail(job.number, now, "connection_reset", f"replica {number} died", 200)
         for job in lost:
             if self._demand.is_closed:
-                self._next_after(job.user, PAUSE_AFTER_FAILURE_S)
+                self._go_on(job.user, after_failure=True)
 
     def _restart_replica(self, number: int) -> None:
         self._replicas[number].restart()

@@ -1,12 +1,36 @@
 """Token counts drawn from a distribution: fixed, uniform, lognormal, or taken from a trace."""
 
 import math
+import re
 
 import numpy as np
 
 from atoll.errors import BadTraffic
 from atoll.traffic.record import Ints
 from atoll.traffic.workload import Lengths
+
+_NUMBER = r"(\d+(?:\.\d+)?)"
+
+
+def parse_lengths(text: str) -> Lengths:
+    """`1024`, `200-2000` (uniform), `lognormal:1024:0.8` (mean and sigma) or `trace`.
+
+    Raises:
+        BadTraffic: none of these.
+        BadDocument: a range that is none.
+    """
+    if match := re.fullmatch(_NUMBER, text):
+        plain: dict[str, object] = {"kind": "fixed", "mean": float(match[1])}
+    elif match := re.fullmatch(r"(\d+)-(\d+)", text):
+        low, high = int(match[1]), int(match[2])
+        plain = {"kind": "uniform", "mean": (low + high) / 2, "low": low, "high": high}
+    elif match := re.fullmatch(rf"lognormal:{_NUMBER}:{_NUMBER}", text):
+        plain = {"kind": "lognormal", "mean": float(match[1]), "sigma": float(match[2])}
+    elif text == "trace":
+        plain = {"kind": "trace", "mean": 1.0}
+    else:
+        raise BadTraffic(f"{text!r} is no length in tokens. Write it like 1024, 200-2000 or lognormal:1024:0.8.")
+    return Lengths.from_plain(plain, origin=text)
 
 
 def draw_lengths(lengths: Lengths, count: int, rng: np.random.Generator) -> Ints:

@@ -1,0 +1,235 @@
+"""`atoll simulate`: a study, a layout, or so many replicas of a kind, in virtual time."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atoll.cli.options import (
+    BoxFile,
+    Duration,
+    GpuCount,
+    GpuName,
+    Json,
+    ModelName,
+    OutPath,
+    PolicyName,
+    Rate,
+    Replicas,
+    Requests,
+    Seed,
+    SloTpot,
+    SloTtft,
+    TensorParallel,
+    Users,
+    Warmup,
+)
+
+if TYPE_CHECKING:
+    from atoll.plan.layout import Layout
+    from atoll.workflows.simulate import SimulatedRun
+
+_Path = Annotated[Path | None, typer.Argument(metavar="STUDY|LAYOUT", help="A study's or a layout's file.")]
+_Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Of a study, only these variants.")]
+_Prompt = Annotated[
+    str, typer.Option("--prompt", metavar="TOKENS", help="Prompt length: 1024, 200-2000 or lognormal:1024:0.8.")
+]
+_Output = Annotated[str, typer.Option("--output", metavar="TOKENS", help="Answer length, written alike.")]
+_Think = Annotated[str, typer.Option("--think", metavar="D", help="Pause of a user between answer and next request.")]
+_Ramp = Annotated[str, typer.Option("--ramp", metavar="D", help="Users start spread over this time.")]
+_Arrivals = Annotated[
+    str | None, typer.Option("--arrivals", metavar="A", help="With --rate: poisson (default), constant, bursty.")
+]
+_Burstiness = Annotated[float, typer.Option("--burstiness", metavar="B", help="Of bursty arrivals; below 1 is bursty.")]
+_SharedPrefix = Annotated[
+    int, typer.Option("--shared-prefix", min=0, metavar="TOKENS", help="Beginning that all prompts share.")
+]
+_Turns = Annotated[
+    int, typer.Option("--turns", min=1, metavar="N", help="Requests of a session, each carrying the ones before.")
+]
+_Trace = Annotated[
+    Path | None, typer.Option("--trace", metavar="FILE", help="Due times and lengths of a trace, CSV or JSON lines.")
+]
+_MaxSeqs = Annotated[int | None, typer.Option("--max-num-seqs", min=1, metavar="N", help="vLLM's option.")]
+_MaxTokens = Annotated[int | None, typer.Option("--max-num-batched-tokens", min=1, metavar="N", help="vLLM's option.")]
+_MaxLen = Annotated[int | None, typer.Option("--max-model-len", min=1, metavar="N", help="vLLM's option.")]
+_KvDtype = Annotated[str, typer.Option("--kv-cache-dtype", metavar="T", help="vLLM's option: auto or fp8.")]
+_Queue = Annotated[int | None, typer.Option("--max-num-queued-reqs", min=1, metavar="N", help="vLLM's option.")]
+_Version = Annotated[str, typer.Option("--engine-version", metavar="V", help="vLLM's version, which sets defaults.")]
+_Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, metavar="N", help="nginx workers without a shared zone.")
+]
+_Fail = Annotated[
+    list[str] | None, typer.Option("--fail", metavar="R@T[-B]", help="Replica R dies at T and is back at B: 1@2m-3m.")
+]
+_Slow = Annotated[
+    list[str] | None, typer.Option("--slow", metavar="R=F", help="Replica R's steps take F times as long: 1=1.5.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(simulate)
+
+
+def simulate(
+    path: _Path = None,
+    only: _Only = None,
+    box: BoxFile = None,
+    gpu: GpuName = None,
+    gpus: GpuCount = None,
+    tp: TensorParallel = None,
+    replicas: Replicas = None,
+    policy: PolicyName = None,
+    model: ModelName = None,
+    users: Users = None,
+    rate: Rate = None,
+    prompt: _Prompt = "512",
+    output: _Output = "128",
+    duration: Duration = None,
+    requests: Requests = None,
+    warmup: Warmup = "0s",
+    seed: Seed = 1,
+    think: _Think = "0s",
+    ramp: _Ramp = "0s",
+    arrivals: _Arrivals = None,
+    burstiness: _Burstiness = 1.0,
+    shared_prefix: _SharedPrefix = 0,
+    turns: _Turns = 1,
+    trace: _Trace = None,
+    max_num_seqs: _MaxSeqs = None,
+    max_num_batched_tokens: _MaxTokens = None,
+    max_model_len: _MaxLen = None,
+    kv_cache_dtype: _KvDtype = "auto",
+    max_num_queued_reqs: _Queue = None,
+    engine_version: _Version = "0.32.0",
+    workers: _Workers = None,
+    fail: _Fail = None,
+    slow: _Slow = None,
+    slo_ttft: SloTtft = None,
+    slo_tpot: SloTpot = None,
+    out: OutPath = None,
+    json: Json = False,
+) -> None:
+    """Say what the users of a layout would see, without a GPU and in a moment.
+
+    A study runs all its variants under its own workload. A layout, or the plain form with --gpu, --tp, --replicas and
+    --model, runs under the load that --users or --rate and the lengths say. -o keeps the run's records in a folder.
+
+    Example: atoll simulate --gpu H100-SXM-80GB --gpus 4 --tp 2 --replicas 2 --model Qwen/Qwen2.5-32B-Instruct
+    --users 30 --prompt 2000 --output 1500 --requests 300
+    """
+    from atoll.plan.layout import EngineFlags
+    from atoll.plan.study import Study
+    from atoll.workflows import simulate as work
+
+    given = work.read_layout_or_study(path) if path is not None else None
+    if isinstance(given, Study):
+        assert path is not None
+        runs = work.simulate_study(given, path.parent, only=only, out=out)
+        _show_study(given.title or given.name, runs, json=json)
+        return
+    layout = given or work.plain_layout(
+        capture=box,
+        gpu=gpu,
+        gpus=gpus,
+        tensor_parallel=tp or 1,
+        replicas=replicas or 1,
+        model=model,
+        flags=EngineFlags(
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_model_len=max_model_len,
+            kv_cache_dtype=kv_cache_dtype,
+            max_num_queued_reqs=max_num_queued_reqs,
+        ),
+        engine_version=engine_version,
+    )
+    layout = work.with_router(layout, policy=policy, workers=workers)
+    workload = work.workload_of(
+        users=users,
+        rate=rate,
+        prompt=prompt,
+        output=output,
+        duration=duration,
+        requests=requests,
+        warmup=warmup,
+        seed=seed,
+        think=think,
+        ramp=ramp,
+        arrivals=arrivals,
+        burstiness=burstiness,
+        shared_prefix=shared_prefix,
+        turns=turns,
+        traced=trace is not None,
+    )
+    run = work.simulate_run(
+        layout,
+        workload,
+        promise=work.promise_of(slo_ttft, slo_tpot),
+        trace=work.read_trace(trace),
+        conditions=work.conditions_of(fail or (), slow or (), replicas=len(layout.replicas)),
+    )
+    if out is not None:
+        work.keep_run(run, out)
+    _show(run, json=json)
+
+
+def _show(run: "SimulatedRun", *, json: bool) -> None:
+    from atoll.cli.show import show_json, show_summary
+
+    if json:
+        show_json(run.summary.model_dump(mode="json") | _setting(run))
+        return
+    show_summary(run.summary, title=f"{run.layout.name}, simulated")
+
+
+def _setting(run: "SimulatedRun") -> dict[str, Any]:
+    """What the summary is of."""
+    limits = run.equipment.limits
+    return {
+        "name": run.layout.name,
+        "model": run.layout.model,
+        "policy": str(run.layout.router.policy),
+        "replicas": _replicas(run.layout),
+        "kv_tokens": [16 * blocks for blocks in run.equipment.kv_blocks],
+        "max_num_seqs": limits.max_num_seqs,
+        "max_num_batched_tokens": limits.max_num_batched_tokens,
+        "max_model_len": run.equipment.max_model_len,
+    }
+
+
+def _replicas(layout: "Layout") -> list[dict[str, Any]]:
+    return [{"gpus": list(one.gpus), "tensor_parallel": one.tensor_parallel} for one in layout.replicas]
+
+
+def _show_study(title: str, runs: "tuple[SimulatedRun | tuple[str, str], ...]", *, json: bool) -> None:
+    from atoll.cli.show import out, show_json, show_table
+    from atoll.units import show_seconds
+
+    if json:
+        documents = [
+            {"name": run[0], "failure": run[1]}
+            if isinstance(run, tuple)
+            else _setting(run) | {"summary": run.summary.model_dump(mode="json")}
+            for run in runs
+        ]
+        show_json({"study": title, "runs": documents})
+        return
+    rows = [
+        (
+            run.layout.name,
+            show_seconds(run.summary.ttft_s.p50),
+            show_seconds(run.summary.ttft_s.p95),
+            show_seconds(run.summary.tpot_s.p50),
+            show_seconds(run.summary.e2e_s.p50),
+            f"{run.summary.output_tokens_per_s:,.0f}",
+            str(run.summary.requests.ok),
+        )
+        for run in runs
+        if not isinstance(run, tuple)
+    ]
+    columns = ("variant", "TTFT p50", "TTFT p95", "TPOT p50", "E2E p50", "tokens/s", "ok")
+    show_table(f"{title}, simulated", columns, rows, numbers=range(1, 7))
+    for run in runs:
+        if isinstance(run, tuple):
+            out.print(f"{run[0]} does not run: {run[1]}")

@@ -1,0 +1,312 @@
+"""Layouts under a load, in virtual time."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import atoll
+from atoll.analyse.summary import Promise, Summary, summarise
+from atoll.cost.profile import MachineProfile
+from atoll.documents import parse_yaml
+from atoll.errors import InputError, NothingFits
+from atoll.inventory.islands import best_groups
+from atoll.model.card import ModelCard
+from atoll.model.read import read_model
+from atoll.outside.files import read_text
+from atoll.plan.layout import EngineFlags, Layout, Replica, Router
+from atoll.plan.study import Study, study_layouts
+from atoll.simulate.equip import Equipment, equip_layout
+from atoll.simulate.run import Conditions, Outage, simulate_layout
+from atoll.store.folder import RunInfo, finish_run, start_run
+from atoll.traffic.lengths import parse_lengths
+from atoll.traffic.record import RecordTable
+from atoll.traffic.trace import TraceRow, parse_trace
+from atoll.traffic.workload import Workload
+from atoll.units import parse_seconds
+from atoll.workflows.boxes import named_box, with_gpu_names
+
+_AS_IT_SHOULD_BE = Conditions()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulatedRun:
+    """One layout under one load."""
+
+    layout: Layout
+    workload: Workload
+    equipment: Equipment
+    table: RecordTable
+    summary: Summary
+
+
+def simulate(
+    layout: Layout,
+    workload: Workload,
+    *,
+    card: ModelCard | None = None,
+    profile: MachineProfile | None = None,
+    trace: Sequence[TraceRow] = (),
+    conditions: Conditions = _AS_IT_SHOULD_BE,
+) -> RecordTable:
+    """The records of a layout under a load; plan, study and validate all come through here.
+
+    Args:
+        layout: what is simulated.
+        workload: the load.
+        card: the model, when it is read already; None: by the layout's name for it.
+        profile: what calibration found on this machine.
+        trace: rows for a workload that takes its requests from a trace.
+        conditions: failures, slow replicas.
+
+    Raises:
+        UnknownModel, UnknownGpu: a name that the catalogues do not have.
+        NothingFits: the model does not fit on a replica.
+        BadTraffic: the workload asks for a trace and there is none.
+    """
+    card = card or read_model(layout.model)
+    equipment = equipment_for(layout, card, profile)
+    return simulate_layout(
+        layout,
+        card,
+        workload,
+        timers=equipment.timers,
+        kv_blocks=equipment.kv_blocks,
+        limits=equipment.limits,
+        trace=trace,
+        conditions=conditions,
+    )
+
+
+@lru_cache(maxsize=256)
+def equipment_for(layout: Layout, card: ModelCard, profile: MachineProfile | None = None) -> Equipment:
+    """Timers, KV blocks and scheduler limits of a layout, remembered: a timer keeps what it has worked out."""
+    return equip_layout(layout, card, profile=profile)
+
+
+def simulate_run(
+    layout: Layout,
+    workload: Workload,
+    *,
+    promise: Promise | None = None,
+    profile: MachineProfile | None = None,
+    trace: Sequence[TraceRow] = (),
+    conditions: Conditions = _AS_IT_SHOULD_BE,
+) -> SimulatedRun:
+    """Simulate and sum up; see `simulate` for arguments and errors."""
+    card = read_model(layout.model)
+    table = simulate(layout, workload, card=card, profile=profile, trace=trace, conditions=conditions)
+    return SimulatedRun(
+        layout=layout,
+        workload=workload,
+        equipment=equipment_for(layout, card, profile),
+        table=table,
+        summary=summarise(table, warmup_s=workload.warmup_s, promise=promise),
+    )
+
+
+def plain_layout(
+    *,
+    capture: str | None,
+    gpu: str | None,
+    gpus: int | None,
+    tensor_parallel: int,
+    replicas: int,
+    model: str | None,
+    flags: EngineFlags,
+    engine_version: str,
+) -> Layout:
+    """So many replicas of one size, on the best groups of the box's GPUs.
+
+    Raises:
+        InputError: no box, no model, or more GPUs than the box has.
+    """
+    if model is None:
+        raise InputError("Say which model: --model NAME, such as Qwen/Qwen2.5-32B-Instruct.")
+    wanted = tensor_parallel * replicas
+    box = named_box(capture=capture, gpu=gpu, gpus=gpus or (wanted if capture is None else None))
+    if wanted > len(box.gpus):
+        raise InputError(
+            f"--tp {tensor_parallel} --replicas {replicas} needs {wanted} GPUs; this box has {len(box.gpus)}."
+        )
+    groups = best_groups(box, [tensor_parallel] * replicas)
+    return Layout(
+        name=f"{replicas}xTP{tensor_parallel}",
+        model=model,
+        box=box,
+        replicas=tuple(Replica(gpus=group, tensor_parallel=tensor_parallel) for group in groups),
+        flags=flags,
+        engine_version=engine_version,
+    )
+
+
+def with_router(layout: Layout, *, policy: str | None, workers: int | None) -> Layout:
+    """The layout with another policy, or with so many nginx workers that share nothing; raises BadDocument."""
+    if policy is None and workers is None:
+        return layout
+    changes: dict[str, object] = {} if policy is None else {"policy": policy}
+    if workers is not None:
+        changes |= {"workers": workers, "shared_zone": False}
+    return layout.replace(router=Router.from_plain(layout.router.to_plain() | changes, origin="router"))
+
+
+def workload_of(
+    *,
+    users: int | None,
+    rate: float | None,
+    prompt: str,
+    output: str,
+    duration: str | None,
+    requests: int | None,
+    warmup: str,
+    seed: int,
+    think: str,
+    ramp: str,
+    arrivals: str | None,
+    burstiness: float,
+    shared_prefix: int,
+    turns: int,
+    traced: bool,
+) -> Workload:
+    """The load that options say; without a duration or a number it lasts ten minutes.
+
+    With a trace (`traced`) and users, lengths come from it; with neither users nor a rate it is replayed.
+
+    Raises:
+        BadTraffic, BadDocument: a length, a time or a combination that makes no sense.
+    """
+    replayed = traced and users is None and rate is None
+    kinds = ("trace", "trace") if traced else (prompt, output)
+    plain: dict[str, object] = {
+        "users": users,
+        "rate": rate,
+        "prompt": parse_lengths(kinds[0]),
+        "output": parse_lengths(kinds[1]),
+        "duration_s": None if duration is None else parse_seconds(duration),
+        "requests": requests,
+        "warmup_s": parse_seconds(warmup),
+        "seed": seed,
+        "think_s": parse_seconds(think),
+        "ramp_s": parse_seconds(ramp),
+        "burstiness": burstiness,
+        "shared_prefix_tokens": shared_prefix,
+        "turns": turns,
+    }
+    if duration is None and requests is None and not replayed:
+        plain["duration_s"] = 600.0
+    if arrivals is not None or replayed:
+        plain["arrivals"] = "trace" if replayed else arrivals
+    return Workload.from_plain(plain, origin="the load")
+
+
+def promise_of(slo_ttft: str | None, slo_tpot: str | None) -> Promise | None:
+    """Latency targets of the command line."""
+    if slo_ttft is None and slo_tpot is None:
+        return None
+    return Promise(
+        ttft_s=None if slo_ttft is None else parse_seconds(slo_ttft),
+        tpot_s=None if slo_tpot is None else parse_seconds(slo_tpot),
+    )
+
+
+def conditions_of(fail: Sequence[str], slow: Sequence[str], *, replicas: int) -> Conditions:
+    """Failures (`1@2m-3m`) and slow replicas (`1=1.5`); raises InputError."""
+    return Conditions(
+        outages=tuple(parse_outage(text, replicas=replicas) for text in fail),
+        slowdown=parse_slowdown(slow, replicas=replicas),
+    )
+
+
+def keep_run(run: SimulatedRun, folder: Path) -> None:
+    """Write the run's folder, which `atoll compare` and `atoll report` read."""
+    info = RunInfo(name=folder.name, engine="simulated", model=run.layout.model, atoll_version=atoll.__version__)
+    start_run(folder, info, layout=run.layout, workload=run.workload)
+    finish_run(folder, info, run.table, run.summary)
+
+
+def simulate_study(
+    study: Study, folder: Path, *, only: Sequence[str] | None = None, out: Path | None = None
+) -> tuple[SimulatedRun | tuple[str, str], ...]:
+    """Every variant under the study's workload, in its order; one that does not fit is (name, reason).
+
+    Args:
+        study: the document.
+        folder: where its box's capture is looked for.
+        only: names of the variants that are wanted.
+        out: keep the runs in folders under this one.
+    """
+    runs: list[SimulatedRun | tuple[str, str]] = []
+    for layout in layouts_of_study(study, folder, only=only):
+        try:
+            run = simulate_run(layout, study.workload)
+        except NothingFits as error:
+            runs.append((layout.name, str(error)))
+            continue
+        if out is not None:
+            keep_run(run, out / layout.name)
+        runs.append(run)
+    return tuple(runs)
+
+
+def read_layout_or_study(path: Path) -> Layout | Study:
+    """What the file holds: a study has variants, a layout has replicas.
+
+    Raises:
+        BadDocument: neither.
+    """
+    origin = str(path)
+    plain = parse_yaml(read_text(path), origin=origin)
+    if isinstance(plain, dict) and "variants" in plain:
+        return Study.from_plain(plain, origin=origin)
+    return Layout.from_plain(plain, origin=origin)
+
+
+def layouts_of_study(study: Study, folder: Path, *, only: Sequence[str] | None = None) -> tuple[Layout, ...]:
+    """The layout of every variant; the box's capture is looked for beside the study's file."""
+    if isinstance(study.box, str):
+        box = named_box(capture=folder / study.box, gpu=study.gpu)
+    else:
+        box = named_box(gpu=study.box.gpu, gpus=study.box.gpus)
+        box = with_gpu_names(box, study.gpu) if study.gpu is not None else box
+    return study_layouts(study, box, only=only)
+
+
+def read_trace(path: Path | None) -> tuple[TraceRow, ...]:
+    return () if path is None else parse_trace(read_text(path), origin=str(path))
+
+
+_OUTAGE = re.compile(r"(\d+)@([^@-]+)(?:-([^@-]+))?")
+
+
+def parse_outage(text: str, *, replicas: int) -> Outage:
+    """`1@2m` is replica 1 dying after two minutes for good, `1@2m-3m` until the third; raises InputError."""
+    match = _OUTAGE.fullmatch(text)
+    if match is None:
+        raise InputError(f"--fail {text}: write REPLICA@TIME or REPLICA@TIME-BACK, such as 1@2m-3m.")
+    outage = Outage(
+        replica=int(match[1]),
+        at_s=parse_seconds(match[2]),
+        back_s=None if match[3] is None else parse_seconds(match[3]),
+    )
+    _check_replica(outage.replica, replicas, f"--fail {text}")
+    if outage.back_s is not None and outage.back_s <= outage.at_s:
+        raise InputError(f"--fail {text}: it is back before it dies.")
+    return outage
+
+
+def parse_slowdown(texts: Sequence[str], *, replicas: int) -> tuple[float, ...] | None:
+    """`1=1.5`: replica 1's steps take half as long again; raises InputError."""
+    factors = [1.0] * replicas
+    for text in texts:
+        match = re.fullmatch(r"(\d+)=(\d+(?:\.\d+)?)", text)
+        if match is None or float(match[2]) == 0:
+            raise InputError(f"--slow {text}: write REPLICA=FACTOR, such as 1=1.5.")
+        _check_replica(int(match[1]), replicas, f"--slow {text}")
+        factors[int(match[1])] = float(match[2])
+    return tuple(factors) if texts else None
+
+
+def _check_replica(number: int, replicas: int, place: str) -> None:
+    if number >= replicas:
+        raise InputError(f"{place}: there is no replica {number}; they are 0-{replicas - 1}.")
