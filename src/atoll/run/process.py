@@ -7,10 +7,11 @@ an error, not on Ctrl-C, not when atoll is killed.
 import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +30,7 @@ from atoll.outside.processes import (
     session_members,
     spawn,
 )
-from atoll.outside.shell import Shell, environment
+from atoll.outside.shell import RealShell, Shell, environment
 from atoll.plan.layout import Layout
 from atoll.render.bundle import Bundle, render_bundle
 from atoll.render.process import PROCESS_FILE, ProcessPlan
@@ -38,15 +39,19 @@ from atoll.run.deployment import (
     STATE_FILE,
     Deployment,
     DeploymentState,
+    DeploymentStatus,
     Program,
     ReplicaAddress,
     read_state,
 )
 from atoll.run.health import Watched, log_tail, wait_until_healthy
+from atoll.run.look import look_at_processes
+from atoll.run.supervisor import RELEASE
 
 ROUTER = "router"
 START_TIMEOUT_S = 1800.0  # a large model on a slow disk; a process that ends is noticed at once
 SUPERVISOR_S = 20.0  # how long the supervisor may take to start everything
+FOLLOW_EVERY_S = 0.25
 GRACE_S = 10.0  # between "please end" and the kill; vLLM needs a few seconds to free its GPUs
 Say = Callable[[str], None]
 
@@ -87,9 +92,9 @@ async def up(
     *,
     shell: Shell,
     clock: Clock,
-    attached: bool = False,
     timeout_s: float = START_TIMEOUT_S,
     say: Say = _silent,
+    attached: bool = False,
 ) -> Deployment:
     """Start the processes of the bundle in `folder`, wait until all answer.
 
@@ -97,9 +102,10 @@ async def up(
         folder: holds process.yaml, nginx.conf and layout.yaml, as `prepare` or `atoll render` wrote them.
         shell: finds programs.
         clock: time and sleep.
-        attached: the deployment ends when this process ends, however that happens. Otherwise it lives on.
         timeout_s: how long all of it may take to answer.
         say: told about progress.
+        attached: the deployment ends when this process ends, however that happens. Otherwise it lives on as soon as
+            all of it answers; until then it, too, ends with this process.
 
     Raises:
         InputError: no such bundle, or it is up already.
@@ -110,7 +116,7 @@ async def up(
     plan = read_plan(folder)
     _refuse_taken_ports(plan)
     state = _first_state(plan, folder, attached=attached, now=clock.wall())
-    supervisor = _start_supervisor(_order(plan, state, folder, shell), folder, attached=attached)
+    supervisor = _start_supervisor(_order(plan, state, folder, shell), folder)
     try:
         state = await _wait_for_supervisor(supervisor, folder, clock)
         await wait_until_healthy(
@@ -120,6 +126,8 @@ async def up(
             end_of=lambda name: _end_of(folder, name),
             say=say,
         )
+        if not attached:
+            _release(supervisor)
     except BaseException:
         await asyncio.shield(_give_up(supervisor, folder, clock))
         raise
@@ -147,13 +155,20 @@ async def deployed(
     try:
         yield deployment
     finally:
-        await asyncio.shield(down(folder, clock=clock))
+        await asyncio.shield(down(folder, shell=shell, clock=clock))
 
 
-async def down(folder: Path, *, clock: Clock, grace_s: float = GRACE_S) -> tuple[str, ...]:
+async def down(
+    folder: Path,
+    *,
+    shell: Shell,  # noqa: ARG001 - run/compose.py needs it
+    clock: Clock,
+    say: Say = _silent,
+    grace_s: float = GRACE_S,
+) -> tuple[str, ...]:
     """End what was started from this folder, and only that. A second time it finds nothing to do.
 
-    Gives the names of the processes that were ended.
+    Gives the names of the processes that were running until now.
 
     Raises:
         BadRun: nothing was ever started there.
@@ -167,7 +182,78 @@ async def down(folder: Path, *, clock: Clock, grace_s: float = GRACE_S) -> tuple
     await _sweep(read_state(folder), clock=clock)
     _mark_down(folder)
     _let_go(folder)
+    for name in running:
+        say(f"{name} ended")
     return running
+
+
+async def status(folder: Path, *, shell: Shell, clock: Clock) -> DeploymentStatus:  # noqa: ARG001
+    """How every process is right now; raises BadRun when nothing was ever started there."""
+    return await look_at_processes(folder, clock=clock)
+
+
+async def logs(
+    folder: Path,
+    *,
+    shell: Shell,  # noqa: ARG001
+    clock: Clock,
+    say: Say,
+    replica: int | None = None,
+    follow: bool = False,
+    lines: int = 200,
+) -> None:
+    """Say the last lines of the logs, of one replica or of all programs, and with `follow` what comes after.
+
+    Following ends when everything has ended, or by Ctrl-C.
+
+    Raises:
+        BadRun: nothing was ever started there.
+        InputError: there is no such replica.
+    """
+    state = read_state(folder)
+    programs = [p for p in state.programs if replica is None or p.number == replica]
+    if not programs:
+        raise InputError(f"{folder} has replicas 0-{len(state.replicas) - 1}; there is no replica {replica}.")
+    prefix = {p.name: f"{p.name} | " if len(programs) > 1 else "" for p in programs}
+    seen = {program.name: _say_tail(folder / program.log, prefix[program.name], lines, say) for program in programs}
+    while follow:
+        alive = any(program.alive for program in read_state(folder).programs)
+        for program in programs:
+            seen[program.name] = _say_new(folder / program.log, seen[program.name], prefix[program.name], say)
+        if not alive:
+            return
+        await clock.sleep(FOLLOW_EVERY_S)
+
+
+def _say_tail(log: Path, prefix: str, lines: int, say: Say) -> int:
+    """Gives how many bytes of the log have been said."""
+    data = log.read_bytes() if log.exists() else b""
+    end = data.rfind(b"\n") + 1
+    for line in data[:end].decode(errors="replace").splitlines()[-lines:]:
+        say(prefix + line)
+    return end
+
+
+def _say_new(log: Path, seen: int, prefix: str, say: Say) -> int:
+    if not log.exists():
+        return seen
+    with log.open("rb") as stream:
+        stream.seek(seen)
+        data = stream.read()
+    end = data.rfind(b"\n") + 1
+    for line in data[:end].decode(errors="replace").splitlines():
+        say(prefix + line)
+    return seen + end
+
+
+def dry_run(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """The commands that `up` would run for these files, as one would type them."""
+    plan = ProcessPlan.parse(files[PROCESS_FILE], origin=str(folder / PROCESS_FILE))
+    commands = [
+        " ".join([*(f"{name}={shlex.quote(value)}" for name, value in r.env.items()), shlex.join(r.argv)])
+        for r in plan.replicas
+    ]
+    return [f"cd {shlex.quote(str(folder))}", *commands, shlex.join(_nginx(plan.router.argv))]
 
 
 async def _give_up(supervisor: "subprocess.Popen[bytes]", folder: Path, clock: Clock) -> None:
@@ -177,7 +263,7 @@ async def _give_up(supervisor: "subprocess.Popen[bytes]", folder: Path, clock: C
     while supervisor.poll() is None and clock.now() < ends:
         await clock.sleep(0.02)
     if (folder / STATE_FILE).exists():
-        await down(folder, clock=clock)
+        await down(folder, shell=RealShell(), clock=clock)
     _let_go(folder)
 
 
@@ -300,7 +386,6 @@ def _order(plan: ProcessPlan, state: DeploymentState, folder: Path, shell: Shell
         "state": state.to_plain(),
         "state_file": str((folder / STATE_FILE).resolve()),
         "programs": programs,
-        "attached": state.attached,
         "grace_s": GRACE_S,
     }
 
@@ -362,7 +447,7 @@ def _nginx(argv: Sequence[str]) -> tuple[str, ...]:
     return (*argv, "-g", "user root;") if os.geteuid() == 0 else tuple(argv)
 
 
-def _start_supervisor(order: dict[str, Any], folder: Path, *, attached: bool) -> "subprocess.Popen[bytes]":
+def _start_supervisor(order: dict[str, Any], folder: Path) -> "subprocess.Popen[bytes]":
     order_file = folder / ".order.json"
     write_whole(order_file, json.dumps(order), mode=0o600)
     (folder / STATE_FILE).unlink(missing_ok=True)
@@ -371,10 +456,17 @@ def _start_supervisor(order: dict[str, Any], folder: Path, *, attached: bool) ->
         log=folder / LOG_FOLDER / "supervisor.log",
         env=environment(),
         cwd=folder,
-        stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # by its end the supervisor notices ours
     )
     _KEPT[folder.resolve()] = process
     return process
+
+
+def _release(supervisor: "subprocess.Popen[bytes]") -> None:
+    """From now on the deployment does not need us."""
+    assert supervisor.stdin is not None
+    supervisor.stdin.write(RELEASE)
+    supervisor.stdin.close()
 
 
 def _let_go(folder: Path) -> None:

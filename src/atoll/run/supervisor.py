@@ -1,10 +1,10 @@
 """The small process between atoll and what it starts: `python -m atoll.run.supervisor ORDER.json`.
 
 It starts every program of the order in a session of its own, keeps the deployment's state file true, and ends them all
-- process groups first, then whatever they left behind - when it is told to, or, in attached mode, when the atoll that
-started it is gone, even by kill -9. Orphans of a replica (vLLM's EngineCore and workers) are adopted, so they are seen
-and ended too. Should the supervisor itself be killed, the kernel kills what it started, and `atoll down` sweeps up the
-rest by the state file.
+(process groups first, then whatever they left behind) when it is told to, or when the atoll that started it is gone,
+even by kill -9, unless that one has released it: `atoll up` does so once everything answers. Orphans of a replica
+(vLLM's EngineCore and workers) are adopted, so they are seen and ended too. Should the supervisor itself be killed, the
+kernel kills what it started, and `atoll down` sweeps up the rest by the state file.
 """
 
 import json
@@ -30,6 +30,7 @@ from atoll.outside.processes import (
 )
 
 POLL_S = 0.5
+RELEASE = b"release"  # on our standard input: live on without the one who started us
 
 
 class Supervisor:
@@ -39,7 +40,7 @@ class Supervisor:
         self._state = order["state"]
         self._path = Path(order["state_file"])
         self._programs: list[dict[str, Any]] = order["programs"]
-        self._attached: bool = order["attached"]
+        self._attached = True
         self._grace_s: float = order["grace_s"]
         self._clock = SystemClock()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
@@ -80,7 +81,10 @@ class Supervisor:
             os.read(wake, 4096)
         if not self._attached:
             return False
-        return (0 in ready and not os.read(0, 4096)) or os.getppid() != self._parent
+        if 0 in ready:
+            self._attached = os.read(0, len(RELEASE)) != RELEASE
+            return self._attached
+        return os.getppid() != self._parent
 
     def _start(self, program: dict[str, Any]) -> None:
         child = spawn(
