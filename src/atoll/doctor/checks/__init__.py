@@ -1,0 +1,11 @@
+"""The rules, one module a subject. Facts in, findings out; nothing here touches the outside."""
+
+from atoll.doctor.checks import files, flags
+from atoll.doctor.rule import Rule
+
+_MODULES = (files, flags)
+
+
+def all_rules() -> tuple[Rule, ...]:
+    """Every rule, by number."""
+    return tuple(sorted((rule for module in _MODULES for rule in module.RULES), key=lambda rule: rule.id))

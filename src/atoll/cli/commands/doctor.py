@@ -1,0 +1,103 @@
+"""atoll doctor"""
+
+import json
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from atoll.cli.options import BoxFile, GpuName, Json, ModelName, Users
+from atoll.cli.show import out, progress, show_json
+from atoll.doctor.checks import all_rules
+from atoll.doctor.examine import find_rule
+from atoll.doctor.facts import Load
+from atoll.doctor.show import count_line, show_github, show_page, show_text, to_sarif
+from atoll.errors import InputError
+from atoll.workflows.diagnose import Diagnosis, Question, ask, correct, diagnose, write_corrected
+
+
+class Format(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    paths: Annotated[list[str] | None, typer.Argument(metavar="PATH...", help="Files and folders to look at.")] = None,
+    json_output: Json = False,
+    sarif: Annotated[bool, typer.Option("--sarif", help="The same as --format sarif.")] = False,
+    form: Annotated[Format, typer.Option("--format", help="How to print the findings.")] = Format.TEXT,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write corrected files beside the originals; show the diff.")
+    ] = False,
+    in_place: Annotated[bool, typer.Option("--in-place", help="With --fix: change the files themselves.")] = False,
+    select: Annotated[
+        list[str] | None, typer.Option("--select", metavar="RULES", help="Only these rules or families: NG001,DC.")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option("--ignore", metavar="RULES", help="Leave these out.")] = None,
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="RULE", help="Show a rule's page; `all` lists the rules.")
+    ] = None,
+    users: Users = None,
+    prompt: Annotated[int | None, typer.Option("--prompt", min=1, metavar="TOKENS", help="Prompt length.")] = None,
+    output: Annotated[int | None, typer.Option("--output", min=1, metavar="TOKENS", help="Answer length.")] = None,
+    box: BoxFile = None,
+    gpu: GpuName = None,
+    model: ModelName = None,
+) -> None:
+    """What is wrong with these compose, nginx and layout files, what follows from it, and the fix.
+
+    Exit 1 when a finding is an error.  Example: `atoll doctor . --users 30 --box topo.txt --gpu H100-NVL-94GB`
+    """
+    if explain is not None:
+        _explain(explain)
+        return
+    if not paths:
+        raise InputError(
+            "Say which files to look at, as in `atoll doctor compose.yaml nginx.conf`, or `atoll doctor .`"
+        )
+    load = Load(users=users, prompt_tokens=prompt, output_tokens=output)
+    question = ask(paths, select=select or (), ignore=ignore or (), load=load, box=box, gpu=gpu, model=model)
+    chosen = Format.JSON if json_output else Format.SARIF if sarif else form
+    diagnosis = _correct(question, in_place=in_place) if fix else diagnose(question)
+    _show(diagnosis, chosen)
+    if diagnosis.has_errors:
+        raise typer.Exit(1)
+
+
+def _explain(number: str) -> None:
+    if number == "all":
+        for rule in all_rules():
+            out.print(f"{rule.id} {rule.severity:8}{rule.page.what}", markup=False, soft_wrap=True)
+        return
+    for line in show_page(find_rule(number)):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _correct(question: Question, *, in_place: bool) -> Diagnosis:
+    mended, left = correct(question)
+    for one in mended:
+        progress.print(one.diff, markup=False, soft_wrap=True)
+    for path in write_corrected(mended, in_place=in_place):
+        progress.print(f"Written: {path}", markup=False, soft_wrap=True)
+    progress.print(f"Left after the fixes: {count_line(left.findings)}", markup=False, soft_wrap=True)
+    return left
+
+
+def _show(diagnosis: Diagnosis, form: Format) -> None:
+    findings, sources = diagnosis.findings, diagnosis.facts.sources
+    if form is Format.JSON:
+        show_json({"findings": [finding.to_plain() for finding in findings]})
+    elif form is Format.SARIF:
+        sys.stdout.write(json.dumps(to_sarif(findings, sources), indent=2, ensure_ascii=False) + "\n")
+    elif form is Format.GITHUB:
+        sys.stdout.writelines(line + "\n" for line in show_github(findings))
+    else:
+        for style, line in show_text(findings, sources):
+            out.print(line, style=style or None, markup=False, soft_wrap=True)

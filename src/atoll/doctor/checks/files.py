@@ -1,0 +1,62 @@
+"""Files that cannot be read. The findings are made while gathering; the pages stand here."""
+
+from collections.abc import Iterable
+
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import ERROR, INFO, rule
+
+
+@rule("AT001", ERROR)
+def unreadable(facts: Facts) -> Iterable[Finding]:
+    """A file that cannot be parsed.
+
+    Consequence: Nothing else in this file could be looked at, and the program that it is for will refuse it too.
+
+    Evidence: the parsers that read it, ruamel.yaml and crossplane.
+
+    Fix: Mend the line; then ask the doctor again.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: "vllm/vllm-openai:v0.32.0
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      web:
+        image: "ghcr.io/example/web:1.4.2"
+    ```
+    """
+    yield from (problem for problem in facts.problems if problem.rule == "AT001")
+
+
+@rule("AT002", INFO)
+def unknown(facts: Facts) -> Iterable[Finding]:
+    """A file that is of no kind the doctor knows, named on the command line.
+
+    Consequence: It was not looked at.
+
+    Evidence: its content.
+
+    Fix: Give compose, nginx, layout, topology or config.json files.
+
+    Fails:
+    ```notes.txt
+    call the supplier on Monday
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      web:
+        image: "ghcr.io/example/web:1.4.2"
+    ```
+    """
+    yield from (problem for problem in facts.problems if problem.rule == "AT002")
+
+
+RULES = (unreadable, unknown)

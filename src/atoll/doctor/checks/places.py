@@ -1,0 +1,46 @@
+"""Where a finding stands: the small words that every check uses."""
+
+from collections.abc import Iterator
+
+from atoll.doctor.compose import Service
+from atoll.doctor.edits import Edits
+from atoll.doctor.facts import Engine, Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.nginx import Directive
+from atoll.doctor.tree import Node
+from atoll.doctor.vllm import Option, VllmCommand
+from atoll.doctor.words import Word
+
+Place = Node | Word | Directive | Service
+
+
+def found(place: Place, what: str, *, fix: str = "", why: str = "", edits: Edits = ()) -> Finding:
+    """A finding at this place; what is left out is taken from the rule's page."""
+    return Finding(file=place.file, line=place.line, what=what, fix=fix, why=why, edits=edits)
+
+
+def options(facts: Facts) -> Iterator[tuple[Engine, Option]]:
+    """Every option of every vLLM command, once where services share a command through an anchor."""
+    seen: set[tuple[str, int]] = set()
+    for engine in facts.engines:
+        for option in engine.command.options:
+            place = (option.word.file, option.word.start)
+            if place not in seen:
+                seen.add(place)
+                yield engine, option
+
+
+def named_options(facts: Facts, *names: str) -> Iterator[tuple[Engine, Option]]:
+    """Those of these long names."""
+    return ((engine, option) for engine, option in options(facts) if option.name in names and not option.path)
+
+
+def option_place(command: VllmCommand, name: str, otherwise: Service) -> Place:
+    """Where an option stands; the service when it is not written."""
+    option = command.option(name)
+    return option.word if option is not None else otherwise
+
+
+def join(names: list[str] | tuple[str, ...]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

@@ -1,0 +1,326 @@
+"""Text edits that mend a file and leave its comments, its order and its blanks alone."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from atoll.doctor.finding import Edit
+from atoll.doctor.nginx import Directive
+from atoll.doctor.tree import Node, Source
+from atoll.doctor.vllm import Option
+from atoll.doctor.words import Word
+
+Edits = tuple[Edit, ...]
+
+
+def replace_value(node: Node, text: str) -> Edits:
+    """Another text in place of a scalar (quotes are the caller's)."""
+    if not node.source.fixable or node.style in {"|", ">"}:
+        return ()
+    return (Edit(file=node.file, start=node.start, end=node.end, text=text),)
+
+
+def add_key(mapping: Node | None, lines: Sequence[str]) -> Edits:
+    """Lines of YAML at the end of a mapping, at its own indentation; the first is `key: value`.
+
+    A key that came in by `<<` belongs to the anchor; a mapping with no keys of its own is left alone.
+    """
+    if mapping is None or not mapping.is_map or not mapping.source.fixable:
+        return ()
+    own = [entry for entry in mapping.entries.values() if not entry.merged and _inside(entry.key, mapping)]
+    if not own:
+        return ()
+    if mapping.style == "flow":
+        return _add_to_flow(mapping, lines)
+    text = mapping.source.text
+    indent = " " * _column(text, own[0].key.start)
+    end = _end_of_line(text, _last_character(mapping.source, [entry.value for entry in own], own[-1].key.end))
+    body = "".join(f"\n{indent}{line}" for line in lines)
+    return (Edit(file=mapping.file, start=end, end=end, text=body),)
+
+
+def _inside(key: Node, mapping: Node) -> bool:
+    return key.source.path == mapping.source.path and mapping.start <= key.start < mapping.end
+
+
+def _add_to_flow(mapping: Node, lines: Sequence[str]) -> Edits:
+    if len(lines) != 1:
+        return ()
+    end = mapping.end - 1
+    return (Edit(file=mapping.file, start=end, end=end, text=f", {lines[0]}"),)
+
+
+def _column(text: str, offset: int) -> int:
+    return offset - (text.rfind("\n", 0, offset) + 1)
+
+
+def _end_of_line(text: str, offset: int) -> int:
+    found = text.find("\n", offset)
+    end = len(text) if found < 0 else found
+    return end - 1 if end > offset and text[end - 1] == "\r" else end
+
+
+def _last_character(source: Source, values: Sequence[Node], least: int) -> int:
+    """Where the last value that stands in this file ends, aliases and trailing blanks not counted."""
+    here = (value for value in values if value.source.path == source.path and value.end > least)
+    return max([least, *map(_leaf_end, here)])
+
+
+def _leaf_end(node: Node) -> int:
+    if node.style == "flow" or node.is_scalar:
+        body = node.source.text[node.start : node.end].rstrip()
+        return node.start + len(body)
+    inner = [entry.value for entry in node.entries.values() if not entry.merged] or list(node.items)
+    keys = [entry.key.end for entry in node.entries.values() if not entry.merged]
+    inside = [child for child in inner if node.start <= child.start and child.end <= node.end]
+    return max([*keys, *(_leaf_end(child) for child in inside), node.start])
+
+
+def remove_key(mapping: Node, name: str) -> Edits:
+    """Take a key and all that belongs to it out of a block mapping."""
+    entry = mapping.entries.get(name)
+    if entry is None or entry.merged or mapping.style == "flow" or not mapping.source.fixable:
+        return ()
+    return _remove_lines(mapping.source, entry.key.start, max(_leaf_end(entry.value), entry.key.end))
+
+
+def remove_item(node: Node) -> Edits:
+    """Take an item out of a block list, with its line."""
+    text = node.source.text
+    before = text[text.rfind("\n", 0, node.start) + 1 : node.start]
+    if not node.source.fixable or not re.fullmatch(r"\s*-\s*", before):
+        return _remove_from_flow(node)
+    return _remove_lines(node.source, node.start, _leaf_end(node))
+
+
+def _remove_from_flow(node: Node) -> Edits:
+    if not node.source.fixable:
+        return ()
+    text = node.source.text
+    after = re.compile(r"\s*,\s*").match(text, node.end)
+    if after is not None:
+        return (Edit(file=node.file, start=node.start, end=after.end(), text=""),)
+    before = re.compile(r",\s*$").search(text[: node.start])
+    start = before.start() if before is not None else node.start
+    return (Edit(file=node.file, start=start, end=node.end, text=""),)
+
+
+def _remove_lines(source: Source, start: int, end: int) -> Edits:
+    first = source.text.rfind("\n", 0, start) + 1
+    last = source.text.find("\n", end)
+    return (Edit(file=source.path, start=first, end=len(source.text) if last < 0 else last + 1, text=""),)
+
+
+def remove_option(option: Option) -> Edits:
+    """Take an option and its value out of a command, in whatever way that is written."""
+    return _remove_words(option.words)
+
+
+def _remove_words(words: Sequence[Word]) -> Edits:
+    made: list[Edit] = []
+    for line in dict.fromkeys(word.line for word in words):
+        here = [word for word in words if word.line == line]
+        items = [word.item for word in here if word.item is not None]
+        if items:
+            made += _remove_items(items)
+        else:
+            made += _remove_span(here[0], here[-1])
+    return tuple(made)
+
+
+def _remove_items(items: Sequence[Node]) -> Edits:
+    """List items that stand on one line: `- a` alone, or neighbours in `[a, b, c]`."""
+    if len(items) == 1:
+        return remove_item(items[0])
+    first, last = items[0], items[-1]
+    whole = replace(first, end=last.end)
+    return _remove_from_flow(whole)
+
+
+def _remove_span(first: Word, last: Word) -> Edits:
+    """The words, the blanks before them, and their whole line when nothing else stands there."""
+    if not first.source.fixable or any(len(word.letters) != word.end - word.start for word in (first, last)):
+        return ()  # they came out of a variable
+    text = first.source.text
+    line_start = text.rfind("\n", 0, first.start) + 1
+    line_end = _end_of_line(text, last.end)
+    start, end = first.start, last.end
+    before, after = text[line_start:start], text[end:line_end]
+    if not before.strip() and after.strip() in {"", "\\"}:
+        return (Edit(file=first.file, start=line_start, end=min(line_end + 1, len(text)), text=""),)
+    if before.strip():
+        start = line_start + len(before.rstrip(" \t"))
+    else:
+        end += len(after) - len(after.lstrip(" \t"))
+    return (Edit(file=first.file, start=start, end=end, text=""),)
+
+
+def replace_option(option: Option, name: str, value: str | None) -> Edits:
+    """Another name and value in place of an option's; in a list, the words it already has are used."""
+    first, rest = option.words[0], option.words[1:]
+    if not first.source.fixable:
+        return ()
+    if value is None or option.joined or not rest:
+        head = name if value is None else f"{name}={value}"
+        return (_put(first, head), *_remove_words(rest))
+    return (_put(first, name), _put(rest[0], value))
+
+
+def _put(word: Word, text: str) -> Edit:
+    return Edit(file=word.file, start=word.start, end=word.end, text=_quoted(text, word))
+
+
+def _quoted(text: str, word: Word) -> str:
+    """The text as a YAML list item or as a shell word."""
+    if word.item is not None:
+        return text if re.fullmatch(r"[A-Za-z/.-][\w./=-]*", text) else "'" + text.replace("'", "''") + "'"
+    return text if re.fullmatch(r"[\w./=:,@+-]+", text) else "'" + text + "'"
+
+
+def add_option(words: Sequence[Word], option: Sequence[str], command: Node | None) -> Edits:
+    """Words after the last one of a command."""
+    if not words or command is None or not words[-1].source.fixable:
+        return ()
+    last = words[-1]
+    if last.item is None:
+        if len(last.letters) != last.end - last.start:
+            return ()
+        return (Edit(file=last.file, start=last.end, end=last.end, text=" " + " ".join(option)),)
+    quoted = [_quoted(text, last) for text in option]
+    if command.style == "flow":
+        return (Edit(file=last.file, start=last.end, end=last.end, text="".join(f", {text}" for text in quoted)),)
+    text = last.source.text
+    head = text[text.rfind("\n", 0, last.start) + 1 : last.start]
+    end = _end_of_line(text, last.end)
+    body = "".join(f"\n{head}{part}" for part in quoted)
+    return (Edit(file=last.file, start=end, end=end, text=body),)
+
+
+# nginx ------------------------------------------------------------------------------------------------------------
+
+
+def span_of(directive: Directive) -> tuple[int, int] | None:
+    """Where a simple directive stands, its semicolon included; None when it cannot be found for certain."""
+    text = directive.source.text
+    start = sum(len(line) + 1 for line in directive.source.lines[: directive.line - 1])
+    found = re.compile(rf"(?<![\w$-]){re.escape(directive.name)}(?![\w-])").search(text, start)
+    if found is None:
+        return None
+    end = _end_of_directive(text, found.end())
+    words = _plain_words(text[found.end() : end - 1]) if end else None
+    return (found.start(), end) if end and words == list(directive.args) else None
+
+
+def _end_of_directive(text: str, at: int) -> int | None:
+    quote = ""
+    while at < len(text):
+        char = text[at]
+        if char == "\\":
+            at += 1
+        elif quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char == "$" and text[at + 1 : at + 2] == "{":
+            at = text.find("}", at)
+            if at < 0:
+                return None
+        elif char in ";{":
+            return at + 1
+        at += 1
+    return None
+
+
+def _plain_words(text: str) -> list[str]:
+    return [a or b or c for a, b, c in re.findall(r'"([^"]*)"|\'([^\']*)\'|([^\s"\';]+)', text)]
+
+
+def replace_directive(directive: Directive, text: str) -> Edits:
+    """`name args;` in place of what stands there."""
+    span = span_of(directive)
+    if span is None or not directive.source.fixable:
+        return ()
+    return (Edit(file=directive.file, start=span[0], end=span[1], text=text),)
+
+
+def remove_directive(directive: Directive) -> Edits:
+    """Take a directive out, with its line when it stands there alone."""
+    span = span_of(directive)
+    if span is None or not directive.source.fixable:
+        return ()
+    text = directive.source.text
+    first = text.rfind("\n", 0, span[0]) + 1
+    last = _end_of_line(text, span[1])
+    alone = not text[first : span[0]].strip() and not re.sub(r"#.*", "", text[span[1] : last]).strip()
+    if alone:
+        return (Edit(file=directive.file, start=first, end=min(last + 1, len(text)), text=""),)
+    return (Edit(file=directive.file, start=span[0], end=span[1], text=""),)
+
+
+def add_directives(block: Directive, lines: Sequence[str], *, first: bool = False) -> Edits:
+    """Lines at the end of a block (or right after its opening brace), indented as its other lines are."""
+    if not block.source.fixable or block.block is None:
+        return ()
+    inner = [directive for directive in block.block if directive.source.path == block.file]
+    text = block.source.text
+    if not inner or first or inner[-1].block is not None:
+        return _after_brace(block, inner, lines)
+    span = span_of(inner[-1])
+    if span is None:
+        return _after_brace(block, inner, lines)
+    indent = _indent_at(text, span[0])
+    if inner[-1].line == block.line:  # all on one line
+        return (Edit(file=block.file, start=span[1], end=span[1], text=" " + " ".join(lines)),)
+    end = _end_of_line(text, span[1])
+    return (Edit(file=block.file, start=end, end=end, text="".join(f"\n{indent}{line}" for line in lines)),)
+
+
+def _after_brace(block: Directive, inner: Sequence[Directive], lines: Sequence[str]) -> Edits:
+    brace = opening_brace(block)
+    if brace is None:
+        return ()
+    text = block.source.text
+    own = _indent_at(text, brace)
+    indent = own + "    "
+    if inner and inner[0].line != block.line:
+        start = sum(len(line) + 1 for line in block.source.lines[: inner[0].line - 1])
+        indent = _indent_at(text, start)
+    return (Edit(file=block.file, start=brace + 1, end=brace + 1, text="".join(f"\n{indent}{line}" for line in lines)),)
+
+
+def opening_brace(block: Directive) -> int | None:
+    text = block.source.text
+    start = sum(len(line) + 1 for line in block.source.lines[: block.line - 1])
+    found = re.compile(rf"(?<![\w$-]){re.escape(block.name)}(?![\w-])").search(text, start)
+    if found is None:
+        return None
+    end = _end_of_directive(text, found.end())
+    return end - 1 if end and text[end - 1] == "{" else None
+
+
+def _indent_at(text: str, offset: int) -> str:
+    line = text[text.rfind("\n", 0, offset) + 1 :]
+    return line[: len(line) - len(line.lstrip(" \t"))]
+
+
+def add_parameter(directive: Directive, parameter: str) -> Edits:
+    """A further argument before the semicolon."""
+    span = span_of(directive)
+    if span is None or not directive.source.fixable:
+        return ()
+    return (Edit(file=directive.file, start=span[1] - 1, end=span[1] - 1, text=f" {parameter}"),)
+
+
+def put_in_block(block: Directive, name: str, text: str) -> Edits:
+    """Set `name` in this very block: replaced when it stands there, added otherwise."""
+    found = block.child(name)
+    return replace_directive(found, text) if found is not None else add_directives(block, (text,))
+
+
+def apply_edits(text: str, edits: Sequence[Edit]) -> str:
+    """The text with these edits of one file, none of which may touch another."""
+    made, position = [], 0
+    for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
+        made += [text[position : edit.start], edit.text]
+        position = edit.end
+    return "".join(made) + text[position:]

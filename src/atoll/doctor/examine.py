@@ -1,0 +1,93 @@
+"""Facts in, findings out: every rule, less what was told to be left out."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from atoll.doctor.checks import all_rules
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import Rule
+from atoll.doctor.tree import Source
+from atoll.errors import InputError
+
+
+def examine(facts: Facts, *, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Finding, ...]:
+    """All findings, in order of file and line, each once.
+
+    Args:
+        facts: what was gathered.
+        select: rules (`NG001`) or families (`NG`) to look for; empty means all.
+        ignore: rules or families to leave out.
+
+    Raises:
+        InputError: a name that no rule has.
+    """
+    wanted = _chooser(select, ignore)
+    found = [problem for problem in facts.problems if wanted(problem.rule)]
+    for rule in all_rules():
+        if wanted(rule.id):
+            found += rule.run(facts)
+    kept = {
+        (finding.rule, finding.file, finding.line, finding.what): finding
+        for finding in reversed(found)
+        if not is_silenced(finding, facts.sources.get(finding.file))
+    }
+    return tuple(sorted(kept.values(), key=lambda finding: finding.order))
+
+
+def _chooser(select: Sequence[str], ignore: Sequence[str]) -> Callable[[str], bool]:
+    chosen, left = _names(select), _names(ignore)
+
+    def wanted(number: str) -> bool:
+        return (not chosen or number.startswith(chosen)) and not (left and number.startswith(left))
+
+    return wanted
+
+
+def _names(listed: Iterable[str]) -> tuple[str, ...]:
+    """`NG001,DC` in any letter case; every part must be the beginning of a rule's number."""
+    names = tuple(name.strip().upper() for text in listed for name in text.split(",") if name.strip())
+    for name in names:
+        if not any(rule.id.startswith(name) for rule in all_rules()):
+            raise InputError(f"{name} is no rule and no family of rules; `atoll doctor --explain all` lists them.")
+    return names
+
+
+_SILENCE = re.compile(
+    r"#\s*atoll:\s*ignore\s+((?:[A-Za-z]{2}\d{3}|[A-Za-z]{2})(?:\s*,\s*(?:[A-Za-z]{2}\d{3}|[A-Za-z]{2}))*)"
+)
+
+
+def is_silenced(finding: Finding, source: Source | None) -> bool:
+    """Whether `# atoll: ignore RULE reason` stands on the finding's line, or alone on the lines right above it.
+
+    On a file's first lines, before anything but comments, it counts for the whole file.
+    """
+    if source is None:
+        return False
+    return any(finding.rule.startswith(name) for line in _near_lines(source, finding.line) for name in _silenced(line))
+
+
+def _near_lines(source: Source, number: int) -> Iterator[str]:
+    yield source.line(number)
+    above = number - 1
+    while above > 0 and source.line(above).lstrip().startswith("#"):
+        yield source.line(above)
+        above -= 1
+    for line in source.lines:
+        if line.strip() and not line.lstrip().startswith("#"):
+            return
+        yield line
+
+
+def _silenced(line: str) -> tuple[str, ...]:
+    found = _SILENCE.search(line)
+    return tuple(name.strip().upper() for name in found[1].split(",")) if found else ()
+
+
+def find_rule(number: str) -> Rule:
+    """The rule of this number; raises InputError for a number that none has."""
+    for rule in all_rules():
+        if rule.id == number.strip().upper():
+            return rule
+    raise InputError(f"{number} is no rule; `atoll doctor --explain all` lists them.")

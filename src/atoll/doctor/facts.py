@@ -1,0 +1,179 @@
+"""Facts: all that the checks look at, frozen."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from atoll.doctor.compose import Project, Service
+from atoll.doctor.finding import Finding
+from atoll.doctor.nginx import Location, NginxConfig
+from atoll.doctor.tree import Node, Source
+from atoll.doctor.vllm import VllmCommand
+from atoll.inventory.box import Box
+from atoll.inventory.catalog import GpuKind
+from atoll.model.card import ModelCard
+from atoll.plan.layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What the asker says of the traffic; None where nothing was said."""
+
+    users: int | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    itl_s: float = 0.05  # seconds per output token of a busy engine, to turn tokens into an answer's length
+    shared_prefix: float | None = None  # part of a prompt that all share, 0 to 1
+
+    @property
+    def answer_s(self) -> float | None:
+        return self.output_tokens * self.itl_s if self.output_tokens is not None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """What only the machine itself tells (`--live`); None where it was not asked or gave no answer."""
+
+    networks: frozenset[str] | None = None  # of `docker network ls`
+    runtimes: frozenset[str] | None = None  # of `docker info`
+    nginx_version: str | None = None
+    acs_redirect: tuple[str, ...] | None = None  # PCI bridges with ACSCtl ReqRedir+, of `lspci -vvv`
+    iommu_translated: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A vLLM service with its command and, where known, its model."""
+
+    service: Service
+    command: VllmCommand
+    card: ModelCard | None
+
+    @property
+    def name(self) -> str:
+        return self.service.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """An nginx location that leads to a language model, and the services behind it that we have seen."""
+
+    location: Location
+    services: tuple[Service, ...]
+
+    @property
+    def config(self) -> NginxConfig:
+        return self.location.config
+
+    @property
+    def engines(self) -> tuple[Service, ...]:
+        return tuple(service for service in self.services if service.vllm is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    projects: tuple[Project, ...] = ()
+    nginx: tuple[NginxConfig, ...] = ()
+    manifests: tuple[Node, ...] = ()  # Kubernetes objects
+    haproxy: tuple[Source, ...] = ()
+    envoy: tuple[Node, ...] = ()
+    ray: tuple[Node, ...] = ()  # Ray Serve configurations
+    layouts: tuple[tuple[Source, Layout], ...] = ()
+    box: Box | None = None
+    box_source: Source | None = None
+    kinds: Mapping[int, GpuKind] = field(default_factory=dict)  # GPU index -> what it is
+    any_kind: GpuKind | None = None  # the kind of every GPU, when only its name was given
+    cards: Mapping[str, ModelCard] = field(default_factory=dict)  # model as named in a command -> card
+    load: Load = Load()
+    host: Host | None = None
+    problems: tuple[Finding, ...] = ()  # what could not be read
+
+    @cached_property
+    def services(self) -> tuple[Service, ...]:
+        return tuple(service for project in self.projects for service in project.services)
+
+    @cached_property
+    def engines(self) -> tuple[Engine, ...]:
+        return tuple(
+            Engine(service=service, command=service.vllm, card=self.cards.get(service.vllm.model or ""))
+            for service in self.services
+            if service.vllm is not None
+        )
+
+    def project_of(self, service: Service) -> Project:
+        return next(project for project in self.projects if service in project.services)
+
+    def kind(self, gpu: int | None = None) -> GpuKind | None:
+        """The kind of one GPU; of all of them when they are alike and none is named."""
+        if gpu is not None and gpu in self.kinds:
+            return self.kinds[gpu]
+        known = {kind.name: kind for kind in self.kinds.values()}
+        return self.any_kind or (next(iter(known.values())) if len(known) == 1 else None)
+
+    def gpus_of(self, service: Service) -> tuple[int, ...] | None:
+        """The host GPUs that a service gets; None when the files do not tell."""
+        request = service.gpus
+        if request is None:
+            return None
+        if request.indices is not None:
+            return request.indices
+        if self.box is None:
+            return None
+        if request.ids is not None:
+            return self._by_uuid(request.ids)
+        if request.count is None:
+            return None
+        return self.box.indices if request.all else self.box.indices[: request.count]  # Docker gives the first ones
+
+    def _by_uuid(self, ids: tuple[str, ...]) -> tuple[int, ...] | None:
+        assert self.box is not None
+        known = {gpu.uuid: gpu.index for gpu in self.box.gpus if gpu.uuid is not None}
+        found = tuple(known[name] for name in ids if name in known)
+        return found if len(found) == len(ids) else None
+
+    @cached_property
+    def routes(self) -> tuple[Route, ...]:
+        """The nginx locations that lead to a language model."""
+        found = [self._route(location) for config in self.nginx for location in config.locations]
+        return tuple(route for route in found if route is not None)
+
+    def _route(self, location: Location) -> Route | None:
+        reached = tuple(dict.fromkeys(self._reached(location)))
+        if reached:
+            served = tuple(service for service in reached if service.serves_llm)
+            return Route(location=location, services=served) if served else None
+        return Route(location=location, services=()) if location.looks_like_llm else None
+
+    def _reached(self, location: Location) -> Iterator[Service]:
+        near = location.config.service
+        projects = [self.project_of(near)] if near is not None else list(self.projects)
+        for host, port in location.hosts:
+            for project in projects:
+                service = project.service(host) or _by_published_port(project, host, port)
+                if service is not None:
+                    yield service
+
+    def routes_to(self, service: Service) -> tuple[Route, ...]:
+        return tuple(route for route in self.routes if service in route.services)
+
+    @cached_property
+    def upstream_routes(self) -> tuple[Route, ...]:
+        """One route for each upstream{} that leads to a language model."""
+        by_upstream = {id(route.location.upstream): route for route in self.routes if route.location.upstream}
+        return tuple(by_upstream.values())
+
+    def model_of(self, service: Service) -> ModelCard | None:
+        return self.cards.get(service.vllm.model or "") if service.vllm is not None else None
+
+
+def _by_published_port(project: Project, host: str, port: int | None) -> Service | None:
+    if not re.fullmatch(r"127\.\d+\.\d+\.\d+|localhost|host\.docker\.internal|172\.17\.0\.1|0\.0\.0\.0", host):
+        return None
+    for service in project.services:
+        if any(port in published.hosts() for published in service.ports):
+            return service
+        if service.host_network and service.listen_port == port:
+            return service
+    return None

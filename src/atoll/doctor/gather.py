@@ -1,0 +1,566 @@
+"""Fills Facts through the door: reads the files, follows what they name, asks the machine when told to."""
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from atoll.doctor.checks.files import unknown, unreadable
+from atoll.doctor.compose import Project, Service, build_project, looks_like_compose, read_env
+from atoll.doctor.facts import Facts, Host, Load
+from atoll.doctor.finding import Finding
+from atoll.doctor.inspected import looks_like_inspect, project_of_inspect
+from atoll.doctor.nginx import Directive, NginxConfig, looks_like_nginx, parse_nginx, with_includes
+from atoll.doctor.rule import Rule
+from atoll.doctor.tree import Node, Source, read_yaml
+from atoll.doctor.vllm import parse_version
+from atoll.errors import BadDocument, BadTopology, InputError, UnknownGpu
+from atoll.inventory.box import Box
+from atoll.inventory.catalog import GpuKind, find_gpu
+from atoll.inventory.parse import parse_box
+from atoll.model.card import ModelCard
+from atoll.outside.files import read_text
+from atoll.plan.layout import Layout
+
+
+class Files(Protocol):
+    """Where the files lie: a disk, or a dict of texts."""
+
+    def read(self, path: str) -> str | None:
+        """The text; None when there is no such file."""
+        ...
+
+    def listing(self, path: str) -> tuple[str, ...] | None:
+        """The names in a folder, in order; None when it is none."""
+        ...
+
+
+class DiskFiles:
+    """The files of this machine; a file of more than 4 MB is no configuration and counts as missing."""
+
+    def read(self, path: str) -> str | None:
+        place = Path(path)
+        if path != "-" and (not place.is_file() or place.stat().st_size > 4 * 10**6):
+            return None
+        return read_text(place).removeprefix("\ufeff")
+
+    def listing(self, path: str) -> tuple[str, ...] | None:
+        place = Path(path)
+        return tuple(sorted(child.name for child in place.iterdir())) if place.is_dir() else None
+
+
+class HeldFiles:
+    """Texts by path, in memory, over the files of another place (if any)."""
+
+    def __init__(self, texts: Mapping[str, str], below: Files | None = None) -> None:
+        self._texts = {posixpath.normpath(path): text for path, text in texts.items()}
+        self._below = below
+
+    def read(self, path: str) -> str | None:
+        held = self._texts.get(posixpath.normpath(path))
+        return held if held is not None or self._below is None else self._below.read(path)
+
+    def listing(self, path: str) -> tuple[str, ...] | None:
+        folder = posixpath.normpath(path)
+        prefix = "" if folder == "." else folder + "/"
+        inside = {name[len(prefix) :].split("/")[0] for name in self._texts if name.startswith(prefix)}
+        below = self._below.listing(path) if self._below is not None else None
+        return tuple(sorted(inside | set(below or ()))) if inside or below is not None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the asker adds to the files."""
+
+    load: Load = field(default_factory=Load)
+    box: Box | None = None
+    gpu: str | None = None
+    model: ModelCard | None = None  # for commands whose own model is not known
+    host: Host | None = None
+    find_card: Callable[[str], ModelCard | None] = field(default=lambda _: None)
+
+
+def gather(paths: Sequence[str], files: Files, asked: Asked | None = None) -> Facts:
+    """Read the paths and all that they name.
+
+    Args:
+        paths: files and folders, as the user gave them.
+        files: where they lie.
+        asked: users, GPU kind and the like.
+
+    Raises:
+        InputError: a path that is not there.
+    """
+    reading = _Reading(files, asked or Asked())
+    for path in paths:
+        reading.take(path)
+    return reading.facts()
+
+
+_SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages", "dist", "build", "target"}
+_WALKED = re.compile(r"\.(ya?ml|conf|cfg|json|template)$|^nginx|topo.*\.txt$|^sites-")
+_TOPOLOGY = re.compile(r"^\s*(\x1b\[\S+)?\s*GPU0\s+", re.MULTILINE)
+_HAPROXY = re.compile(r"^\s*(frontend|backend|listen|defaults)\b", re.MULTILINE)
+_NGINX_BLOCK = re.compile(r"\b(server|location\s+\S+|upstream\s+\S+|http|events)\s*\{|\bproxy_pass\s")
+
+
+class _Reading:
+    """What has been read so far."""
+
+    def __init__(self, files: Files, asked: Asked) -> None:
+        self._files, self._asked = files, asked
+        self._sources: dict[str, Source] = {}
+        self._compose: dict[str, Source] = {}
+        self._nginx: dict[str, tuple[Directive, ...]] = {}
+        self._projects: list[Project] = []
+        self._manifests: list[Node] = []
+        self._envoy: list[Node] = []
+        self._ray: list[Node] = []
+        self._haproxy: list[Source] = []
+        self._layouts: list[tuple[Source, Layout]] = []
+        self._cards: dict[str, ModelCard] = {}
+        self._config_cards: list[ModelCard] = []
+        self._box: tuple[Source, Box] | None = None
+        self._acs: list[str] | None = None
+        self._problems: list[Finding] = []
+
+    # one path after the other ------------------------------------------------------------------------------------
+
+    def take(self, path: str) -> None:
+        names = self._files.listing(path) if path != "-" else None
+        if names is not None:
+            self._take_folder(path, names, depth=0)
+            return
+        source = self._source(path)
+        if source is None:
+            raise InputError(f"There is no file or folder {path}.")
+        self._recognise(source, explicit=True)
+
+    def _take_folder(self, path: str, names: Iterable[str], depth: int) -> None:
+        for name in names:
+            child = posixpath.join(path, name) if path != "." else name
+            if name.startswith(".") or name in _SKIPPED:
+                continue
+            inside = self._files.listing(child)
+            if inside is not None:
+                if depth < 5:
+                    self._take_folder(child, inside, depth + 1)
+            elif _WALKED.search(name) and (source := self._source(child)) is not None:
+                self._recognise(source, explicit=False)
+
+    def _source(self, path: str) -> Source | None:
+        name = path if path == "-" else posixpath.normpath(path)
+        if name not in self._sources:
+            text = self._files.read(name)
+            if text is None:
+                return None
+            self._sources[name] = Source(name, text)
+        return self._sources[name]
+
+    # what kind of file ------------------------------------------------------------------------------------------
+
+    def _recognise(self, source: Source, *, explicit: bool) -> None:
+        name = source.name.lower()
+        if name.endswith((".yaml", ".yml", ".json")) or name.startswith(("compose", "docker-compose")):
+            known = self._take_yaml(source, explicit=explicit, certain=True)
+        elif name.endswith((".conf", ".template")) or name.startswith(("nginx", "sites-")):
+            known = self._take_nginx(source, explicit=explicit)
+        else:
+            known = (
+                self._take_plain(source)
+                or (not _NGINX_BLOCK.search(source.text) and self._take_yaml(source, explicit=explicit, certain=False))
+                or self._take_nginx(source, explicit=False)
+            )
+        if not known and explicit:
+            self._problem(source, 1, unknown, "this is no file that the doctor knows")
+
+    def _take_plain(self, source: Source) -> bool:
+        if _TOPOLOGY.search(source.text):
+            return self._take_topology(source)
+        if "ACSCtl:" in source.text:
+            self._acs = [*(self._acs or []), *redirecting_bridges(source.text)]
+            return True
+        if _HAPROXY.search(source.text) and re.search(r"^\s*(server|bind|mode)\s", source.text, re.MULTILINE):
+            self._haproxy.append(source)
+            return True
+        return False
+
+    def _take_topology(self, source: Source) -> bool:
+        try:
+            self._box = (source, parse_box(source.text, origin=source.path))
+        except BadTopology as error:
+            self._unreadable(source, 1, str(error))
+        return True
+
+    def _take_yaml(self, source: Source, *, explicit: bool, certain: bool) -> bool:
+        wanted = explicit and certain
+        if re.search(r"compose", source.name) or re.search(r"^services:", source.text, re.MULTILINE):
+            wanted = certain
+        try:
+            roots = read_yaml(source)
+        except BadDocument as error:
+            if not wanted:
+                return False
+            line, _, problem = str(error).removeprefix("line ").partition(": ")
+            self._unreadable(source, int(line), problem)
+            return True
+        return self._take_tree(source, roots)
+
+    def _take_tree(self, source: Source, roots: Sequence[Node]) -> bool:
+        if not roots:
+            return False
+        root = roots[0]
+        if looks_like_inspect(root):
+            self._projects.append(project_of_inspect(root))
+        elif any(document.get("apiVersion") is not None and document.get("kind") is not None for document in roots):
+            self._manifests += [document for document in roots if document.string("kind")]
+            self._ray += [document for document in roots if document.string("kind") == "RayService"]
+        elif looks_like_compose(root):
+            self._compose[source.path] = source
+        elif root.get("replicas") is not None and root.get("box") is not None:
+            self._take_layout(source)
+        elif root.get("static_resources") is not None:
+            self._envoy.append(root)
+        elif root.get("applications") is not None and root.get("applications", 0, "import_path") is not None:
+            self._ray.append(root)
+        elif root.get("model_type") is not None or root.get("architectures") is not None:
+            self._take_card(source)
+        else:
+            return False
+        return True
+
+    def _take_layout(self, source: Source) -> None:
+        try:
+            layout = Layout.parse(source.text, origin=source.path)
+        except BadDocument as error:
+            self._unreadable(source, 1, str(error).removeprefix(f"{source.path}: "))
+            return
+        self._layouts.append((source, layout))
+
+    def _take_card(self, source: Source) -> None:
+        from atoll.doctor.cards import card_of_config
+
+        try:
+            self._config_cards.append(card_of_config(source))
+        except InputError as error:
+            self._unreadable(source, 1, str(error))
+
+    def _take_nginx(self, source: Source, *, explicit: bool) -> bool:
+        try:
+            directives = parse_nginx(source)
+        except BadDocument as error:
+            if not (explicit or _NGINX_BLOCK.search(source.text)):
+                return False
+            line, _, problem = str(error).removeprefix("line ").partition(": ")
+            self._unreadable(source, int(line), problem)
+            return True
+        if not looks_like_nginx(directives):
+            return self._take_plain(source)
+        self._nginx[source.path] = directives
+        return True
+
+    def _unreadable(self, source: Source, line: int, problem: str) -> None:
+        self._problem(source, line, unreadable, problem.rstrip("."))
+
+    def _problem(self, source: Source, line: int, rule: Rule, what: str) -> None:
+        page = rule.page
+        self._problems.append(
+            Finding(
+                file=source.path,
+                line=line,
+                rule=rule.id,
+                severity=rule.severity,
+                what=what,
+                why=page.consequence,
+                fix=page.fix,
+            )
+        )
+
+    # joining ----------------------------------------------------------------------------------------------------
+
+    def facts(self) -> Facts:
+        projects = (*self._projects, *self._build_projects())
+        nginx = tuple(self._build_nginx(projects))
+        layouts = tuple(self._layouts)
+        box = self._box[1] if self._box is not None else self._asked.box
+        if box is None and layouts:
+            box = layouts[0][1].box
+        facts = Facts(
+            sources=dict(self._sources),
+            projects=projects,
+            nginx=nginx,
+            manifests=tuple(self._manifests),
+            haproxy=tuple(self._haproxy),
+            envoy=tuple(self._envoy),
+            ray=tuple(self._ray),
+            layouts=layouts,
+            box=box,
+            box_source=self._box[0] if self._box is not None else None,
+            kinds=_kinds(box, self._asked.gpu),
+            any_kind=_kind(self._asked.gpu),
+            load=self._asked.load,
+            host=self._host(),
+            problems=tuple(self._problems),
+        )
+        return replace(facts, cards=self._find_cards(facts))
+
+    def _host(self) -> Host | None:
+        if self._acs is None:
+            return self._asked.host
+        return replace(self._asked.host or Host(), acs_redirect=tuple(self._acs))
+
+    def _find_cards(self, facts: Facts) -> dict[str, ModelCard]:
+        named = {engine.command.model for engine in facts.engines} | {layout.model for _, layout in facts.layouts}
+        made: dict[str, ModelCard] = {}
+        for name in named:
+            card = self._card(name, alone=len(named) == 1) if name else None
+            if card is not None and name is not None:
+                made[name] = card
+        return made
+
+    def _card(self, name: str, *, alone: bool) -> ModelCard | None:
+        if alone and self._config_cards:
+            return self._config_cards[0]
+        return self._asked.find_card(name) or (self._asked.model if alone else None)
+
+    # compose ----------------------------------------------------------------------------------------------------
+
+    def _build_projects(self) -> Iterator[Project]:
+        folders: dict[str, list[Source]] = {}
+        for source in self._compose.values():
+            folders.setdefault(source.folder, []).append(source)
+        for folder, sources in folders.items():
+            variables = self._variables(folder)
+            roots = [root for source in sources if (root := self._tree(source, variables)) is not None]
+            for chain in _chains(roots):
+                yield build_project(chain[0].source.path, chain, self._near, partial(self._tree, variables=variables))
+
+    def _variables(self, folder: str) -> dict[str, str]:
+        source = self._source(posixpath.join(folder, ".env"))
+        return {name: value for name, (value, _) in read_env(source).items()} if source is not None else {}
+
+    def _tree(self, source: Source, variables: Mapping[str, str]) -> Node | None:
+        try:
+            roots = read_yaml(source, variables)
+        except BadDocument as error:
+            if not any(problem.file == source.path for problem in self._problems):
+                line, _, problem = str(error).removeprefix("line ").partition(": ")
+                self._unreadable(source, int(line), problem)
+            return None
+        return roots[0] if roots and roots[0].is_map else None
+
+    def _near(self, name: str, source: Source) -> Source | None:
+        return self._source(posixpath.join(source.folder, name))
+
+    # nginx ------------------------------------------------------------------------------------------------------
+
+    def _build_nginx(self, projects: Sequence[Project]) -> Iterator[NginxConfig]:
+        taken: set[str] = set()
+        without: list[Service] = []
+        for service in (service for project in projects for service in project.services):
+            if service.kind != "nginx":
+                continue
+            configs = list(self._config_of(service))
+            taken |= {source.path for config in configs for source in config.sources}
+            yield from configs
+            without += [] if configs else [service]
+        alone = list(self._standing_alone(taken))
+        only = without[0] if len(without) == 1 and len(alone) == 1 else None
+        for config in alone:
+            yield self._with_service(config, only) if only is not None else config
+
+    def _config_of(self, service: Service) -> Iterator[NginxConfig]:
+        """The configuration that a service's mounts give it."""
+        inside = dict(self._mounted(service))
+        if not inside:
+            return
+        mains = [place for place in inside if place.endswith("/nginx.conf")]
+        chosen = mains or [place for place in inside if re.search(r"/(conf\.d|templates)/", place)] or list(inside)
+        include = self._include_inside(inside)
+        parsed = [
+            (source, with_includes(directives, include, (source.path,)))
+            for place in chosen
+            if (source := inside[place]) and (directives := self._directives(source)) is not None
+        ]
+        if not parsed:
+            return
+        directives = tuple(directive for _, listed in parsed for directive in listed)
+        config = _config(parsed[0][0], directives, fragment=not mains)
+        sources = tuple(dict.fromkeys((*(source for source, _ in parsed), *inside.values(), *config.sources)))
+        yield self._with_service(replace(config, sources=sources), service)
+
+    def _mounted(self, service: Service) -> Iterator[tuple[str, Source]]:
+        for mount in service.mounts:
+            if mount.kind != "bind" or mount.source is None or "nginx" not in mount.target:
+                continue
+            path = posixpath.join(mount.node.source.folder, mount.source)
+            names = self._files.listing(path)
+            for name in names or ():
+                source = self._source(posixpath.join(path, name))
+                if source is not None and name.endswith((".conf", ".template")):
+                    yield posixpath.join(mount.target, name), _filled_template(source, service)
+            source = self._source(path) if names is None else None
+            if source is not None and not source.name.endswith((".pem", ".crt", ".key", ".html")):
+                yield mount.target, _filled_template(source, service)
+        yield from self._configs_of(service)
+
+    def _configs_of(self, service: Service) -> Iterator[tuple[str, Source]]:
+        """Files that come in through `configs:`, on disk or written out in the compose file."""
+        listed = service.get("configs")
+        root = next((root for root in self._roots if root.source.path == service.file), None)
+        for item in listed.items if listed is not None and root is not None else ():
+            name = item.string("source") if item.is_map else item.text
+            target = item.string("target") if item.is_map else f"/{name}"
+            path = root.string("configs", name or "", "file") if root is not None else None
+            source = self._source(posixpath.join(service.node.source.folder, path)) if path else None
+            if source is not None and target and "nginx" in target:
+                yield target, source
+
+    @property
+    def _roots(self) -> Iterator[Node]:
+        for source in self._compose.values():
+            root = self._tree(source, {})
+            if root is not None:
+                yield root
+
+    def _include_inside(self, inside: Mapping[str, Source]) -> Callable[[str, Source], list[Source]]:
+        def include(pattern: str, by: Source) -> list[Source]:
+            wanted = pattern if pattern.startswith("/") else posixpath.join("/etc/nginx", pattern)
+            found = [source for place, source in sorted(inside.items()) if fnmatch(place, wanted)]
+            return found or self._include(pattern, by)
+
+        return include
+
+    def _include(self, pattern: str, by: Source) -> list[Source]:
+        """The files of an include that lie here: beside the file, or the /etc/nginx that was copied beside it."""
+        if re.search(r"mime\.types|fastcgi_params|modules", pattern):
+            return []
+        near = pattern.removeprefix("/etc/nginx/") if pattern.startswith("/etc/nginx/") else pattern
+        folder, wanted = posixpath.split(posixpath.join(by.folder, near))
+        names = self._files.listing(folder) or ()
+        found = (self._source(posixpath.join(folder, name)) for name in names if fnmatch(name, wanted))
+        return [source for source in found if source is not None]
+
+    def _directives(self, source: Source) -> tuple[Directive, ...] | None:
+        if source.path not in self._nginx:
+            if any(problem.file == source.path for problem in self._problems):
+                return None
+            try:
+                self._nginx[source.path] = parse_nginx(source)
+            except BadDocument as error:
+                line, _, problem = str(error).removeprefix("line ").partition(": ")
+                self._unreadable(source, int(line), problem)
+                return None
+        if not source.fixable:  # a template with its variables filled in
+            return parse_nginx(source)
+        return self._nginx[source.path]
+
+    def _with_service(self, config: NginxConfig, service: Service) -> NginxConfig:
+        version = service.image.version if service.image is not None else None
+        newest = service.image is not None and version is None and service.image.digest is None
+        return replace(config, service=service, version=version, newest=newest and service.image.path != "")  # type: ignore[union-attr]
+
+    def _standing_alone(self, taken: set[str]) -> Iterator[NginxConfig]:
+        """Configurations that no service mounts: whole files, and the fragments of one folder together."""
+        whole = {path: listed for path, listed in self._nginx.items() if path not in taken and _is_whole(listed)}
+        included: set[str] = set(taken)
+        live = parse_version(self._asked.host.nginx_version) if self._asked.host is not None else None
+        for path, listed in whole.items():
+            joined = with_includes(listed, self._include, (path,))
+            config = _config(self._sources[path], joined, fragment=False)
+            included |= {source.path for source in config.sources if source.path != path}
+            yield replace(config, version=live)
+        folders: dict[str, list[str]] = {}
+        for path in self._nginx:
+            if path not in whole and path not in included:
+                folders.setdefault(self._sources[path].folder, []).append(path)
+        for paths in folders.values():
+            joined = tuple(
+                directive for path in paths for directive in with_includes(self._nginx[path], self._include, (path,))
+            )
+            yield replace(_config(self._sources[paths[0]], joined, fragment=True), version=live)
+
+
+def _is_whole(directives: Sequence[Directive]) -> bool:
+    return any(directive.name in {"http", "events", "stream"} for directive in directives)
+
+
+def _config(source: Source, directives: tuple[Directive, ...], *, fragment: bool) -> NginxConfig:
+    config = NginxConfig(source=source, directives=directives, fragment=fragment)
+    sources = tuple(dict.fromkeys((source, *(directive.source for directive in config.walk()))))
+    return replace(config, sources=sources)
+
+
+def _filled_template(source: Source, service: Service) -> Source:
+    """An nginx template of the image's envsubst step, the service's variables filled in."""
+    if not source.name.endswith(".template"):
+        return source
+    known = {name: setting.value for name, setting in service.environment.items() if setting.value is not None}
+    text = re.sub(r"\$\{(\w+)\}", lambda match: known.get(match[1], match[0]), source.text)
+    return source if text == source.text else Source(source.path, text, fixable=False)
+
+
+def _chains(roots: Sequence[Node]) -> Iterator[list[Node]]:
+    """Base files with what is laid over them: `X.override.yaml`, and files that only add to services of the base."""
+    bases = [root for root in roots if not _is_override(root) and not _is_partial(root, roots)]
+    overrides = [root for root in roots if _is_override(root)]
+    additions = [root for root in roots if root not in bases and root not in overrides]
+    if not bases:
+        bases, overrides, additions = [*overrides, *additions], [], []
+    for base in bases:
+        laid = [root for root in overrides if _stem(root).startswith(_stem(base)) or len(bases) == 1]
+        own = [root for root in additions if _adds_to(root, base)]
+        for extra in [[root] for root in own] or [[]]:
+            yield [base, *laid, *extra]
+
+
+def _stem(root: Node) -> str:
+    return re.sub(r"(\.override)?\.ya?ml$", "", root.source.name)
+
+
+def _is_override(root: Node) -> bool:
+    return ".override." in root.source.name
+
+
+def _is_partial(root: Node, roots: Sequence[Node]) -> bool:
+    listed = root.get("services")
+    services = [value for _, value in listed.pairs()] if listed is not None else []
+    if not services or any(value.get("image") or value.get("build") or value.get("extends") for value in services):
+        return False
+    return any(_adds_to(root, other) for other in roots if other is not root)
+
+
+def _adds_to(root: Node, base: Node) -> bool:
+    mine, theirs = root.get("services"), base.get("services")
+    return mine is not None and theirs is not None and set(mine.entries) <= set(theirs.entries)
+
+
+def _kind(name: str | None) -> GpuKind | None:
+    return find_gpu(name) if name else None
+
+
+def _kinds(box: Box | None, name: str | None) -> dict[int, GpuKind]:
+    made: dict[int, GpuKind] = {}
+    for gpu in box.gpus if box is not None else ():
+        wanted = gpu.name or name
+        try:
+            if wanted is not None:
+                made[gpu.index] = find_gpu(wanted)
+        except UnknownGpu:
+            continue
+    return made
+
+
+def redirecting_bridges(text: str) -> list[str]:
+    """The PCI bridges whose ACS sends peer traffic up to the root port, of `lspci -vvv`."""
+    made, device = [], ""
+    for line in text.splitlines():
+        if re.match(r"^[0-9a-f]{2,4}:", line):
+            device = line.split()[0]
+        elif "ACSCtl:" in line and "ReqRedir+" in line:
+            made.append(device)
+    return made

@@ -1,0 +1,74 @@
+"""Corrected files: the findings' edits applied round by round until nothing more changes."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import unified_diff
+
+from atoll.doctor.edits import apply_edits
+from atoll.doctor.finding import Edit, Finding
+
+_MOST_ROUNDS = 30  # a service that lacks a dozen keys gets one a round
+
+Look = Callable[[Mapping[str, str]], Sequence[Finding]]  # texts that differ from the disk's -> findings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mended:
+    """One corrected file."""
+
+    path: str
+    before: str
+    after: str
+
+    @property
+    def diff(self) -> str:
+        """What changed, as `diff -u` shows it."""
+        lines = unified_diff(
+            self.before.splitlines(keepends=True),
+            self.after.splitlines(keepends=True),
+            fromfile=self.path,
+            tofile=f"{self.path} (corrected)",
+        )
+        return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
+
+
+def mend(look: Look, text_of: Callable[[str], str]) -> tuple[tuple[Mended, ...], tuple[Finding, ...]]:
+    """The corrected files, and what is left to be done by hand.
+
+    Args:
+        look: examines the files with some texts replaced.
+        text_of: the text of a file as it lies there.
+    """
+    texts: dict[str, str] = {}
+    before: dict[str, str] = {}
+    findings = look(texts)
+    for _ in range(_MOST_ROUNDS):
+        edits = choose_edits(findings)
+        if not edits:
+            break
+        for path, listed in edits.items():
+            before.setdefault(path, text_of(path))
+            texts[path] = apply_edits(texts.get(path, before[path]), listed)
+        findings = look(texts)
+    made = (Mended(path=path, before=before[path], after=text) for path, text in sorted(texts.items()))
+    return tuple(one for one in made if one.before != one.after), tuple(findings)
+
+
+def choose_edits(findings: Iterable[Finding]) -> dict[str, list[Edit]]:
+    """The edits of those findings that can be mended side by side; a finding's own edits go together or not at all."""
+    chosen: dict[str, list[Edit]] = {}
+    for finding in findings:
+        wanted = tuple(dict.fromkeys(finding.edits))
+        if not wanted or any(_touches(edit, other) for edit in wanted for other in chosen.get(edit.file, ())):
+            continue
+        if any(_touches(one, other) for n, one in enumerate(wanted) for other in wanted[:n] if one.file == other.file):
+            continue
+        for edit in wanted:
+            chosen.setdefault(edit.file, []).append(edit)
+    return chosen
+
+
+def _touches(one: Edit, other: Edit) -> bool:
+    if one.start == one.end or other.start == other.end:
+        return one.start <= other.end and other.start <= one.end
+    return one.start < other.end and other.start < one.end

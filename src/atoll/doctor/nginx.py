@@ -1,0 +1,401 @@
+"""nginx configurations as the checks see them: directives with their lines, inheritance, upstreams, proxied locations.
+
+crossplane's lexer reads the text; includes are followed by whoever hands in `read`.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from crossplane.errors import NgxParserSyntaxError
+from crossplane.lexer import _balance_braces, _lex_file_object  # lex() itself opens the file; ours is in memory
+
+from atoll.doctor.compose import Service
+from atoll.doctor.tree import Source
+from atoll.doctor.vllm import Version
+from atoll.errors import BadDocument
+
+_DEEPEST = 40  # nested blocks; real files have five
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Directive:
+    """One directive; `block` is None for one that ends with a semicolon."""
+
+    name: str
+    args: tuple[str, ...]
+    source: Source
+    line: int
+    block: tuple["Directive", ...] | None = None
+
+    @property
+    def file(self) -> str:
+        return self.source.path
+
+    def child(self, name: str) -> "Directive | None":
+        """The last directive of this name directly in the block."""
+        found = self.children(name)
+        return found[-1] if found else None
+
+    def children(self, name: str) -> tuple["Directive", ...]:
+        return tuple(directive for directive in self.block or () if directive.name == name)
+
+    @property
+    def arg(self) -> str:
+        return self.args[0] if self.args else ""
+
+
+def parse_nginx(source: Source) -> tuple[Directive, ...]:
+    """The directives of one file, includes not followed.
+
+    Raises:
+        BadDocument: not nginx's syntax; the sentence carries the line.
+    """
+    try:
+        tokens = list(_balance_braces(_lex_file_object(io.StringIO(source.text)), source.path))
+    except NgxParserSyntaxError as error:
+        raise BadDocument(f"line {error.lineno or 1}: this is not an nginx configuration: {error.strerror}.") from None
+    except (RuntimeError, StopIteration, IndexError):  # the lexer runs out of characters in a quote or an escape
+        raise BadDocument("line 1: this is not an nginx configuration: it ends inside a quoted string.") from None
+    kept = [token for token in tokens if token[2] or not token[0].startswith("#")]
+    directives, rest = _block(kept, 0, source, 0)
+    assert rest == len(kept)
+    return directives
+
+
+def _block(
+    tokens: Sequence[tuple[str, int, bool]], at: int, source: Source, depth: int
+) -> tuple[tuple[Directive, ...], int]:
+    made: list[Directive] = []
+    if depth > _DEEPEST:
+        raise BadDocument(f"line {tokens[at - 1][1]}: this is not an nginx configuration: it is nested too deeply.")
+    while at < len(tokens):
+        name, line, quoted = tokens[at]
+        if name == "}" and not quoted:
+            return tuple(made), at + 1
+        if name in {"{", ";"} and not quoted:
+            raise BadDocument(f"line {line}: this is not an nginx configuration: unexpected {name!r}.")
+        at += 1
+        args: list[str] = []
+        while at < len(tokens) and (tokens[at][2] or tokens[at][0] not in {"{", "}", ";"}):
+            args.append(tokens[at][0])
+            at += 1
+        if at >= len(tokens) or tokens[at][0] == "}":
+            raise BadDocument(f"line {line}: this is not an nginx configuration: {name!r} has no ';' after it.")
+        block = None
+        if tokens[at][0] == "{":
+            block, at = _block(tokens, at + 1, source, depth + 1)
+        else:
+            at += 1
+        made.append(Directive(name=name, args=tuple(args), source=source, line=line, block=block))
+    return tuple(made), at
+
+
+def looks_like_nginx(directives: Sequence[Directive]) -> bool:
+    """Whether a text that happens to parse is one: it has a block or a directive that only nginx has."""
+    blocks = {"events", "http", "server", "upstream", "location", "stream", "map", "geo"}
+    words = {"worker_processes", "proxy_pass", "include", "listen", "server_name", "proxy_set_header"}
+    named = {directive.name for directive in directives if directive.block is not None}
+    return bool(named & blocks) or len({directive.name for directive in directives} & words) > 0
+
+
+Include = Callable[[str, Source], Sequence[Source]]  # (pattern, file that includes) -> the files, in order
+
+
+def with_includes(
+    directives: Sequence[Directive], include: Include, seen: tuple[str, ...] = ()
+) -> tuple[Directive, ...]:
+    """The directives with those of included files in their place; a damaged included file counts as empty here."""
+    made: list[Directive] = []
+    for directive in directives:
+        if directive.name == "include" and directive.block is None:
+            for source in include(directive.arg, directive.source):
+                if source.path not in seen and len(seen) < 20:
+                    made += with_includes(_parse_or_nothing(source), include, (*seen, source.path))
+            continue
+        block = with_includes(directive.block, include, seen) if directive.block is not None else None
+        made.append(
+            Directive(
+                name=directive.name, args=directive.args, source=directive.source, line=directive.line, block=block
+            )
+        )
+    return tuple(made)
+
+
+def _parse_or_nothing(source: Source) -> tuple[Directive, ...]:
+    try:
+        return parse_nginx(source)
+    except BadDocument:
+        return ()
+
+
+# Words that show a location or an upstream to lead to a language model when no compose file tells.
+_LLM_WORD = re.compile(
+    r"vllm|llm|openai|sglang|ollama|\btgi\b|llama|qwen|mistral|gpt|deepseek|inference", re.IGNORECASE
+)
+_LLM_PATH = re.compile(r"^\^?/(?:v1(?:/|$|\b)|api/(?:generate|chat)|generate|v1/chat|openai)")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Server:
+    """One `server host:port params;` of an upstream."""
+
+    host: str
+    port: int | None  # None when none is written: 80
+    params: tuple[str, ...]
+    directive: Directive
+
+    def param(self, name: str) -> str | None:
+        """The value of name=value; None when it is not there."""
+        return next((text.partition("=")[2] for text in self.params if text.startswith(f"{name}=")), None)
+
+    @property
+    def is_name(self) -> bool:
+        return not re.fullmatch(r"[\d.]+|\[.*\]|unix", self.host) and self.host != "localhost"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Upstream:
+    name: str
+    directive: Directive
+
+    @cached_property
+    def servers(self) -> tuple[Server, ...]:
+        return tuple(_server(directive) for directive in self.directive.children("server") if directive.args)
+
+    def value(self, name: str) -> str | None:
+        found = self.directive.child(name)
+        return found.arg if found is not None else None
+
+    def has(self, name: str) -> bool:
+        return self.directive.child(name) is not None
+
+
+def _server(directive: Directive) -> Server:
+    host, port = split_host(directive.arg)
+    return Server(host=host, port=port, params=directive.args[1:], directive=directive)
+
+
+def split_host(text: str) -> tuple[str, int | None]:
+    """`vllm-0:8000` is ("vllm-0", 8000); a missing or variable port is None."""
+    if text.startswith("unix:"):
+        return "unix", None
+    found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(.*))?", text)
+    if found is None:
+        return text, None
+    port = found[2]
+    return found[1], int(port) if port and port.isdigit() else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Location:
+    """A place that proxies: the innermost block that holds a proxy_pass, with the blocks around it."""
+
+    directive: Directive  # the location (or if, limit_except) block
+    proxy_pass: Directive
+    around: tuple[Directive, ...]  # http, server, outer locations: outermost first
+    config: "NginxConfig"
+
+    @property
+    def path(self) -> str:
+        """The location's path, without its modifier."""
+        place = next(
+            (block for block in (self.directive, *reversed(self.around)) if block.name == "location"), self.directive
+        )
+        return place.args[-1] if place.args else ""
+
+    @property
+    def modifier(self) -> str:
+        return self.directive.args[0] if len(self.directive.args) > 1 else ""
+
+    def find(self, name: str) -> Directive | None:
+        """The directive in effect here: its own, else that of the nearest block around it."""
+        for block in (self.directive, *reversed(self.around)):
+            found = block.child(name)
+            if found is not None:
+                return found
+        return self.config.top.get(name)
+
+    def value(self, name: str, default: str) -> str:
+        found = self.find(name)
+        return found.arg if found is not None else default
+
+    def headers(self) -> dict[str, str]:
+        """The proxy_set_header lines in effect: those of the innermost block that has any."""
+        for block in (self.directive, *reversed(self.around)):
+            found = block.children("proxy_set_header")
+            if found:
+                return {line.arg.lower(): line.args[1] for line in found if len(line.args) > 1}
+        return {}
+
+    @cached_property
+    def target(self) -> tuple[str, str, int | None, str]:
+        """Scheme, host (or upstream's name), port and URI part of proxy_pass; the URI is empty when there is none."""
+        found = re.match(r"^(https?|grpcs?)://([^/]*)(/.*)?$", self.proxy_pass.arg)
+        if found is None:
+            return "", "", None, ""
+        host, port = split_host(found[2])
+        return found[1], host, port, found[3] or ""
+
+    @property
+    def upstream(self) -> Upstream | None:
+        return self.config.upstreams.get(self.target[1])
+
+    @property
+    def hosts(self) -> tuple[tuple[str, int | None], ...]:
+        """Every host and port behind it."""
+        if self.upstream is not None:
+            return tuple((server.host, server.port or 80) for server in self.upstream.servers)
+        _, host, port, _ = self.target
+        if host.startswith("$"):
+            return self.config.variable_hosts(host, self)
+        return ((host, port or 80),) if host else ()
+
+    @property
+    def looks_like_llm(self) -> bool:
+        """By its names alone: the path, the upstream, the hosts."""
+        if _LLM_PATH.match(self.path):
+            return True
+        names = [self.target[1], *(host for host, _ in self.hosts)]
+        return any(_LLM_WORD.search(name) for name in names)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NginxConfig:
+    """One nginx: its whole configuration with the includes in place.
+
+    `fragment` is a file for conf.d: what stands around it is the image's (or the distribution's) nginx.conf.
+    """
+
+    source: Source
+    directives: tuple[Directive, ...]
+    version: Version | None = None  # None: not known; `newest` then tells whether an unpinned image is meant
+    newest: bool = False
+    service: Service | None = None
+    fragment: bool = False
+    sources: tuple[Source, ...] = field(default_factory=tuple)
+
+    @cached_property
+    def http(self) -> Directive | None:
+        return next((directive for directive in self.directives if directive.name == "http"), None)
+
+    @property
+    def http_children(self) -> tuple[Directive, ...]:
+        return self.directives if self.fragment else (self.http.block or () if self.http is not None else ())
+
+    @cached_property
+    def top(self) -> dict[str, Directive]:
+        """What stands at http level of a fragment."""
+        return {directive.name: directive for directive in self.directives} if self.fragment else {}
+
+    def main(self, name: str) -> Directive | None:
+        return next((directive for directive in self.directives if directive.name == name), None)
+
+    @cached_property
+    def upstreams(self) -> dict[str, Upstream]:
+        return {
+            directive.arg: Upstream(name=directive.arg, directive=directive)
+            for directive in self.http_children
+            if directive.name == "upstream" and directive.args
+        }
+
+    @cached_property
+    def locations(self) -> tuple[Location, ...]:
+        around = () if self.http is None or self.fragment else (self.http,)
+        return tuple(self._proxied(self.http_children, around))
+
+    def _proxied(self, directives: Sequence[Directive], around: tuple[Directive, ...]) -> Iterator[Location]:
+        for directive in directives:
+            if directive.block is None or directive.name == "upstream":
+                continue
+            passing = directive.child("proxy_pass")
+            if passing is not None:
+                yield Location(directive=directive, proxy_pass=passing, around=around, config=self)
+            yield from self._proxied(directive.block, (*around, directive))
+
+    def walk(self) -> Iterator[Directive]:
+        yield from _walk(self.directives)
+
+    def variable_hosts(self, variable: str, place: Location) -> tuple[tuple[str, int | None], ...]:
+        """The hosts of `set $up http://vllm:8000;` or of a map's values."""
+        name = variable.split(":", maxsplit=1)[0]
+        values = [
+            line.args[1]
+            for block in (place.directive, *place.around)
+            for line in block.children("set")
+            if len(line.args) > 1 and line.arg == name
+        ]
+        for table in (directive for directive in self.http_children if directive.name == "map"):
+            if table.args[1:] == (name,):
+                values += [line.arg for line in table.block or ()]
+        hosts = [split_host(re.sub(r"^https?://", "", value).split("/")[0]) for value in values]
+        return tuple(
+            (server.host, server.port or 80)
+            for host, _ in hosts
+            if host in self.upstreams
+            for server in self.upstreams[host].servers
+        ) or tuple((host, port or 80) for host, port in hosts if host)
+
+    @property
+    def modern(self) -> bool:
+        """HTTP/1.1 to upstreams and their keepalive on by default: nginx 1.29.7 and later."""
+        return self.newest or (self.version is not None and self.version >= (1, 29, 7))
+
+    @property
+    def resolves_upstreams(self) -> bool:
+        """`server NAME resolve` in upstreams is free since 1.27.3."""
+        return self.version is None or self.version >= (1, 27, 3)
+
+    @property
+    def several_workers(self) -> bool:
+        found = self.main("worker_processes")
+        if found is None:
+            return self.fragment  # the image's and the distributions' nginx.conf say auto
+        return found.arg != "1"
+
+    @property
+    def worker_connections(self) -> tuple[int, Directive | None]:
+        """How many, and where it is written; 512 is nginx's own default, 1024 that of the image's file."""
+        events = self.main("events")
+        found = events.child("worker_connections") if events is not None else None
+        if found is None or not found.arg.isdigit():
+            return (1024 if self.fragment else 512), None
+        return int(found.arg), found
+
+
+def _walk(directives: Sequence[Directive]) -> Iterator[Directive]:
+    for directive in directives:
+        yield directive
+        yield from _walk(directive.block or ())
+
+
+_TIME_UNITS = {
+    "ms": 0.001,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+    "w": 604800.0,
+    "M": 2592000.0,
+    "y": 31536000.0,
+}
+
+
+def nginx_seconds(text: str) -> float | None:
+    """`60`, `60s`, `1m30s`, `500ms`; None for a variable."""
+    if re.fullmatch(r"\d+", text):
+        return float(text)
+    parts = re.findall(r"(\d+)(ms|[smhdwMy])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text.replace(" ", ""):
+        return None
+    return sum(int(number) * _TIME_UNITS[unit] for number, unit in parts)
+
+
+def nginx_bytes(text: str) -> int | None:
+    """`1m`, `64k`, `8192`; None for a variable."""
+    found = re.fullmatch(r"(\d+)([kKmMgG]?)", text)
+    if found is None:
+        return None
+    return int(found[1]) * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[found[2].lower()]

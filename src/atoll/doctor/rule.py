@@ -1,0 +1,100 @@
+"""A rule: a check with its number, its severity and its page.
+
+The page is the check's docstring: what is wrong, then `Consequence:`, `Evidence:`, `Fix:`, and the files of an example
+that `Fails:` and of one that `Passes:`, each in a fence that names the file. Both are run as tests.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding, Severity
+
+Check = Callable[[Facts], Iterable[Finding]]
+
+AREAS = {
+    "AT": "files",
+    "VL": "vLLM flags and environment",
+    "TP": "GPU topology",
+    "MF": "model fit",
+    "DC": "Compose",
+    "NG": "nginx",
+    "PX": "other proxies",
+    "MG": "MongoDB",
+    "K8": "Kubernetes",
+    "SE": "security",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A rule's documentation, in its parts."""
+
+    what: str
+    consequence: str
+    evidence: str
+    fix: str
+    fails: dict[str, str] = field(default_factory=dict)  # file name -> text
+    passes: dict[str, str] = field(default_factory=dict)
+
+
+_SECTION = re.compile(r"^(Consequence|Evidence|Fix|Fails|Passes):[ \t]*", re.MULTILINE)
+_FENCE = re.compile(r"^```(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def read_page(docstring: str) -> Page:
+    """The parts of a check's docstring."""
+    text = inspect.cleandoc(docstring)
+    parts = _SECTION.split(text)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    return Page(
+        what=_one_line(parts[0]),
+        consequence=_one_line(sections.get("Consequence", "")),
+        evidence=_one_line(sections.get("Evidence", "")),
+        fix=_one_line(sections.get("Fix", "")),
+        fails=dict(_FENCE.findall(sections.get("Fails", ""))),
+        passes=dict(_FENCE.findall(sections.get("Passes", ""))),
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    id: str
+    severity: Severity
+    check: Check
+
+    @property
+    def area(self) -> str:
+        return AREAS[self.id[:2]]
+
+    @property
+    def page(self) -> Page:
+        return read_page(self.check.__doc__ or "")
+
+    def run(self, facts: Facts) -> Iterator[Finding]:
+        """The findings of this rule, its page's words put in where the check gives none of its own."""
+        found = list(self.check(facts))
+        page = self.page if found else None
+        for finding in found:
+            assert page is not None
+            yield replace(
+                finding,
+                rule=self.id,
+                severity=self.severity,
+                why=finding.why or page.consequence,
+                fix=finding.fix or page.fix,
+            )
+
+
+def rule(number: str, severity: Severity) -> Callable[[Check], Rule]:
+    """Make a rule of a check: `@rule("VL001", ERROR)`."""
+    return lambda check: Rule(id=number, severity=severity, check=check)
+
+
+ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO

@@ -1,0 +1,145 @@
+"""Findings as people and other programs read them: text, GitHub's annotations, SARIF 2.1.0."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import atoll
+from atoll.doctor.checks import all_rules
+from atoll.doctor.finding import Edit, Finding, Severity
+from atoll.doctor.rule import Rule
+from atoll.doctor.tree import Source
+
+
+def show_text(findings: Sequence[Finding], sources: Mapping[str, Source]) -> Iterator[tuple[str, str]]:
+    """(style, line) of a report: by file, each finding with its line, what follows, and the fix."""
+    for path, group in groupby(findings, key=lambda finding: finding.file):
+        yield "bold", path
+        for finding in group:
+            yield from _show_one(finding, sources.get(path))
+        yield "", ""
+    yield "bold", count_line(findings)
+
+
+_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+
+
+def _show_one(finding: Finding, source: Source | None) -> Iterator[tuple[str, str]]:
+    mended = "  (--fix mends it)" if finding.edits else ""
+    yield _STYLES[finding.severity], f"  {finding.line}: {finding.severity} {finding.rule}  {finding.what}{mended}"
+    text = source.line(finding.line).strip() if source is not None else ""
+    if text:
+        yield "dim", f"      | {text[:110]}"
+    yield "", f"      {finding.why}"
+    yield "green", f"      fix: {finding.fix}"
+
+
+def count_line(findings: Sequence[Finding]) -> str:
+    """`3 errors, 1 warning, 2 infos`; `Nothing to report.` when there are none."""
+    if not findings:
+        return "Nothing to report."
+    counts = [(severity, sum(finding.severity is severity for finding in findings)) for severity in Severity]
+    return ", ".join(f"{count} {severity}{'s' if count != 1 else ''}" for severity, count in counts if count) + "."
+
+
+_GITHUB = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
+
+
+def show_github(findings: Sequence[Finding]) -> Iterator[str]:
+    """GitHub Actions' workflow commands, which it shows beside the lines of a pull request."""
+    for finding in findings:
+        place = f"file={_property(finding.file)},line={finding.line},title={_property(finding.rule)}"
+        text = f"{finding.what}. {finding.why} Fix: {finding.fix}"
+        yield f"::{_GITHUB[finding.severity]} {place}::{_message(text)}"
+
+
+def _message(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _message(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def to_sarif(findings: Sequence[Finding], sources: Mapping[str, Source]) -> dict[str, Any]:
+    """One SARIF 2.1.0 log (OASIS, 2020), with the rules' pages and the fixes."""
+    used = [rule for rule in all_rules() if any(finding.rule == rule.id for finding in findings)]
+    driver = {"name": "atoll doctor", "version": atoll.__version__, "rules": [_sarif_rule(rule) for rule in used]}
+    places = {rule.id: place for place, rule in enumerate(used)}
+    results = [_sarif_result(finding, places, sources) for finding in findings]
+    return {
+        "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}],
+    }
+
+
+_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
+
+
+def _sarif_rule(rule: Rule) -> dict[str, Any]:
+    page = rule.page
+    return {
+        "id": rule.id,
+        "shortDescription": {"text": page.what},
+        "fullDescription": {"text": f"{page.what} {page.consequence}"},
+        "help": {"text": f"{page.fix} Evidence: {page.evidence}"},
+        "defaultConfiguration": {"level": _LEVELS[rule.severity]},
+        "properties": {"area": rule.area},
+    }
+
+
+def _sarif_result(finding: Finding, places: Mapping[str, int], sources: Mapping[str, Source]) -> dict[str, Any]:
+    location = {
+        "physicalLocation": {"artifactLocation": {"uri": _uri(finding.file)}, "region": {"startLine": finding.line}}
+    }
+    made: dict[str, Any] = {
+        "ruleId": finding.rule,
+        "ruleIndex": places[finding.rule],
+        "level": _LEVELS[finding.severity],
+        "message": {"text": f"{finding.what}. {finding.why} Fix: {finding.fix}"},
+        "locations": [location],
+    }
+    changes = [_sarif_change(path, list(group)) for path, group in groupby(finding.edits, key=lambda edit: edit.file)]
+    if changes and all(path in sources for path in {edit.file for edit in finding.edits}):
+        made["fixes"] = [{"description": {"text": finding.fix}, "artifactChanges": changes}]
+    return made
+
+
+def _sarif_change(path: str, edits: Sequence[Edit]) -> dict[str, Any]:
+    replacements = [
+        {
+            "deletedRegion": {"charOffset": edit.start, "charLength": edit.end - edit.start},
+            "insertedContent": {"text": edit.text},
+        }
+        for edit in edits
+    ]
+    return {"artifactLocation": {"uri": _uri(path)}, "replacements": replacements}
+
+
+def _uri(path: str) -> str:
+    from urllib.parse import quote
+
+    return quote(path)
+
+
+def show_page(rule: Rule) -> Iterator[str]:
+    """A rule's page as Markdown."""
+    page = rule.page
+    yield f"## {rule.id}: {page.what}"
+    yield ""
+    yield f"{rule.severity}, {rule.area}"
+    yield ""
+    yield f"**If left:** {page.consequence}"
+    yield ""
+    yield f"**Fix:** {page.fix}"
+    yield ""
+    yield f"**Evidence:** {page.evidence}"
+    for title, files in (("An example that fails", page.fails), ("and one that passes", page.passes)):
+        yield ""
+        yield f"{title}:"
+        for name, text in files.items():
+            yield ""
+            yield f"```{name}"
+            yield text.rstrip("\n")
+            yield "```"

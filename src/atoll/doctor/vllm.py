@@ -1,0 +1,345 @@
+"""A vLLM command line, read as vLLM's own parser reads it, by version."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache, cached_property
+from typing import Any
+
+from atoll.doctor.words import Word, script_words
+from atoll.engines.vllm_options import Option as TableOption
+from atoll.engines.vllm_options import known_versions, listed_version, options_of
+
+Version = tuple[int, ...]
+Span = tuple[Word, ...]
+
+
+def parse_version(text: str | None) -> Version | None:
+    """`v0.8.5.post1` is (0, 8, 5); `latest`, `nightly` and digests are None."""
+    found = re.match(r"^v?(\d+)\.(\d+)(?:\.(\d+))?(?![\d.]*[a-z]*sha)", text or "")
+    return tuple(int(part) for part in found.groups() if part is not None) if found else None
+
+
+def show_version(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionTable:
+    """The options of one release of `vllm serve`: every spelling with what it takes."""
+
+    version: Version
+    kinds: dict[str, str]  # value, switch, many, optional
+    longs: dict[str, str]  # -tp -> --tensor-parallel-size
+    deprecated: frozenset[str]
+
+    def known(self, name: str) -> bool:
+        return name in self.kinds
+
+    def longer(self, prefix: str) -> tuple[str, ...]:
+        """The options that begin with this prefix: argparse accepts it while there is exactly one."""
+        return tuple(sorted(name for name in self.kinds if name.startswith(prefix) and name.startswith("--")))
+
+    def near(self, name: str) -> tuple[str, ...]:
+        """Up to two names that look like it."""
+        return tuple(get_close_matches(name, self.kinds, n=2, cutoff=0.8))
+
+
+@cache
+def _table(version: str) -> OptionTable:
+    options = options_of(version)
+    kinds = {name: _kind(option) for name, option in options.items()}
+    # `--no-enable-x` is accepted beside `--disable-x` since 0.33 (utils/argparse_utils.py, EnableDisableAction)
+    paired = [name for name, kind in kinds.items() if kind == "switch" and re.match(r"--(enable|disable)-", name)]
+    return OptionTable(
+        version=parse_version(version) or (),
+        kinds={**{f"--no-{name[2:]}": "switch" for name in paired}, **kinds},
+        longs={name: option.long for name, option in options.items() if not name.startswith("--")},
+        deprecated=frozenset(name for name, option in options.items() if option.deprecated),
+    )
+
+
+def _kind(option: TableOption) -> str:
+    if option.long == "--hf-token":
+        return "optional"  # with or without a value
+    return "many" if option.several else "value" if option.takes_value else "switch"
+
+
+def newest_version() -> Version:
+    return parse_version(known_versions()[-1]) or ()
+
+
+def table_for(version: Version | None) -> OptionTable:
+    """The options of a release: its own list, else that of the nearest older one; None (`latest`) is the newest."""
+    return _table(known_versions()[-1] if version is None else listed_version(show_version(version)))
+
+
+def is_listed(version: Version | None) -> bool:
+    """Whether the list is that release's own, so that a missing name is truly missing."""
+    if version is None or version[:2] > newest_version()[:2]:
+        return version is None
+    return table_for(version).version[:2] == version[:2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option as it is written. `name` is the long form, dashes only; `value` None for a bare switch."""
+
+    name: str
+    value: str | None
+    words: Span  # the option's word, then the words of its value
+    joined: bool = False  # --name=value
+    path: str = ""  # of --name.a.b=value: "a.b"
+
+    @property
+    def word(self) -> Word:
+        return self.words[0]
+
+    @property
+    def known(self) -> bool:
+        return all(word.known for word in self.words)
+
+    def integer(self) -> int | None:
+        """The value as vLLM reads it: 32768, 32k (1000s), 32K (1024s); None for anything else."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", (self.value or "").replace("_", ""))
+        if found is None:
+            return None
+        sizes = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+        return int(float(found[1]) * sizes[found[2]])
+
+    def number(self) -> float | None:
+        try:
+            return float(self.value) if self.value is not None else None
+        except ValueError:
+            return None
+
+    def document(self) -> Any:
+        """The value as JSON; None when it is not."""
+        try:
+            return json.loads(self.value or "")
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmCommand:
+    """What `vllm serve` is given: the model, the options, and how it is started."""
+
+    words: tuple[Word, ...]  # the arguments alone
+    version: Version | None  # None: latest, or not to be told from the image
+    version_known: bool  # the image's tag names a release
+    program: tuple[Word, ...] = ()  # `vllm serve`, `python -m ...`, as far as written out
+    environment: dict[str, str] = field(default_factory=dict)  # assignments before the program
+    stray: tuple[Word, ...] = ()  # `serve` given to an image that already says it
+
+    @cached_property
+    def options(self) -> tuple[Option, ...]:
+        return tuple(_read_options(self.words, self.table))
+
+    @property
+    def table(self) -> OptionTable:
+        return table_for(self.version)
+
+    def option(self, *names: str) -> Option | None:
+        """The last of these options: argparse lets the last one win."""
+        found = [option for option in self.options if option.name in names and not option.path]
+        return found[-1] if found else None
+
+    def has(self, *names: str) -> bool:
+        return self.option(*names) is not None
+
+    def integer(self, name: str, default: int | None = None) -> int | None:
+        """Its integer; `default` when it is not given, None when what is given cannot be told."""
+        option = self.option(name)
+        return default if option is None else option.integer()
+
+    def text(self, name: str) -> str | None:
+        option = self.option(name)
+        return option.value if option is not None and option.known else None
+
+    @cached_property
+    def model_word(self) -> Word | None:
+        """The word that names the model: `--model X`, or the first argument that is no option's."""
+        option = self.option("--model")
+        if option is not None and option.value is not None:
+            return option.words[-1]
+        taken = {id(word) for option in self.options for word in option.words}
+        return next((word for word in self.words if id(word) not in taken), None)
+
+    @property
+    def model(self) -> str | None:
+        word = self.model_word
+        if word is None or not word.known:
+            return None
+        return word.text.partition("=")[2] if word.text.startswith("--model=") else word.text
+
+    @property
+    def tensor_parallel(self) -> int | None:
+        return self.integer("--tensor-parallel-size", 1)
+
+    @property
+    def pipeline_parallel(self) -> int | None:
+        return self.integer("--pipeline-parallel-size", 1)
+
+    @property
+    def data_parallel(self) -> int | None:
+        return self.integer("--data-parallel-size", 1)
+
+    @property
+    def world_size(self) -> int | None:
+        """GPUs that it needs: TP x PP x DP; None when one of them cannot be told."""
+        sizes = (self.tensor_parallel, self.pipeline_parallel, self.data_parallel)
+        return sizes[0] * sizes[1] * sizes[2] if None not in sizes else None  # type: ignore[operator]
+
+    @property
+    def memory_utilization(self) -> float | None:
+        option = self.option("--gpu-memory-utilization")
+        # 0.92 since 0.20, 0.9 before (config/cache.py of those releases)
+        return (0.92 if self.version is None or self.version >= (0, 20) else 0.9) if option is None else option.number()
+
+
+def _read_options(words: Sequence[Word], table: OptionTable) -> Iterator[Option]:
+    place = 0
+    while place < len(words):
+        word = words[place]
+        if not _is_option(word.text):
+            place += 1
+            continue
+        option = _read_option(words, place, table)
+        place += len(option.words)
+        yield option
+
+
+def _is_option(text: str) -> bool:
+    return bool(re.match(r"^--?[A-Za-z]", text))
+
+
+def _read_option(words: Sequence[Word], place: int, table: OptionTable) -> Option:
+    word = words[place]
+    written, equals, value = word.text.partition("=")
+    name, path = long_name(written, table)
+    if equals:
+        return Option(name=name, value=value, words=(word,), joined=True, path=path)
+    if re.fullmatch(r"-O\d", written):
+        return Option(name="--optimization-level", value=written[2:], words=(word,))
+    following = words[place + 1 : place + 1 + _most_values(name, path, table)]
+    taken = []
+    for next_word in following:
+        if _is_option(next_word.text):
+            break
+        taken.append(next_word)
+    joined = " ".join(part.text for part in taken) if taken else None
+    return Option(name=name, value=joined, words=(word, *taken), path=path)
+
+
+def long_name(written: str, table: OptionTable) -> tuple[str, str]:
+    """`-tp` is --tensor-parallel-size; `--max_model_len` has dashes; `--hf-overrides.rope.type` has a path."""
+    if not written.startswith("--"):
+        return table.longs.get(written, written), ""
+    name, _, path = written.partition(".")
+    return "--" + name[2:].replace("_", "-"), path
+
+
+# Options of the past, which the newest table does not hold: what they took, so that their value is not the model.
+_FORMER_SWITCHES = re.compile(
+    r"^--(no-)?(enable|disable|use|enforce|trust|return|skip|numa|worker-use|engine-use|calculate|tokens-only)\b"
+)
+
+
+def _most_values(name: str, path: str, table: OptionTable) -> int:
+    if path:
+        return 1
+    kind = table.kinds.get(name)
+    if kind is None:
+        candidates = table.longer(name)
+        kind = table.kinds[candidates[0]] if candidates else None
+    if kind is None:
+        kind = "switch" if _FORMER_SWITCHES.match(name) else "value"
+    return {"switch": 0, "value": 1, "optional": 1, "many": 1000}[kind]
+
+
+_SHELLS = re.compile(r"^(?:/usr)?(?:/bin/)?(?:ba|da|a|z)?sh$")
+_ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
+_BEFORE_PROGRAM = {"exec", "nohup", "env", "command", "tini", "--", "dumb-init", "/bin/tini", "/usr/bin/tini"}
+
+
+def read_command(
+    entrypoint: Sequence[Word] | None,
+    command: Sequence[Word],
+    *,
+    image_serves: bool,
+    version: Version | None,
+    version_known: bool,
+) -> VllmCommand | None:
+    """The vLLM command of a container, or None when it does not start vLLM.
+
+    Args:
+        entrypoint: the words of `entrypoint:`; None when the image's own stands.
+        command: the words of `command:` (or `args:`).
+        image_serves: the image's own entrypoint is `vllm serve`.
+        version: of the image, None when not known.
+        version_known: whether the image's tag names a release.
+    """
+    common = {"version": version, "version_known": version_known}
+    if entrypoint is None and image_serves:
+        stray = _stray(command)
+        return VllmCommand(words=tuple(command[len(stray) :]), stray=stray, **common)  # type: ignore[arg-type]
+    for segment in _segments([*(entrypoint or ()), *command]):
+        found = _after_program(segment)
+        if found is not None:
+            environment, program, words = found
+            return VllmCommand(words=words, program=program, environment=environment, **common)  # type: ignore[arg-type]
+    return None
+
+
+def _stray(command: Sequence[Word]) -> tuple[Word, ...]:
+    """`vllm serve`, `serve` or `python -m ...api_server` that repeat what the image's entrypoint says."""
+    texts = [word.text for word in command[:3]]
+    if texts[:2] == ["vllm", "serve"]:
+        return tuple(command[:2])
+    if texts[:1] == ["serve"]:
+        return tuple(command[:1])
+    if texts and re.fullmatch(r"(/usr/bin/)?python3?", texts[0]) and "vllm" in " ".join(texts):
+        return tuple(command[:3])
+    return ()
+
+
+def _segments(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
+    """The simple commands in it: `bash -c "a && b"` gives two."""
+    for place, word in enumerate(words[:-1]):
+        if _SHELLS.match(word.text):
+            flags = [n for n in range(place + 1, len(words) - 1) if re.fullmatch(r"-[a-z]*c[a-z]*", words[n].text)]
+            if flags:
+                yield from _split_at_operators(script_words(words[flags[0] + 1]))
+                return
+    yield tuple(words)
+
+
+def _split_at_operators(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
+    segment: list[Word] = []
+    for word in words:
+        if word.operator:
+            yield tuple(segment)
+            segment = []
+        else:
+            segment.append(word)
+    yield tuple(segment)
+
+
+def _after_program(words: Sequence[Word]) -> tuple[dict[str, str], tuple[Word, ...], tuple[Word, ...]] | None:
+    environment: dict[str, str] = {}
+    place = 0
+    while place < len(words) and (_ASSIGNMENT.match(words[place].text) or words[place].text in _BEFORE_PROGRAM):
+        name, equals, value = words[place].text.partition("=")
+        environment |= {name: value} if equals else {}
+        place += 1
+    for at in range(place, len(words)):
+        text = words[at].text
+        following = words[at + 1].text if at + 1 < len(words) else ""
+        if text.rpartition("/")[2] == "vllm" and following == "serve":
+            return environment, tuple(words[at : at + 2]), tuple(words[at + 2 :])
+        if text.startswith("vllm.entrypoints.") and text.endswith("api_server"):
+            return environment, tuple(words[place : at + 1]), tuple(words[at + 1 :])
+    return None
