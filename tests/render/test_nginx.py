@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(self.answers.gap_s)
         self.write(b"")
 
-    do_GET = do_POST
+    do_GET = do_POST  # noqa: N815
 
     def write(self, data: bytes) -> None:
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")

@@ -74,7 +74,12 @@ def _document(layout: Layout, card: ModelCard, settings: ComposeSettings) -> dic
         )
         networks |= APP_NETWORKS
         volumes |= APP_VOLUMES
-    document = {"name": project_name(layout), "services": services, "networks": networks}
+    document = {
+        "name": project_name(layout),
+        "x-atoll": {"model": served_name(layout, card), "engine": layout.engine},
+        "services": services,
+        "networks": networks,
+    }
     return {**document, "volumes": volumes} if volumes else document
 
 

@@ -82,7 +82,13 @@ async def count_on(
         second = read_counters(await get_text(url + "/metrics", timeout_s=5.0))
     except RunFailed:
         return service
-    seconds = max(1e-9, clock.now() - began)
+    return with_counters(service, first, second, seconds=max(1e-9, clock.now() - began), counters=counters)
+
+
+def with_counters(
+    service: ServiceState, first: dict[str, float], second: dict[str, float], *, seconds: float, counters: Counters
+) -> ServiceState:
+    """The service with what two looks at its /metrics, `seconds` apart, say."""
 
     def rate(name: str) -> float | None:
         if name not in first or name not in second:

@@ -1,0 +1,513 @@
+"""docker compose through the door: the same four verbs as run/process.py, on a bundle with a compose.yaml.
+
+Everything that Docker is asked stands in `dry_run`. Replicas are not published, so their counters are read by a small
+Python in their own containers; both vLLM's image and ours have one.
+"""
+
+import asyncio
+import json
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atoll.documents import parse_yaml
+from atoll.engines import find_engine
+from atoll.errors import BadRun, CommandFailed, InputError, MissingProgram, StartFailed
+from atoll.outside.clock import Clock
+from atoll.outside.files import read_text
+from atoll.outside.shell import Finished, Shell
+from atoll.plan.layout import Layout
+from atoll.render.compose import service_name
+from atoll.render.dotenv import read_settings
+from atoll.run.deployment import Deployment, DeploymentStatus, ReplicaAddress, ServiceState
+from atoll.run.health import explain_log
+from atoll.run.look import BETWEEN_LOOKS_S, read_counters, with_counters
+
+COMPOSE_FILE = "compose.yaml"
+START_TIMEOUT_S = 3600.0  # pulled images and a large model on a slow disk; a container that ends is noticed at once
+PULL_TIMEOUT_S = 7200.0
+DOWN_TIMEOUT_S = 300.0  # above every stop_grace_period that we render
+LOOK_EVERY_S = 1.0
+RESTARTS_THAT_TELL = 1  # a program that has ended by itself once while starting will do it again
+_SPLIT = "---atoll---"
+
+Say = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Project:
+    """A bundle's folder, what it serves, and how compose is called for it."""
+
+    folder: Path
+    layout: Layout
+    model: str
+    services: tuple[str, ...]
+    images: dict[str, str]  # service -> image
+    built: frozenset[str]  # services whose image is built from the bundle
+
+    @property
+    def replicas(self) -> dict[str, int]:
+        """Service -> number of the replica."""
+        return {service_name(self.layout, number): number for number in range(len(self.layout.replicas))}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Container:
+    """What `docker compose ps` says of a service's container."""
+
+    service: str
+    name: str
+    state: str  # created, running, restarting, exited, dead
+    health: str  # healthy, unhealthy, starting, or nothing
+    exit_code: int
+
+    @property
+    def healthy(self) -> bool:
+        return self.state == "running" and self.health in {"healthy", ""}
+
+
+# The four verbs
+
+
+async def up(
+    folder: Path,
+    *,
+    shell: Shell,
+    clock: Clock,
+    timeout_s: float = START_TIMEOUT_S,
+    say: Say = _silent,
+) -> Deployment:
+    """Fetch what images are missing, start the containers, wait until all of them are healthy.
+
+    Raises:
+        BadRun: the folder holds no bundle for Compose.
+        MissingProgram: there is no docker, or no compose for it.
+        StartFailed: Docker does not answer, an image is not to be had, or a service did not become healthy; the
+            sentence has the reason from its log, and nothing of the deployment is left running.
+    """
+    project = read_project(folder)
+    compose = Compose(project, shell)
+    await _ask_docker(shell)
+    await _fetch_images(project, compose, shell, say)
+    try:
+        await _start(compose, say)
+        await _wait_until_healthy(project, compose, shell, clock=clock, timeout_s=timeout_s, say=say)
+    except BaseException:
+        await asyncio.shield(compose.run("down", "--remove-orphans", timeout_s=DOWN_TIMEOUT_S))
+        raise
+    return Deployment(
+        name=project.layout.name,
+        kind="compose",
+        folder=folder,
+        engine=project.layout.engine,
+        model=project.model,
+        url=door_url(folder),
+        replicas=tuple(
+            ReplicaAddress(number=number, gpus=replica.gpus) for number, replica in enumerate(project.layout.replicas)
+        ),
+    )
+
+
+async def down(folder: Path, *, shell: Shell, clock: Clock, say: Say = _silent) -> tuple[str, ...]:  # noqa: ARG001
+    """Stop and remove containers and networks; volumes stay, since they hold data and compiled kernels.
+
+    Gives the services that were running until now; a second time there are none.
+
+    Raises:
+        BadRun: the folder holds no bundle for Compose.
+        CommandFailed: Docker does not answer or could not remove something.
+    """
+    project = read_project(folder)
+    compose = Compose(project, shell)
+    running = tuple(c.service for c in await compose.containers() if c.state in {"running", "restarting"})
+    done = await compose.run("down", "--remove-orphans", timeout_s=DOWN_TIMEOUT_S)
+    done.check()
+    left = await compose.containers()
+    if left:
+        names = ", ".join(container.name for container in left)
+        raise CommandFailed(f"docker compose down left {names}; see `docker ps -a` and remove them by hand.")
+    for service in running:
+        say(f"{service} ended")
+    return running
+
+
+async def status(
+    folder: Path,
+    *,
+    shell: Shell,
+    clock: Clock,  # noqa: ARG001 - the seconds between two looks pass in the containers
+    between_s: float = BETWEEN_LOOKS_S,
+) -> DeploymentStatus:
+    """How every container is right now, and what the replicas' counters say.
+
+    Raises:
+        BadRun: the folder holds no bundle for Compose.
+        CommandFailed: Docker does not answer.
+    """
+    project = read_project(folder)
+    compose = Compose(project, shell)
+    there = {container.service: container for container in await compose.containers()}
+    looks = [_look(service, there.get(service), compose, between_s) for service in project.services]
+    services = await asyncio.gather(*looks)
+    return DeploymentStatus(
+        name=project.layout.name,
+        kind="compose",
+        folder=folder,
+        engine=project.layout.engine,
+        model=project.model,
+        url=door_url(folder),
+        state=_overall(services, there),
+        services=tuple(services),
+    )
+
+
+async def logs(
+    folder: Path,
+    *,
+    shell: Shell,
+    clock: Clock,
+    say: Say,
+    replica: int | None = None,
+    follow: bool = False,
+    lines: int = 200,
+) -> None:
+    """Say the last lines of the logs, of one replica or of all services, and with `follow` what comes after.
+
+    Following ends when no container runs any more, or by Ctrl-C.
+
+    Raises:
+        BadRun: the folder holds no bundle for Compose.
+        InputError: there is no such replica.
+    """
+    project = read_project(folder)
+    services = _asked_services(project, replica)
+    compose = Compose(project, shell)
+    seen = dict.fromkeys(services, "")
+    while True:
+        for service in services:
+            prefix = f"{service} | " if len(services) > 1 else ""
+            for stamp, text in await compose.lines(service, since=seen[service], last=lines):
+                seen[service] = stamp
+                say(prefix + text)
+        if not follow or not any(c.state == "running" for c in await compose.containers()):
+            return
+        await clock.sleep(LOOK_EVERY_S)
+
+
+def dry_run(folder: Path) -> list[str]:
+    """The commands that `up` would run, as one would type them."""
+    project = read_project(folder)
+    pulls = [f"docker pull {image}  # unless it is here" for image in sorted(_pulled_images(project))]
+    builds = [f"docker compose build {service}" for service in sorted(project.built)]
+    return [
+        f"cd {shlex.quote(str(folder))}",
+        *pulls,
+        *builds,
+        "docker compose up --detach --no-build --pull never --remove-orphans",
+        "docker compose ps --all --format json  # until every service is healthy",
+    ]
+
+
+# The bundle
+
+
+def read_project(folder: Path) -> Project:
+    """What a bundle's files say.
+
+    Raises:
+        BadRun: there is no compose.yaml or no layout.yaml.
+        BadDocument: one of them cannot be read.
+    """
+    path = folder / COMPOSE_FILE
+    if not path.exists() or not (folder / "layout.yaml").exists():
+        raise BadRun(f"{folder} holds no {COMPOSE_FILE} of atoll; write one with `atoll render LAYOUT --to compose`.")
+    document = parse_yaml(read_text(path), origin=str(path))
+    services: dict[str, Any] = document.get("services", {}) if isinstance(document, dict) else {}
+    about: dict[str, Any] = document.get("x-atoll", {}) if isinstance(document, dict) else {}
+    layout = Layout.parse(read_text(folder / "layout.yaml"), origin=str(folder / "layout.yaml"))
+    return Project(
+        folder=folder,
+        layout=layout,
+        model=about.get("model", layout.model),
+        services=tuple(services),
+        images={name: service.get("image", "") for name, service in services.items()},
+        built=frozenset(name for name, service in services.items() if "build" in service),
+    )
+
+
+def door_url(folder: Path) -> str:
+    """Where nginx is published, as .env says."""
+    settings = read_settings(read_text(folder / ".env")) if (folder / ".env").exists() else {}
+    bind = settings.get("ATOLL_BIND") or "127.0.0.1"
+    host = "127.0.0.1" if bind == "0.0.0.0" else bind  # noqa: S104 - compared, not bound
+    return f"http://{host}:{settings.get('ATOLL_PORT') or 8080}"
+
+
+def _asked_services(project: Project, replica: int | None) -> list[str]:
+    if replica is None:
+        return list(project.services)
+    found = [service for service, number in project.replicas.items() if number == replica]
+    if not found:
+        last = len(project.replicas) - 1
+        raise InputError(f"{project.folder} has replicas 0-{last}; there is no replica {replica}.")
+    return found
+
+
+# Talking to Docker
+
+
+class Compose:
+    """`docker compose` for one bundle."""
+
+    def __init__(self, project: Project, shell: Shell) -> None:
+        self.project = project
+        self._shell = shell
+        self._program = _find_compose(shell)
+
+    async def run(self, *words: str, timeout_s: float = 60.0) -> Finished:
+        """Run one command in the bundle's folder, beside the event loop."""
+        argv = [*self._program, *words]
+        return await asyncio.to_thread(self._shell.run, argv, cwd=self.project.folder, timeout_s=timeout_s)
+
+    async def containers(self) -> list[Container]:
+        """Every container of the project, running or not; raises CommandFailed when Docker does not answer."""
+        done = (await self.run("ps", "--all", "--format", "json")).check()
+        return [_container(row) for row in _json_rows(done.stdout)]
+
+    async def lines(self, service: str, *, since: str, last: int) -> list[tuple[str, str]]:
+        """Time stamp and text of the log lines later than `since`; without one the last lines.
+
+        Stamps of one log sort as text.
+        """
+        which = ("--since", since) if since else ("--tail", str(last))
+        done = await self.run("logs", "--no-color", "--no-log-prefix", "--timestamps", *which, service)
+        pairs = [(stamp, text) for stamp, _, text in (line.partition(" ") for line in done.stdout.splitlines())]
+        return [(stamp, text) for stamp, text in pairs if stamp > since]
+
+    async def tail(self, service: str, *, lines: int) -> str:
+        done = await self.run("logs", "--no-color", "--no-log-prefix", "--tail", str(lines), service)
+        return done.stdout or done.stderr
+
+
+def _find_compose(shell: Shell) -> tuple[str, ...]:
+    """`docker compose` where the plugin is installed, else a `docker-compose` of version 2."""
+    if shell.which("docker") is None:
+        raise MissingProgram("`docker` is not installed here; install Docker, or render with --to process.")
+    if shell.run(["docker", "compose", "version"]).exit_code == 0:
+        return ("docker", "compose")
+    if shell.which("docker-compose") is not None:
+        version = shell.run(["docker-compose", "version", "--short"]).stdout.strip()
+        if version.lstrip("v")[:1] not in {"", "0", "1"}:
+            return ("docker-compose",)
+    raise MissingProgram("`docker compose` (version 2) is not installed here; install docker-compose-plugin.")
+
+
+def _json_rows(text: str) -> list[dict[str, Any]]:
+    """Compose prints one object a line since 2.21 and a list before."""
+    stripped = text.strip()
+    if stripped.startswith("["):
+        rows: list[dict[str, Any]] = json.loads(stripped)
+        return rows
+    return [json.loads(line) for line in stripped.splitlines() if line.startswith("{")]
+
+
+def _container(row: dict[str, Any]) -> Container:
+    return Container(
+        service=row.get("Service", ""),
+        name=row.get("Name", ""),
+        state=row.get("State", ""),
+        health=row.get("Health", ""),
+        exit_code=int(row.get("ExitCode", 0)),
+    )
+
+
+async def _ask_docker(shell: Shell) -> None:
+    done = await asyncio.to_thread(shell.run, ["docker", "version", "--format", "{{.Server.Version}}"])
+    if done.exit_code != 0:
+        words = " ".join(done.stderr.split()) or "it printed nothing"
+        raise StartFailed(f"Docker does not answer ({words}); start it, or set DOCKER_HOST to where it listens.")
+
+
+# Coming up
+
+
+def _pulled_images(project: Project) -> set[str]:
+    return {image for service, image in project.images.items() if image and service not in project.built}
+
+
+async def _fetch_images(project: Project, compose: Compose, shell: Shell, say: Say) -> None:
+    for image in sorted(_pulled_images(project)):
+        if not await _is_here(image, shell):
+            await _pull(image, shell, say)
+    for service in sorted(project.built):
+        if not await _is_here(project.images[service], shell):
+            say(f"building {project.images[service]}")
+            done = await compose.run("build", service, timeout_s=PULL_TIMEOUT_S)
+            if done.exit_code != 0:
+                raise StartFailed(f"The image of {service} could not be built: {_last_words(done)}")
+
+
+async def _is_here(image: str, shell: Shell) -> bool:
+    done = await asyncio.to_thread(shell.run, ["docker", "image", "inspect", "--format", "{{.Id}}", image])
+    return done.exit_code == 0
+
+
+async def _pull(image: str, shell: Shell, say: Say) -> None:
+    say(f"pulling {image}")
+    done = await asyncio.to_thread(shell.run, ["docker", "pull", "--quiet", image], timeout_s=PULL_TIMEOUT_S)
+    if done.exit_code != 0:
+        raise StartFailed(
+            f"The image {image} is not on this machine and could not be pulled: {_last_words(done)}."
+            f" In a closed network bring it with `docker save {image}` there and `docker load` here."
+        )
+
+
+async def _start(compose: Compose, say: Say) -> None:
+    say("starting the containers")
+    words = ("up", "--detach", "--no-build", "--pull", "never", "--remove-orphans")
+    done = await compose.run(*words, timeout_s=START_TIMEOUT_S)
+    if done.exit_code != 0:
+        raise StartFailed(_explain_start(done))
+
+
+def _explain_start(done: Finished) -> str:
+    text = done.stderr + done.stdout
+    if "could not select device driver" in text:
+        return (
+            "Docker has no driver for NVIDIA GPUs; install nvidia-container-toolkit and run"
+            " `nvidia-ctk runtime configure --runtime=docker`, then restart Docker."
+        )
+    taken = re.search(r"[Bb]ind for (\S+) failed: port is already allocated|listen tcp4? (\S+): bind: address", text)
+    if taken is not None:
+        return f"{taken[1] or taken[2]} is taken by another program; end it or change ATOLL_PORT in .env."
+    return f"docker compose up failed: {_last_words(done)}"
+
+
+def _last_words(done: Finished) -> str:
+    words = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    return " ".join(" ".join(words[-3:]).split()).rstrip(".") or "it printed nothing"
+
+
+async def _wait_until_healthy(
+    project: Project, compose: Compose, shell: Shell, *, clock: Clock, timeout_s: float, say: Say
+) -> None:
+    began, waiting = clock.now(), set(project.services)
+    while waiting:
+        there = {container.service: container for container in await compose.containers()}
+        for service in sorted(waiting):
+            container = there.get(service)
+            if container is not None and container.healthy:
+                say(f"{service} answers after {clock.now() - began:.0f} s")
+                waiting.discard(service)
+            elif container is not None:
+                await _refuse_ended(project, container, compose, shell)
+        if waiting and clock.now() - began >= timeout_s:
+            service = min(waiting)
+            how = f"did not become healthy in {timeout_s:.0f} s"
+            raise StartFailed(await _failure(project, service, how, compose))
+        if waiting:
+            await clock.sleep(LOOK_EVERY_S)
+
+
+async def _refuse_ended(project: Project, container: Container, compose: Compose, shell: Shell) -> None:
+    """Raise when a container will not come up any more: it ended, ends again and again, or failed its checks."""
+    if container.state in {"exited", "dead"}:
+        how = f"ended with exit code {container.exit_code}"
+        raise StartFailed(await _failure(project, container.service, how, compose))
+    if container.state == "restarting" or await _restarts(container, shell) >= RESTARTS_THAT_TELL:
+        how = f"ends again and again (exit code {container.exit_code})" if container.exit_code else "keeps ending"
+        raise StartFailed(await _failure(project, container.service, how, compose))
+    if container.health == "unhealthy":
+        check = await _last_check(container, shell)
+        raise StartFailed(await _failure(project, container.service, f"fails its health check ({check})", compose))
+
+
+async def _restarts(container: Container, shell: Shell) -> int:
+    done = await _inspect(container, "{{.RestartCount}}", shell)
+    return int(done.stdout) if done.stdout.strip().isdigit() else 0
+
+
+async def _last_check(container: Container, shell: Shell) -> str:
+    done = await _inspect(container, "{{range .State.Health.Log}}{{println .Output}}{{end}}", shell)
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"
+
+
+async def _inspect(container: Container, template: str, shell: Shell) -> Finished:
+    return await asyncio.to_thread(shell.run, ["docker", "inspect", "--format", template, container.name])
+
+
+async def _failure(project: Project, service: str, how: str, compose: Compose) -> str:
+    """`vllm-1 (GPUs 2, 3) ended with exit code 1: the GPU is out of memory. Use more GPUs ...`."""
+    number = project.replicas.get(service)
+    gpus = project.layout.replicas[number].gpus if number is not None else ()
+    where = f" (GPUs {', '.join(map(str, gpus))})" if gpus else ""
+    text = await compose.tail(service, lines=400)
+    reason = explain_log(text)
+    if reason is not None:
+        return f"{service}{where} {how}: {reason.cause}. {reason.remedy}"
+    words = "\n  ".join(text.strip().splitlines()[-12:]) or "it printed nothing"
+    return f"{service}{where} {how}. The end of its log:\n  {words}"
+
+
+# Looking
+
+
+def _overall(services: Sequence[ServiceState], there: dict[str, Container]) -> str:
+    if not any(container.state == "running" for container in there.values()):
+        return "down"
+    return "up" if all(service.healthy for service in services) else "degraded"
+
+
+async def _look(service: str, container: Container | None, compose: Compose, between_s: float) -> ServiceState:
+    project = compose.project
+    number = project.replicas.get(service)
+    found = ServiceState(
+        name=service,
+        number=number,
+        gpus=project.layout.replicas[number].gpus if number is not None else (),
+        state="gone",
+        healthy=False,
+        why="there is no container",
+        url=door_url(project.folder) if service == "nginx" else None,
+    )
+    if container is None:
+        return found
+    state = container.health if container.state == "running" and container.health else container.state
+    why = None if container.healthy else _why(container)
+    found = found.replace(state=state, healthy=container.healthy, why=why, container=container.name)
+    if number is None or container.state != "running":
+        return found
+    return await _count_inside(found, number, compose, between_s)
+
+
+def _why(container: Container) -> str:
+    if container.state == "running":
+        return f"its health check says {container.health}"
+    return f"exit code {container.exit_code}" if container.state in {"exited", "dead"} else container.state
+
+
+async def _count_inside(found: ServiceState, number: int, compose: Compose, between_s: float) -> ServiceState:
+    """Two looks at /metrics from within the container; without an answer the state stays as it is."""
+    layout = compose.project.layout
+    port = layout.replicas[number].port
+    script = (
+        "import time,urllib.request as u\n"
+        f"def look(): return u.urlopen('http://127.0.0.1:{port}/metrics', timeout=5).read().decode()\n"
+        f"a=look(); t=time.monotonic(); time.sleep({between_s}); b=look()\n"
+        f"print(a, {_SPLIT!r}, time.monotonic()-t, {_SPLIT!r}, b, sep='\\n')"
+    )
+    done = await compose.run("exec", "-T", found.name, "python3", "-c", script, timeout_s=20 + between_s)
+    parts = done.stdout.split(_SPLIT)
+    if done.exit_code != 0 or len(parts) != 3:
+        return found
+    counters = find_engine(layout.engine).counters
+    first, second = read_counters(parts[0].strip() + "\n"), read_counters(parts[2].strip() + "\n")
+    return with_counters(found, first, second, seconds=max(1e-9, float(parts[1])), counters=counters)
