@@ -14,7 +14,7 @@ from atoll.outside.files import read_text
 from atoll.outside.shell import RealShell, Shell
 from atoll.plan.layout import Layout
 from atoll.render.process import PROCESS_FILE
-from atoll.run import process
+from atoll.run import compose, process
 from atoll.run.deployment import Deployment, DeploymentStatus, ServiceState
 from atoll.workflows.render import read_layout, render_layout
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # Modules of one shape: up, down, status, logs, dry_run. The file tells which of them a folder is for.
-RUNNERS: dict[str, Any] = {"process": process}
+RUNNERS: dict[str, Any] = {"process": process, "compose": compose}
 MARKS = {"process": PROCESS_FILE, "compose": "compose.yaml"}
 
 Say = Callable[[str], None]
