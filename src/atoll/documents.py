@@ -4,6 +4,7 @@ A Document is a frozen pydantic model that forbids unknown fields. A bad field i
 `layout.yaml: replicas[1].gpus`.
 """
 
+import contextlib
 import io
 import json
 from collections.abc import Sequence
@@ -62,6 +63,9 @@ class Document(BaseModel):
 
 def parse_yaml(text: str, *, origin: str) -> object:
     """Plain data of a YAML (or JSON) text; raises BadDocument with the line."""
+    if origin.endswith(".json"):
+        with contextlib.suppress(ValueError, RecursionError):  # YAML says better what is wrong, and where
+            return json.loads(text)
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:

@@ -29,10 +29,20 @@ def test_the_shortest_wait_comes_first():
     assert places[2].against_best.first == "quick"
 
 
-def test_runs_that_cannot_be_told_apart_share_a_place_and_throughput_decides_the_order():
-    lazy, brisk = contender("lazy", 1.0, seed=1, pace=30.0), contender("brisk", 1.0, seed=1)
-    places = rank_runs([lazy, brisk, contender("slow", 3.0)])
-    assert [(p.place, p.name, p.shared) for p in places] == [(1, "brisk", True), (1, "lazy", True), (3, "slow", False)]
+def test_runs_that_cannot_be_told_apart_share_a_place():
+    places = rank_runs([contender("a", 1.0, seed=1), contender("b", 1.0, seed=1), contender("slow", 3.0)])
+    assert [(p.place, p.name, p.shared) for p in places] == [(1, "a", True), (1, "b", True), (3, "slow", False)]
+
+
+def test_a_wait_that_nobody_feels_leaves_the_decision_to_the_pace():
+    """40 ms more wait is clear but not felt; the answer that then comes twice as fast is."""
+    prompt, brisk = contender("prompt", 0.20, pace=0.2), contender("brisk", 0.24, pace=0.1, seed=2)
+    assert [(p.place, p.name) for p in rank_runs([prompt, brisk])] == [(1, "brisk"), (2, "prompt")]
+
+
+def test_a_wait_that_is_felt_outweighs_the_pace():
+    prompt, brisk = contender("prompt", 0.20, pace=0.2), contender("brisk", 0.40, pace=0.1, seed=2)
+    assert [p.name for p in rank_runs([prompt, brisk])] == ["prompt", "brisk"]
 
 
 def test_the_baseline_is_what_others_are_held_against():

@@ -5,6 +5,7 @@ replacement, because one user's requests follow each other on the same replica a
 request is its own block.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -49,7 +50,43 @@ class Comparison(Document):
         return next(d for d in self.differences if d.measure == measure and d.statistic == statistic)
 
 
+MEASURES = ("ttft_s", "tpot_s", "e2e_s")
 STATISTICS = {"mean": None, "p50": 0.50, "p95": 0.95, "p99": 0.99}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """One run's statistics and what they would have been in other draws of its users."""
+
+    name: str
+    exact: dict[str, Floats]  # measure -> the statistics, shape (len(STATISTICS),); empty: the run has no such measure
+    draws: dict[str, Floats]  # measure -> shape (draws, len(STATISTICS))
+
+
+def draw_run(name: str, table: RecordTable, *, warmup_s: float = 0.0, draws: int = 1000, seed: int = 1) -> Drawn:
+    """Bootstrap one run; runs that are to be compared need seeds of their own.
+
+    Args:
+        name: what the run is called.
+        table: its records.
+        warmup_s: what to leave out at its start.
+        draws: bootstrap samples.
+        seed: of the drawing; the same seed gives the same interval.
+    """
+    rng = np.random.default_rng(seed)
+    rows, values = _ok_rows(table, warmup_s), latencies(table)
+    exact, drawn = {}, {}
+    for measure in MEASURES:
+        known, blocks = _blocks(getattr(values, measure)[rows], table.user[rows])
+        exact[measure] = _exact(known)
+        drawn[measure] = _bootstrap(known, blocks, draws=draws, rng=rng) if len(known) else np.empty(0)
+    return Drawn(name=name, exact=exact, draws=drawn)
+
+
+def compare_drawn(first: Drawn, second: Drawn) -> Comparison:
+    """`second` held against `first`: TTFT, TPOT and E2E."""
+    found = [one for measure in MEASURES for one in _differences(measure, first, second)]
+    return Comparison(first=first.name, second=second.name, differences=tuple(found))
 
 
 def compare_runs(
@@ -59,29 +96,12 @@ def compare_runs(
     names: tuple[str, str],
     warmup_s: tuple[float, float] = (0.0, 0.0),
     draws: int = 1000,
-    seed: int = 1,
 ) -> Comparison:
-    """Differences of TTFT, TPOT and E2E between two runs.
-
-    Args:
-        first: the baseline's records.
-        second: the other run's.
-        names: what the runs are called.
-        warmup_s: what to leave out at each run's start.
-        draws: bootstrap samples.
-        seed: of the drawing; the same seed gives the same interval.
-    """
-    rng = np.random.default_rng(seed)
-    found = []
-    rows = [_ok_rows(table, warm) for table, warm in zip((first, second), warmup_s, strict=True)]
-    values = [latencies(table) for table in (first, second)]
-    for measure in ("ttft_s", "tpot_s", "e2e_s"):
-        blocks = [
-            _blocks(getattr(value, measure)[chosen], table.user[chosen])
-            for value, chosen, table in zip(values, rows, (first, second), strict=True)
-        ]
-        found.extend(_differences(measure, blocks[0], blocks[1], draws=draws, rng=rng))
-    return Comparison(first=names[0], second=names[1], differences=tuple(found))
+    """The second run held against the first, which is the baseline."""
+    return compare_drawn(
+        draw_run(names[0], first, warmup_s=warmup_s[0], draws=draws, seed=1),
+        draw_run(names[1], second, warmup_s=warmup_s[1], draws=draws, seed=2),
+    )
 
 
 def _ok_rows(table: RecordTable, warmup_s: float) -> Mask:
@@ -99,30 +119,31 @@ def _blocks(values: Floats, users: Ints) -> tuple[Floats, Ints]:
     return values[known][order], block[order].astype(np.int64)
 
 
-def _differences(
-    measure: str, first: tuple[Floats, Ints], second: tuple[Floats, Ints], *, draws: int, rng: np.random.Generator
-) -> list[Difference]:
-    if len(first[0]) == 0 or len(second[0]) == 0:
+def _exact(values: Floats) -> Floats:
+    if len(values) == 0:
+        return np.empty(0)
+    shares = [share for share in STATISTICS.values() if share is not None]
+    return np.array([values.mean(), *np.quantile(values, shares)])
+
+
+def _differences(measure: str, first: Drawn, second: Drawn) -> list[Difference]:
+    if len(first.exact[measure]) == 0 or len(second.exact[measure]) == 0:
         return [_unknown(measure, statistic) for statistic in STATISTICS]
-    samples = [_bootstrap(values, blocks, draws=draws, rng=rng) for values, blocks in (first, second)]
-    found = []
-    for column, (statistic, share) in enumerate(STATISTICS.items()):
-        exact = [float(v.mean()) if share is None else float(np.quantile(v, share)) for v, _ in (first, second)]
-        drawn = samples[1][:, column] - samples[0][:, column]
-        low, high = (float(x) for x in np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
-        found.append(
-            Difference(
-                measure=measure,
-                statistic=statistic,
-                first=exact[0],
-                second=exact[1],
-                difference=exact[1] - exact[0],
-                low=low,
-                high=high,
-                verdict=_verdict(low, high),
-            )
+    drawn = second.draws[measure] - first.draws[measure]
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return [
+        Difference(
+            measure=measure,
+            statistic=statistic,
+            first=float(first.exact[measure][place]),
+            second=float(second.exact[measure][place]),
+            difference=float(second.exact[measure][place] - first.exact[measure][place]),
+            low=float(low[place]),
+            high=float(high[place]),
+            verdict=_verdict(float(low[place]), float(high[place])),
         )
-    return found
+        for place, statistic in enumerate(STATISTICS)
+    ]
 
 
 def _bootstrap(values: Floats, blocks: Ints, *, draws: int, rng: np.random.Generator) -> Floats:

@@ -1,17 +1,20 @@
 """Which run did best.
 
-Runs are ordered by the 95th percentile of TTFT, the wait that users complain about. Where that difference is not clear
-(its 95 % interval spans 0) the runs share a place, and the one with more output tokens per second stands first.
+First comes the wait: the 95th percentile of TTFT. Two waits count as different when the 95 % interval of their
+difference does not span 0 and the difference could be felt: 0.1 s is the limit below which a person takes a reaction
+for immediate (Nielsen, Usability Engineering, 1993, section 5.5). Among runs whose waits do not differ, the pace of the
+answer decides: the mean time per output token, where the interval tells it apart. Runs that neither tells apart share a
+place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from atoll.analyse.compare import Comparison, Verdict, compare_runs
+from atoll.analyse.compare import Comparison, Verdict, compare_drawn, draw_run
 from atoll.analyse.summary import Summary
 from atoll.traffic.record import RecordTable
 
-MEASURE, STATISTIC = "ttft_s", "p95"
+FELT_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +29,7 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a run came in. `shared` says that the difference from the first of its place is not clear."""
+    """Where a run came in. `shared` says that others came in at the same place."""
 
     place: int  # 1 is best; runs that cannot be told apart have the same
     name: str
@@ -44,42 +47,68 @@ def rank_runs(contenders: Sequence[Contender], *, baseline: str | None = None) -
     """
     if not contenders:
         return ()
+    judge = _Judge(contenders)
     known = {contender.name: contender for contender in contenders}
     reference = known.get(baseline or "", contenders[0])
-    groups = _groups(contenders)
+    groups = _groups(contenders, judge)
     best = groups[0][0]
     return tuple(
         Place(
             place=1 + sum(len(earlier) for earlier in groups[:number]),
             name=one.name,
             shared=len(group) > 1,
-            against_best=None if one is best else compare(best, one),
-            against_baseline=None if one is reference else compare(reference, one),
+            against_best=None if one is best else judge.compare(best, one),
+            against_baseline=None if one is reference else judge.compare(reference, one),
         )
         for number, group in enumerate(groups)
         for one in group
     )
 
 
-def compare(first: Contender, second: Contender) -> Comparison:
-    """`second` held against `first`."""
-    return compare_runs(
-        first.table,
-        second.table,
-        names=(first.name, second.name),
-        warmup_s=(first.warmup_s, second.warmup_s),
-    )
+class _Judge:
+    """Compares runs; each is bootstrapped once, with a seed of its own."""
+
+    def __init__(self, contenders: Sequence[Contender]) -> None:
+        self._drawn = {
+            one.name: draw_run(one.name, one.table, warmup_s=one.warmup_s, seed=number)
+            for number, one in enumerate(contenders, start=1)
+        }
+
+    def compare(self, first: Contender, second: Contender) -> Comparison:
+        return compare_drawn(self._drawn[first.name], self._drawn[second.name])
+
+    def waits_differ(self, best: Contender, other: Contender) -> bool:
+        found = self.compare(best, other).difference("ttft_s", "p95")
+        if found.difference is None:
+            return best.summary.requests.ok != other.summary.requests.ok
+        return found.verdict is Verdict.SLOWER and found.difference >= FELT_S
+
+    def paces_differ(self, best: Contender, other: Contender) -> bool:
+        return self.compare(best, other).difference("tpot_s", "mean").verdict is Verdict.SLOWER
 
 
-def _groups(contenders: Sequence[Contender]) -> list[list[Contender]]:
-    """Runs that cannot be told apart from the quickest of their group, groups best first."""
+def _groups(contenders: Sequence[Contender], judge: _Judge) -> list[list[Contender]]:
+    """Runs that share a place, best place first; within one, the higher token rate first."""
+    groups = []
+    for waits in _split(sorted(contenders, key=_wait), judge.waits_differ):
+        groups.extend(_split(sorted(waits, key=_step), judge.paces_differ))
+    return [sorted(group, key=lambda one: -_rate(one.summary)) for group in groups]
+
+
+def _split(ordered: Sequence[Contender], differ: Callable[[Contender, Contender], bool]) -> list[list[Contender]]:
+    """Neighbours stay together while they do not differ from the first of their group."""
     groups: list[list[Contender]] = []
-    for one in sorted(contenders, key=_wait):
-        if groups and _is_unclear(groups[-1][0], one):
+    for one in ordered:
+        if groups and not differ(groups[-1][0], one):
             groups[-1].append(one)
         else:
             groups.append([one])
-    return [sorted(group, key=lambda one: -one.summary.output_tokens_per_s) for group in groups]
+    return groups
+
+
+def _rate(summary: Summary) -> float:
+    """Tokens per second while requests were being sent: the ramp-down at the end says nothing about a layout."""
+    return summary.steady_output_tokens_per_s or summary.output_tokens_per_s
 
 
 def _wait(contender: Contender) -> float:
@@ -87,7 +116,6 @@ def _wait(contender: Contender) -> float:
     return float("inf") if wait is None else wait
 
 
-def _is_unclear(first: Contender, second: Contender) -> bool:
-    if _wait(second) == float("inf"):
-        return _wait(first) == float("inf")
-    return compare(first, second).difference(MEASURE, STATISTIC).verdict is Verdict.UNCLEAR
+def _step(contender: Contender) -> float:
+    step = contender.summary.tpot_s.mean
+    return float("inf") if step is None else step

@@ -38,9 +38,12 @@ def table(
 ) -> Table:
     """A plain table; the columns whose places are in `numbers` are set to the right."""
     made = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    made.padding = (0, 1, 0, 0)
     right = set(numbers)
     for place, name in enumerate(columns):
-        made.add_column(name, justify="right" if place in right else "left", no_wrap=place in right)
+        made.add_column(
+            name, justify="right" if place in right else "left", no_wrap=place != len(columns) - 1 or place in right
+        )
     for row in rows:
         made.add_row(*row)
     return made

@@ -7,62 +7,57 @@ from atoll.cli.show import out, show_table
 from atoll.units import show_seconds
 from atoll.workflows.study import StudyResult, VariantResult
 
-_COLUMNS = (
-    "",
-    "variant",
-    "TTFT p50",
-    "TTFT p95",
-    "ITL p50",
-    "TPOT p50",
-    "E2E p50",
-    "tokens/s",
-    "ok",
-    "failed",
-    "against",
-)
+_COLUMNS = ("", "variant", "TTFT p50", "p95", "TPOT p50", "E2E p50", "tok/s")
 
 
 def show_study(result: StudyResult) -> None:
     """The ranking, best first, and the variants that did not run."""
-    places = {place.name: place for place in result.ranking}
+    runs = [(place, result.variant(place.name)) for place in result.ranking]
+    lost = any(_lost(variant) for _, variant in runs)
     rows = [
-        _row(result.variant(name), place.place, place.shared, _words(place.against_baseline))
-        for name, place in places.items()
+        (
+            f"{place.place}{'=' if place.shared else ''}",
+            variant.name,
+            *_figures(variant),
+            *([str(_lost(variant))] if lost else []),
+            _words(place.against_baseline),
+        )
+        for place, variant in runs
     ]
+    columns = (*_COLUMNS, *(["lost"] if lost else []), f"p95 against\n{result.study.baseline_name}")
     title = f"{result.study.title or result.study.name} ({result.engine})"
-    show_table(title, _columns(result), rows, numbers=range(2, 10))
+    show_table(title, columns, rows, numbers=range(2, len(columns)))
     for variant in result.variants:
         if variant.failure:
             out.print(f"{variant.name} did not run: {variant.failure}")
         elif variant.run is None or not variant.run.info.complete:
             out.print(f"{variant.name} has not finished: `atoll study resume {result.folder}`")
+    if any(place.shared for place in result.ranking):
+        out.print("= neither the wait (TTFT p95, 0.1 s) nor the pace (TPOT) tells these apart at 95 %.")
     _show_predictions(result)
 
 
-def _columns(result: StudyResult) -> tuple[str, ...]:
-    return (*_COLUMNS[:-1], f"TTFT p95 against {result.study.baseline_name}")
+def _lost(variant: VariantResult) -> int:
+    """Requests that failed or were cancelled."""
+    assert variant.run is not None
+    return variant.run.summary.requests.failed + variant.run.summary.requests.cancelled
 
 
-def _row(variant: VariantResult, place: int, shared: bool, words: str) -> tuple[str, ...]:
+def _figures(variant: VariantResult) -> tuple[str, ...]:
     assert variant.run is not None
     summary = variant.run.summary
-    return (
-        f"{place}{'=' if shared else ''}",
-        variant.name,
-        show_seconds(summary.ttft_s.p50),
-        show_seconds(summary.ttft_s.p95),
-        show_seconds(summary.itl_s.p50),
-        show_seconds(summary.tpot_s.p50),
-        show_seconds(summary.e2e_s.p50),
-        f"{summary.output_tokens_per_s:,.0f}",
-        str(summary.requests.ok),
-        str(summary.requests.failed + summary.requests.cancelled),
-        words,
-    )
+    rate = summary.steady_output_tokens_per_s or summary.output_tokens_per_s
+    waits = (summary.ttft_s.p50, summary.ttft_s.p95, summary.tpot_s.p50, summary.e2e_s.p50)
+    return (*map(show_seconds, waits), f"{rate:,.0f}")
 
 
 def _words(comparison: Comparison | None) -> str:
-    return "-" if comparison is None else difference_words(comparison.difference("ttft_s", "p95"))
+    if comparison is None:
+        return "-"
+    difference = comparison.difference("ttft_s", "p95")
+    if difference.verdict in {Verdict.UNCLEAR, Verdict.UNKNOWN} or difference.difference is None:
+        return "unclear"
+    return _signed(difference.difference)
 
 
 def difference_words(difference: Difference) -> str:

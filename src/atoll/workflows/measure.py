@@ -1,0 +1,43 @@
+"""One layout, measured: engines behind nginx come up, the load generator sends, everything is taken down again."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from atoll.errors import Interrupted, NoMeasurement
+from atoll.model.read import read_model
+from atoll.outside.clock import SystemClock
+from atoll.outside.shell import RealShell
+from atoll.plan.layout import Layout
+from atoll.run.process import down, prepare, up
+from atoll.traffic.record import RecordTable
+from atoll.traffic.workload import Workload
+from atoll.workflows.bench import bench
+
+Say = Callable[[str], None]
+
+
+def measure_layout(layout: Layout, workload: Workload, folder: Path, *, engine: str, say: Say) -> RecordTable:
+    """Bring the layout up as plain processes, send the workload, take it down.
+
+    The records stand in `folder` as they come, the deployment's files and logs in `folder/deployment`. All processes
+    end with this one, however that happens.
+
+    Raises:
+        StartFailed: an engine or nginx did not come up; the sentence carries the cause from its log.
+        NoMeasurement: not one request was answered.
+        Interrupted: Ctrl-C; the records so far are kept.
+    """
+    clock, shell, place = SystemClock(), RealShell(), folder / "deployment"
+    served = layout.replace(engine=engine)
+    prepare(served, read_model(layout.model), folder=place, free_router_port=True)
+    deployment = asyncio.run(up(place, shell=shell, clock=clock, attached=True, say=say))
+    try:
+        result = bench(deployment.url, workload, folder=folder, name=layout.name, engine=engine, layout=served)
+    finally:
+        asyncio.run(down(place, shell=shell, clock=clock))
+    if result.stopped is not None:
+        raise Interrupted(f"Stopped by hand; what was measured stands in {folder}.")
+    if result.summary.requests.ok == 0:
+        raise NoMeasurement(f"Not one of {result.summary.requests.sent} requests was answered; see {place}.")
+    return result.table
