@@ -1,8 +1,10 @@
 """A study's result as tables and as JSON."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from atoll.analyse.compare import Comparison, Difference, Verdict
+from atoll.analyse.summary import Summary
 from atoll.cli.show import out, show_table
 from atoll.units import show_seconds
 from atoll.workflows.study import StudyResult, VariantResult
@@ -80,24 +82,22 @@ def _show_predictions(result: StudyResult) -> None:
     for variant in result.variants:
         if variant.predicted is None or variant.run is None or not variant.run.info.complete:
             continue
-        predicted, measured = variant.predicted, variant.run.summary
-        rows.append(
-            (
-                variant.name,
-                *_pair(predicted.ttft_s.p50, measured.ttft_s.p50),
-                *_pair(predicted.tpot_s.p50, measured.tpot_s.p50),
-                *_pair(predicted.e2e_s.p50, measured.e2e_s.p50),
-            )
-        )
+        rows.extend(_prediction_rows(variant.name, variant.predicted, variant.run.summary))
     if rows:
-        columns = ("variant", "TTFT p50", "", "TPOT p50", "", "E2E p50", "")
-        show_table("Predicted -> measured, and the prediction's error", columns, rows, numbers=range(1, 7))
+        columns = ("variant", "", "predicted", "measured", "prediction's error")
+        show_table("What the simulator had said", columns, rows, numbers=(2, 3, 4))
 
 
-def _pair(predicted: float | None, measured: float | None) -> tuple[str, str]:
-    if predicted is None or not measured:
-        return "-", ""
-    return f"{show_seconds(predicted)} -> {show_seconds(measured)}", f"{predicted / measured - 1:+.0%}"
+def _prediction_rows(name: str, predicted: Summary, measured: Summary) -> Iterator[tuple[str, ...]]:
+    pairs = {
+        "TTFT p50": (predicted.ttft_s.p50, measured.ttft_s.p50),
+        "TPOT p50": (predicted.tpot_s.p50, measured.tpot_s.p50),
+        "E2E p50": (predicted.e2e_s.p50, measured.e2e_s.p50),
+    }
+    for measure, (said, found) in pairs.items():
+        error = f"{said / found - 1:+.1%}" if said is not None and found else "-"
+        yield name, measure, show_seconds(said), show_seconds(found), error
+        name = ""
 
 
 def study_document(result: StudyResult) -> dict[str, Any]:
