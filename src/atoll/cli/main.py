@@ -24,6 +24,7 @@ app = typer.Typer(
 COMMANDS: tuple[str, ...] = (
     "inspect",
     "model",
+    "plan",
     "simulate",
     "render",
     "doctor",

@@ -1,0 +1,172 @@
+"""atoll plan: the layouts of a model on a box, best first."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from atoll.cli import options
+from atoll.cli.show import out, progress, show_json, show_table
+from atoll.errors import InputError
+from atoll.outside.files import write_whole
+from atoll.plan.enumerate import Wanted
+from atoll.plan.explain import explain_choice
+from atoll.plan.goal import Favour, Goal
+from atoll.plan.layout import Policy
+from atoll.plan.search import Choice
+from atoll.units import parse_seconds, show_seconds
+from atoll.workflows.plan import (
+    Plan,
+    check_something_fits,
+    kinds_named,
+    merge_rejected,
+    plan_box,
+    plan_document,
+    shown_flags,
+    verdict,
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "plan",
+        epilog="Example: `atoll plan --box topo.txt --gpu H100-NVL-94GB --model Qwen/Qwen2.5-32B-Instruct --users 30"
+        " --prompt 2000 --output 1500 --slo-ttft 1s -o layout.yaml`",
+    )(plan)
+
+
+def plan(
+    model: options.ModelName = None,
+    box: options.BoxFile = None,
+    gpu: options.GpuName = None,
+    gpus: options.GpuCount = None,
+    users: options.Users = None,
+    rate: options.Rate = None,
+    prompt: options.Prompt = 1024,
+    output: options.Output = 512,
+    slo_ttft: options.SloTtft = None,
+    slo_tpot: options.SloTpot = None,
+    favour: Annotated[
+        Favour, typer.Option(help="What makes a layout better: the whole answer or its first token.")
+    ] = Favour.ANSWER,
+    tp: options.TensorParallel = None,
+    replicas: options.Replicas = None,
+    policy: options.PolicyName = None,
+    formula: Annotated[bool, typer.Option("--formula", help="Do not simulate; the formula alone.")] = False,
+    path: options.OutPath = None,
+    json: options.Json = False,
+) -> None:
+    """Which layout serves a model fastest on a box: every one worth looking at, ranked, with the reasons."""
+    if model is None:
+        raise InputError("Say which model: --model NAME, such as --model Qwen/Qwen2.5-32B-Instruct.")
+    goal = make_goal(users=users, rate=rate, prompt=prompt, output=output, slo_ttft=slo_ttft, slo_tpot=slo_tpot)
+    made = plan_box(
+        model=model,
+        goal=goal.replace(favour=favour),
+        capture=box,
+        gpu=gpu,
+        gpus=gpus,
+        wanted=Wanted(tensor_parallel=tp, replicas=replicas, policy=parse_policy(policy)),
+        simulate=not formula,
+    )
+    if json:
+        show_json(plan_document(made))
+    elif made.search.choices:
+        show_plan(made)
+    check_something_fits(made)
+    if path is not None:
+        write_whole(path, made.best.layout.to_yaml())
+        progress.print(f"Wrote {path}: {made.best.name}. Next: atoll render {path}")
+
+
+def make_goal(
+    *, users: int | None, rate: float | None, prompt: int, output: int, slo_ttft: str | None, slo_tpot: str | None
+) -> Goal:
+    """The goal of a command line; 30 users when neither users nor a rate is given."""
+    if users is not None and rate is not None:
+        raise InputError("Give --users (back to back) or --rate (requests per second), not both.")
+    return Goal(
+        users=30 if users is None and not rate else users,
+        rate=rate or None,
+        prompt=prompt,
+        output=output,
+        longest=prompt + output,
+        slo_ttft_s=None if slo_ttft is None else parse_seconds(slo_ttft),
+        slo_tpot_s=None if slo_tpot is None else parse_seconds(slo_tpot),
+    )
+
+
+def parse_policy(text: str | None) -> Policy | None:
+    """A policy by name."""
+    if text is None:
+        return None
+    try:
+        return Policy(text)
+    except ValueError:
+        names = ", ".join(policy.value for policy in Policy)
+        raise InputError(f"--policy {text} is not one of {names}.") from None
+
+
+def show_plan(made: Plan) -> None:
+    goal = made.search.goal
+    out.print(
+        f"[bold]{made.card.name}[/bold] on {kinds_named(made.workbench.kinds)}, {goal.load},"
+        f" {goal.prompt:g} prompt and {goal.output:g} answer tokens"
+    )
+    _show_ranking(made)
+    out.print(f"[bold]Why {made.best.name}:[/bold] {explain_choice(made.best, made.search, made.workbench)}")
+    out.print(f"[bold]Flags:[/bold] {_flags(made.best)}")
+    for choice in made.search.choices[1:4]:
+        out.print(f"  {choice.name}: {explain_choice(choice, made.search, made.workbench)}")
+    _show_lines((*verdict(made), *made.best.warnings))
+    _show_rejected(made)
+    out.print(_next(made.best))
+
+
+def _show_ranking(made: Plan) -> None:
+    columns = ["", "layout", "GPUs", "policy", "TTFT p50", "p95", "TPOT", "answer", "tokens/s"]
+    rows = [_row(place, choice) for place, choice in enumerate(made.search.choices, start=1)]
+    if made.search.goal.has_targets:
+        columns.append("users in target")
+        for row, choice in zip(rows, made.search.choices, strict=True):
+            row.append("-" if choice.most_users is None else f"{choice.most_users:,}")
+    show_table(None, columns, rows, numbers=range(4, len(columns)))
+
+
+def _row(place: int, choice: Choice) -> list[str]:
+    predicted = choice.predicted
+    groups = " ".join(",".join(map(str, replica.gpus)) for replica in choice.layout.replicas)
+    return [
+        str(place) + ("" if predicted.simulated else "~"),
+        choice.name + (" !" if choice.warnings else ""),
+        groups,
+        str(choice.layout.router.policy) if len(choice.layout.replicas) > 1 else "-",
+        show_seconds(predicted.ttft_s.p50),
+        show_seconds(predicted.ttft_s.p95),
+        show_seconds(predicted.tpot_s.mean),
+        show_seconds(predicted.e2e_s.mean),
+        f"{predicted.output_tokens_per_s:,.0f}",
+    ]
+
+
+def _flags(choice: Choice) -> str:
+    """As on vLLM's command line."""
+    flags = shown_flags(choice.layout.flags)
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in flags.items())
+
+
+def _show_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        out.print(f"- {line}")
+
+
+def _show_rejected(made: Plan) -> None:
+    rejected = list(merge_rejected(made.search.rejected))
+    if rejected:
+        out.print("[bold]Rejected[/bold]")
+        for one in rejected:
+            out.print(f"  {one.name}: {one.why}")
+
+
+def _next(best: Choice) -> str:
+    return f"Next: save it with -o {best.name.lower()}.yaml, then `atoll render {best.name.lower()}.yaml --to compose`."

@@ -1,0 +1,188 @@
+"""A Choice in sentences: what its memory holds, what its links cost, where a step's time goes, how it compares."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from atoll.cost.links import Group, Hop
+from atoll.cost.memory import users_that_fit
+from atoll.cost.step import StepBatch
+from atoll.plan.goal import Goal
+from atoll.plan.search import TIE, Choice, Flip, Search
+from atoll.plan.workbench import Workbench
+from atoll.units import show_bytes, show_seconds
+
+_HOPS = {
+    Hop.NVSWITCH: "NVSwitch",
+    Hop.NVLINK: "NVLink",
+    Hop.PCIE: "PCIe inside one NUMA node",
+    Hop.PCIE_FAR: "PCIe across NUMA nodes",
+    Hop.HOST: "host memory (no peer access)",
+}
+# breakdown() keys -> what a reader calls them
+_PARTS = {
+    "reading and multiplying weights": ("qkv", "o", "gate_up", "up", "down", "router", "experts", "shared", "lm_head"),
+    "attention over the KV cache": ("attention_decode",),
+    "all-reduce": ("all_reduce",),
+    "passing activations between stages": ("send",),
+    "small kernels": ("elementwise",),
+    "the host": ("host",),
+}
+
+
+def explain_choice(choice: Choice, search: Search, workbench: Workbench) -> str:
+    """Why the choice stands where it does, in a few sentences."""
+    sentences = [_memory(choice, search.goal, workbench), _step(choice, workbench, search.goal)]
+    if choice is search.best:
+        sentences += _lead(search)
+    else:
+        sentences.append(_behind(choice, search))
+    return " ".join(sentences)
+
+
+def step_parts(choice: Choice, workbench: Workbench, goal: Goal) -> dict[str, float]:
+    """Seconds of the first replica's mean decode step by what they are spent on, the largest first."""
+    replica, flags = choice.layout.replicas[0], choice.layout.flags
+    batch = mean_batch(choice, goal)
+    timer = workbench.timer(replica, flags)
+    context = round(batch * (goal.prompt + goal.output / 2))
+    seconds = timer.breakdown(StepBatch(decodes=batch, decode_context=context))
+    parts: dict[str, float] = {}
+    for name, value in seconds.items():
+        part = next((words for words, keys in _PARTS.items() if name in keys), name.replace("_", " "))
+        parts[part] = parts.get(part, 0.0) + max(0.0, value)
+    return dict(sorted(parts.items(), key=lambda item: -item[1]))
+
+
+def mean_batch(choice: Choice, goal: Goal) -> int:
+    """Requests that decode at the same time on one replica, by Little's law."""
+    predicted = choice.formula
+    in_flight = predicted.requests_per_s * goal.output * predicted.tpot_s.mean / len(choice.layout.replicas)
+    return max(1, round(in_flight))
+
+
+def explain_flips(search: Search) -> Iterator[str]:
+    """At how many users the ranking changes."""
+    unit = "users" if search.goal.users is not None else "requests/s"
+    for flip in search.flips:
+        yield f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is better than {flip.before}."
+    if search.curves and not search.flips:
+        first, last = search.curves[0].points[0][0], search.curves[0].points[-1][0]
+        leader = min(search.curves, key=lambda curve: curve.points[-1][1].cost(search.goal))
+        yield f"{leader.name} stays ahead from {first:g} to {last:g} {unit}."
+
+
+def explain_band(search: Search, band: float) -> Iterator[str]:
+    """Which choices the prediction cannot tell from the best one."""
+    best = search.best.predicted.cost(search.goal)
+    near = [c.name for c in search.choices[1:] if c.predicted.cost(search.goal) <= best * (1 + band)]
+    if near:
+        names = near[0] if len(near) == 1 else ", ".join(near[:-1]) + " and " + near[-1]
+        verb = "is" if len(near) == 1 else "are"
+        yield (
+            f"{names} {verb} within {band:.0%} of {search.best.name}, which is the error of such predictions: measure"
+            " both before you decide on this alone."
+        )
+
+
+def _load(flip: Flip, goal: Goal) -> str:
+    return f"{flip.load:.0f}" if goal.users is not None else f"{flip.load:.2g}"
+
+
+def _memory(choice: Choice, goal: Goal, workbench: Workbench) -> str:
+    replica = choice.layout.replicas[0]
+    fit = workbench.fit(replica, choice.layout.flags)
+    users = users_that_fit(fit, goal.longest)
+    each = "Each GPU holds" if len(replica.gpus) > 1 or len(choice.layout.replicas) > 1 else "The GPU holds"
+    return (
+        f"{each} {show_bytes(fit.weight_bytes)} of weights and {show_bytes(fit.kv_bytes)} of KV cache;"
+        f" a replica has room for {fit.kv_tokens:,} tokens, {users:,} requests of {goal.longest:,}."
+    )
+
+
+def _step(choice: Choice, workbench: Workbench, goal: Goal) -> str:
+    replica = choice.layout.replicas[0]
+    parts = step_parts(choice, workbench, goal)
+    total = sum(parts.values())
+    batch = mean_batch(choice, goal)
+    shown = ", ".join(f"{show_seconds(seconds)} {name}" for name, seconds in list(parts.items())[:3])
+    over = ""
+    if replica.tensor_parallel > 1:
+        group = workbench.timer(replica, choice.layout.flags).reduce.group
+        over = f" (all-reduce over {describe_links(group)})"
+    return f"A decode step of {batch} request{'s' if batch > 1 else ''} takes {show_seconds(total)}: {shown}{over}."
+
+
+def describe_links(group: Group) -> str:
+    """`NVLink`; `PCIe across NUMA nodes between NVLink pairs`."""
+    words = _HOPS.get(group.hop, str(group.hop))
+    return f"{words}, between NVLink islands" if group.mixed else words
+
+
+def _lead(search: Search) -> list[str]:
+    if len(search.choices) < 2:
+        return ["It is the only layout that is possible."]
+    best, second = search.choices[0], search.choices[1]
+    ratio = second.predicted.cost(search.goal) / best.predicted.cost(search.goal) - 1
+    what = _what(search.goal)
+    if best.predicted.meets(search.goal) and not second.predicted.meets(search.goal):
+        return [f"It meets the targets; {second.name}, the next best, does not."]
+    if ratio <= TIE:
+        return [f"{second.name} does as well; this one {_simpler(best, second)}."]
+    return [f"{second.name}, the next best, takes {ratio:.0%} longer for {what}."]
+
+
+def _simpler(best: Choice, second: Choice) -> str:
+    fewer = _gpus(best) < _gpus(second)
+    return "uses fewer GPUs" if fewer else "was put first for its simpler flags"
+
+
+def _behind(choice: Choice, search: Search) -> str:
+    best = search.best
+    ratio = choice.predicted.cost(search.goal) / best.predicted.cost(search.goal)
+    what = _what(search.goal)
+    verdict = (
+        f"It takes {_times(ratio)} {best.name} for {what}" if ratio > 1 + TIE else f"It does as well as {best.name}"
+    )
+    return f"{verdict}{_missed(choice, search.goal)}."
+
+
+def _missed(choice: Choice, goal: Goal) -> str:
+    """Which target it misses."""
+    predicted = choice.predicted
+    if predicted.saturated:
+        return " and cannot keep up with the load"
+    missed = [
+        f"{name} p95 {show_seconds(value)} against {show_seconds(target)}"
+        for name, value, target in (
+            ("TTFT", predicted.ttft_s.p95, goal.slo_ttft_s),
+            ("TPOT", predicted.tpot_s.p95, goal.slo_tpot_s),
+        )
+        if target is not None and value > target
+    ]
+    return f" and misses a target ({', '.join(missed)})" if missed else ""
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio - 1:.0%} longer than" if ratio < 2 else f"{ratio:.1f} times as long as"
+
+
+def _what(goal: Goal) -> str:
+    return "the first token" if goal.favour == "first_token" else "a whole answer"
+
+
+def _gpus(choice: Choice) -> int:
+    return sum(len(replica.gpus) for replica in choice.layout.replicas)
+
+
+def leaders(search: Search) -> tuple[tuple[float, float, str], ...]:
+    """(from load, to load, layout): who is ahead over which stretch of the loads that were looked at."""
+    if not search.curves:
+        return ()
+    first, last = search.curves[0].points[0][0], search.curves[0].points[-1][0]
+    edges: Sequence[float] = (first, *(flip.load for flip in search.flips), last)
+    names = [search.flips[0].before, *(flip.after for flip in search.flips)] if search.flips else [_ahead(search)]
+    return tuple((a, b, name) for (a, b), name in zip(pairwise(edges), names, strict=True))
+
+
+def _ahead(search: Search) -> str:
+    return min(search.curves, key=lambda curve: curve.points[-1][1].cost(search.goal)).name

@@ -1,0 +1,479 @@
+"""Enumerate, score, rank -> Choice: the best first, the rest behind, and what was rejected and why.
+
+1. Every split that the engine cannot do, or that does not fit, is rejected with its reason.
+2. The others get their flags by formula: batch sizes, KV dtype, context limit.
+3. `measure`, when it is handed in, simulates the candidates in the order of the formula, as many as can still win, and
+   the routers' policies of the best of them.
+4. For the best few the load is varied, which shows how many users each carries and where the ranking flips.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil, log2
+
+from atoll.inventory.islands import islands
+from atoll.plan.enumerate import (
+    OPEN,
+    Candidate,
+    Rejected,
+    Split,
+    Wanted,
+    list_candidates,
+    list_splits,
+    pin,
+    pipeline_splits,
+    shape_name,
+)
+from atoll.plan.goal import Goal
+from atoll.plan.layout import EngineFlags, Layout, Policy, Router
+from atoll.plan.limits import VLLM, EngineLimits
+from atoll.plan.score import Prediction, equal_counts, equal_rates, score_stations
+from atoll.plan.weights import router_weights
+from atoll.plan.workbench import Workbench, common_flags
+from atoll.units import show_bytes
+
+Measure = Callable[[Layout, Goal, float], Prediction]  # the float: about how many seconds an answer takes
+
+PLAIN = EngineFlags()
+TIE = 0.01  # relative; below it two predictions are the same and the simpler layout wins
+TOKEN_BUDGETS = (2048, 4096, 8192, 16384)  # max_num_batched_tokens that are tried
+HOPELESS = 2.5  # times the best formula cost: such a candidate is not simulated
+MOST_SIMULATED = 16
+LEADERS = 3  # choices whose policies and limits are simulated
+CURVES = 5  # layouts whose load is varied
+MOST_USERS = 4096  # where the search for the most users ends
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """A layout with its flags and router, and what it is predicted to do."""
+
+    layout: Layout
+    predicted: Prediction
+    formula: Prediction  # the same by formula; equal to `predicted` when nothing was simulated
+    warnings: tuple[str, ...] = ()
+    policies: tuple[tuple[Policy, Prediction], ...] = ()  # of those that were simulated
+    most_users: int | None = (
+        None  # users (or requests per second x 100) within the targets; None: not asked or not known
+    )
+
+    @property
+    def name(self) -> str:
+        return self.layout.name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """One layout under rising load: (users or rate, prediction)."""
+
+    name: str
+    points: tuple[tuple[float, Prediction], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flip:
+    """From `load` on, `after` is better than `before`."""
+
+    load: float
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """What a search found. `choices` is empty when nothing fits."""
+
+    goal: Goal
+    choices: tuple[Choice, ...]
+    rejected: tuple[Rejected, ...]
+    curves: tuple[Curve, ...] = ()
+    flips: tuple[Flip, ...] = ()
+
+    @property
+    def best(self) -> Choice:
+        return self.choices[0]
+
+
+def search_layouts(
+    workbench: Workbench,
+    goal: Goal,
+    *,
+    model: str,
+    limits: EngineLimits = VLLM,
+    wanted: Wanted = OPEN,
+    flags: EngineFlags = PLAIN,
+    measure: Measure | None = None,
+    vary_load: bool = True,
+) -> Search:
+    """The layouts of a model on a box, best first.
+
+    Args:
+        workbench: box, cards and model.
+        goal: the traffic and the targets.
+        model: what the layouts call the model.
+        limits: how the engine can split it.
+        wanted: what the user has settled.
+        flags: options that are given; those left out are chosen.
+        measure: simulates one layout under a goal; None: the formula alone.
+        vary_load: whether to look at other loads too.
+    """
+    return _Run(
+        workbench=workbench, goal=goal, model=model, limits=limits, wanted=wanted, flags=flags, measure=measure
+    ).search(vary_load=vary_load)
+
+
+@dataclass(kw_only=True)
+class _Run:
+    workbench: Workbench
+    goal: Goal
+    model: str
+    limits: EngineLimits
+    wanted: Wanted
+    flags: EngineFlags
+    measure: Measure | None
+    _measured: dict[tuple[str, Goal], Prediction] = field(default_factory=dict)
+
+    def search(self, *, vary_load: bool) -> Search:
+        candidates, rejected = self._candidates()
+        tried = [self._draft(candidate, self.goal) for candidate in candidates]
+        drafts = sorted((draft for draft in tried if draft is not None), key=self._order)
+        choices = self._simulate(drafts)
+        if not choices or not vary_load:
+            return Search(goal=self.goal, choices=tuple(choices), rejected=rejected)
+        curves = self._curves(choices[:CURVES])
+        choices = [
+            replace(choice, most_users=self._most_users(choice, simulate=place < LEADERS))
+            for place, choice in enumerate(choices)
+        ]
+        return Search(
+            goal=self.goal,
+            choices=tuple(choices),
+            rejected=rejected,
+            curves=curves,
+            flips=tuple(find_flips(curves, self.goal)),
+        )
+
+    # What can be at all
+
+    def _candidates(self) -> tuple[list[Candidate], tuple[Rejected, ...]]:
+        box, kinds = self.workbench.box, self.workbench.kinds
+        splits, rejected = list_splits(self.workbench.card, kinds, self.limits, wanted=self.wanted)
+        fitting, too_big = self._sort_out(splits)
+        if not fitting and splits and self.limits.pipeline_parallel:
+            layers = self.workbench.card.layers
+            staged = tuple(pipeline_splits(splits, most=len(box.gpus), layers=layers))
+            fitting, more = self._sort_out(staged)
+            too_big = (*too_big, *more)
+        found = list(list_candidates(box, fitting, wanted=self.wanted))
+        mixed = [candidate for candidate in found if self._mixes_kinds(candidate)]
+        return [candidate for candidate in found if candidate not in mixed], (
+            *rejected,
+            *too_big,
+            *(Rejected(name=one.name, why=_MIXED) for one in mixed),
+            *self._no_room(fitting),
+        )
+
+    def _sort_out(self, splits: Sequence[Split]) -> tuple[tuple[Split, ...], tuple[Rejected, ...]]:
+        """Those that fit with some flags, and the others with the reason."""
+        fitting: list[Split] = []
+        rejected: list[Rejected] = []
+        for split in splits:
+            why = self._why_not(split)
+            if why is None:
+                fitting.append(split)
+            else:
+                rejected.append(Rejected(name=split.name, why=why))
+        return tuple(fitting), tuple(rejected)
+
+    def _why_not(self, split: Split) -> str | None:
+        """The reason when even small batches leave no room; sized by the roomiest cards of the box."""
+        candidate = pin(self.workbench.box, (split,))
+        replica = candidate.replicas[0]
+        kv_dtypes = (None, "fp8") if self._may_quantise_kv() else (None,)
+        choices = (flags for kv_dtype in kv_dtypes for flags in self._flag_choices(1, kv_dtype))
+        fit = max((self.workbench.fit(replica, flags) for flags in choices), key=lambda fit: fit.kv_tokens)
+        if not fit.fits:
+            return f"{(fit.reason or '').rstrip('.')}."
+        if fit.kv_tokens < self.goal.longest:
+            free = show_bytes(fit.kv_bytes)
+            return (
+                f"The context is too long: a request of {self.goal.longest:,} tokens does not fit into the"
+                f" {fit.kv_tokens:,} tokens of KV cache that {free} on each GPU hold."
+            )
+        return None
+
+    def _mixes_kinds(self, candidate: Candidate) -> bool:
+        kinds = self.workbench.kinds
+        return any(len({kinds[gpu].name for gpu in replica.gpus}) > 1 for replica in candidate.replicas)
+
+    def _no_room(self, fitting: Sequence[Split]) -> Iterator[Rejected]:
+        """`--replicas 5` on four GPUs."""
+        wanted, most = self.wanted.replicas, len(self.workbench.box.gpus)
+        for split in fitting:
+            if wanted is not None and wanted * split.gpus > most:
+                shape = shape_name((split,) * wanted)
+                why = f"{wanted} replicas of {split.gpus} GPUs need {wanted * split.gpus}; this box has {most}."
+                yield Rejected(name=shape, why=why)
+
+    # Flags by formula
+
+    def _draft(self, candidate: Candidate, goal: Goal) -> Choice | None:
+        """The candidate under the flags that the formula likes best; None when no flags make it hold one request.
+
+        An fp8 KV cache rounds keys and values, so it is taken only where the plain one has no room for all users.
+        """
+        users = self._users_of_a_replica(candidate, goal)
+        best = self._best_flags(candidate, self._flag_choices(users), goal)
+        if not self._may_quantise_kv() or (best is not None and self._has_room(best, users, goal)):
+            return best
+        packed = self._best_flags(candidate, self._flag_choices(users, "fp8"), goal)
+        return min((one for one in (best, packed) if one is not None), key=lambda c: self._order(c, goal), default=None)
+
+    def _best_flags(self, candidate: Candidate, choices: Iterator[EngineFlags], goal: Goal) -> Choice | None:
+        drafts = (self._with_flags(candidate, flags, goal) for flags in choices)
+        return min((one for one in drafts if one is not None), key=lambda c: self._order(c, goal), default=None)
+
+    def _has_room(self, choice: Choice, users: int, goal: Goal) -> bool:
+        """Whether the KV cache of every replica holds its users' requests at their full length."""
+        fits = (self.workbench.fit(replica, choice.layout.flags) for replica in choice.layout.replicas)
+        return all(fit.kv_tokens >= users * goal.longest for fit in fits)
+
+    def _users_of_a_replica(self, candidate: Candidate, goal: Goal) -> int:
+        if goal.users is not None:
+            return ceil(goal.users / len(candidate.replicas))
+        plain = self._with_flags(candidate, self.flags, goal)
+        if plain is None or plain.predicted.saturated:
+            return 256
+        in_flight = plain.predicted.e2e_s.mean * plain.predicted.requests_per_s / len(candidate.replicas)
+        return ceil(in_flight + 4 * in_flight**0.5)  # Poisson: four standard deviations
+
+    def _flag_choices(self, users: int, kv_dtype: str | None = None) -> Iterator[EngineFlags]:
+        """Batch sizes that suit so many users a replica; those that the user gave stay."""
+        seqs = min(power_of_two(max(8.0, 1.25 * users)), 1024)
+        for budget in TOKEN_BUDGETS:
+            yield self.flags.replace(
+                max_num_seqs=self.flags.max_num_seqs or seqs,
+                max_num_batched_tokens=self.flags.max_num_batched_tokens or max(budget, seqs),
+                kv_cache_dtype=kv_dtype or self.flags.kv_cache_dtype,
+                dtype=self._dtype(),
+            )
+
+    def _may_quantise_kv(self) -> bool:
+        """fp8 keys and values: on cards that have fp8 (8.9 on), unless checkpoint or user have settled it."""
+        settled = self.flags.kv_cache_dtype != "auto" or self.workbench.card.quantisation.kv_dtype is not None
+        return not settled and all(float(kind.compute_capability) >= 8.9 for kind in self.workbench.kinds.values())
+
+    def _dtype(self) -> str:
+        """Below compute capability 8.0 vLLM refuses bfloat16 and asks for `--dtype half`."""
+        old = any(float(kind.compute_capability) < 8.0 for kind in self.workbench.kinds.values())
+        return "half" if old and self.flags.dtype == "auto" else self.flags.dtype
+
+    def _with_flags(self, candidate: Candidate, flags: EngineFlags, goal: Goal) -> Choice | None:
+        bench = self.workbench
+        if not all(bench.fit(replica, flags).fits for replica in candidate.replicas):
+            return None
+        limited = common_flags(bench, candidate.replicas, flags)
+        if (limited.max_model_len or bench.card.max_context) < goal.longest:
+            return None
+        policy = self.wanted.policy or Policy.LEAST_CONN
+        layout = Layout(
+            name=candidate.name,
+            model=self.model,
+            box=bench.box,
+            replicas=candidate.replicas,
+            router=Router(policy=policy),
+            flags=limited,
+            engine_version=bench.engine_version,
+        )
+        predicted = self._formula(layout, goal)
+        return Choice(
+            layout=layout, predicted=predicted, formula=predicted, warnings=tuple(self._warnings(candidate, flags))
+        )
+
+    def _formula(self, layout: Layout, goal: Goal) -> Prediction:
+        stations = [self.workbench.station(replica, layout.flags) for replica in layout.replicas]
+        if layout.router.policy in {Policy.ROUND_ROBIN, Policy.PER_ISLAND}:
+            shares = equal_rates(stations, goal, router_weights(layout))
+        else:
+            shares = equal_counts(stations)
+        return score_stations(stations, goal, shares=shares)
+
+    # Simulation of those that may win
+
+    def _simulate(self, drafts: Sequence[Choice]) -> list[Choice]:
+        if self.measure is None or not drafts:
+            return list(drafts)
+        best = drafts[0].formula.cost(self.goal)
+        near = [c for c in drafts if c.formula.cost(self.goal) <= HOPELESS * best][:MOST_SIMULATED]
+        rest = [choice for choice in drafts if choice not in near]
+        measured = sorted((self._measure(choice) for choice in near), key=self._order)
+        lead = [self._try_policies(choice) if place < LEADERS else choice for place, choice in enumerate(measured)]
+        lead.sort(key=self._order)
+        return lead + rest
+
+    def _measure(self, choice: Choice) -> Choice:
+        return replace(choice, predicted=self._predict(choice.layout, self.goal))
+
+    def _predict(self, layout: Layout, goal: Goal) -> Prediction:
+        if self.measure is None:
+            return self._formula(layout, goal)
+        key = (layout.to_json(), goal)
+        if key not in self._measured:
+            self._measured[key] = self.measure(layout, goal, min(self._formula(layout, goal).e2e_s.mean, 3600.0))
+        return self._measured[key]
+
+    def _try_policies(self, choice: Choice) -> Choice:
+        """The router's policy that serves best; least connections where it makes no difference."""
+        if len(choice.layout.replicas) == 1 or self.wanted.policy is not None:
+            return choice
+        tried = {
+            policy: self._predict(with_policy(choice.layout, policy), self.goal) for policy in self._policies(choice)
+        }
+        best = min(tried, key=lambda policy: tried[policy].cost(self.goal))
+        if tried[Policy.LEAST_CONN].cost(self.goal) <= tried[best].cost(self.goal) * (1 + TIE):
+            best = Policy.LEAST_CONN
+        return replace(
+            choice, layout=with_policy(choice.layout, best), predicted=tried[best], policies=tuple(tried.items())
+        )
+
+    def _policies(self, choice: Choice) -> tuple[Policy, ...]:
+        weights = router_weights(with_policy(choice.layout, Policy.PER_ISLAND))
+        plain = (Policy.LEAST_CONN, Policy.ROUND_ROBIN, Policy.RANDOM_TWO)
+        return plain if len(set(weights)) == 1 else (*plain, Policy.PER_ISLAND)
+
+    def _order(self, choice: Choice, goal: Goal | None = None) -> tuple[object, ...]:
+        """Within the targets first; then by cost, where a difference below TIE goes to fewer GPUs a replica."""
+        goal = goal or self.goal
+        cost = choice.predicted.cost(goal)
+        step = round(log2(cost) / log2(1 + TIE)) if cost > 0 else 0
+        fp8 = choice.layout.flags.kv_cache_dtype == "fp8"
+        budget = choice.layout.flags.max_num_batched_tokens or 0
+        gpus = sum(len(replica.gpus) for replica in choice.layout.replicas)
+        default = abs(log2(max(1, budget) / 8192))
+        return (not choice.predicted.meets(goal), step, fp8, gpus, default, cost)
+
+    # Other loads
+
+    def _curves(self, choices: Sequence[Choice]) -> tuple[Curve, ...]:
+        loads = _loads(self.goal)
+        return tuple(
+            Curve(name=choice.name, points=tuple((load, self._at_load(choice, load)) for load in loads))
+            for choice in choices
+        )
+
+    def _at_load(self, choice: Choice, load: float) -> Prediction:
+        """The choice with batch sizes that suit this load."""
+        goal = self.goal.with_load(load)
+        tuned = self._draft(Candidate(name=choice.name, replicas=choice.layout.replicas), goal)
+        layout = choice.layout if tuned is None else with_policy(tuned.layout, choice.layout.router.policy)
+        return self._predict(layout, goal)
+
+    def _most_users(self, choice: Choice, *, simulate: bool) -> int | None:
+        """The most back-to-back users within the targets, each number with batch sizes that suit it."""
+        if not self.goal.has_targets or self.goal.users is None:
+            return None
+
+        def carries(users: int) -> bool:
+            goal = self.goal.with_load(users)
+            draft = self._draft(Candidate(name=choice.name, replicas=choice.layout.replicas), goal)
+            if draft is None or not (simulate and self.measure is not None):
+                return draft is not None and draft.predicted.meets(goal)
+            return self._predict(with_policy(draft.layout, choice.layout.router.policy), goal).meets(goal)
+
+        return _last_true(carries, start=self.goal.users, most=MOST_USERS)
+
+    # What should be known
+
+    def _warnings(self, candidate: Candidate, flags: EngineFlags) -> Iterator[str]:
+        yield from _crossing_warnings(self.workbench, candidate)
+        if flags.kv_cache_dtype == "fp8" and self.flags.kv_cache_dtype != "fp8":
+            yield "The KV cache is held in fp8, since all users would not fit otherwise; check the answers' quality."
+
+
+_MIXED = "A replica would stand on cards of different kinds, and the slowest would hold up the others."
+
+
+def power_of_two(number: float) -> int:
+    """The next one from this number up: 37.5 gives 64."""
+    power: int = (ceil(number) - 1).bit_length()
+    return 1 << power
+
+
+def with_policy(layout: Layout, policy: Policy) -> Layout:
+    return layout.replace(router=layout.router.replace(policy=policy))
+
+
+def find_flips(curves: Sequence[Curve], goal: Goal) -> Iterator[Flip]:
+    """Where the best layout changes as the load rises, interpolated between the loads that were looked at."""
+    if len(curves) < 2:
+        return
+    loads = [load for load, _ in curves[0].points]
+    leader: str | None = None
+    for place in range(len(loads)):
+        costs = {curve.name: curve.points[place][1].cost(goal) for curve in curves}
+        best = min(costs, key=lambda name: costs[name])
+        if leader is not None and best != leader and costs[best] < costs[leader] * (1 - TIE):
+            yield Flip(load=_crossing(curves, goal, place, leader, best), before=leader, after=best)
+            leader = best
+        leader = leader or best
+    return
+
+
+def _crossing(curves: Sequence[Curve], goal: Goal, place: int, before: str, after: str) -> float:
+    """The load at which the two cost the same, on a straight line through the ratios of two neighbouring loads."""
+    points = {curve.name: curve.points for curve in curves}
+
+    def ratio(at: int) -> float:
+        return points[after][at][1].cost(goal) / points[before][at][1].cost(goal) - 1
+
+    (low, _), (high, _) = points[before][place - 1], points[before][place]
+    first, second = ratio(place - 1), ratio(place)
+    if first <= 0 or first == second:
+        return low
+    return low + (high - low) * first / (first - second)
+
+
+def _loads(goal: Goal) -> tuple[float, ...]:
+    """The goal's load and others around it, doubling: 1 to 8 times the users, or a quarter to twice the rate."""
+    if goal.users is None:
+        assert goal.rate is not None
+        return tuple(goal.rate * factor for factor in (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0))
+    most = max(64, goal.users * 4)
+    doubled = [2**power for power in range(ceil(log2(most)) + 1)]
+    return tuple(float(users) for users in sorted({*doubled, goal.users}))
+
+
+def _last_true(holds: Callable[[int], bool], *, start: int, most: int) -> int:
+    """The largest number for which `holds` is true, taking it to be true below and false above; 0 when none."""
+    low, high = 0, 1
+    if holds(start):
+        low, high = start, start * 2
+        while high < most and holds(high):
+            low, high = high, high * 2
+    else:
+        high = start
+    while high - low > max(1, low // 50):
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def _crossing_warnings(workbench: Workbench, candidate: Candidate) -> Iterator[str]:
+    """A tensor-parallel group over several NVLink islands, where smaller groups would stay inside."""
+    home = {gpu: island for island in islands(workbench.box) for gpu in island}
+    largest = max(len(island) for island in home.values())
+    for replica in candidate.replicas:
+        size = replica.tensor_parallel
+        for start in range(0, len(replica.gpus), size):
+            group = replica.gpus[start : start + size]
+            crossed = sorted({home[gpu] for gpu in group})
+            if size > 1 and len(crossed) > 1 and largest > 1:
+                yield (
+                    f"GPUs {_ids(group)} cross from one NVLink island to another"
+                    f" ({' and '.join(_ids(island) for island in crossed)}): their all-reduce goes over PCIe, while"
+                    f" groups of up to {largest} stay on NVLink."
+                )
+
+
+def _ids(gpus: Sequence[int]) -> str:
+    return ", ".join(str(gpu) for gpu in sorted(gpus))

@@ -1,0 +1,433 @@
+"""Box, model and load in, layouts out: the formula for all of them, the simulator for those that may win."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from atoll.analyse.summary import Distribution, ReplicaSummary, RequestCounts, Summary, summarise
+from atoll.cost.profile import MachineProfile
+from atoll.errors import InputError, NothingFits
+from atoll.inventory.box import Box
+from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
+from atoll.model.card import ModelCard
+from atoll.model.read import read_model
+from atoll.plan.defaults import effective_flags
+from atoll.plan.enumerate import OPEN, Rejected, Wanted
+from atoll.plan.explain import explain_band, explain_choice, explain_flips, step_parts
+from atoll.plan.goal import Goal
+from atoll.plan.layout import EngineFlags, Layout
+from atoll.plan.limits import VLLM, legal_tensor_parallel
+from atoll.plan.score import Prediction, ReplicaShare, Spread
+from atoll.plan.search import PLAIN, Choice, Search, search_layouts
+from atoll.plan.workbench import Workbench
+from atoll.simulate.equip import scheduler_limits
+from atoll.simulate.run import simulate_layout
+from atoll.traffic.workload import Arrivals, Lengths, Workload
+from atoll.units import show_bytes
+from atoll.workflows.boxes import named_box
+
+BAND = 0.10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A search with what is needed to show it."""
+
+    search: Search
+    card: ModelCard
+    workbench: Workbench
+
+    @property
+    def best(self) -> Choice:
+        return self.search.best
+
+
+def plan_box(
+    *,
+    model: str,
+    goal: Goal,
+    capture: str | None = None,
+    gpu: str | None = None,
+    gpus: int | None = None,
+    wanted: Wanted = OPEN,
+    flags: EngineFlags = PLAIN,
+    engine_version: str = "0.32.0",
+    simulate: bool = True,
+    vary_load: bool = True,
+    profile: MachineProfile | None = None,
+) -> Plan:
+    """Plan a model on the box of `--box`, `--gpu` and `--gpus`.
+
+    Args:
+        model: see model.read.read_model.
+        goal: the traffic and the targets.
+        capture: a capture of `nvidia-smi topo -m`, or a box document.
+        gpu: the cards' kind.
+        gpus: how many cards, without a capture.
+        wanted: what is settled already: tensor-parallel size, replicas, policy.
+        flags: engine options that are given; the others are chosen.
+        engine_version: vLLM's.
+        simulate: simulate the candidates that may win; the formula alone otherwise.
+        vary_load: look at other loads too, for the crossover and the most users.
+        profile: what calibration found on this machine.
+
+    Raises:
+        BadTopology, UnknownGpu, UnknownModel, BadModel; InputError when a request is longer than the model's context.
+    """
+    card = read_model(model)
+    box = named_box(capture=capture, gpu=gpu, gpus=gpus)
+    return plan_model(
+        card,
+        box,
+        goal,
+        model=model,
+        wanted=wanted,
+        flags=flags,
+        engine_version=engine_version,
+        simulate=simulate,
+        vary_load=vary_load,
+        profile=profile,
+    )
+
+
+def plan_model(
+    card: ModelCard,
+    box: Box,
+    goal: Goal,
+    *,
+    model: str | None = None,
+    wanted: Wanted = OPEN,
+    flags: EngineFlags = PLAIN,
+    engine_version: str = "0.32.0",
+    simulate: bool = True,
+    vary_load: bool = True,
+    profile: MachineProfile | None = None,
+) -> Plan:
+    """As plan_box, of a model and a box that are already read."""
+    _check_context(card, goal)
+    bench = Workbench(box=box, card=card, kinds=kinds_of(box), engine_version=engine_version, profile=profile)
+    found = search_layouts(
+        bench,
+        goal,
+        model=card.name if model is None else model,
+        limits=VLLM,
+        wanted=wanted,
+        flags=flags,
+        measure=_Simulator(bench) if simulate else None,
+        vary_load=vary_load,
+    )
+    return Plan(search=found, card=card, workbench=bench)
+
+
+def kinds_of(box: Box) -> dict[int, GpuKind]:
+    """The kind of every card of the box; InputError when the box does not name them."""
+    nameless = [gpu.index for gpu in box.gpus if gpu.name is None]
+    if nameless:
+        ids = ", ".join(map(str, nameless))
+        raise InputError(
+            f"The capture does not say what kind GPU {ids} is; name it with --gpu, as in --gpu H100-NVL-94GB."
+        )
+    return {gpu.index: find_gpu(gpu.name or "") for gpu in box.gpus}
+
+
+def check_something_fits(plan: Plan) -> None:
+    """NothingFits, with the reason and with what would fit, when there is no choice."""
+    if plan.search.choices:
+        return
+    reasons = [one.why for one in plan.search.rejected]
+    kinds = {kind.name for kind in plan.workbench.kinds.values()}
+    count = len(plan.workbench.box.gpus)
+    reason = reasons[-1] if reasons else "no layout was possible."
+    raise NothingFits(
+        f"{plan.card.name} cannot be served on {count} x {', '.join(sorted(kinds))}: {reason} {_advice(plan)}"
+    )
+
+
+def _advice(plan: Plan) -> str:
+    """The smallest number of cards of some common kinds that would do."""
+    legal = legal_tensor_parallel(plan.card, range(1, 9))
+    for kind in all_gpus():
+        if kind.name not in {"H100-SXM-80GB", "H200-SXM-141GB", "B200-180GB"}:
+            continue
+        for size in legal:
+            if _holds(plan, kind, size):
+                return f"{size} x {kind.name} with tensor parallel {size} would hold it."
+    return f"Legal tensor-parallel sizes are {', '.join(map(str, legal))}."
+
+
+def _holds(plan: Plan, kind: GpuKind, size: int) -> bool:
+    from atoll.cost.memory import fit_memory
+
+    full = effective_flags(EngineFlags(max_num_seqs=64), plan.workbench.engine_version, kind)
+    fit = fit_memory(
+        plan.card,
+        kind,
+        tensor_parallel=size,
+        max_num_seqs=64,
+        max_num_batched_tokens=full.max_num_batched_tokens or 2048,
+    )
+    return fit.kv_tokens >= plan.search.goal.longest
+
+
+def _check_context(card: ModelCard, goal: Goal) -> None:
+    if goal.longest > card.max_context:
+        raise InputError(
+            f"A prompt and answer of {goal.longest:,} tokens together are longer than the context of {card.name},"
+            f" {card.max_context:,} tokens; give a shorter --prompt or --output."
+        )
+
+
+# Simulation
+
+
+@dataclass(frozen=True)
+class _Simulator:
+    """Simulates one layout under a goal with the workbench's timers."""
+
+    workbench: Workbench
+
+    def __call__(self, layout: Layout, goal: Goal, answer_s: float) -> Prediction:
+        bench = self.workbench
+        first = bench.flags(layout.replicas[0], layout.flags)
+        table = simulate_layout(
+            layout.replace(flags=layout.flags.replace(max_model_len=None)),
+            bench.card,
+            simulated_workload(goal, answer_s=answer_s),
+            timers=[bench.timer(replica, layout.flags) for replica in layout.replicas],
+            kv_blocks=[bench.fit(replica, layout.flags).kv_blocks for replica in layout.replicas],
+            limits=scheduler_limits(first, layout.engine_version),
+        )
+        rows = table.number >= _warmup_requests(goal)
+        return prediction_of(summarise(table, rows=rows), saturated=_piles_up(table.sent_s, table.done_s, goal))
+
+
+def simulated_workload(goal: Goal, *, answer_s: float) -> Workload:
+    """A load that has run for a while: enough requests for a 95th percentile, users spread over an answer's time.
+
+    Answers vary by a fifth around their length. With one length for all, users who began together would march in step
+    for ever and send their prompts at the same moment, which no real load does.
+
+    Args:
+        goal: the load.
+        answer_s: about how long an answer takes.
+    """
+    output = Lengths(
+        kind="uniform", mean=goal.output, low=max(1, round(0.8 * goal.output)), high=round(1.2 * goal.output)
+    )
+    load: dict[str, Any] = {
+        "prompt": Lengths(mean=goal.prompt),
+        "output": output if goal.output >= 5 else Lengths(mean=goal.output),
+        "shared_prefix_tokens": goal.shared_prefix,
+    }
+    if goal.users is not None:
+        spread = {"ramp_s": answer_s, "think_s": goal.think_s}
+        return Workload(users=goal.users, requests=max(240, 5 * goal.users), **spread, **load)
+    return Workload(rate=goal.rate, arrivals=Arrivals.POISSON, requests=600, **load)
+
+
+def _warmup_requests(goal: Goal) -> int:
+    """Those that still find an engine that is filling up."""
+    return 2 * goal.users if goal.users is not None else 100
+
+
+def _piles_up(sent_s: Any, done_s: Any, goal: Goal) -> bool:
+    """Open loop: the last answer comes long after the last request, by more than half of the sending time."""
+    if goal.rate is None or not len(sent_s):
+        return False
+    return bool(done_s.max() - sent_s.max() > 0.5 * (sent_s.max() - sent_s.min()))
+
+
+def prediction_of(summary: Summary, *, saturated: bool = False) -> Prediction:
+    """A simulated run's summary as the planner keeps it."""
+    return Prediction(
+        ttft_s=_spread(summary.ttft_s),
+        itl_s=_spread(summary.itl_s),
+        tpot_s=_spread(summary.tpot_s),
+        e2e_s=_spread(summary.e2e_s),
+        requests_per_s=summary.requests_per_s,
+        output_tokens_per_s=summary.output_tokens_per_s,
+        total_tokens_per_s=summary.total_tokens_per_s,
+        duration_s=summary.duration_s,
+        requests=summary.requests.ok,
+        failed=summary.requests.failed + summary.requests.cancelled,
+        simulated=True,
+        saturated=saturated,
+        replicas=tuple(
+            ReplicaShare(
+                requests=part.requests.ok,
+                output_tokens_per_s=part.output_tokens_per_s,
+                requests_per_s=part.requests.ok / summary.duration_s if summary.duration_s else 0.0,
+                ttft_s=_spread(part.ttft_s),
+                e2e_s=_spread(part.e2e_s),
+            )
+            for part in summary.per_replica
+        ),
+    )
+
+
+def _spread(distribution: Distribution) -> Spread:
+    """None (nothing measured) becomes 0."""
+    return Spread(**{name: getattr(distribution, name) or 0.0 for name in ("mean", "p50", "p90", "p95", "p99", "max")})
+
+
+# What is shown
+
+
+def summary_of(predicted: Prediction) -> Summary:
+    """A prediction in a Summary's shape; one by formula has no requests."""
+    counts = RequestCounts(
+        sent=predicted.requests + predicted.failed, ok=predicted.requests, failed=predicted.failed, cancelled=0
+    )
+    return Summary(
+        requests=counts,
+        duration_s=predicted.duration_s,
+        ttft_s=_distribution(predicted.ttft_s),
+        itl_s=_distribution(predicted.itl_s),
+        tpot_s=_distribution(predicted.tpot_s),
+        e2e_s=_distribution(predicted.e2e_s),
+        output_tokens_per_s=predicted.output_tokens_per_s,
+        total_tokens_per_s=predicted.total_tokens_per_s,
+        requests_per_s=predicted.requests_per_s,
+        per_replica=tuple(
+            ReplicaSummary(
+                replica=str(number),
+                requests=RequestCounts(sent=share.requests, ok=share.requests, failed=0, cancelled=0),
+                output_tokens_per_s=share.output_tokens_per_s,
+                ttft_s=_distribution(share.ttft_s),
+                e2e_s=_distribution(share.e2e_s),
+            )
+            for number, share in enumerate(predicted.replicas)
+        ),
+    )
+
+
+def _distribution(spread: Spread) -> Distribution:
+    """Times of an answer that never comes (an overloaded open loop) are not known."""
+    names = ("mean", "p50", "p90", "p95", "p99", "max")
+    return Distribution(**{name: _finite(getattr(spread, name)) for name in names})
+
+
+def _finite(seconds: float) -> float | None:
+    return seconds if isfinite(seconds) and seconds < 1e8 else None
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON: choices best first, rejected ones, other loads, and what to say about it."""
+    search = plan.search
+    return {
+        "model": plan.card.name,
+        "gpus": {str(index): kind.name for index, kind in plan.workbench.kinds.items()},
+        "goal": search.goal.to_plain(),
+        "choices": [choice_document(plan, choice) for choice in search.choices],
+        "rejected": [{"name": one.name, "why": one.why} for one in merge_rejected(search.rejected)],
+        "verdict": list(verdict(plan)),
+        "crossover": crossover_document(search),
+        "notes": list(plan.workbench.box.notes),
+    }
+
+
+def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
+    layout, goal = choice.layout, plan.search.goal
+    fit = plan.workbench.fit(layout.replicas[0], layout.flags)
+    return {
+        "name": choice.name,
+        "replicas": [replica.to_plain() for replica in layout.replicas],
+        "policy": str(layout.router.policy),
+        "flags": shown_flags(layout.flags),
+        "predicted": summary_of(choice.predicted).model_dump(mode="json"),
+        "method": "simulated" if choice.predicted.simulated else "formula",
+        "meets_targets": choice.predicted.meets(goal),
+        "most_users": choice.most_users,
+        "score": choice.predicted.cost(goal),
+        "error_band": BAND,
+        "why": explain_choice(choice, plan.search, plan.workbench),
+        "warnings": list(choice.warnings),
+        "idle_gpus": list(layout.idle_gpus),
+        "memory": {
+            "weight_bytes": fit.weight_bytes,
+            "kv_bytes": fit.kv_bytes,
+            "kv_tokens": fit.kv_tokens,
+            "budget_bytes": fit.budget_bytes,
+        },
+        "decode_step_s": step_parts(choice, plan.workbench, goal),
+        "policies": {
+            str(policy): {"ttft_p95_s": tried.ttft_s.p95, "e2e_mean_s": tried.e2e_s.mean}
+            for policy, tried in choice.policies
+        },
+    }
+
+
+def shown_flags(flags: EngineFlags) -> dict[str, Any]:
+    """Options that are set, and the share of memory; what is left to the engine is left out."""
+    plain = flags.to_plain()
+    default = EngineFlags().to_plain()
+    return {name: value for name, value in plain.items() if value != default.get(name)} | {
+        "gpu_memory_utilization": flags.gpu_memory_utilization
+    }
+
+
+def merge_rejected(rejected: tuple[Rejected, ...]) -> Iterator[Rejected]:
+    """Each name once."""
+    seen: set[str] = set()
+    for one in rejected:
+        if one.name not in seen:
+            seen.add(one.name)
+            yield one
+
+
+def verdict(plan: Plan) -> Iterator[str]:
+    """The plan's words beyond the ranking: near ties, users within the targets, where the ranking flips."""
+    search = plan.search
+    if not search.choices:
+        return
+    yield from explain_band(search, BAND)
+    yield from _targets(search)
+    yield from explain_flips(search)
+
+
+def _targets(search: Search) -> Iterator[str]:
+    best = search.best
+    if not search.goal.has_targets:
+        return
+    if not best.predicted.meets(search.goal):
+        yield f"No layout meets the targets for {search.goal.load}; {best.name} comes nearest."
+    if best.most_users is not None:
+        yield f"{best.name} carries {best.most_users} back-to-back users within the targets."
+
+
+def crossover_document(search: Search) -> dict[str, Any]:
+    """The curves and the flips."""
+    return {
+        "load": "users" if search.goal.users is not None else "requests_per_s",
+        "curves": [
+            {
+                "name": curve.name,
+                "points": [
+                    {
+                        "load": load,
+                        "ttft_p50_s": _finite(point.ttft_s.p50),
+                        "ttft_p95_s": _finite(point.ttft_s.p95),
+                        "tpot_mean_s": _finite(point.tpot_s.mean),
+                        "e2e_mean_s": _finite(point.e2e_s.mean),
+                        "output_tokens_per_s": point.output_tokens_per_s,
+                    }
+                    for load, point in curve.points
+                ],
+            }
+            for curve in search.curves
+        ],
+        "flips": [{"load": flip.load, "before": flip.before, "after": flip.after} for flip in search.flips],
+    }
+
+
+def room(plan: Plan, choice: Choice) -> str:
+    """`50.5 GB of KV cache a GPU`."""
+    fit = plan.workbench.fit(choice.layout.replicas[0], choice.layout.flags)
+    return f"{show_bytes(fit.kv_bytes)} of KV cache a GPU"
+
+
+def kinds_named(kinds: Mapping[int, GpuKind]) -> str:
+    """`4 x H100-NVL-94GB`."""
+    names = [kind.name for kind in kinds.values()]
+    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
