@@ -63,21 +63,31 @@ class Drawn:
     draws: dict[str, Floats]  # measure -> shape (draws, len(STATISTICS))
 
 
-def draw_run(name: str, table: RecordTable, *, warmup_s: float = 0.0, draws: int = 1000, seed: int = 1) -> Drawn:
+def draw_run(
+    name: str,
+    table: RecordTable,
+    *,
+    warmup_s: float = 0.0,
+    rows: Mask | None = None,
+    draws: int = 1000,
+    seed: int = 1,
+) -> Drawn:
     """Bootstrap one run; runs that are to be compared need seeds of their own.
 
     Args:
         name: what the run is called.
         table: its records.
         warmup_s: what to leave out at its start.
+        rows: the measured rows, instead of those after the warm-up; shape (len(table),).
         draws: bootstrap samples.
         seed: of the drawing; the same seed gives the same interval.
     """
     rng = np.random.default_rng(seed)
-    rows, values = _ok_rows(table, warmup_s), latencies(table)
+    chosen = measured_rows(table, warmup_s=warmup_s) if rows is None else rows
+    ok, values = chosen & _ok_rows(table), latencies(table)
     exact, drawn = {}, {}
     for measure in MEASURES:
-        known, blocks = _blocks(getattr(values, measure)[rows], table.user[rows])
+        known, blocks = _blocks(getattr(values, measure)[ok], table.user[ok])
         exact[measure] = _exact(known)
         drawn[measure] = _bootstrap(known, blocks, draws=draws, rng=rng) if len(known) else np.empty(0)
     return Drawn(name=name, exact=exact, draws=drawn)
@@ -94,19 +104,18 @@ def compare_runs(
     second: RecordTable,
     *,
     names: tuple[str, str],
-    warmup_s: tuple[float, float] = (0.0, 0.0),
+    rows: tuple[Mask | None, Mask | None] = (None, None),
     draws: int = 1000,
 ) -> Comparison:
-    """The second run held against the first, which is the baseline."""
+    """The second run held against the first, which is the baseline; `rows` are their measured rows, None for all."""
     return compare_drawn(
-        draw_run(names[0], first, warmup_s=warmup_s[0], draws=draws, seed=1),
-        draw_run(names[1], second, warmup_s=warmup_s[1], draws=draws, seed=2),
+        draw_run(names[0], first, rows=rows[0], draws=draws, seed=1),
+        draw_run(names[1], second, rows=rows[1], draws=draws, seed=2),
     )
 
 
-def _ok_rows(table: RecordTable, warmup_s: float) -> Mask:
-    ok = np.array([outcome == Outcome.OK for outcome in table.outcome], dtype=np.bool_)
-    return np.asarray(ok & measured_rows(table, warmup_s=warmup_s))
+def _ok_rows(table: RecordTable) -> Mask:
+    return np.array([outcome == Outcome.OK for outcome in table.outcome], dtype=np.bool_)
 
 
 def _blocks(values: Floats, users: Ints) -> tuple[Floats, Ints]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from atoll.analyse.compare import Comparison, Verdict, compare_drawn, draw_run
-from atoll.analyse.summary import Summary
+from atoll.analyse.summary import Mask, Summary
 from atoll.traffic.record import RecordTable
 
 FELT_S = 0.1
@@ -24,7 +24,7 @@ class Contender:
     name: str
     table: RecordTable
     summary: Summary
-    warmup_s: float = 0.0
+    rows: Mask | None = None  # the measured ones; None: all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ class _Judge:
 
     def __init__(self, contenders: Sequence[Contender]) -> None:
         self._drawn = {
-            one.name: draw_run(one.name, one.table, warmup_s=one.warmup_s, seed=number)
+            one.name: draw_run(one.name, one.table, rows=one.rows, seed=number)
             for number, one in enumerate(contenders, start=1)
         }
 

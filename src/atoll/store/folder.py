@@ -10,13 +10,14 @@ A measured run has its token times in records.parquet itself. While it is under 
 tail beside it (load/records.py), so a kill loses at most the last second; `read_run` reads whatever is there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from atoll.analyse.summary import Summary, summarise
+from atoll.analyse.summary import Mask, Summary, measured_rows, summarise
 from atoll.documents import Document
 from atoll.errors import BadRun
 from atoll.load import records
@@ -48,7 +49,7 @@ class RunInfo(Document):
     bundle_digest: str | None = None
     complete: bool = False
     failure: str | None = None  # why the variant did not run
-    windows: tuple[tuple[float, float], ...] = ()  # measured spans in run time, when there was more than one
+    windows: tuple[tuple[float, float], ...] = ()  # measured spans in run time, of a run that was cut and resumed
     notes: tuple[str, ...] = ()
 
 
@@ -69,8 +70,16 @@ class Run:
         return self.info.name
 
     @property
-    def warmup_s(self) -> float:
-        return self.workload.warmup_s if self.workload else 0.0
+    def measured(self) -> Mask:
+        """The rows that were sent in the measured window, or windows; shape (len(table),)."""
+        return rows_within(self.table, self.info.windows, warmup_s=self.workload.warmup_s if self.workload else 0.0)
+
+
+def rows_within(table: RecordTable, windows: Sequence[tuple[float, float]], *, warmup_s: float) -> Mask:
+    """Rows that were sent in one of the windows; after the warm-up when there are none."""
+    if not windows:
+        return measured_rows(table, warmup_s=warmup_s)
+    return np.asarray(np.any([(table.sent_s >= start) & (table.sent_s < end) for start, end in windows], axis=0))
 
 
 def write_info(folder: Path, info: RunInfo) -> None:

@@ -36,7 +36,7 @@ def compare_folders(folders: Sequence[Path]) -> ComparedRuns:
     return ComparedRuns(
         runs=runs,
         comparisons=tuple(
-            compare_runs(first.table, run.table, names=(names[0], name), warmup_s=(first.warmup_s, run.warmup_s))
+            compare_runs(first.table, run.table, names=(names[0], name), rows=(first.measured, run.measured))
             for name, run in zip(names[1:], runs[1:], strict=True)
         ),
     )

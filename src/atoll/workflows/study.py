@@ -24,7 +24,7 @@ import numpy as np
 
 import atoll
 from atoll.analyse.rank import Contender, Place, rank_runs
-from atoll.analyse.summary import Mask, Summary, summarise
+from atoll.analyse.summary import Summary, summarise
 from atoll.documents import Document
 from atoll.errors import BadRun, InputError, RunFailed
 from atoll.inventory.box import Box
@@ -38,6 +38,7 @@ from atoll.store.folder import (
     finish_run,
     is_run,
     read_run,
+    rows_within,
     start_run,
     write_info,
 )
@@ -51,6 +52,7 @@ ENGINES = ("simulated", "emulated", "vllm")
 _SHORTEST_REST_S = 1.0  # a piece shorter than this is not worth bringing the engines up for
 
 Say = Callable[[str], None]
+Windows = tuple[tuple[float, float], ...]
 
 
 class StudyRun(Document):
@@ -219,7 +221,7 @@ def read_result(folder: Path, *, rank: bool = True) -> StudyResult:
     box = Box.parse(read_text(folder / "box.yaml"), origin=str(folder / "box.yaml"))
     variants = tuple(_read_variant(folder, layout) for layout in study_layouts(study, box, only=how.only))
     finished = [
-        Contender(name=v.name, table=v.run.table, summary=v.run.summary, warmup_s=v.run.warmup_s)
+        Contender(name=v.name, table=v.run.table, summary=v.run.summary, rows=v.run.measured)
         for v in variants
         if v.run is not None and v.run.info.complete
     ]
@@ -253,19 +255,23 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
     )
     if not is_run(place):
         start_run(place, info, layout=variant.layout, workload=workload)
+    windows: Windows = ()
     try:
         if simulated:
-            table, rows = roads.simulate(variant.layout, workload), None
+            table = roads.simulate(variant.layout, workload)
         else:
             _predict(variant.layout, workload, place, roads)
-            table, rows = _measure_pieces(variant.layout, workload, place, engine=result.engine, say=say, roads=roads)
+            table, windows = _measure_pieces(
+                variant.layout, workload, place, engine=result.engine, say=say, roads=roads
+            )
     except (RunFailed, InputError) as error:
         if isinstance(error, InputError) and not simulated:
             raise
         say(f"{variant.name}: did not run: {error}")
         write_info(place, info.replace(failure=str(error)))
         return
-    summary = summarise(table, warmup_s=workload.warmup_s, rows=rows)
+    info = info.replace(windows=windows)
+    summary = summarise(table, rows=rows_within(table, windows, warmup_s=workload.warmup_s))
     finish_run(place, info, table, summary)
     trouble = remember(entry_of(place, info, summary, layout=variant.layout, study=result.study.name))
     if trouble:
@@ -293,7 +299,7 @@ def _predict(layout: Layout, workload: Workload, place: Path, roads: Roads) -> N
 
 def _measure_pieces(
     layout: Layout, workload: Workload, place: Path, *, engine: str, say: Say, roads: Roads
-) -> tuple[RecordTable, Mask]:
+) -> tuple[RecordTable, Windows]:
     """Measure what is left of the workload and join it to the pieces that were measured before."""
     done = [read_run(piece).table for piece in _pieces(place)]
     rest = remaining(workload, done)
@@ -329,14 +335,15 @@ def piece_seconds(table: RecordTable) -> float:
     return float(np.nanmax(np.concatenate([table.sent_s, table.last_token_s, table.done_s])))
 
 
-def join_pieces(done: Sequence[RecordTable], *, warmup_s: float) -> tuple[RecordTable, Mask]:
-    """One table of all pieces, and the mask of its measured rows: each piece has a warm-up of its own."""
-    shifts, at = [], 0.0
+def join_pieces(done: Sequence[RecordTable], *, warmup_s: float) -> tuple[RecordTable, Windows]:
+    """One table of all pieces, and its measured windows: each piece has a warm-up of its own; none for one piece."""
+    shifts, windows, at = [], [], 0.0
     for table in done:
         shifts.append(at)
+        windows.append((at + warmup_s, at + piece_seconds(table)))
         at += piece_seconds(table)
-    rows = np.concatenate([table.sent_s >= warmup_s for table in done]) if done else np.empty(0, dtype=np.bool_)
-    return RecordTable.concatenate(list(zip(done, shifts, strict=True))), rows
+    whole = RecordTable.concatenate(list(zip(done, shifts, strict=True)))
+    return whole, tuple(windows) if len(done) > 1 else ()
 
 
 def _pieces(place: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from atoll.cli.show import out, show_table
 from atoll.units import show_seconds
 from atoll.workflows.study import StudyResult, VariantResult
 
-_COLUMNS = ("", "variant", "TTFT p50", "p95", "TPOT p50", "E2E p50", "tok/s")
+_COLUMNS = ("", "variant", "TTFT\np50", "TTFT\np95", "TPOT\np50", "E2E\np50", "\ntok/s")
 
 
 def show_study(result: StudyResult) -> None:
@@ -26,7 +26,7 @@ def show_study(result: StudyResult) -> None:
         )
         for place, variant in runs
     ]
-    columns = (*_COLUMNS, *(["lost"] if lost else []), f"p95 against\n{result.study.baseline_name}")
+    columns = (*_COLUMNS, *(["\nlost"] if lost else []), f"p95 vs\n{result.study.baseline_name}")
     title = f"{result.study.title or result.study.name} ({result.engine})"
     show_table(title, columns, rows, numbers=range(2, len(columns)))
     for variant in result.variants:
