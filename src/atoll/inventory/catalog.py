@@ -74,7 +74,7 @@ def find_gpu(name: str, *, memory_bytes: int | None = None) -> GpuKind:
     variants = [other for other in all_gpus() if key and _is_variant(other, key)]
     if memory_bytes is not None:
         fitting = [other for other in variants if _has_memory(other, memory_bytes)]
-        if len(fitting) == 1:
+        if len(fitting) == 1 or (fitting and kind is not None):
             return fitting[0]
     if kind is not None:
         return kind
@@ -190,7 +190,8 @@ def _by_key() -> dict[str, GpuKind]:
 def _is_variant(kind: GpuKind, key: str) -> bool:
     """Whether the key is the start of one of the kind's names, and not of a longer number (A1 is no A100)."""
     names = [_key(text) for text in (kind.name, *kind.aliases)]
-    return any(text == key or (text.startswith(key) and not text[len(key)].isdigit()) for text in names)
+    longer = r"(?!\d)" if key[-1].isdigit() else ""
+    return any(re.match(re.escape(key) + longer, text) for text in names)
 
 
 def _has_memory(kind: GpuKind, memory_bytes: int) -> bool:

@@ -28,6 +28,7 @@ _NIC_ROW = re.compile(rf"([A-Za-z][\w.-]*[0-9])[\s|:]+({_CODE}(?:[\s|].*)?)$", r
 _COMMAND = re.compile(r"\btopo\s+(?:-\S+\s+)*?(-mp|--matrix_pci|-m|--matrix|-p2p|--p2pstatus)\b(?!_)", re.IGNORECASE)
 _AFFINITY = re.compile(r"CPU\s*Affinity|NUMA\s*Affinity|GPU\s*NUMA\s*ID|Node\s*Affinity", re.IGNORECASE)
 _RANGES = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*")
+_PEER_TO_PEER = "this is the peer-to-peer status (`topo -p2p`), which names no paths"
 _P2P_STATES = {"OK", "NS", "CNS", "GNS", "TNS", "DR", "U"}
 
 
@@ -64,6 +65,7 @@ class Block:
     view: View | None = None
     rows: list[Row] = field(default_factory=list)
     nic_rows: int = 0
+    orphans: int = 0  # lines of cells that follow a finished row: rows without their label
 
     @property
     def is_complete(self) -> bool:
@@ -116,6 +118,7 @@ def find_blocks(lines: Sequence[str]) -> list[Block]:
         elif _is_nic_row(line):
             block.nic_rows += 1
         elif open_row and block.rows and _is_continuation(line):
+            block.orphans += int(bool(block.rows[-1].rest) and _CODES.fullmatch(line.split()[0]) is not None)
             block.rows[-1] = _continued(block.rows[-1], line)
         elif block.header is not None and not block.rows and _AFFINITY.search(line):
             block.header = _with_affinity(block.header, line)
@@ -150,6 +153,8 @@ def read_matrix(block: Block) -> Matrix | Flaw:
 
 
 def _flaw_of_rows(block: Block, gpus: tuple[int, ...], rows: dict[int, Row]) -> str | None:
+    if block.orphans:
+        return "a row has lost its label"
     missing = [gpu for gpu in gpus if gpu not in rows]
     extra = [gpu for gpu in sorted(rows) if gpu not in gpus]
     if block.header is not None and block.header.elided:
@@ -171,6 +176,8 @@ def _flaw_of_counts(block: Block, gpus: tuple[int, ...], rows: dict[int, Row]) -
     if block.header is None and not in_order:
         return f"there is no header, and the rows are only {_names(gpus)}"
     exact = block.header is None or set(gpus) != set(range(n))
+    if n == 1 and not _is_whole_single(block, rows[gpus[0]]):
+        return f"the row GPU{gpus[0]} stands alone, without what follows its X or without the header"
     for gpu in gpus:
         count = len(rows[gpu].codes)
         if count < n:
@@ -185,15 +192,20 @@ def _flaw_of_counts(block: Block, gpus: tuple[int, ...], rows: dict[int, Row]) -
     return None
 
 
+def _is_whole_single(block: Block, row: Row) -> bool:
+    """One card's matrix has no second row to agree with, so the header and the affinity after X must be there."""
+    return block.header is not None and bool(block.header.affinity) and bool(row.rest)
+
+
 def _foreign(block: Block) -> Flaw | None:
-    n = len(block.header.gpus) if block.header is not None else len(block.rows)
+    """Another view's or another tool's matrix, told by the first word after the codes: never letters in `topo -m`."""
     if block.view is View.P2P:
-        return Flaw("this is the peer-to-peer status (`topo -p2p`), which names no paths", foreign=True)
-    short = [row.rest[0].upper() for row in block.rows if len(row.codes) < n and row.rest]
-    if short and all(word in _P2P_STATES for word in short):
-        return Flaw("this is the peer-to-peer status (`topo -p2p`), which names no paths", foreign=True)
-    if short and all(re.fullmatch(r"[A-Z]{2,6}", word) for word in short) and len(short) == len(block.rows):
-        return Flaw(f"it uses the code {short[0]}, which nvidia-smi does not print", foreign=True)
+        return Flaw(_PEER_TO_PEER, foreign=True)
+    words = [row.rest[0] for row in block.rows if row.rest and re.fullmatch(r"[A-Za-z]{1,6}", row.rest[0])]
+    if words and all(word.upper() in _P2P_STATES for word in words):
+        return Flaw(_PEER_TO_PEER, foreign=True)
+    if words and len(words) == len(block.rows) and all(word.isupper() for word in words):
+        return Flaw(f"it uses the code {words[0]}, which nvidia-smi does not print", foreign=True)
     return None
 
 
@@ -285,7 +297,9 @@ def _is_repeat(block: Block, row: Row) -> bool:
 
 def _is_nic_row(line: str) -> bool:
     match = _NIC_ROW.search(line)
-    return match is not None and not match[1].upper().startswith("GPU") and bool(_read_codes(match[2])[0])
+    if match is None or match[1].upper().startswith("GPU") or _CODES.fullmatch(match[1]):
+        return False
+    return bool(_read_codes(match[2])[0])
 
 
 def _is_continuation(line: str) -> bool:

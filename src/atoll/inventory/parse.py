@@ -31,7 +31,8 @@ _WIDE = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if code not 
 _SIGNS = _RULES | _WIDE | _BARS | _BLANKS | _NOTHING | {ord("\u2026"): "...", ord("\u00d7"): "X", ord("\t"): "\t"}
 
 _CODE = r"(?:NV[0-9]{1,2}|NODE|PIX|PXB|PHB|SYS|SOC|X)"
-_COMMA_AFTER_CELL = re.compile(rf"\b({_CODE}|GPU[0-9]{{1,3}}),", re.IGNORECASE)
+_COMMA_TABLE = re.compile(rf"(?:^|[\s,])(?:{_CODE}|GPU[0-9]{{1,3}})\s*,|,\s*{_CODE}\s*(?:,|$)", re.IGNORECASE)
+_COMMA_OF_TABLE = re.compile(rf"\b({_CODE}|GPU[0-9]{{1,3}}),|^,|,$|,(?=\s)|(?<=\s),", re.IGNORECASE)
 _ROW_STARTS = re.compile(rf"(?<=\S)\s+(?=GPU ?[0-9]{{1,3}}[\s|:]+{_CODE}(?:[\s|]|$))", re.IGNORECASE)
 _LINE_BREAK_TAGS = re.compile(r"<\s*(?:br|/tr|/p|/div|/pre|/li)\b[^<>]{0,200}>", re.IGNORECASE)
 _CELL_TAGS = re.compile(
@@ -73,8 +74,12 @@ def clean_lines(text: str) -> list[str]:
     if "<" in plain or "&" in plain:
         plain = html.unescape(_CELL_TAGS.sub("\t", _LINE_BREAK_TAGS.sub("\n", plain)))
     plain = plain.replace("\r\n", "\n").replace("\r", "\n").translate(_SIGNS)
-    plain = _COMMA_AFTER_CELL.sub(r"\1 ", plain)
-    return [part.rstrip() for line in plain.split("\n") for part in _part_rows(line)]
+    return [part.rstrip() for line in plain.split("\n") for part in _part_rows(_part_cells(line))]
+
+
+def _part_cells(line: str) -> str:
+    """Blanks for the commas between cells; the commas within an affinity stay."""
+    return _COMMA_OF_TABLE.sub(lambda comma: f"{comma[1] or ''} ", line) if _COMMA_TABLE.search(line) else line
 
 
 def _part_rows(line: str) -> list[str]:
