@@ -90,7 +90,7 @@ class VirtualReplica:
     def fail(self) -> list[Job]:
         """The engine dies; these are the requests that it had."""
         if self._ends is not None:
-            self._tick_run(int(np.searchsorted(self._ends, self._timeline.now, side="right")))
+            self._tick_run(int(np.searchsorted(self._ends, self._timeline.now, side="left")))
         lost = [*self.scheduler.running, *self.scheduler.waiting]
         for job in list(self._open):
             self._close(job, self._ticks)

@@ -136,8 +136,7 @@ class Scheduler:
 
     def _mixed_step(self, *, admit: bool) -> Step | None:
         preempted = self._make_room()
-        chunks = self._running_chunks()
-        held_back = self._held_back(chunks) if len(chunks) and self.limits.long_prefill_token_threshold else ()
+        chunks, held_back = self._shares()
         step = self._decode_beat(held_back)
         prefills = [self._prefill(job, chunk) for job, chunk in chunks]
         if admit and not preempted:
@@ -161,7 +160,9 @@ class Scheduler:
             listed = (job for job in self._decoding if not job.stopping) if self._lingering else self._decoding
             step = self._beats(1, self.batch, tuple(listed))
         for job in held_back:
-            self._start_decoding(job)
+            if not job.stopping:
+                self._start_decoding(job)
+                heapq.heappush(self._ends, (job.last, job.serial, job))
         step.held_back = held_back
         return step
 
@@ -170,12 +171,16 @@ class Scheduler:
         self._beat += steps
         finished = self._pop_ends()
         for job in finished:
-            if job.ends_by_eos and self.limits.async_scheduling:
-                self._lingering += 1  # the engine sees its end too late to leave it out of the next step
+            if self._ends_unseen(job):
+                self._lingering += 1
             else:
                 self._stop_decoding(job)
             job.stopping = True
         return Step(batch=batch, decoding=decoding, finished=finished)
+
+    def _ends_unseen(self, job: Job) -> bool:
+        """Whether the engine sees the job's end too late to leave it out of the next step."""
+        return job.ends_by_eos and self.limits.async_scheduling
 
     def _with_prefills(
         self, step: Step, prefills: list[tuple[Job, int, int]], preempted: tuple[Job, ...]
@@ -299,40 +304,38 @@ class Scheduler:
 
     # Prompts
 
-    def _running_chunks(self) -> list[tuple[Job, int]]:
-        """The next chunk of each prompt under way. Decodes count first: a chunk never leaves less than one for each.
+    def _shares(self) -> tuple[list[tuple[Job, int]], tuple[Job, ...]]:
+        """What the running get of the coming step: a chunk for each prompt under way; decoding ones one token each,
+        but for those held back.
 
-        Only with long_prefill_token_threshold can a prompt under way stand before a decoding request, see _held_back.
+        Without long_prefill_token_threshold there is at most one prompt under way, and it joined last: whoever joins
+        with less than a whole prompt has used up the budget. So the decoding ones come first.
         """
         if not self._prefilling:
-            return []
-        most = self.limits.long_prefill_token_threshold or self.limits.max_num_batched_tokens
-        budget = self.limits.max_num_batched_tokens
-        if not self.limits.long_prefill_token_threshold:
-            budget -= len(self._decoding)
-        chunks = []
-        for job in self._prefilling:
-            chunk = min(job.tokens - job.computed, most, budget)
-            if chunk > 0:
-                chunks.append((job, chunk))
-                budget -= chunk
-        return chunks
+            return [], ()
+        limits = self.limits
+        if not limits.long_prefill_token_threshold:
+            job = next(iter(self._prefilling))
+            chunk = min(job.tokens - job.computed, limits.max_num_batched_tokens - len(self._decoding))
+            return ([(job, chunk)] if chunk > 0 else []), ()
+        return self._shares_in_order(limits.max_num_batched_tokens, limits.long_prefill_token_threshold)
 
-    def _held_back(self, chunks: list[tuple[Job, int]]) -> tuple[Job, ...]:
-        """Decoding requests for which the chunks of prompts before them leave no token in this step."""
-        budget, taken, late = self.limits.max_num_batched_tokens, dict(chunks), []
-        if sum(taken.values()) + len(self._decoding) <= budget:
-            return ()
-        chunks.clear()
+    def _shares_in_order(self, budget: int, most: int) -> tuple[list[tuple[Job, int]], tuple[Job, ...]]:
+        """One running request after the other takes what it needs while the budget lasts."""
+        chunks, held_back = [], []
+        if sum(min(job.tokens - job.computed, most) for job in self._prefilling) + len(self._decoding) <= budget:
+            return [(job, min(job.tokens - job.computed, most)) for job in self._prefilling], ()
         for job in self.running:
-            want = 1 if job in self._decoding else taken.get(job, 0)
-            share = min(want, budget)
+            if job in self._prefilling:
+                share = min(job.tokens - job.computed, most, budget)
+                chunks += [(job, share)] if share else []
+            elif job in self._decoding:
+                share = min(1, budget)
+                held_back += [] if share else [job]
+            else:
+                share = 0
             budget -= share
-            if want == 1 and job in self._decoding:
-                late += [] if share else [job]
-            elif share:
-                chunks.append((job, share))
-        return tuple(late)
+        return chunks, tuple(held_back)
 
     def _prefill(self, job: Job, chunk: int) -> tuple[Job, int, int]:
         context = job.computed
@@ -348,9 +351,13 @@ class Scheduler:
         job.tokens += 1
         if job.tokens - job.prompt_tokens < job.output_tokens:
             self._start_decoding(job)
+            heapq.heappush(self._ends, (job.last, job.serial, job))
             return
-        job.stopping = True
         step.finished.append(job)
+        if self._ends_unseen(job):
+            self._start_decoding(job)
+            self._lingering += 1
+        job.stopping = True
 
     # Decoding
 
@@ -361,7 +368,6 @@ class Scheduler:
         job.last = job.prompt_tokens + job.output_tokens - 2 - job.anchor
         self._anchors += job.anchor
         self._phases[job.anchor % BLOCK_TOKENS] += 1
-        heapq.heappush(self._ends, (job.last, job.serial, job))
 
     def _stop_decoding(self, job: Job) -> None:
         """Bring the job's own counts up to date and take it out of the common ones."""
@@ -383,6 +389,9 @@ class Scheduler:
 
     def _finish(self, job: Job) -> None:
         job.gone = True
+        if job not in self.running:
+            self.waiting.remove(job)  # preempted while its last token was on its way
+            return
         self._leave_batch(job)
         del self.running[job]
         self.pool.release(job)
@@ -391,16 +400,16 @@ class Scheduler:
         """Preempt the last running requests until this step's new blocks fit."""
         preempted: list[Job] = []
         while self._blocks_wanted() > self.pool.free:
-            job = next((job for job in reversed(self.running) if not job.stopping), None)
-            if job is None:
-                break
+            job = next(reversed(self.running))
             self._preempt(job)
             preempted.append(job)
         return tuple(preempted)
 
     def _blocks_wanted(self) -> int:
-        chunks = self._running_chunks()
-        return self._growth(1) + sum(_blocks(job.computed + chunk) - job.blocks for job, chunk in chunks)
+        """New blocks that the running need for the coming step."""
+        chunks, held_back = self._shares()
+        wanted = self._growth(1) + sum(_blocks(job.computed + chunk) - job.blocks for job, chunk in chunks)
+        return wanted - sum((job.anchor + self._beat) % BLOCK_TOKENS == 0 for job in held_back)
 
     def _preempt(self, job: Job) -> None:
         """Give up its blocks and put it at the head of the queue, to be computed anew."""
