@@ -112,7 +112,7 @@ class Answer:
         self.kept: list[bytes] = []
         self._plain = True
         self._body = bytearray()
-        self._rest = b""
+        self._rest = bytearray()
         self._last = b""
         self._chunked = False
         self._close = False
@@ -205,7 +205,11 @@ class Answer:
     # Event framing, for whatever is not one whole event.
 
     def _take_pieces(self, body: bytes) -> None:
-        data = self._rest + body if self._rest else body
+        if self._rest and b"\n" not in body and b"\r" not in body and not self._rest.endswith(b"\r"):
+            self._rest += body  # the middle of a long line: nothing can end here
+            self._refuse_too_long()
+            return
+        data = bytes(self._rest) + body if self._rest else body
         held = b""
         if b"\r" in data:
             if data.endswith(b"\r"):  # a line feed may follow it
@@ -214,9 +218,12 @@ class Answer:
         *events, rest = data.split(b"\n\n")
         for event in events:
             self._take_event(event)
-        self._rest = rest + held
-        if len(self._rest) > LONGEST_EVENT and self.problem is None:
-            self.problem = ("line_too_long", f"an event is longer than {LONGEST_EVENT >> 20} MiB")
+        self._rest = bytearray(rest + held)
+        self._refuse_too_long()
+
+    def _refuse_too_long(self) -> None:
+        if len(self._rest) > LONGEST_EVENT:
+            self._fail("line_too_long", f"an event is longer than {LONGEST_EVENT >> 20} MiB")
 
     def _take_event(self, event: bytes) -> None:
         if event.startswith(b"data: ") and b"\n" not in event:

@@ -4,7 +4,7 @@ While a run is under way its folder has
 
     records/clock.json           the clock's value at the start of the run
     records/words.jsonl          strings, one a line; rows name them by line number
-    records/tail-00001.rows      one fixed-size row a request (numpy dtype ROW), appended every half second
+    records/tail-00001.rows      one fixed-size row a request (numpy dtype ROW), appended many times a second
     records/tail-00001.tokens    arrival times (float64); each row takes its next `tokens` of them
     records/part-00001.parquet   what an earlier tail held, packed
 
@@ -17,7 +17,7 @@ import json
 import os
 import struct
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.errors import BadRun, RunFailed
+from atoll.errors import AtollError, BadRun, RunFailed
 from atoll.outside.files import write_whole
 from atoll.traffic.record import Floats, Outcome, RecordTable
 
@@ -62,8 +62,8 @@ ROW = np.dtype(
 )
 _CLOCKS = ("due_s", "sent_s", "first_byte_s", "first_token_s", "last_token_s", "done_s")
 _NAN = float("nan")
-_TOKENS_A_TAIL = 1_000_000  # then it is packed into a part: about 8 MB of times
-_ROWS_A_TAIL = 50_000
+_TOKENS_A_TAIL = 128_000  # then it is packed into a part; packing holds the interpreter for about 3 ms
+_ROWS_A_TAIL = 10_000
 
 
 class UnderWay(Protocol):
@@ -100,13 +100,12 @@ class RecordLog:
         """
         self.origin = origin
         self.count = 0
-        self.lost: str | None = None  # why the disk no longer takes records; they are kept in memory then
         self._words: dict[str, int] = {}
         self._rows = bytearray()
         self._tokens = array("d")
         self._parts: list[tuple[bytes, array[float]]] = []
         self._closed: tuple[Path, bytes, array[float]] | None = None
-        self._packer: ThreadPoolExecutor | None = None
+        self._rows_flushed = self._tokens_flushed = self._words_flushed = 0
         self._tail: _Tail | None = None
         if folder is not None:
             self._tail = _Tail(folder / "records", name, origin)
@@ -166,21 +165,28 @@ class RecordLog:
         self._tokens.extend(times)
         self.count += 1
 
+    @property
+    def lost(self) -> str | None:
+        """Why the disk no longer takes records; they are kept in memory all the same."""
+        return self._tail.trouble if self._tail is not None else None
+
     def flush(self, under_way: Iterable[UnderWay] = ()) -> None:
         """Append what is new to the tail, and what these requests got since their last row."""
         tail = self._tail
-        if tail is None or self.lost:
+        if tail is None:
             return
-        rows, tokens = bytearray(), array("d")
+        rows = self._rows[self._rows_flushed :]
+        tokens = self._tokens[self._tokens_flushed :]
+        words = list(self._words)[self._words_flushed :] if len(self._words) > self._words_flushed else []
+        self._rows_flushed, self._tokens_flushed = len(self._rows), len(self._tokens)
+        self._words_flushed = len(self._words)
         for request in under_way:
             fresh = request.times[request.logged :]
             rows += _pack_under_way(request, fresh)
             tokens.extend(fresh)
             request.logged += len(fresh)
-        try:
-            tail.append(self._words, self._rows, self._tokens, rows, tokens)
-        except OSError as error:
-            self.lost = f"{tail.folder}: {error.strerror}"
+        if rows or words:
+            tail.append(words, tokens.tobytes(), bytes(rows))
 
     def end_of_cycle(self, under_way: Iterable[UnderWay]) -> None:
         """To be called when every request under way has been flushed once since the last call.
@@ -188,12 +194,11 @@ class RecordLog:
         A tail that has grown long is closed; one cycle later, when the new one repeats what is under way, the old one
         is packed into a part, in a thread of its own.
         """
-        if self._tail is None or self.lost:
+        if self._tail is None:
             return
         if self._closed is not None:
             closed, self._closed = self._closed, None
-            self._packer = self._packer or ThreadPoolExecutor(max_workers=1, thread_name_prefix="atoll-records")
-            self._packer.submit(self._tail.pack, *closed, list(self._words))
+            self._tail.pack(*closed, list(self._words))
         elif len(self._tokens) > _TOKENS_A_TAIL or len(self._rows) > _ROWS_A_TAIL * ROW.itemsize:
             self._begin_next_tail(self._tail, under_way)
 
@@ -202,10 +207,8 @@ class RecordLog:
         rows, tokens = bytes(self._rows), self._tokens
         self._parts.append((rows, tokens))
         self._rows, self._tokens = bytearray(), array("d")
-        try:
-            self._closed = (tail.begin_next(), rows, tokens)
-        except OSError as error:
-            self.lost = f"{tail.folder}: {error.strerror}"
+        self._rows_flushed = self._tokens_flushed = 0
+        self._closed = (tail.begin_next(), rows, tokens)
         for request in under_way:
             request.logged = 0
 
@@ -218,79 +221,94 @@ class RecordLog:
         return make_table(rows, np.concatenate(times) if times else np.empty(0), list(self._words), self.origin)
 
     def close(self) -> None:
-        """End the thread and the open files; the files stay."""
-        if self._packer is not None:
-            self._packer.shutdown(wait=True)
+        """Write the rest and close the files; they stay."""
         if self._tail is not None:
             self.flush()
             self._tail.close()
 
 
 class _Tail:
-    """The open files of the tail."""
+    """The files of the tail. A thread writes them, so that a slow disk holds nobody up."""
 
     def __init__(self, folder: Path, name: str, origin: float) -> None:
         self.folder = folder
+        self.trouble: str | None = None  # the first thing that the disk refused
         self._name = name
         self._number = 0
-        self._words_written = 0
-        self._rows_written = 0
-        self._tokens_written = 0
+        self._files: list[int] = []  # rows, tokens, words
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="atoll-records")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / "clock.json", json.dumps({"origin": origin}))
-            self._words = os.open(folder / f"{name}-words.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            self._open_next()
         except OSError as error:
             raise RunFailed(f"{folder} cannot be written: {error.strerror}.") from None
+        self.begin_next()
 
-    def _open_next(self) -> None:
-        self._number += 1
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        stem = self.folder / f"{self._name}-{self._number:05d}"
-        self._rows = os.open(stem.with_suffix(".rows"), flags, 0o644)
-        self._tokens = os.open(stem.with_suffix(".tokens"), flags, 0o644)
-        self._rows_written = self._tokens_written = 0
+    @property
+    def _stem(self) -> Path:
+        return self.folder / f"{self._name}-{self._number:05d}"
 
-    def append(
-        self,
-        words: dict[str, int],
-        rows: bytearray,
-        tokens: "array[float]",
-        open_rows: bytearray,
-        open_tokens: "array[float]",
-    ) -> None:
-        """Write what came after the last call; words and times before the rows that need them."""
-        if len(words) > self._words_written:
-            fresh = list(words)[self._words_written :]
-            _write_all(self._words, "".join(json.dumps(word) + "\n" for word in fresh).encode())
-            self._words_written += len(fresh)
-        _write_all(self._tokens, tokens[self._tokens_written :].tobytes() + open_tokens.tobytes())
-        self._tokens_written = len(tokens)
-        _write_all(self._rows, bytes(rows[self._rows_written :]) + bytes(open_rows))
-        self._rows_written = len(rows)
+    def append(self, words: list[str], tokens: bytes, rows: bytes) -> None:
+        self._later(self._write, words, tokens, rows)
 
     def begin_next(self) -> Path:
         """Close this tail and open the next; gives the old one's stem."""
-        old = self.folder / f"{self._name}-{self._number:05d}"
-        os.close(self._rows)
-        os.close(self._tokens)
-        self._open_next()
+        old = self._stem
+        self._number += 1
+        self._later(self._open, self._stem)
         return old
 
     def pack(self, old: Path, rows: bytes, tokens: "array[float]", words: list[str]) -> None:
         """Write the part, then remove the tail that it replaces."""
-        from atoll.outside.parquet import write_parquet
-
-        columns = part_columns(np.frombuffer(rows, dtype=ROW), np.frombuffer(tokens, dtype=np.float64), words)
-        write_parquet(old.with_name(old.name.replace("tail", "part")).with_suffix(".parquet"), columns)
-        old.with_suffix(".rows").unlink(missing_ok=True)
-        old.with_suffix(".tokens").unlink(missing_ok=True)
+        self._later(_pack_part, old, rows, tokens, words)
 
     def close(self) -> None:
-        for handle in (self._rows, self._tokens, self._words):
+        self._later(self._close)
+        self._thread.shutdown(wait=True)
+
+    def _later(self, work: Callable[..., None], *arguments: object) -> None:
+        self._thread.submit(self._try, work, *arguments)
+
+    def _try(self, work: Callable[..., None], *arguments: object) -> None:
+        """What the disk refuses once, it is not asked again."""
+        if self.trouble is not None and work != self._close:
+            return
+        try:
+            work(*arguments)
+        except OSError as error:
+            self.trouble = f"{self.folder}: {error.strerror}"
+        except AtollError as error:
+            self.trouble = str(error)
+
+    # In the thread.
+
+    def _open(self, stem: Path) -> None:
+        self._close()
+        names = (stem.with_suffix(".rows"), stem.with_suffix(".tokens"), self.folder / f"{self._name}-words.jsonl")
+        self._files = [os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for name in names]
+
+    def _write(self, words: list[str], tokens: bytes, rows: bytes) -> None:
+        """Words and times before the rows that need them."""
+        rows_file, tokens_file, words_file = self._files
+        if words:
+            _write_all(words_file, "".join(json.dumps(word) + "\n" for word in words).encode())
+        _write_all(tokens_file, tokens)
+        _write_all(rows_file, rows)
+
+    def _close(self) -> None:
+        for handle in self._files:
             with contextlib.suppress(OSError):
                 os.close(handle)
+        self._files = []
+
+
+def _pack_part(old: Path, rows: bytes, tokens: "array[float]", words: list[str]) -> None:
+    from atoll.outside.parquet import write_parquet
+
+    columns = part_columns(np.frombuffer(rows, dtype=ROW), np.frombuffer(tokens, dtype=np.float64), words)
+    write_parquet(old.with_name(old.name.replace("tail", "part")).with_suffix(".parquet"), columns)
+    old.with_suffix(".rows").unlink(missing_ok=True)
+    old.with_suffix(".tokens").unlink(missing_ok=True)
 
 
 def _write_all(handle: int, data: bytes) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -31,6 +32,7 @@ from atoll.traffic.workload import Workload
 
 _OK, _FAILED, _CANCELLED = (OUTCOMES.index(item) for item in (Outcome.OK, Outcome.FAILED, Outcome.CANCELLED))
 _TICK_S = 0.05
+_TICKS_A_CYCLE = 16  # 0.8 s and some lateness: a kill costs less than a second
 _PROGRESS_S = 0.5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0  # of a user whose request failed, so that a dead server is not hammered
 _EARLY_S = 2.0  # a user's connection is made before the run when the user starts within this time
@@ -186,8 +188,7 @@ class _Run:
         self._timers: dict[int, asyncio.TimerHandle] = {}  # users who think, or have not started
         self._tasks: set[asyncio.Task[None]] = set()
         self._visits: Iterator[Connection] = iter(())
-        self._visits_left = 0
-        self._waiting: list[Connection] = []
+        self._visits_left = self._visits_a_tick = 0
         self._backlog_max = 0
         self._next_open: Request | None = None
         self._sent = 0
@@ -455,26 +456,23 @@ class _Run:
     # Meanwhile.
 
     def _tick(self) -> None:
-        """Twenty times a second: look after a part of the requests under way, so that each is seen once a second."""
+        """Twenty times a second: look after a part of the requests under way, so that each is seen within a second."""
         if self._ended.is_set():
             return
-        loop = asyncio.get_running_loop()
-        loop.call_later(_TICK_S, self._tick)
+        asyncio.get_running_loop().call_later(_TICK_S, self._tick)
         now = self._now()
-        if self._visits_left <= 0:
-            self.log.flush(self._waiting)
-            self._waiting = []
+        if self._visits_left == 0:
             self.log.end_of_cycle(self._busy.values())
             snapshot = list(self._busy.values())
-            self._visits, self._visits_left = iter(snapshot), round(1 / _TICK_S)
-            self._visits_a_tick = -(-len(snapshot) // self._visits_left)
+            self._visits, self._visits_left = iter(snapshot), _TICKS_A_CYCLE
+            self._visits_a_tick = -(-len(snapshot) // _TICKS_A_CYCLE)
         self._visits_left -= 1
-        for _ in range(self._visits_a_tick):
-            connection = next(self._visits, None)
-            if connection is None:
-                break
-            if connection.busy:
-                self._visit(connection, now)
+        seen = [connection for connection in islice(self._visits, self._visits_a_tick) if connection.busy]
+        for connection in seen:
+            self._visit(connection, now)
+        if seen:
+            self._window.note_gaps(seen[0], now)
+        self.log.flush(connection for connection in seen if connection.busy)
         self._backlog_max = max(self._backlog_max, self._backlog())
         if self._on_progress is not None and now >= self._next_progress:
             self._next_progress = now + _PROGRESS_S
@@ -485,9 +483,6 @@ class _Run:
         if times and not connection.told_first:
             connection.told_first = True
             self._window.note_first(connection)
-        if len(self._waiting) % 16 == 0:
-            self._window.note_gaps(connection, now)
-        self._waiting.append(connection)
         self._check_timeouts(connection, now)
 
     def _check_timeouts(self, connection: Connection, now: float) -> None:

@@ -1,0 +1,177 @@
+"""Every way in which a server can fail us has a class of its own, and sent = ok + failed + cancelled."""
+
+import asyncio
+import socket
+
+import numpy as np
+import pytest
+import uvloop
+
+from atoll.analyse.summary import summarise
+from atoll.load.run import LoadControl, measure_load
+from atoll.load.target import Asking, Timeouts
+from atoll.traffic.workload import Workload
+
+QUICK = Timeouts(connect_s=2.0, token_s=0.3)
+
+
+def run(url, *, workload=None, asking=None, during=None, **settings):
+    load = workload or Workload(users=2, requests=6, prompt=8, output=4)
+    control = LoadControl()
+
+    async def both():
+        asking_ = asking or Asking(model="m", timeouts=QUICK)
+        work = asyncio.ensure_future(measure_load(url, load, asking=asking_, control=control, **settings))
+        if during is not None:
+            await during(control)
+        return await work
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(both())
+
+
+def counts(result):
+    return summarise(result.table).requests
+
+
+def adds_up(result, sent):
+    seen = counts(result)
+    assert seen.sent == seen.ok + seen.failed + seen.cancelled == sent
+    assert sorted(result.table.number.tolist()) == list(range(sent))
+
+
+@pytest.mark.parametrize(
+    ("manner", "word", "said"),
+    [
+        ("busy", "http_503", "overloaded"),
+        ("bad_request", "http_400", "maximum context length"),
+        ("reset", "connection_reset", "reset"),
+        ("reset_midway", "connection_reset", "reset"),
+        ("close", "connection_closed", "without an answer"),
+        ("cut", "truncated", "middle"),
+        ("no_finish", "truncated", "finish reason"),
+        ("malformed", "bad_sse", "{nope"),
+        ("engine_error", "stream_error", "EngineDeadError"),
+        ("stall", "stall", "0.3 s"),
+        ("mute", "stall", "0.3 s"),
+        ("drip", "slow_drip", "0.3 s"),
+        ("loop_redirect", "redirect_loop", "/v1/"),
+        ("redirect_away", "redirect", "example.invalid"),
+        ("web_page", "wrong_content_type", "text/html"),
+        ("gigantic", "line_too_long", "8 MiB"),
+        ("other_protocol", "bad_http", "HTTP"),
+    ],
+)
+def test_each_failure_has_its_class_and_is_counted_once(naughty, manner, word, said):
+    naughty.manner = manner
+    result = run(naughty.url)
+    adds_up(result, 6)
+    assert counts(result).failed == 6
+    assert set(result.table.error) == {word}
+    assert all(said in detail for detail in result.table.detail)
+    assert len(naughty.asked) == (36 if manner == "loop_redirect" else 6)
+
+
+def test_after_failures_the_good_answers_are_counted_too(naughty):
+    naughty.manner = "busy"
+
+    async def recover(_control):
+        await asyncio.sleep(0.3)
+        naughty.manner = "ok"
+
+    result = run(naughty.url, workload=Workload(users=2, requests=30, prompt=8, output=4), during=recover)
+    adds_up(result, 30)
+    assert counts(result).ok > 0
+    assert counts(result).failed > 0
+
+
+def test_a_redirect_within_the_server_is_followed(naughty):
+    naughty.manner = "redirect_once"
+    result = run(naughty.url)
+    adds_up(result, 6)
+    assert counts(result).ok == 6
+
+
+def test_nobody_listens():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        result = run(f"http://127.0.0.1:{port}")
+    adds_up(result, 6)
+    assert set(result.table.error) == {"connection_refused"}
+
+
+def test_a_certificate_that_nobody_vouches_for(naughty_tls):
+    result = run(naughty_tls.url)
+    adds_up(result, 6)
+    assert set(result.table.error) == {"tls"}
+    assert "self-signed" in result.table.detail[0]
+
+
+def test_a_dead_server_is_not_hammered(naughty):
+    naughty.manner = "close"
+    result = run(naughty.url, workload=Workload(users=1, duration_s=1.0, prompt=8, output=4))
+    assert 2 <= len(result.table) <= 6
+
+
+def test_a_whole_answer_may_take_only_so_long(naughty):
+    naughty.gap_s = 0.1
+    asking = Asking(model="m", timeouts=Timeouts(request_s=0.5, token_s=2.0))
+    result = run(naughty.url, asking=asking, workload=Workload(users=2, requests=2, prompt=8, output=50))
+    assert set(result.table.error) == {"timeout"}
+    assert (result.table.output_tokens > 0).all()
+
+
+def test_stopping_by_hand_cancels_what_is_under_way_and_keeps_the_rest(naughty):
+    naughty.gap_s = 0.02
+
+    async def stop(control):
+        await asyncio.sleep(0.75)
+        control.stop("interrupted")
+
+    load = Workload(users=5, duration_s=60, prompt=8, output=10)
+    result = run(naughty.url, workload=load, during=stop)
+    adds_up(result, len(result.table))
+    seen = counts(result)
+    assert result.stopped == "interrupted"
+    assert seen.ok >= 5
+    assert seen.cancelled == 5
+    assert seen.failed == 0
+
+
+def test_the_drain_limit_cancels_long_answers(naughty):
+    naughty.gap_s = 0.05
+    load = Workload(users=3, duration_s=0.4, prompt=8, output=200)
+    result = run(naughty.url, workload=load, drain_s=0.2)
+    assert counts(result).cancelled == 3
+    assert set(result.table.error) == {"time_limit"}
+
+
+def test_without_usage_tokens_are_counted_from_chunks(naughty):
+    naughty.manner = "no_usage"
+    result = run(naughty.url)
+    assert summarise(result.table).counted_from_chunks == 6
+    assert (result.table.output_tokens == 2).all()
+
+
+def test_the_wall_clock_may_jump(naughty):
+    """Only a clock that never goes back is used for times; the wall clock dates the run and no more."""
+
+    class Jumping:
+        def __init__(self):
+            from atoll.outside.clock import SystemClock
+
+            self.now = SystemClock().now
+            self.days = 0
+
+        def wall(self):
+            self.days -= 1
+            return 86400.0 * self.days
+
+        async def sleep(self, seconds):
+            await asyncio.sleep(seconds)
+
+    result = run(naughty.url, clock=Jumping())
+    assert counts(result).ok == 6
+    assert np.nanmax(result.table.done_s) < 10
+    assert (result.table.first_token_s >= result.table.sent_s).all()
