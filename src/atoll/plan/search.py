@@ -9,7 +9,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, log2
+from math import ceil, log2, sqrt
 
 from atoll.inventory.islands import islands
 from atoll.plan.enumerate import (
@@ -39,8 +39,8 @@ TIE = 0.01  # relative; below it two predictions are the same and the simpler la
 TOKEN_BUDGETS = (2048, 4096, 8192, 16384)  # max_num_batched_tokens that are tried
 HOPELESS = 2.5  # times the best formula cost: such a candidate is not simulated
 MOST_SIMULATED = 16
-LEADERS = 3  # choices whose policies and limits are simulated
-CURVES = 5  # layouts whose load is varied
+LEADERS = 3  # choices whose routers' policies are simulated
+CURVES = 4  # layouts whose load is varied
 MOST_USERS = 4096  # where the search for the most users ends
 
 
@@ -85,13 +85,18 @@ class Search:
 
     goal: Goal
     choices: tuple[Choice, ...]
-    rejected: tuple[Rejected, ...]
+    illegal: tuple[Rejected, ...]  # splits that the engine cannot do
+    too_big: tuple[Rejected, ...]  # splits whose part does not fit into a card, or layouts that the box has no room for
     curves: tuple[Curve, ...] = ()
     flips: tuple[Flip, ...] = ()
 
     @property
     def best(self) -> Choice:
         return self.choices[0]
+
+    @property
+    def rejected(self) -> tuple[Rejected, ...]:
+        return (*self.illegal, *self.too_big)
 
 
 def search_layouts(
@@ -134,44 +139,42 @@ class _Run:
     _measured: dict[tuple[str, Goal], Prediction] = field(default_factory=dict)
 
     def search(self, *, vary_load: bool) -> Search:
-        candidates, rejected = self._candidates()
+        candidates, illegal, too_big = self._candidates()
         tried = [self._draft(candidate, self.goal) for candidate in candidates]
         drafts = sorted((draft for draft in tried if draft is not None), key=self._order)
         choices = self._simulate(drafts)
         if not choices or not vary_load:
-            return Search(goal=self.goal, choices=tuple(choices), rejected=rejected)
+            return Search(goal=self.goal, choices=tuple(choices), illegal=illegal, too_big=too_big)
         curves = self._curves(choices[:CURVES])
         choices = [
-            replace(choice, most_users=self._most_users(choice, simulate=place < LEADERS))
+            replace(choice, most_users=self._most_users(choice, simulate=place == 0))
             for place, choice in enumerate(choices)
         ]
         return Search(
             goal=self.goal,
             choices=tuple(choices),
-            rejected=rejected,
+            illegal=illegal,
+            too_big=too_big,
             curves=curves,
             flips=tuple(find_flips(curves, self.goal)),
         )
 
     # What can be at all
 
-    def _candidates(self) -> tuple[list[Candidate], tuple[Rejected, ...]]:
-        box, kinds = self.workbench.box, self.workbench.kinds
-        splits, rejected = list_splits(self.workbench.card, kinds, self.limits, wanted=self.wanted)
+    def _candidates(self) -> tuple[list[Candidate], tuple[Rejected, ...], tuple[Rejected, ...]]:
+        """Layouts that can be, splits that the engine cannot do, and what does not fit."""
+        box, card = self.workbench.box, self.workbench.card
+        splits, illegal = list_splits(card, self.workbench.kinds, self.limits, wanted=self.wanted)
         fitting, too_big = self._sort_out(splits)
         if not fitting and splits and self.limits.pipeline_parallel:
-            layers = self.workbench.card.layers
-            staged = tuple(pipeline_splits(splits, most=len(box.gpus), layers=layers))
+            staged = tuple(pipeline_splits(splits, most=len(box.gpus), layers=card.layers))
             fitting, more = self._sort_out(staged)
-            too_big = (*too_big, *more)
+            too_big = (*more, *too_big)
         found = list(list_candidates(box, fitting, wanted=self.wanted))
         mixed = [candidate for candidate in found if self._mixes_kinds(candidate)]
-        return [candidate for candidate in found if candidate not in mixed], (
-            *rejected,
-            *too_big,
-            *(Rejected(name=one.name, why=_MIXED) for one in mixed),
-            *self._no_room(fitting),
-        )
+        possible = [candidate for candidate in found if candidate not in mixed]
+        mixed_up = (Rejected(name=one.name, why=_MIXED) for one in mixed)
+        return possible, (*illegal, *self._no_room(fitting)), (*too_big, *mixed_up)
 
     def _sort_out(self, splits: Sequence[Split]) -> tuple[tuple[Split, ...], tuple[Rejected, ...]]:
         """Those that fit with some flags, and the others with the reason."""
@@ -209,11 +212,12 @@ class _Run:
     def _no_room(self, fitting: Sequence[Split]) -> Iterator[Rejected]:
         """`--replicas 5` on four GPUs."""
         wanted, most = self.wanted.replicas, len(self.workbench.box.gpus)
-        for split in fitting:
-            if wanted is not None and wanted * split.gpus > most:
-                shape = shape_name((split,) * wanted)
-                why = f"{wanted} replicas of {split.gpus} GPUs need {wanted * split.gpus}; this box has {most}."
-                yield Rejected(name=shape, why=why)
+        if wanted is None or not fitting:
+            return
+        least = min(fitting, key=lambda split: split.gpus)
+        if wanted * least.gpus > most:
+            why = f"{wanted} replicas need at least {wanted * least.gpus} GPUs; this box has {most}."
+            yield Rejected(name=shape_name((least,) * wanted), why=why)
 
     # Flags by formula
 
@@ -245,7 +249,7 @@ class _Run:
         if plain is None or plain.predicted.saturated:
             return 256
         in_flight = plain.predicted.e2e_s.mean * plain.predicted.requests_per_s / len(candidate.replicas)
-        return ceil(in_flight + 4 * in_flight**0.5)  # Poisson: four standard deviations
+        return ceil(in_flight + 4 * sqrt(in_flight))  # Poisson: four standard deviations
 
     def _flag_choices(self, users: int, kv_dtype: str | None = None) -> Iterator[EngineFlags]:
         """Batch sizes that suit so many users a replica; those that the user gave stay."""
@@ -369,18 +373,25 @@ class _Run:
         return self._predict(layout, goal)
 
     def _most_users(self, choice: Choice, *, simulate: bool) -> int | None:
-        """The most back-to-back users within the targets, each number with batch sizes that suit it."""
+        """The most back-to-back users within the targets, each number with batch sizes that suit it.
+
+        Found by formula; simulation then moves it by an eighth at a time to where the targets are just met.
+        """
         if not self.goal.has_targets or self.goal.users is None:
             return None
+        most = _last_true(
+            lambda users: self._carries(choice, users, simulate=False), start=self.goal.users, most=MOST_USERS
+        )
+        if not simulate or self.measure is None:
+            return most
+        return _nudge(lambda users: self._carries(choice, users, simulate=True), max(1, most))
 
-        def carries(users: int) -> bool:
-            goal = self.goal.with_load(users)
-            draft = self._draft(Candidate(name=choice.name, replicas=choice.layout.replicas), goal)
-            if draft is None or not (simulate and self.measure is not None):
-                return draft is not None and draft.predicted.meets(goal)
-            return self._predict(with_policy(draft.layout, choice.layout.router.policy), goal).meets(goal)
-
-        return _last_true(carries, start=self.goal.users, most=MOST_USERS)
+    def _carries(self, choice: Choice, users: int, *, simulate: bool) -> bool:
+        goal = self.goal.with_load(users)
+        draft = self._draft(Candidate(name=choice.name, replicas=choice.layout.replicas), goal)
+        if draft is None or not simulate:
+            return draft is not None and draft.predicted.meets(goal)
+        return self._predict(with_policy(draft.layout, choice.layout.router.policy), goal).meets(goal)
 
     # What should be known
 
@@ -395,8 +406,7 @@ _MIXED = "A replica would stand on cards of different kinds, and the slowest wou
 
 def power_of_two(number: float) -> int:
     """The next one from this number up: 37.5 gives 64."""
-    power: int = (ceil(number) - 1).bit_length()
-    return 1 << power
+    return 1 << (ceil(number) - 1).bit_length()
 
 
 def with_policy(layout: Layout, policy: Policy) -> Layout:
@@ -440,7 +450,8 @@ def _loads(goal: Goal) -> tuple[float, ...]:
         return tuple(goal.rate * factor for factor in (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0))
     most = max(64, goal.users * 4)
     doubled = [2**power for power in range(ceil(log2(most)) + 1)]
-    return tuple(float(users) for users in sorted({*doubled, goal.users}))
+    others = [users for users in doubled if not 0.7 < users / goal.users < 1.4]
+    return tuple(float(users) for users in sorted([*others, goal.users]))
 
 
 def _last_true(holds: Callable[[int], bool], *, start: int, most: int) -> int:
@@ -456,6 +467,20 @@ def _last_true(holds: Callable[[int], bool], *, start: int, most: int) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low
+
+
+def _nudge(holds: Callable[[int], bool], start: int, *, steps: int = 8) -> int:
+    """From `start` up or down by eighths to the last number for which `holds`; 0 when none was met."""
+    number = start
+    up = holds(start)
+    for _ in range(steps):
+        following = max(number + 1, number * 9 // 8) if up else min(number - 1, number * 7 // 8)
+        if following < 1:
+            return 0
+        if holds(following) != up:
+            return number if up else following
+        number = following
+    return number if up else 0
 
 
 def _crossing_warnings(workbench: Workbench, candidate: Candidate) -> Iterator[str]:

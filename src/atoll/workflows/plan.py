@@ -1,11 +1,12 @@
 """Box, model and load in, layouts out: the formula for all of them, the simulator for those that may win."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
 from atoll.analyse.summary import Distribution, ReplicaSummary, RequestCounts, Summary, summarise
+from atoll.cost.memory import fit_memory
 from atoll.cost.profile import MachineProfile
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.box import Box
@@ -132,40 +133,40 @@ def kinds_of(box: Box) -> dict[int, GpuKind]:
 
 
 def check_something_fits(plan: Plan) -> None:
-    """NothingFits, with the reason and with what would fit, when there is no choice."""
+    """NothingFits, with the reason and with what would do, when there is no choice."""
     if plan.search.choices:
         return
-    reasons = [one.why for one in plan.search.rejected]
-    kinds = {kind.name for kind in plan.workbench.kinds.values()}
-    count = len(plan.workbench.box.gpus)
-    reason = reasons[-1] if reasons else "no layout was possible."
-    raise NothingFits(
-        f"{plan.card.name} cannot be served on {count} x {', '.join(sorted(kinds))}: {reason} {_advice(plan)}"
-    )
+    on = f"{plan.card.name} cannot be served on {kinds_named(plan.workbench.kinds)}"
+    illegal, too_big = plan.search.illegal, plan.search.too_big
+    if illegal and (not too_big):
+        raise NothingFits(illegal[-1].why)
+    reason = too_big[-1].why if too_big else "it has no such layout."
+    raise NothingFits(f"{on}: {reason} {_advice(plan)}")
 
 
 def _advice(plan: Plan) -> str:
-    """The smallest number of cards of some common kinds that would do."""
-    legal = legal_tensor_parallel(plan.card, range(1, 9))
-    for kind in all_gpus():
-        if kind.name not in {"H100-SXM-80GB", "H200-SXM-141GB", "B200-180GB"}:
-            continue
-        for size in legal:
-            if _holds(plan, kind, size):
+    """The fewest cards that would hold it: of the box's own kind, else of common large ones."""
+    own = {kind.name: kind for kind in plan.workbench.kinds.values()}
+    for kind in (*own.values(), *(kind for kind in all_gpus() if kind.name in _LARGE)):
+        for size in legal_tensor_parallel(plan.card, range(1, 9)):
+            if VLLM.why_not_on(plan.card, kind) is None and _holds(plan, kind, size):
                 return f"{size} x {kind.name} with tensor parallel {size} would hold it."
-    return f"Legal tensor-parallel sizes are {', '.join(map(str, legal))}."
+    return "A quantised version of the model, if there is one, takes less."
+
+
+_LARGE = ("H100-SXM-80GB", "H200-SXM-141GB", "B200-180GB")
 
 
 def _holds(plan: Plan, kind: GpuKind, size: int) -> bool:
-    from atoll.cost.memory import fit_memory
-
-    full = effective_flags(EngineFlags(max_num_seqs=64), plan.workbench.engine_version, kind)
+    version = plan.workbench.engine_version
+    full = effective_flags(EngineFlags(max_num_seqs=64), version, kind)
     fit = fit_memory(
         plan.card,
         kind,
         tensor_parallel=size,
         max_num_seqs=64,
         max_num_batched_tokens=full.max_num_batched_tokens or 2048,
+        engine_version=version,
     )
     return fit.kv_tokens >= plan.search.goal.longest
 
@@ -199,7 +200,8 @@ class _Simulator:
             limits=scheduler_limits(first, layout.engine_version),
         )
         rows = table.number >= _warmup_requests(goal)
-        return prediction_of(summarise(table, rows=rows), saturated=_piles_up(table.sent_s, table.done_s, goal))
+        predicted = prediction_of(summarise(table, rows=rows), saturated=_piles_up(table.sent_s, table.done_s, goal))
+        return predicted if goal.users is None else _steady_rates(predicted, goal)
 
 
 def simulated_workload(goal: Goal, *, answer_s: float) -> Workload:
@@ -222,13 +224,37 @@ def simulated_workload(goal: Goal, *, answer_s: float) -> Workload:
     }
     if goal.users is not None:
         spread = {"ramp_s": answer_s, "think_s": goal.think_s}
-        return Workload(users=goal.users, requests=max(240, 5 * goal.users), **spread, **load)
+        return Workload(users=goal.users, requests=max(240, 3 * goal.users), **spread, **load)
     return Workload(rate=goal.rate, arrivals=Arrivals.POISSON, requests=600, **load)
 
 
 def _warmup_requests(goal: Goal) -> int:
     """Those that still find an engine that is filling up."""
-    return 2 * goal.users if goal.users is not None else 100
+    return goal.users if goal.users is not None else 100
+
+
+def _steady_rates(predicted: Prediction, goal: Goal) -> Prediction:
+    """Throughput with all users at work, by Little's law: the run's end, when one after another stops, is left out."""
+    assert goal.users is not None
+    if predicted.requests == 0 or predicted.requests_per_s == 0:
+        return predicted
+    rate = goal.users / (predicted.e2e_s.mean + goal.think_s)
+    factor = rate / predicted.requests_per_s
+    return replace(
+        predicted,
+        requests_per_s=rate,
+        output_tokens_per_s=predicted.output_tokens_per_s * factor,
+        total_tokens_per_s=predicted.total_tokens_per_s * factor,
+        duration_s=predicted.requests / rate,
+        replicas=tuple(
+            replace(
+                share,
+                requests_per_s=share.requests_per_s * factor,
+                output_tokens_per_s=share.output_tokens_per_s * factor,
+            )
+            for share in predicted.replicas
+        ),
+    )
 
 
 def _piles_up(sent_s: Any, done_s: Any, goal: Goal) -> bool:
