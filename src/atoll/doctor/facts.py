@@ -70,6 +70,20 @@ class Route:
     def engines(self) -> tuple[Service, ...]:
         return tuple(service for service in self.services if service.vllm is not None)
 
+    @property
+    def generates(self) -> bool:
+        """Whether answers are made here: not at an exact path such as `= /health` or `= /v1/models`."""
+        exact = self.location.modifier == "="
+        return not exact or bool(re.search(r"completions|generate|responses|chat|messages", self.location.path))
+
+    @property
+    def to_vllm(self) -> bool:
+        """Whether it leads to vLLM: by the services seen, or by its names when there are none."""
+        if self.services:
+            return bool(self.engines)
+        names = (self.location.target[1], *(host for host, _ in self.location.hosts))
+        return any("vllm" in name.lower() for name in names) or self.location.path.startswith("/v1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
@@ -147,25 +161,41 @@ class Facts:
         return Route(location=location, services=()) if location.looks_like_llm else None
 
     def _reached(self, location: Location) -> Iterator[Service]:
-        near = location.config.service
-        projects = [self.project_of(near)] if near is not None else list(self.projects)
         for host, port in location.hosts:
-            for project in projects:
+            for project in self.neighbours(location.config):
                 service = project.service(host) or _by_published_port(project, host, port)
                 if service is not None:
                     yield service
+
+    def neighbours(self, config: NginxConfig) -> tuple[Project, ...]:
+        """The projects whose services an nginx may reach: its own, else those whose files lie around it."""
+        if config.service is not None:
+            return (self.project_of(config.service),)
+        if len(self.projects) < 2:
+            return self.projects
+        folder = config.source.folder
+        return tuple(project for project in self.projects if _is_around(project.sources[0].folder, folder))
 
     def routes_to(self, service: Service) -> tuple[Route, ...]:
         return tuple(route for route in self.routes if service in route.services)
 
     @cached_property
+    def answering(self) -> tuple[Route, ...]:
+        """Those at which answers are made."""
+        return tuple(route for route in self.routes if route.generates)
+
+    @cached_property
     def upstream_routes(self) -> tuple[Route, ...]:
         """One route for each upstream{} that leads to a language model."""
-        by_upstream = {id(route.location.upstream): route for route in self.routes if route.location.upstream}
+        by_upstream = {id(route.location.upstream): route for route in self.answering if route.location.upstream}
         return tuple(by_upstream.values())
 
     def model_of(self, service: Service) -> ModelCard | None:
         return self.cards.get(service.vllm.model or "") if service.vllm is not None else None
+
+
+def _is_around(outer: str, inner: str) -> bool:
+    return inner == outer or outer == "." or inner.startswith(f"{outer}/") or outer.startswith(f"{inner}/")
 
 
 def _by_published_port(project: Project, host: str, port: int | None) -> Service | None:

@@ -1,9 +1,9 @@
 """The rules, one module a subject. Facts in, findings out; nothing here touches the outside."""
 
-from atoll.doctor.checks import files, flags
+from atoll.doctor.checks import files, flags, locations, upstreams
 from atoll.doctor.rule import Rule
 
-_MODULES = (files, flags)
+_MODULES = (files, flags, locations, upstreams)
 
 
 def all_rules() -> tuple[Rule, ...]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.memory import default_batched_tokens, default_max_num_seqs, fit_of
-from atoll.doctor.checks.places import found, join, named_options, options
+from atoll.doctor.checks.places import found, join, made_by_atoll, named_options, options
 from atoll.doctor.checks.timeouts import read_timeout
 from atoll.doctor.edits import Edits, add_option, remove_option, replace_option
 from atoll.doctor.facts import Engine, Facts
@@ -527,7 +527,7 @@ def few_sequences(facts: Facts) -> Iterable[Finding]:
     """
     for engine, option in named_options(facts, "--max-num-seqs"):
         seqs = option.integer()
-        if seqs is None or not option.known:
+        if seqs is None or not option.known or made_by_atoll(facts, engine.service):
             continue
         twins = max(1, len(_siblings(facts, engine)))
         users = facts.load.users
@@ -582,7 +582,7 @@ def large_steps(facts: Facts) -> Iterable[Finding]:
     for engine, option in named_options(facts, "--max-num-batched-tokens"):
         tokens = option.integer()
         usual = default_batched_tokens(facts, engine)
-        if tokens is not None and tokens > 2 * usual:
+        if tokens is not None and tokens > 2 * usual and not made_by_atoll(facts, engine.service):
             yield found(option.word, f"steps of {tokens} tokens; the default here is {usual}")
 
 
@@ -835,15 +835,9 @@ def no_admission_limit(facts: Facts) -> Iterable[Finding]:
         limits = ("--max-num-queued-reqs", "--max-num-queued-tokens")
         unlimited = [engine for engine in engines if not engine.command.has(*limits)]
         known = all(engine.command.table.known(limits[0]) for engine in engines)
-        if len(engines) > 1 and unlimited and known and not made_by_atoll(facts, engines[0]):
+        if len(engines) > 1 and unlimited and known and not made_by_atoll(facts, engines[0].service):
             names = join([engine.name for engine in unlimited])
             yield found(unlimited[0].service, f"{names} queue without a limit")
-
-
-def made_by_atoll(facts: Facts, engine: Engine) -> bool:
-    """Whether the file is a rendered bundle: its layout lies beside it and decides such things."""
-    folder = engine.service.node.source.folder
-    return any(source.folder == folder for source, _ in facts.layouts)
 
 
 @rule("VL018", WARNING)
@@ -927,7 +921,7 @@ def silent_queue(facts: Facts) -> Iterable[Finding]:
     http { server { location /v1/ { proxy_pass http://vllm:8000; proxy_read_timeout 60s; } } }
     ```
     """
-    for route in facts.routes:
+    for route in facts.answering:
         timeout = read_timeout(route)
         if timeout is None or timeout > 120:
             continue
@@ -1113,7 +1107,7 @@ def prefix_cache_off(facts: Facts) -> Iterable[Finding]:
     """
     share = facts.load.shared_prefix
     for engine, option in named_options(facts, "--no-enable-prefix-caching"):
-        if option.value is None and (share is None or share > 0) and not made_by_atoll(facts, engine):
+        if option.value is None and (share is None or share > 0) and not made_by_atoll(facts, engine.service):
             yield found(
                 option.word, "prompts that begin alike are computed anew every time", edits=remove_option(option)
             )

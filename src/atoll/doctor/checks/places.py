@@ -44,3 +44,9 @@ def option_place(command: VllmCommand, name: str, otherwise: Service) -> Place:
 def join(names: list[str] | tuple[str, ...]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def made_by_atoll(facts: Facts, place: Place) -> bool:
+    """Whether it belongs to a rendered bundle: the layout that decided such things lies beside it."""
+    folder = place.file.rpartition("/")[0]
+    return any(source.path.rpartition("/")[0] == folder for source, _ in facts.layouts)

@@ -1,9 +1,24 @@
-"""How long nginx waits, read by several checks."""
+"""How long nginx waits against how long an answer takes, read by several checks."""
 
-from atoll.doctor.facts import Route
+from atoll.doctor.facts import Facts, Route
 from atoll.doctor.nginx import nginx_seconds
+
+# An answer that is not streamed is silent until its end: up to 150 s in the load that atoll comes from, and as long
+# again in the queue.
+USUAL_WAIT_S = 300.0
 
 
 def read_timeout(route: Route) -> float | None:
     """Seconds of silence after which nginx cuts an answer; None for a variable."""
     return nginx_seconds(route.location.value("proxy_read_timeout", "60s"))
+
+
+def needed_wait_s(facts: Facts) -> float:
+    """How long a client may have to wait in silence: the answer and as long in the queue; USUAL_WAIT_S if unknown."""
+    answer = facts.load.answer_s
+    return 2 * answer if answer is not None else USUAL_WAIT_S
+
+
+def cuts_answers(facts: Facts, route: Route) -> bool:
+    timeout = read_timeout(route)
+    return timeout is not None and timeout < needed_wait_s(facts)
