@@ -1,0 +1,194 @@
+"""What is on disk while a run is under way, and what a kill leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from array import array
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from atoll.errors import BadRun
+from atoll.load import records
+from atoll.load.records import RecordLog, read_records
+
+
+@dataclass
+class Open:
+    number: int
+    times: array = field(default_factory=lambda: array("d"))
+    user: int = 0
+    turn: int = 0
+    due: float = float("nan")
+    sent: float = 100.5
+    first_byte: float = 100.6
+    prompt_tokens: int = 8
+    logged: int = 0
+
+
+def add(log, number, times, **changes):
+    row = {
+        "user": number,
+        "turn": 0,
+        "due": float("nan"),
+        "sent": 100.0 + number,
+        "first_byte": 100.1 + number,
+        "done": 101.0 + number,
+        "prompt_tokens": 8,
+        "output_tokens": len(times),
+        "cached_tokens": 0,
+        "status": 200,
+        "error": None,
+        "detail": None,
+        "replica": "1",
+        "outcome": 0,
+        "counted": False,
+    }
+    log.add(number=number, times=array("d", times), **(row | changes))
+
+
+def test_the_table_has_seconds_from_the_start_in_the_order_of_sending():
+    log = RecordLog(100.0)
+    add(log, 1, [101.5, 101.7])
+    add(log, 0, [100.5], outcome=1, error="stall", detail="nothing came", replica=None)
+    table = log.table()
+    assert table.number.tolist() == [0, 1]
+    assert table.outcome == ("failed", "ok")
+    assert table.error == ("stall", None)
+    assert table.replica == (None, "1")
+    assert table.token_times(1) == pytest.approx([1.5, 1.7])
+    assert table.first_token_s == pytest.approx([0.5, 1.5])
+    assert table.done_s == pytest.approx([1.0, 2.0])
+
+
+def test_what_is_on_disk_is_what_is_in_memory(tmp_path):
+    log = RecordLog(100.0, tmp_path)
+    for number in range(5):
+        add(log, number, [100.5 + number, 100.6 + number], error="http_503" if number == 2 else None)
+        log.flush()
+    log.close()
+    kept, table = read_records(tmp_path), log.table()
+    assert kept.number.tolist() == table.number.tolist()
+    assert kept.error == table.error
+    assert kept.token_clock == pytest.approx(table.token_clock)
+    assert kept.span_stop.tolist() == table.span_stop.tolist()
+
+
+def test_a_request_under_way_is_there_as_cancelled_with_all_its_times(tmp_path):
+    log = RecordLog(100.0, tmp_path)
+    add(log, 0, [100.5])
+    waiting = Open(7)
+    for moment in (100.7, 100.8, 100.8, 100.9):
+        waiting.times.append(moment)
+        log.flush([waiting])
+    log.close()
+    kept = read_records(tmp_path)
+    assert kept.number.tolist() == [0, 7]
+    assert kept.outcome == ("ok", "cancelled")
+    assert kept.error == (None, "killed")
+    assert kept.token_times(1) == pytest.approx([0.7, 0.8, 0.8, 0.9])
+
+
+def test_a_request_that_ended_later_is_there_once(tmp_path):
+    log = RecordLog(100.0, tmp_path)
+    waiting = Open(3, times=array("d", [100.7]))
+    log.flush([waiting])
+    add(log, 3, [100.7, 100.8])
+    log.close()
+    kept = read_records(tmp_path)
+    assert kept.outcome == ("ok",)
+    assert kept.token_times(0) == pytest.approx([0.7, 0.8])
+
+
+def test_long_tails_become_parts_and_nothing_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_TOKENS_A_TAIL", 20)
+    log = RecordLog(100.0, tmp_path)
+    waiting = Open(1000, times=array("d", [100.2]))
+    for number in range(40):
+        add(log, number, [100.5 + number, 100.6 + number], error="stall" if number % 7 == 0 else None)
+        waiting.times.append(101.0 + number)
+        log.flush([waiting])
+        log.end_of_cycle([waiting])
+    log.close()
+    names = sorted(path.name for path in (tmp_path / "records").glob("*"))
+    assert sum(name.startswith("part") for name in names) >= 2
+    kept = read_records(tmp_path)
+    assert sorted(kept.number.tolist()) == [*range(40), 1000]
+    row = kept.number.tolist().index(1000)
+    assert len(kept.token_times(row)) == 41
+    assert len(kept.token_clock) == 40 * 2 + 41
+    assert log.table().error.count("stall") == kept.error.count("stall") == 6
+
+
+@pytest.mark.parametrize("cut", [1, 60, 130, 200])
+def test_half_a_row_at_the_end_is_left_out(tmp_path, cut):
+    log = RecordLog(100.0, tmp_path)
+    for number in range(4):
+        add(log, number, [100.5 + number] * 3)
+    log.close()
+    tail = tmp_path / "records" / "tail-00001.rows"
+    tail.write_bytes(tail.read_bytes()[:-cut])
+    assert read_records(tmp_path).number.tolist() == list(range(3 if cut < 129 else 2))
+
+
+def test_rows_without_their_times_are_left_out(tmp_path):
+    log = RecordLog(100.0, tmp_path)
+    for number in range(4):
+        add(log, number, [100.5 + number] * 3)
+    log.close()
+    tail = tmp_path / "records" / "tail-00001.tokens"
+    tail.write_bytes(tail.read_bytes()[:-9])
+    assert read_records(tmp_path).number.tolist() == [0, 1, 2]
+
+
+def test_a_folder_without_records_says_so(tmp_path):
+    with pytest.raises(BadRun, match="holds no records"):
+        read_records(tmp_path)
+
+
+def test_a_full_disk_costs_the_file_and_not_the_records(tmp_path, monkeypatch):
+    log = RecordLog(100.0, tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("atoll.load.records.os.write", full)
+    add(log, 0, [100.5])
+    log.flush()
+    log.close()
+    assert "No space left" in log.lost
+    assert len(log.table()) == 1
+
+
+def test_removed_when_the_run_is_whole(tmp_path):
+    log = RecordLog(100.0, tmp_path)
+    add(log, 0, [100.5])
+    log.close()
+    records.remove(tmp_path)
+    assert not (tmp_path / "records").exists()
+
+
+def test_kill_9_loses_less_than_a_second(naughty, tmp_path):
+    naughty.gap_s = 0.02
+    folder = tmp_path / "run"
+    program = [sys.executable, "-m", "atoll", "bench", naughty.url, "--model", "m", "--json", "-o", str(folder)]
+    started = [*program, "--users", "4", "--duration", "60s", "--output", "500"]
+    with subprocess.Popen(started, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as bench:
+        tail = folder / "records" / "tail-00001.rows"
+        deadline = time.monotonic() + 20
+        while not (tail.exists() and tail.stat().st_size > 0) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(2.5)
+        os.kill(bench.pid, signal.SIGKILL)
+        killed = time.monotonic()
+    kept = read_records(folder)
+    import json
+
+    origin = json.loads((folder / "records" / "clock.json").read_text())["origin"]
+    assert len(kept) == 4
+    assert set(kept.outcome) == {"cancelled"}
+    assert killed - origin - np.nanmax(kept.last_token_s) < 1.3  # the signal itself took a moment
+    assert (np.diff(kept.token_times(0)) > 0).all()
