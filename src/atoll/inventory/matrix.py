@@ -66,6 +66,7 @@ class Block:
     rows: list[Row] = field(default_factory=list)
     nic_rows: int = 0
     orphans: int = 0  # lines of cells that follow a finished row: rows without their label
+    named: frozenset[int] = frozenset()  # every GPU that the whole text speaks of
 
     @property
     def is_complete(self) -> bool:
@@ -123,7 +124,8 @@ def find_blocks(lines: Sequence[str]) -> list[Block]:
         elif block.header is not None and not block.rows and _AFFINITY.search(line):
             block.header = _with_affinity(block.header, line)
         open_row = row is not None or (open_row and _is_continuation(line))
-    return [one for one in blocks if one.rows]
+    named = frozenset(int(match[1]) for line in lines for match in _GPU_GLUED.finditer(line))
+    return [replace(one, named=named) for one in blocks if one.rows]
 
 
 def read_matrix(block: Block) -> Matrix | Flaw:
@@ -175,6 +177,8 @@ def _flaw_of_counts(block: Block, gpus: tuple[int, ...], rows: dict[int, Row]) -
     in_order = gpus == tuple(range(n))
     if block.header is None and not in_order:
         return f"there is no header, and the rows are only {_names(gpus)}"
+    if block.header is None and max(block.named) >= n:
+        return f"there is no header, and the text speaks of GPU{max(block.named)} beside the {n} rows"
     exact = block.header is None or set(gpus) != set(range(n))
     if n == 1 and not _is_whole_single(block, rows[gpus[0]]):
         return f"the row GPU{gpus[0]} stands alone, without what follows its X or without the header"
@@ -297,7 +301,7 @@ def _is_repeat(block: Block, row: Row) -> bool:
 
 def _is_nic_row(line: str) -> bool:
     match = _NIC_ROW.search(line)
-    if match is None or match[1].upper().startswith("GPU") or _CODES.fullmatch(match[1]):
+    if match is None or "GPU" in match[1].upper() or _CODES.fullmatch(match[1]):
         return False
     return bool(_read_codes(match[2])[0])
 
