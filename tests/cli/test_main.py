@@ -1,0 +1,77 @@
+"""The command line's promises: one JSON document on stdout, one sentence for an error, exit codes 0, 1 and 2."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "four-h100-nvl"
+TOPO = str(EXAMPLE / "topo.txt")
+MODEL = "Qwen/Qwen2.5-32B-Instruct"
+
+
+def atoll(*arguments, cwd, stdin=None):
+    environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "atoll", *arguments], cwd=cwd, env=environment, input=stdin, capture_output=True, text=True,
+        timeout=100,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["inspect", TOPO, "--json"], "islands"),
+        (["model", MODEL, "--json"], "kv_bytes_per_token"),
+        (["plan", "--box", TOPO, "--gpu", "H100-NVL-94GB", "--model", MODEL, "--users", "8", "--prompt", "500",
+          "--output", "100", "--json"], "choices"),
+        (["simulate", "--gpu", "H100-SXM-80GB", "--gpus", "4", "--tp", "2", "--replicas", "2", "--model", MODEL,
+          "--users", "30", "--prompt", "2000", "--output", "150", "--requests", "60", "--json"], "ttft_s"),
+        (["runs", "list", "--json"], "runs"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else value,
+)  # fmt: skip
+def test_json_is_one_document_and_nothing_else(arguments, key, tmp_path):
+    done = atoll(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert key in json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["inspect", "no-such-file"], "There is no file no-such-file"),
+        (["model", "no/such-model"], "no/such-model"),
+        (["plan", "--model", MODEL, "--users", "8", "--prompt", "10", "--output", "10"], "--box FILE"),
+        (["simulate", "no-such.yaml"], "no-such.yaml"),
+        (["study", "run", "no-such.yaml"], "no-such.yaml"),
+        (["study", "resume", "."], "No study was started"),
+        (["compare", "a"], "at least two runs"),
+        (["compare", "a", "b"], "a is no run"),
+        (["render", "no-such.yaml", "--to", "compose"], "no-such.yaml"),
+        (["down", "no-such-folder"], "no-such-folder"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_sentence_and_exit_2(arguments, words, tmp_path):
+    done = atoll(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert words in " ".join(done.stderr.split())
+
+
+def test_text_that_is_no_capture_is_refused_on_standard_input(tmp_path):
+    done = atoll("inspect", "-", cwd=tmp_path, stdin="hello\n")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_wrong_option_is_exit_2(tmp_path):
+    assert atoll("inspect", "--no-such-option", cwd=tmp_path).returncode == 2
+
+
+def test_the_version_is_shown(tmp_path):
+    assert atoll("--version", cwd=tmp_path).stdout.startswith("atoll ")

@@ -1,0 +1,46 @@
+"""Files are written whole or not at all."""
+
+import os
+
+import pytest
+
+from atoll.errors import InputError
+from atoll.outside.files import make_folder, read_text, write_whole
+
+
+def test_a_file_is_written_with_its_folder_and_mode(tmp_path):
+    path = tmp_path / "deep" / "secret.env"
+    write_whole(path, "KEY=1\n", mode=0o600)
+    assert path.read_text() == "KEY=1\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+    path = tmp_path / "summary.json"
+    write_whole(path, "old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"summary\.json cannot be written: No space left on device"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("name", "words"), [("none.txt", "There is no file"), (".", "is a folder")])
+def test_a_file_that_cannot_be_read_is_told_in_a_sentence(tmp_path, name, words):
+    with pytest.raises(InputError, match=words):
+        read_text(tmp_path / name)
+
+
+def test_bytes_that_are_no_text_are_read_with_marks(tmp_path):
+    (tmp_path / "x").write_bytes(b"\xff\xfeGPU0")
+    assert read_text(tmp_path / "x").endswith("GPU0")
+
+
+def test_a_folder_in_the_place_of_a_file_cannot_be_made(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        make_folder(tmp_path / "x" / "y")
