@@ -31,7 +31,7 @@ def _backend(image: str, care: Mapping[str, Any]) -> dict[str, Any]:
         "image": image,
         "build": {"context": "./backend"},
         "environment": {
-            "ATOLL_CATALOGUE": f"mongodb://atoll:{MONGO_PASSWORD}@mongo:27017/atoll?authSource=admin",
+            "ATOLL_CATALOG": f"mongodb://atoll:{MONGO_PASSWORD}@mongo:27017/atoll?authSource=admin",
             "ATOLL_ENGINE_URL": "http://nginx:8080/v1",
             "VLLM_API_KEY": "${VLLM_API_KEY:-}",
         },

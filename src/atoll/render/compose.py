@@ -217,7 +217,6 @@ def _nginx_service(layout: Layout, settings: ComposeSettings) -> dict[str, Any]:
         "networks": ["door", "replicas"],
         "read_only": True,
         "tmpfs": ["/tmp"],  # noqa: S108
-        "ulimits": {"nofile": 65536},
         "healthcheck": {
             "test": ["CMD", "wget", "-q", "-O", "/dev/null", probe],
             "interval": "5s",

@@ -86,21 +86,25 @@ async def up(
 ) -> Deployment:
     """Fetch what images are missing, start the containers, wait until all of them are healthy.
 
+    On a deployment that is up already it brings back what is missing and replaces what was rendered anew.
+
     Raises:
         BadRun: the folder holds no bundle for Compose.
         MissingProgram: there is no docker, or no compose for it.
         StartFailed: Docker does not answer, an image is not to be had, or a service did not become healthy; the
-            sentence has the reason from its log, and nothing of the deployment is left running.
+            sentence has the reason from its log. Nothing is left running, unless something ran before.
     """
     project = read_project(folder)
     compose = Compose(project, shell)
     await _ask_docker(shell)
     await _fetch_images(project, compose, shell, say)
+    ran_before = bool(await compose.containers())
     try:
         await _start(compose, say)
         await _wait_until_healthy(project, compose, shell, clock=clock, timeout_s=timeout_s, say=say)
     except BaseException:
-        await asyncio.shield(compose.run("down", "--remove-orphans", timeout_s=DOWN_TIMEOUT_S))
+        if not ran_before:
+            await asyncio.shield(compose.run("down", "--remove-orphans", timeout_s=DOWN_TIMEOUT_S))
         raise
     return Deployment(
         name=project.layout.name,
