@@ -195,8 +195,12 @@ def seen_by_us(scheduler, jobs, arrivals):
 
 
 def seen_plainly(scheduler, requests, arrivals):
+    unreported = []
+
     def schedule(s):
         scheduled, done, preempted = s.schedule()
+        preempted = unreported + preempted
+        unreported[:] = [] if scheduled else preempted
         if not scheduled:
             assert not preempted or s.limits.async_scheduling
             return None

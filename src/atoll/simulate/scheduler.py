@@ -43,7 +43,7 @@ class Step:
     prefills: tuple[tuple[Job, int], ...] = ()  # prompt chunks: how many tokens of whom
     first_tokens: tuple[Job, ...] = ()  # whose prompt is complete with this step, so that a token comes out
     finished: list[Job] = field(default_factory=list)  # whose last token this step gives
-    preempted: tuple[Job, ...] = ()  # back to the queue, before this step
+    preempted: tuple[Job, ...] = ()  # back to the queue, since the last step was scheduled
     held_back: tuple[Job, ...] = ()  # decoding, but without a token in this step
 
     def tokens(self) -> Iterator[Job]:
@@ -76,6 +76,7 @@ class Scheduler:
         self._ends: list[tuple[int, int, Job]] = []  # (last beat, serial, job); stale entries are skipped
         self._lingering = 0  # decoding requests that have all their tokens
         self._serial = 0
+        self._unreported: tuple[Job, ...] = ()  # preempted, while nothing else was left to compute
 
     @property
     def kv_usage(self) -> float:
@@ -185,9 +186,10 @@ class Scheduler:
     def _with_prefills(
         self, step: Step, prefills: list[tuple[Job, int, int]], preempted: tuple[Job, ...]
     ) -> Step | None:
+        self._unreported += preempted
         if not prefills and not step.batch.decodes:
             return None
-        step.preempted = preempted
+        step.preempted, self._unreported = self._unreported, ()
         step.prefills = tuple((job, chunk) for job, chunk, _ in prefills)
         done = [job for job, _, _ in prefills if job.computed == job.tokens]
         step.first_tokens = tuple(done)
