@@ -173,27 +173,24 @@ def _flaw_of_rows(block: Block, gpus: tuple[int, ...], rows: dict[int, Row]) -> 
 def _flaw_of_counts(block: Block, gpus: tuple[int, ...], rows: dict[int, Row]) -> str | None:
     """Cells of each row against the columns: without a header, or with gaps in its numbers, they must match."""
     n = len(gpus)
-    devices = block.header.devices if block.header is not None else block.nic_rows
-    in_order = gpus == tuple(range(n))
-    if block.header is None and not in_order:
+    if block.header is None and (gpus != tuple(range(n)) or max(block.named) >= n):
         return f"there is no header, and the rows are only {_names(gpus)}"
-    if block.header is None and max(block.named) >= n:
-        return f"there is no header, and the text speaks of GPU{max(block.named)} beside the {n} rows"
-    exact = block.header is None or set(gpus) != set(range(n))
     if n == 1 and not _is_whole_single(block, rows[gpus[0]]):
         return f"the row GPU{gpus[0]} stands alone, without what follows its X or without the header"
-    for gpu in gpus:
-        count = len(rows[gpu].codes)
-        if count < n:
-            return f"the row GPU{gpu} has {count} cells for {n} GPUs"
-        if count > n + devices or (exact and count != n + devices):
-            return f"the row GPU{gpu} has {count} cells where {n + devices} are expected"
-        too_wide = [
-            code for code in rows[gpu].codes if code.startswith("NV") and not 1 <= int(code[2:]) <= MOST_NVLINKS
-        ]
-        if too_wide:
-            return f"the row GPU{gpu} has the cell {too_wide[0]}, and no pair has that many NVLinks"
-    return None
+    devices = block.header.devices if block.header is not None else block.nic_rows
+    exact = block.header is None or set(gpus) != set(range(n))
+    flaws = (_flaw_of_row(rows[gpu], n, most=n + devices, exact=exact) for gpu in gpus)
+    return next((flaw for flaw in flaws if flaw is not None), None)
+
+
+def _flaw_of_row(row: Row, n: int, *, most: int, exact: bool) -> str | None:
+    count = len(row.codes)
+    if count < n:
+        return f"the row GPU{row.gpu} has {count} cells for {n} GPUs"
+    if count > most or (exact and count != most):
+        return f"the row GPU{row.gpu} has {count} cells where {most} are expected"
+    too_wide = [code for code in row.codes if code.startswith("NV") and not 1 <= int(code[2:]) <= MOST_NVLINKS]
+    return f"the row GPU{row.gpu} has the cell {too_wide[0]}, and no pair has that many NVLinks" if too_wide else None
 
 
 def _is_whole_single(block: Block, row: Row) -> bool:

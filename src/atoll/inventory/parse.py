@@ -62,19 +62,19 @@ def parse_box(text: str, *, origin: str) -> Box:
 
 def clean_lines(text: str) -> list[str]:
     """Lines without colours, mark-up, odd blanks and commas between cells; rows that share a line are parted."""
-    plain = _ANSI_WITHOUT_ESCAPE.sub("", _ANSI.sub("", text))
-    if "\\t" in plain or "\\n" in plain:  # a string literal or a JSON value was pasted
-        plain = (
-            plain.replace("\\r", "")
-            .replace("\\n", "\n")
-            .replace("\\t", "\t")
-            .replace("\\u001b[4m", "")
-            .replace("\\u001b[0m", "")
-        )
+    plain = _ANSI_WITHOUT_ESCAPE.sub("", _ANSI.sub("", _read_escapes(text)))
     if "<" in plain or "&" in plain:
         plain = html.unescape(_CELL_TAGS.sub("\t", _LINE_BREAK_TAGS.sub("\n", plain)))
     plain = plain.replace("\r\n", "\n").replace("\r", "\n").translate(_SIGNS)
     return [part.rstrip() for line in plain.split("\n") for part in _part_rows(_part_cells(line))]
+
+
+def _read_escapes(text: str) -> str:
+    """The text behind a string literal or a JSON value, when one was pasted."""
+    if "\\t" not in text and "\\n" not in text:
+        return text
+    signs = {"t": "\t", "n": "\n", "r": ""}
+    return re.sub(r"\\(?:([tnr])|x1b|u001b|033|e(?=\[))", lambda sign: signs.get(sign[1], "\x1b"), text)
 
 
 def _part_cells(line: str) -> str:
