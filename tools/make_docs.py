@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from atoll import errors
-from atoll.cli.main import app
+from atoll.cli.main import make_app
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 NOTE = "<!-- Written by tools/make_docs.py; change the code and run `make docs`. -->\n\n"
@@ -40,7 +40,7 @@ def main() -> int:
 
 def commands_page() -> str:
     """Every command with its options, from the command table itself."""
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(make_app())
     parts = [NOTE, "# Commands\n"]
     for name, command in root.commands.items():
         subcommands = getattr(command, "commands", None)

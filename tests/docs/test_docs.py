@@ -32,9 +32,9 @@ def test_every_command_has_help_with_an_example(command):
     if "Commands" in text:  # a group: its own commands have the examples
         from typer.main import get_command
 
-        from atoll.cli.main import app
+        from atoll.cli.main import make_app
 
-        text = " ".join(sub.help for sub in get_command(app).commands[command].commands.values())
+        text = " ".join(sub.help for sub in get_command(make_app([command])).commands[command].commands.values())
     assert "Example" in text
 
 
