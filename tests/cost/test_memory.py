@@ -1,0 +1,126 @@
+"""What fits, against what vLLM printed when it started."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from atoll.cost.memory import fit_memory, kv_bytes_per_token, users_that_fit
+from atoll.inventory.catalog import find_gpu
+from atoll.model.catalog import find_card
+from atoll.units import GIB
+
+LOGS = json.loads((Path(__file__).parents[1] / "data" / "memory" / "logs.json").read_text())["logs"]
+SETTINGS = ("tensor_parallel", "engine_version", "gpu_memory_utilization", "max_num_batched_tokens", "max_num_seqs")
+H100 = find_gpu("H100-SXM-80GB")
+NVL = find_gpu("H100-NVL-94GB")
+
+
+def model(name):
+    card = find_card(name)
+    assert card is not None
+    return card
+
+
+def logged(log):
+    return fit_memory(model(log["model"]), find_gpu(log["gpu"]), **{key: log[key] for key in SETTINGS})
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda log: f"{log['model']}-{log['engine_version']}")
+def test_kv_memory_is_within_3_5_percent_of_the_budget_of_what_vllm_logged(log):
+    fit = logged(log)
+    assert abs(fit.kv_bytes / GIB - log["kv_gib"]) <= 0.035 * fit.budget_bytes / GIB
+
+
+@pytest.mark.parametrize("log", [log for log in LOGS if log["weight_gib"]], ids=lambda log: log["model"])
+def test_weights_are_within_2_percent_of_model_loading_took(log):
+    assert logged(log).weight_bytes / GIB == pytest.approx(log["weight_gib"], rel=0.02)
+
+
+@pytest.mark.parametrize("log", [log for log in LOGS if log["kv_tokens"]], ids=lambda log: log["model"])
+def test_a_gib_of_kv_cache_holds_as_many_tokens_as_vllm_says(log):
+    """To 1.2 %: with several GPUs the log shows one worker's memory, but the worker with the least decides."""
+    fit = logged(log)
+    assert fit.kv_tokens / fit.kv_bytes == pytest.approx(log["kv_tokens"] / (log["kv_gib"] * GIB), rel=0.012)
+
+
+def test_the_worked_example():
+    fit = fit_memory(model("Llama-3.1-8B"), H100, gpu_memory_utilization=0.92)
+    assert fit.kv_bytes / GIB == pytest.approx(56.1, abs=0.1)
+    assert fit.kv_tokens == pytest.approx(460_496, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "kv_dtype", "published"),
+    [
+        ("Qwen2.5-32B-Instruct", "auto", 262_144),
+        ("Qwen2.5-32B-Instruct", "fp8", 131_072),
+        ("Llama-3.1-8B", "auto", 131_072),
+        ("DeepSeek-V3", "auto", 70_272),  # 635,648 tokens in 41.6 GiB: 70,271 (vLLM 0.11.2, TP 8 on H200)
+        ("nvidia/Llama-3.1-8B-Instruct-FP8", "auto", 65_536),
+        ("Qwen/Qwen3.5-27B", "auto", 16 * 2 * 4 * 256 * 2),
+    ],
+)
+def test_kv_bytes_per_token(name, kv_dtype, published):
+    assert kv_bytes_per_token(model(name), kv_dtype) == published
+
+
+def test_kv_heads_are_copied_beyond_their_number():
+    """Qwen2.5-7B has 4 KV heads: eight GPUs hold one head each, as four do, so no token is saved by the other four."""
+    card = model("Qwen2.5-7B-Instruct")
+    four, eight = (fit_memory(card, H100, tensor_parallel=size) for size in (4, 8))
+    assert four.kv_bytes_per_token == eight.kv_bytes_per_token
+
+
+def test_mla_keeps_its_vector_whole_on_every_gpu():
+    card = model("DeepSeek-V2-Lite")
+    assert (
+        fit_memory(card, H100, tensor_parallel=1).kv_bytes_per_token
+        == fit_memory(card, H100, tensor_parallel=8).kv_bytes_per_token
+    )
+
+
+def test_a_sliding_window_makes_room_for_more_and_longer_requests():
+    card = model("gemma-2-27b")
+    full = card.replace(attention=card.attention.replace(sliding_window=None, sliding_layers=0))
+    windowed, plain = fit_memory(card, H100, context=8192), fit_memory(full, H100, context=8192)
+    assert windowed.kv_tokens == pytest.approx(plain.kv_tokens / (0.5 + 0.5 * 4112 / 8192), rel=0.001)
+
+
+def test_pipeline_stages_share_layers():
+    card = model("Llama-3.1-70B-Instruct")
+    one, two = fit_memory(card, H100, tensor_parallel=4), fit_memory(card, H100, tensor_parallel=4, pipeline_parallel=2)
+    assert two.weight_bytes == pytest.approx(one.weight_bytes / 2, rel=0.02)
+    assert two.kv_bytes_per_token == one.kv_bytes_per_token / 2
+
+
+def test_what_does_not_fit_says_how_much_is_missing():
+    fit = fit_memory(model("Qwen2.5-72B-Instruct"), NVL, max_num_seqs=64)
+    assert (fit.fits, fit.kv_blocks, fit.kv_tokens) == (False, 0, 0)
+    assert fit.short_bytes > 50e9
+    assert fit.reason is not None
+    assert "Qwen/Qwen2.5-72B-Instruct does not fit: 145 GB of weights" in fit.reason
+    assert "on one H100-NVL-94GB." in fit.reason
+    assert users_that_fit(fit, 1000) == 0
+
+
+def test_users_that_fit_counts_whole_blocks():
+    fit = fit_memory(model("Qwen2.5-32B-Instruct"), NVL, tensor_parallel=2)
+    assert users_that_fit(fit, 4096) == fit.kv_tokens // 4096
+    assert users_that_fit(fit, 1) == users_that_fit(fit, 16)
+
+
+def test_quantising_while_loading_halves_the_linear_layers():
+    card = model("Llama-3.1-70B-Instruct")
+    plain, fp8 = (
+        fit_memory(card, H100, tensor_parallel=4),
+        fit_memory(card, H100, tensor_parallel=4, quantization="fp8"),
+    )
+    assert fp8.weight_bytes / plain.weight_bytes == pytest.approx(0.515, abs=0.01)
+
+
+def test_cuda_graphs_are_in_the_budget_since_0_21():
+    card = model("Llama-3.1-8B")
+    old, new = (fit_memory(card, H100, engine_version=version) for version in ("0.20.2", "0.21.0"))
+    assert (old.graph_bytes, new.graph_bytes > 0) == (0, True)
+    assert fit_memory(card, H100, enforce_eager=True).graph_bytes == 0
