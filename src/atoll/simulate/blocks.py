@@ -71,11 +71,12 @@ class BlockPool:
 
     def fits(self, job: Job, blocks: int, *, hits: int) -> bool:
         """Whether the job can come to hold so many blocks, of which `hits` are already in the cache."""
-        return blocks - hits <= self.free - self._idle(job, hits)
+        return blocks - hits <= self.free - (self._idle(job, hits) if hits else 0)
 
     def allocate(self, job: Job, blocks: int, *, hits: int = 0) -> None:
         """Let a job that holds none hold so many, the first `hits` of them from the cache."""
-        self._use(job, hits)
+        if hits:
+            self._use(job, hits)
         job.blocks = hits
         self.grow(job, blocks)
 
@@ -112,9 +113,10 @@ class BlockPool:
         if job.is_open_ended:
             self.publish(job, job.computed // BLOCK_TOKENS)
         self._put_back(None, 0, job.blocks - job.shared)
-        self._unuse(job)
-        if not keep:
-            self._forget(job)
+        if job.chain:
+            self._unuse(job)
+            if not keep:
+                self._forget(job)
         job.blocks = job.shared = 0
 
     def _segments(self, job: Job) -> "list[tuple[int, _Stream, int | None]]":
@@ -131,16 +133,13 @@ class BlockPool:
     def _idle(self, job: Job, hits: int) -> int:
         """How many of the job's cached blocks are free now, and so would be missing from the free ones."""
         idle = 0
-        if hits:
-            for start, stream, stop in self._segments(job):
-                end = hits if stop is None else min(hits, stop)
-                idle += max(0, end - max(stream.pinned, start))
+        for start, stream, stop in self._segments(job):
+            end = hits if stop is None else min(hits, stop)
+            idle += max(0, end - max(stream.pinned, start))
         return idle
 
     def _use(self, job: Job, hits: int) -> None:
         job.shared = hits
-        if not hits:
-            return
         for start, stream, stop in self._segments(job):
             end = hits if stop is None else min(hits, stop)
             if end > start:

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 
+from atoll.traffic.demand import Drawn
 from atoll.traffic.request import Request
 
 BLOCK_TOKENS = 16  # vLLM's default block size on GPUs
@@ -74,21 +75,10 @@ class Job:
         return f"Job({self.number}: {self.prompt_tokens}+{self.output_tokens}, {self.tokens} tokens)"
 
 
-def job_of(request: Request, *, ends_by_eos: bool = False) -> Job:
-    """The request with the streams in which its prompt's head may be cached: the common head, then its session."""
-    return Job(
-        number=request.number,
-        user=request.user,
-        prompt_tokens=request.prompt_tokens,
-        output_tokens=request.output_tokens,
-        chain=_chain(request),
-        ends_by_eos=ends_by_eos,
-    )
-
-
-def _chain(request: Request) -> Chain:
-    head = min(request.shared_prefix_tokens, request.prompt_tokens) // BLOCK_TOKENS
-    common: Chain = ((("prefix", request.prefix), head),) if head else ()
-    if request.session is None:
-        return common
-    return (*common, (("session", request.session, head), None))
+def chain_of(request: "Request | Drawn") -> Chain:
+    """The streams in which a prompt's head may be cached: the head that all share, then its session."""
+    if request.session is None and request.shared_prefix_tokens < BLOCK_TOKENS:
+        return ()
+    head = request.shared_prefix_tokens // BLOCK_TOKENS
+    common: Chain = (("prefix", head),) if head else ()
+    return common if request.session is None else (*common, (("session", request.session, head), None))

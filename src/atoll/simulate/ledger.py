@@ -7,15 +7,19 @@ import numpy as np
 from atoll.simulate.job import Job
 from atoll.simulate.replica import VirtualReplica
 from atoll.traffic.record import Floats, Ints, Outcome, RecordTable
-from atoll.traffic.request import Request
 
 
 class Ledger:
     """One row a request, in the order of sending: the row's number is the request's."""
 
     def __init__(self) -> None:
-        self.requests: list[Request] = []
+        self.count = 0
+        self.user: list[int] = []
+        self.turn: list[int] = []
+        self.due_s: list[float] = []
         self.sent_s: list[float] = []
+        self.prompt_tokens: list[int] = []
+        self.output_tokens: list[int] = []
         self.replica: list[int] = []  # -1: none took it
         self.worker: list[int] = []
         self.cached: list[int] = []
@@ -23,11 +27,17 @@ class Ledger:
         self.under_way: dict[int, Job] = {}
 
     def __len__(self) -> int:
-        return len(self.requests)
+        return self.count
 
-    def send(self, request: Request, now: float) -> None:
-        self.requests.append(request)
+    def send(self, job: Job, now: float, *, turn: int = 0, due_s: float = np.nan) -> None:
+        """A user sends the request; the job's number is the next row's."""
+        self.count += 1
+        self.user.append(job.user)
+        self.turn.append(turn)
+        self.due_s.append(due_s)
         self.sent_s.append(now)
+        self.prompt_tokens.append(job.prompt_tokens)
+        self.output_tokens.append(job.output_tokens)
         self.replica.append(-1)
         self.worker.append(0)
         self.cached.append(0)
@@ -52,32 +62,32 @@ class Ledger:
         """All columns; requests that are still under way are cancelled."""
         clock, spans = _joined_spans(replicas)
         first, last, counts = _ends_of_rows(clock, spans, len(self))
+        names = [str(replica.number) for replica in replicas] + [None]  # -1 is the last
         ok = np.ones(len(self), dtype=np.bool_)
         ok[list(self.failures)] = False
         ok[list(self.under_way)] = False
-        asked = np.fromiter((request.output_tokens for request in self.requests), dtype=np.int64)
         done = last.copy()
         for row, (when, _, _, _) in self.failures.items():
             done[row] = when
         done[list(self.under_way)] = np.nan
         return RecordTable(
             number=np.arange(len(self), dtype=np.int64),
-            user=np.fromiter((request.user for request in self.requests), dtype=np.int64),
-            turn=np.fromiter((request.turn for request in self.requests), dtype=np.int64),
-            due_s=np.fromiter((np.nan if r.due_s is None else r.due_s for r in self.requests), dtype=np.float64),
+            user=np.array(self.user, dtype=np.int64),
+            turn=np.array(self.turn, dtype=np.int64),
+            due_s=np.array(self.due_s, dtype=np.float64),
             sent_s=np.array(self.sent_s, dtype=np.float64),
             first_byte_s=np.full(len(self), np.nan),
             first_token_s=first,
             last_token_s=last,
             done_s=done,
-            prompt_tokens=np.fromiter((request.prompt_tokens for request in self.requests), dtype=np.int64),
-            output_tokens=np.where(ok, asked, counts),
+            prompt_tokens=np.array(self.prompt_tokens, dtype=np.int64),
+            output_tokens=np.where(ok, np.array(self.output_tokens, dtype=np.int64), counts),
             cached_tokens=np.array(self.cached, dtype=np.int64),
-            outcome=tuple(self._outcome(row) for row in range(len(self))),
+            outcome=self._outcomes(),
             error=self._words(1),
             detail=self._words(2),
             status=np.where(ok, 200, self._statuses()),
-            replica=tuple(None if number < 0 else str(number) for number in self.replica),
+            replica=tuple([names[number] for number in self.replica]),
             counted_from_chunks=np.zeros(len(self), dtype=np.bool_),
             token_clock=clock,
             span_row=spans[:, 0],
@@ -85,10 +95,13 @@ class Ledger:
             span_stop=spans[:, 2],
         )
 
-    def _outcome(self, row: int) -> str:
-        if row in self.failures:
-            return str(Outcome.FAILED)
-        return str(Outcome.CANCELLED if row in self.under_way else Outcome.OK)
+    def _outcomes(self) -> tuple[str, ...]:
+        outcomes = [str(Outcome.OK)] * len(self)
+        for row in self.failures:
+            outcomes[row] = str(Outcome.FAILED)
+        for row in self.under_way:
+            outcomes[row] = str(Outcome.CANCELLED)
+        return tuple(outcomes)
 
     def _words(self, place: int) -> tuple[str | None, ...]:
         words: list[str | None] = [None] * len(self)

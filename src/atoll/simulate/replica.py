@@ -81,10 +81,10 @@ class VirtualReplica:
             return False
         if not self._busy:
             self._begin_and_launch()
-        elif self._ends is not None and self.scheduler.can_admit():
-            self._cut_run()
         elif self._quiet > 1 and self.scheduler.can_admit():
             self._quiet = 1
+            if self._ends is not None:
+                self._cut_run()
         return True
 
     def fail(self) -> list[Job]:

@@ -41,11 +41,13 @@ class Peers:
     max_fails: int
     fail_timeout: float
     homes: dict[Hashable, int] = field(default_factory=dict)  # prefix affinity: which replica holds which session
+    has_failed: bool = False  # since all were last known to be well
 
     def usable(self, tried: Collection[int], now: int) -> list[Peer]:
         """Those not tried for this request and not left alone after failures."""
-        if not tried and not any(peer.fails for peer in self.peers):
+        if not tried and not self.has_failed:
             return self.peers
+        self.has_failed = any(peer.fails for peer in self.peers)
         return [
             peer
             for peer in self.peers
@@ -103,6 +105,7 @@ class VirtualRouter:
         peer.tokens -= job.prompt_tokens + job.output_tokens
         if failed:
             peer.fails += 1
+            peers.has_failed = True
             peer.accessed = peer.checked = int(now)
             if peers.max_fails:
                 peer.effective = max(0, peer.effective - peer.weight // peers.max_fails)

@@ -10,7 +10,7 @@ from atoll.cost.step import StepBatch, StepTimer
 from atoll.model.card import ModelCard
 from atoll.plan.layout import Layout
 from atoll.plan.weights import router_weights
-from atoll.simulate.job import Job, job_of
+from atoll.simulate.job import Job, chain_of
 from atoll.simulate.ledger import Ledger
 from atoll.simulate.replica import VirtualReplica
 from atoll.simulate.router import VirtualRouter
@@ -18,7 +18,6 @@ from atoll.simulate.scheduler import SchedulerLimits
 from atoll.simulate.timeline import Timeline
 from atoll.traffic.demand import Demand
 from atoll.traffic.record import RecordTable
-from atoll.traffic.request import Request
 from atoll.traffic.trace import TraceRow
 from atoll.traffic.workload import Workload
 
@@ -171,8 +170,18 @@ class _Simulation:
 
     def _send_next(self, user: int) -> None:
         """Closed loop: the user's next request, now."""
-        if self._demand.goes_on(self._timeline.now, len(self._ledger)):
-            self._send(self._demand.next_request(user, len(self._ledger)))
+        now, number = self._timeline.now, self._ledger.count
+        if self._demand.goes_on(now, number):
+            drawn = self._demand.draw(user)
+            job = Job(
+                number=number,
+                user=user,
+                prompt_tokens=drawn.prompt_tokens,
+                output_tokens=drawn.output_tokens,
+                chain=chain_of(drawn),
+            )
+            self._ledger.send(job, now, turn=drawn.turn)
+            self._send(job)
 
     def _announce_next(self) -> None:
         """Open loop: the next request comes at its due time."""
@@ -183,7 +192,16 @@ class _Simulation:
             self._timeline.at(request.due_s, self._send_announced)
 
     def _send_announced(self, _: int) -> None:
-        self._send(self._announced)
+        request = self._announced
+        job = Job(
+            number=request.number,
+            user=request.user,
+            prompt_tokens=request.prompt_tokens,
+            output_tokens=request.output_tokens,
+            chain=chain_of(request),
+        )
+        self._ledger.send(job, self._timeline.now, due_s=self._timeline.now)
+        self._send(job)
         self._announce_next()
 
     def _answered(self, replica: int, jobs: list[Job]) -> None:
@@ -211,17 +229,14 @@ class _Simulation:
 
     # The way of a request
 
-    def _send(self, request: Request) -> None:
-        self._ledger.send(request, self._timeline.now)
-        if request.prompt_tokens + request.output_tokens > self._longest:
-            words = f"{request.prompt_tokens} + {request.output_tokens} tokens are more than {self._longest}"
-            self._refuse(request, "http_400", words, 400)
+    def _send(self, job: Job) -> None:
+        if job.prompt_tokens + job.output_tokens > self._longest:
+            words = f"{job.prompt_tokens} + {job.output_tokens} tokens are more than {self._longest}"
+            self._refuse(job, "http_400", words, 400)
             return
-        job = job_of(request)
-        worker = self._router.worker()
-        error = self._offer(job, worker)
+        error = self._offer(job, self._router.worker())
         if error is not None:
-            self._refuse(request, error, _WORDS[error], int(error.removeprefix("http_")))
+            self._refuse(job, error, _WORDS[error], int(error.removeprefix("http_")))
 
     def _offer(self, job: Job, worker: int) -> str | None:
         """Ask one replica after another; None when one has taken it, else the class of failure."""
@@ -251,10 +266,10 @@ class _Simulation:
         self._ledger.take(job, replica.number, worker)
         return None
 
-    def _refuse(self, request: Request, error: str, words: str, status: int) -> None:
-        self._ledger.fail(request.number, self._timeline.now, error, words, status)
+    def _refuse(self, job: Job, error: str, words: str, status: int) -> None:
+        self._ledger.fail(job.number, self._timeline.now, error, words, status)
         if self._demand.is_closed:
-            self._go_on(request.user, after_failure=True)
+            self._go_on(job.user, after_failure=True)
 
     # Outages
 

@@ -140,7 +140,7 @@ class Scheduler:
         chunks, held_back = self._shares()
         step = self._decode_beat(held_back)
         prefills = [self._prefill(job, chunk) for job, chunk in chunks]
-        if admit and not preempted:
+        if admit and not preempted and self.waiting:
             budget = self.limits.max_num_batched_tokens - step.batch.decodes - sum(chunk for _, chunk in chunks)
             prefills += self._admit(budget)
         return self._with_prefills(step, prefills, preempted)
@@ -190,17 +190,20 @@ class Scheduler:
         if not prefills and not step.batch.decodes:
             return None
         step.preempted, self._unreported = self._unreported, ()
-        step.prefills = tuple((job, chunk) for job, chunk, _ in prefills)
-        done = [job for job, _, _ in prefills if job.computed == job.tokens]
-        step.first_tokens = tuple(done)
-        for job in done:
-            self._first_token(job, step)
         if prefills:
-            chunks = tuple((chunk, context) for _, chunk, context in prefills)
-            step.batch = StepBatch(
-                prefills=chunks, decodes=step.batch.decodes, decode_context=step.batch.decode_context
-            )
+            self._add_prefills(step, prefills)
         return step
+
+    def _add_prefills(self, step: Step, prefills: list[tuple[Job, int, int]]) -> None:
+        step.prefills = tuple([(job, chunk) for job, chunk, _ in prefills])
+        step.first_tokens = tuple([job for job, _, _ in prefills if job.computed == job.tokens])
+        for job in step.first_tokens:
+            self._first_token(job, step)
+        step.batch = StepBatch(
+            prefills=tuple([(chunk, context) for _, chunk, context in prefills]),
+            decodes=step.batch.decodes,
+            decode_context=step.batch.decode_context,
+        )
 
     # Several steps at once
 
@@ -208,7 +211,10 @@ class Scheduler:
         """How many decode-only steps follow in which nobody joins, is preempted or, before the last one, ends."""
         if not self._decoding or self._prefilling or self._lingering or self.can_admit():
             return 0
-        return max(0, min(self._next_end() - self._beat + 1, self._steps_that_fit()))
+        steps = self._next_end() - self._beat + 1
+        if (steps // BLOCK_TOKENS + 1) * len(self._decoding) <= self.pool.free:
+            return steps
+        return min(steps, self._steps_that_fit())
 
     def advance(self, steps: int) -> Step:
         """Schedule so many quiet steps and give the last one; its `decoding` is left empty."""
@@ -238,6 +244,8 @@ class Scheduler:
 
     def _growth(self, steps: int) -> int:
         """Blocks that the decoding requests take in so many beats from now on."""
+        if steps == 1:
+            return self._phases[-self._beat % BLOCK_TOKENS]
         rounds, rest = divmod(steps, BLOCK_TOKENS)
         beat, phases = self._beat, self._phases
         return rounds * len(self._decoding) + sum(phases[-(beat + i) % BLOCK_TOKENS] for i in range(rest))
@@ -246,8 +254,6 @@ class Scheduler:
         """For how many beats the free blocks last."""
         rounds = max(0, self.pool.free // len(self._decoding) - 1)
         steps = rounds * BLOCK_TOKENS
-        if steps > self._next_end() - self._beat:
-            return steps
         left = self.pool.free - rounds * len(self._decoding)
         while (left := left - self._phases[-(self._beat + steps) % BLOCK_TOKENS]) >= 0:
             steps += 1
@@ -409,6 +415,8 @@ class Scheduler:
 
     def _blocks_wanted(self) -> int:
         """New blocks that the running need for the coming step."""
+        if not self._prefilling:
+            return self._growth(1)
         chunks, held_back = self._shares()
         wanted = self._growth(1) + sum(_blocks(job.computed + chunk) - job.blocks for job, chunk in chunks)
         return wanted - sum((job.anchor + self._beat) % BLOCK_TOKENS == 0 for job in held_back)

@@ -5,6 +5,7 @@ happens in the run. So user 7's third request is the same in virtual time and ov
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,17 @@ from atoll.traffic.workload import Arrivals, Lengths, Workload
 
 _BATCH = 64  # lengths drawn at once for one user; part of what a seed means, so do not change it
 _ARRIVALS, _SIZES, _USERS = 1, 2, 3  # independent streams of one seed
+
+
+class Drawn(NamedTuple):
+    """One request of a user, as far as it is known before it is sent."""
+
+    prompt_tokens: int
+    output_tokens: int
+    shared_prefix_tokens: int = 0
+    turn: int = 0
+    session: int | None = None
+    history_tokens: int = 0
 
 
 class Demand:
@@ -33,7 +45,7 @@ class Demand:
             raise BadTraffic("this workload takes its requests from a trace, but no trace was given.")
         self.workload = workload
         self._trace = tuple(trace)
-        self._users: dict[int, Iterator[Request]] = {}
+        self._users: dict[int, Iterator[Drawn]] = {}
 
     @property
     def is_closed(self) -> bool:
@@ -52,10 +64,7 @@ class Demand:
 
     def next_request(self, user: int, number: int) -> Request:
         """Closed loop: the user's next request; `number` is how many were sent before it by all users."""
-        plan = self._users.get(user)
-        if plan is None:
-            plan = self._users[user] = self._plan_of(user)
-        drawn = next(plan)
+        drawn = self.draw(user)
         return Request(
             number=number,
             user=user,
@@ -66,6 +75,13 @@ class Demand:
             session=drawn.session,
             history_tokens=drawn.history_tokens,
         )
+
+    def draw(self, user: int) -> Drawn:
+        """Closed loop: the lengths of the user's next request, for who needs nothing else of it."""
+        plan = self._users.get(user)
+        if plan is None:
+            plan = self._users[user] = self._plan_of(user)
+        return next(plan)
 
     def open_requests(self) -> Iterator[Request]:
         """Open loop: every request of the run, in order of its due time."""
@@ -93,26 +109,19 @@ class Demand:
             return iter([(row.prompt_tokens, row.output_tokens) for row in self._trace])
         return self._lengths(self._rng(_SIZES))
 
-    def _plan_of(self, user: int) -> Iterator[Request]:
-        """One user's requests without end; `number` and `due_s` are not yet known."""
+    def _plan_of(self, user: int) -> Iterator[Drawn]:
+        """One user's requests without end."""
         load = self.workload
-        lengths = self._lengths(self._rng(_USERS, user))
+        head, lengths = load.shared_prefix_tokens, self._lengths(self._rng(_USERS, user))
+        if load.turns == 1:
+            yield from (Drawn(prompt, output, min(head, prompt)) for prompt, output in lengths)
         session = user
         while True:
             history = 0
             for turn in range(load.turns):
                 fresh, output = next(lengths)
                 prompt = history + fresh
-                yield Request(
-                    number=0,
-                    user=user,
-                    turn=turn,
-                    prompt_tokens=prompt,
-                    output_tokens=output,
-                    shared_prefix_tokens=min(load.shared_prefix_tokens, prompt),
-                    session=session if load.turns > 1 else None,
-                    history_tokens=history,
-                )
+                yield Drawn(prompt, output, min(head, prompt), turn, session, history)
                 history = prompt + output
             session += load.users or 1
 
