@@ -213,12 +213,11 @@ def _steady_rate(table: RecordTable, ok: Mask, start_s: float) -> float | None:
     end_s = float(table.sent_s.max())
     if end_s - start_s <= 0:
         return None
-    chunks = np.zeros(len(table))
-    inside = np.zeros(len(table))
-    for row, first, stop in zip(table.span_row, table.span_start, table.span_stop, strict=True):
-        times = table.token_clock[first:stop]
-        chunks[row] += len(times)
-        inside[row] += np.searchsorted(times, end_s) - np.searchsorted(times, start_s)
+    clock = table.token_clock
+    in_window = np.concatenate([[0], np.cumsum((clock >= start_s) & (clock < end_s))])
+    lengths = table.span_stop - table.span_start
+    chunks = np.bincount(table.span_row, lengths, minlength=len(table))
+    inside = np.bincount(table.span_row, in_window[table.span_stop] - in_window[table.span_start], minlength=len(table))
     with np.errstate(invalid="ignore", divide="ignore"):
         tokens = np.where(chunks > 0, inside * table.output_tokens / chunks, 0.0)
     return float(tokens.sum() / (end_s - start_s))
