@@ -26,6 +26,7 @@ COMMANDS: tuple[str, ...] = (
     "bench",
     "study",
     "compare",
+    "validate",
     "runs",
 )
 

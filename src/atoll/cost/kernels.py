@@ -21,6 +21,7 @@ from atoll.cost.operations import (
     distinct_experts,
     weight_bytes_per_value,
 )
+from atoll.cost.overheads import Overheads, shipped_overheads
 from atoll.inventory.catalog import GpuKind
 
 BASE_S = 4e-6  # added to every roofline, as in tools/fit_cost_model.py, so that ratios of tiny kernels stay near one
@@ -116,7 +117,8 @@ def choose_system(kind: GpuKind) -> str:
 class Kernels:
     """Kernel times of one card."""
 
-    def __init__(self, kind: GpuKind) -> None:
+    def __init__(self, kind: GpuKind, overheads: Overheads | None = None) -> None:
+        self.overheads = overheads or shipped_overheads()
         self.system = choose_system(kind)
         self.table = load_table(self.system)
         self.measured = kind.name in MEASURED
@@ -126,8 +128,11 @@ class Kernels:
                 fp8_flops=self.table["peak_fp8"],
                 memory_bytes_per_s=self.table["bytes_per_s"],
             )
+        elif is_geforce(kind):
+            kind = kind.replace(memory_bytes_per_s=kind.memory_bytes_per_s * GEFORCE_MEMORY)
         self.kind = kind
         self._slower_compute = self.table["peak_bf16"] / kind.bf16_flops
+        self._nominal = 2.0 if is_geforce(kind) else 1.0
 
     def _peak(self, name: str) -> float:
         kind = self.kind
@@ -145,8 +150,17 @@ class Kernels:
         """A matrix of columns x inner times `tokens` vectors; `name` is a WeightFormat."""
         activation = 1.0 if name in {WeightFormat.FP8, WeightFormat.FP8_BLOCK, WeightFormat.INT8} else 2.0
         traffic = weight_bytes_per_value(name) * columns * inner + activation * tokens * inner + 2.0 * tokens * columns
-        best = max(2.0 * tokens * columns * inner / self._peak(name), traffic / self.kind.memory_bytes_per_s)
-        return (BASE_S + best) * self._grid(name).ratio(tokens, columns, inner)
+        flops, peak = 2.0 * tokens * columns * inner, self._peak(name)
+        best = max(flops / (peak * self._nominal), traffic / self.kind.memory_bytes_per_s)
+        seconds = (BASE_S + best) * self._grid(name).ratio(tokens, columns, inner)
+        if name in _WEIGHT_ONLY:
+            seconds *= self._weight_only(tokens)
+        return float(max(seconds, flops / (GEFORCE_SHARE * peak))) if self._nominal > 1 else float(seconds)
+
+    def _weight_only(self, tokens: int) -> float:
+        """Marlin unpacks weights for every tile of tokens: free up to 32 tokens, dearest from 256 on."""
+        ramp = min(1.0, max(0.0, log2(max(tokens, 1) / 32) / 3))
+        return float(self.overheads.weight_only_factor**ramp)
 
     def expert_seconds(self, tokens: int, block: ExpertBlock, name: str) -> float:
         """The routed experts of one layer: the measured curve of the nearest shape, scaled by the two rooflines."""
@@ -174,7 +188,8 @@ class Kernels:
         def distance(row: dict[str, Any]) -> float:
             shape = abs(log2(row["hidden"] * row["intermediate"] / (block.hidden * block.intermediate)))
             spread = abs(log2(row["routed"] / block.routed)) + abs(log2(row["active"] / block.active))
-            other = 0.0 if row["format"] == name else 4.0 if row["format"] == "bf16" else 8.0
+            alike = row["format"] == name or row["format"] == _RELATIVE.get(name)
+            other = 0.0 if alike else 4.0 if row["format"] == "bf16" else 8.0
             return shape + spread + other
 
         nearest: dict[str, Any] = min(self.table["experts"], key=distance)
@@ -241,8 +256,21 @@ class Kernels:
 
 WINDOW_PREFILL = 1.6  # H100 SXM, 64 heads of 64, 8192 tokens, window 128: 196 µs; by pairs alone 122
 FP8_PREFILL = 1.1  # fp8 cache: H100 SXM, 32 heads of 128, 4096 tokens: 310 µs against 264
+_WEIGHT_ONLY = {WeightFormat.INT8_WO, WeightFormat.INT4_WO}
+# The measured L40S spends bandwidth on ECC, which GeForce does not have. Two RTX 4090 rows of 1 request a second
+# (iog, 7B and 8B) tell how much: 19.3 ms a token for 16.1 GB of weights.
+GEFORCE_MEMORY = 1.08
+GEFORCE_SHARE = 0.95  # GeForce multiplies at half rate with fp32 sums, which its tensor cores then nearly reach
+
+
+def is_geforce(kind: GpuKind) -> bool:
+    """Consumer cards of Ampere and later, whose catalogue rate is the halved one."""
+    return kind.name.startswith(("RTX-30", "RTX-40", "RTX-50")) and not kind.pcie_peer_to_peer
+
+
 # Formats that were not measured on every card take the efficiency of a relative.
 _RELATIVE = {
+    WeightFormat.FP8: WeightFormat.FP8_BLOCK,
     WeightFormat.FP8_BLOCK: WeightFormat.FP8,
     WeightFormat.INT8: WeightFormat.FP8,
     WeightFormat.MXFP4_WO: WeightFormat.INT4_WO,

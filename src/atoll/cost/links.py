@@ -13,6 +13,7 @@ from itertools import combinations, pairwise, permutations, takewhile
 from math import exp, log
 
 from atoll.cost.kernels import load_table
+from atoll.cost.overheads import shipped_overheads
 from atoll.inventory.box import Box, Link, LinkKind
 from atoll.inventory.catalog import GpuKind
 
@@ -44,10 +45,7 @@ PCIE_LANE_BYTES = {3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}  # PCI-SIG, o
 # hardware/pcie-bandwidth.md, PCIe 5 x16); 4x RTX 4090 with P2P reach 25.8 of 31.5 GB/s in an all-reduce
 # (tinygrad/open-gpu-kernel-modules#36).
 PCIE_SHARE = {Hop.PCIE: 0.865, Hop.PCIE_FAR: 0.71}
-# Through host memory every byte crosses PCIe twice and the CPU's memory between.
-HOST_SHARE = 0.35
 HOST_REFERENCE = 27.3e9  # the L40S pair whose curve is taken has peer access: 0.865 of PCIe 4 x16
-HOST_FLOOR_S = 14e-6  # a hop with P2P off: 14 µs against 0.4 (rtx6kpro, hardware/pcie-bandwidth.md)
 FLASHINFER_OVER_PCIE = 10.0  # times NCCL: ITL p50 259 ms against 25 ms, 4x H100 NVL, c = 32 (vllm#48075)
 
 
@@ -155,7 +153,7 @@ def _all_links_everywhere(box: Box, kind: GpuKind) -> bool:
 def _pcie(kind: GpuKind, path: LinkKind) -> tuple[Hop, float]:
     rate = PCIE_LANE_BYTES.get(kind.pcie_generation, PCIE_LANE_BYTES[4]) * kind.pcie_lanes
     if not kind.pcie_peer_to_peer:
-        return Hop.HOST, rate * HOST_SHARE
+        return Hop.HOST, rate * shipped_overheads().host_link_share
     hop = Hop.PCIE_FAR if path is LinkKind.SYS else Hop.PCIE
     return hop, rate * PCIE_SHARE[hop]
 
@@ -230,7 +228,7 @@ def choose_reference(group: Group, path: ReducePath, architecture: str, version:
         # 48.8 GB/s of bus bandwidth at 64 MiB is the ring's PCIe hop: 2 * 3 / 4 * 67.1 MB / 2063 µs.
         return Reference(curve=_curve(points), ranks=4, bytes_per_s=48.8e9, floor_s=3e-6)
     if group.hop is Hop.HOST:
-        return _from_table("l40s", "nccl", 2, version, HOST_REFERENCE, per_rank_s=HOST_FLOOR_S)
+        return _through_host(version)
     name = "vllm" if path is ReducePath.CUSTOM else "nccl"
     if architecture == "ada":  # an L40S box, PCIe 4: 19 GB/s of bus bandwidth for two, 5 for four, 1.5 for eight
         return _from_table("l40s", name, group.ranks, version, group.bytes_per_s)
@@ -238,6 +236,14 @@ def choose_reference(group: Group, path: ReducePath, architecture: str, version:
     return _from_table(
         "rtx_pro_6000_server", name, group.ranks, version, PCIE_LANE_BYTES[5] * 16 * PCIE_SHARE[Hop.PCIE]
     )
+
+
+def _through_host(version: tuple[int, ...]) -> Reference:
+    """Every byte crosses PCIe twice and the CPU's memory between; each rank adds a hop of some 45 µs."""
+    floor = shipped_overheads().host_link_floor_s
+    pair = _from_table("l40s", "nccl", 2, version, HOST_REFERENCE)
+    raised = tuple((size, seconds + floor) for size, seconds in pair.curve.points)
+    return Reference(curve=Curve(points=raised), ranks=2, bytes_per_s=HOST_REFERENCE, floor_s=floor / 2)
 
 
 def _from_table(

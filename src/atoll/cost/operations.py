@@ -72,26 +72,34 @@ def _attention_gemms(card: ModelCard, tensor_parallel: int) -> list[Gemm]:
     heads = ceil(attention.heads / tensor_parallel)
     if attention.kind is AttentionKind.MLA:
         # DeepSeek-V2 (arXiv:2405.04434, section 2.1): down-projections are replicated, up-projections are cut.
-        latent = attention.kv_lora_rank + attention.rope_head_dim
-        width = heads * attention.head_dim
-        return [
-            Gemm(name="qkv", columns=latent + 1536, inner=hidden, count=layers),
-            Gemm(name="q_up", columns=width + heads * attention.rope_head_dim, inner=1536, count=layers),
-            Gemm(name="kv_up", columns=2 * width, inner=attention.kv_lora_rank, count=layers),
-            Gemm(name="o", columns=hidden, inner=width, count=layers),
-        ]
+        return _latent_gemms(card, heads)
     kv_heads = ceil(attention.kv_heads / tensor_parallel)  # repeated when there are fewer than GPUs
-    experts_only = card.quantisation.method == "mxfp4"  # gpt-oss keeps attention in bf16
+    plain = "attention" in card.quantisation.skips  # gpt-oss, for one
+    gate = attention.output_gate * heads  # Qwen3-Next
     return [
         Gemm(
             name="qkv",
-            columns=(heads + 2 * kv_heads) * attention.head_dim,
+            columns=(heads + gate + 2 * kv_heads) * attention.head_dim,
             inner=hidden,
             count=layers,
-            quantised=not experts_only,
+            quantised=not plain,
         ),
-        Gemm(name="o", columns=hidden, inner=heads * attention.head_dim, count=layers, quantised=not experts_only),
+        Gemm(name="o", columns=hidden, inner=heads * attention.head_dim, count=layers, quantised=not plain),
     ]
+
+
+def _latent_gemms(card: ModelCard, heads: int) -> list[Gemm]:
+    attention, layers, hidden = card.attention, card.layers, card.hidden_size
+    queries = heads * (attention.head_dim + attention.rope_head_dim)
+    values = heads * (attention.value_head_dim or attention.head_dim)
+    rank = attention.q_lora_rank
+    down = attention.kv_lora_rank + attention.rope_head_dim + (rank or queries)
+    parts = [
+        Gemm(name="qkv", columns=down, inner=hidden, count=layers),
+        Gemm(name="kv_up", columns=heads * attention.head_dim + values, inner=attention.kv_lora_rank, count=layers),
+        Gemm(name="o", columns=hidden, inner=values, count=layers),
+    ]
+    return [*parts, Gemm(name="q_up", columns=queries, inner=rank, count=layers)] if rank else parts
 
 
 def _mlp_gemms(card: ModelCard, intermediate: int, tensor_parallel: int, *, count: int, name: str) -> list[Gemm]:
@@ -129,8 +137,8 @@ def attention_heads(card: ModelCard, tensor_parallel: int) -> tuple[Heads, ...]:
     kv_heads = ceil(attention.kv_heads / tensor_parallel)
     sliding = attention.sliding_layers if attention.sliding_window else 0
     parts: list[tuple[int | None, int]] = []
-    if card.layers > sliding:
-        parts.append((None, card.layers - sliding))
+    if card.kv_layers > sliding:
+        parts.append((None, card.kv_layers - sliding))
     if sliding:
         parts.append((attention.sliding_window, sliding))
     return tuple(
@@ -178,7 +186,7 @@ def weight_format(quantisation: Quantisation, *, override: str | None = None, ha
     if "fp8" in method or (method in {"compressed-tensors", "modelopt"} and quantisation.activation_bits == 8):
         if not has_fp8:
             return WeightFormat.INT8_WO
-        return WeightFormat.FP8_BLOCK if (quantisation.group_size or 0) > 1 and "fp8" in method else WeightFormat.FP8
+        return WeightFormat.FP8_BLOCK if quantisation.block_size is not None else WeightFormat.FP8
     return WeightFormat.INT8 if quantisation.activation_bits == 8 else WeightFormat.INT8_WO
 
 

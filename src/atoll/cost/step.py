@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from atoll.cost.kernels import Kernels
 from atoll.cost.links import AllReduce, ReducePath, describe_group, version_tuple
 from atoll.cost.operations import WeightFormat, attention_heads, expert_block, layer_gemms, weight_format
+from atoll.cost.overheads import Overheads, shipped_overheads
 from atoll.cost.profile import MachineProfile
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
@@ -124,6 +125,7 @@ class HostCost:
 
     step_s: float
     sequence_s: float
+    gap_s: float  # never hidden
     hidden: bool  # async scheduling: it runs while the GPU computes
 
     def seconds(self, sequences: int) -> float:
@@ -132,26 +134,32 @@ class HostCost:
     def exposed(self, gpu_s: float, sequences: int) -> float:
         """Seconds of the whole step."""
         host = self.step_s + self.sequence_s * sequences
-        return max(gpu_s, host) if self.hidden else gpu_s + host
+        return max(gpu_s, host) + self.gap_s if self.hidden else gpu_s + host
 
     def expose_lines(self, gpu: PieceLines, sequences: int) -> PieceLines:
         host = self.seconds(sequences)
-        return gpu.at_least(host) if self.hidden else gpu.shift(host)
+        return gpu.at_least(host).shift(self.gap_s) if self.hidden else gpu.shift(host)
 
 
-# First estimates, to be fitted on end-to-end rows.
-HOST_STEP_S, HOST_SEQUENCE_S = 1.2e-3, 12e-6
 ASYNC_SINCE = (0, 14)  # async scheduling by default
+LEANER_SINCE = (0, 10)  # cheaper input tensors for each sequence
 
 
-def host_cost(flags: StepFlags, profile: MachineProfile) -> HostCost:
+def host_cost(flags: StepFlags, profile: MachineProfile, overheads: Overheads) -> HostCost:
     """The host's part for an engine version, or the machine's own when it was calibrated."""
     hidden = version_tuple(flags.engine_version) >= ASYNC_SINCE
     if flags.async_scheduling is not None:
         hidden = flags.async_scheduling
-    step = HOST_STEP_S if profile.host_step_s is None else profile.host_step_s
-    sequence = HOST_SEQUENCE_S if profile.host_sequence_s is None else profile.host_sequence_s
-    return HostCost(step_s=step, sequence_s=sequence, hidden=hidden)
+    early = version_tuple(flags.engine_version) < LEANER_SINCE
+    step = overheads.async_step_s if hidden else overheads.host_step_s
+    blocking = overheads.early_sequence_s if early else overheads.host_sequence_s
+    sequence = overheads.async_sequence_s if hidden else blocking
+    return HostCost(
+        step_s=step if profile.host_step_s is None else profile.host_step_s,
+        sequence_s=sequence if profile.host_sequence_s is None else profile.host_sequence_s,
+        gap_s=overheads.async_gap_s if hidden else 0.0,
+        hidden=hidden,
+    )
 
 
 def graph_sizes(flags: StepFlags, kind: GpuKind) -> tuple[int, ...]:
@@ -211,6 +219,7 @@ class StepModel:
         gpus: Sequence[int] = (),
         flags: StepFlags = StepFlags(),
         profile: MachineProfile | None = None,
+        overheads: Overheads | None = None,
     ) -> None:
         """Make a timer.
 
@@ -223,15 +232,17 @@ class StepModel:
             gpus: the replica's GPUs in that box, tensor-parallel neighbours first.
             flags: engine options.
             profile: what calibration found on this machine.
+            overheads: other ones than those shipped; for fitting them.
         """
+        self.overheads = overheads or shipped_overheads()
         self.card, self.kind, self.flags = card, kind, flags
         self.tensor_parallel, self.pipeline_parallel = tensor_parallel, pipeline_parallel
         self.profile = profile or MachineProfile()
         self.reduce = _slowest_reduce(
             box=box, gpus=tuple(gpus), kind=kind, tensor_parallel=tensor_parallel, flags=flags, profile=self.profile
         )
-        self.kernels = Kernels(kind=kind)
-        self.host = host_cost(flags, self.profile)
+        self.kernels = Kernels(kind, self.overheads)
+        self.host = host_cost(flags, self.profile, self.overheads)
         self._format = weight_format(card.quantisation, override=flags.quantization, has_fp8=kind.fp8_flops is not None)
         self._kv_bytes = 1.0 if "fp8" in flags.kv_cache_dtype else 2.0
         self._gemms = layer_gemms(card, tensor_parallel)
@@ -262,6 +273,10 @@ class StepModel:
             lines = self._attention_line(decodes).shift(fixed)
             lines = self._decode_lines[decodes] = self.host.expose_lines(lines, decodes)
         return lines
+
+    def front_seconds(self, prompt_tokens: float) -> float:
+        """Seconds that a request spends outside the engine's steps: HTTP, tokeniser, and its first token's way out."""
+        return self.overheads.front_s + self.overheads.front_token_s * prompt_tokens
 
     def breakdown(self, batch: StepBatch) -> dict[str, float]:
         """Seconds by operation; they add up to `seconds(batch)`."""
@@ -306,19 +321,30 @@ class StepModel:
     def _dense_parts(self, tokens: int) -> dict[str, float]:
         share = ceil(tokens / self.pipeline_parallel)
         scale = self._dense_scale(share)
+        eager, experts = self._eager_factors(tokens)
         parts: dict[str, float] = {}
         for gemm in self._gemms:
             name = self._format if gemm.quantised else WeightFormat.BF16
-            parts[gemm.name] = scale * gemm.count * self.kernels.gemm_seconds(share, gemm.columns, gemm.inner, name)
+            parts[gemm.name] = (
+                scale * eager * gemm.count * self.kernels.gemm_seconds(share, gemm.columns, gemm.inner, name)
+            )
         if self._experts is not None:
             one = self.kernels.expert_seconds(share, self._experts, self._format)
-            parts["experts"] = scale * self._experts.count * one
-        parts["elementwise"] = self._elementwise_seconds(share)
+            parts["experts"] = scale * experts * self._experts.count * one
+        parts["elementwise"] = eager * self._elementwise_seconds(share)
         if self.tensor_parallel > 1:
             parts["all_reduce"] = self._reduce_seconds(share)
         if self.pipeline_parallel > 1:
             parts["send"] = (self.pipeline_parallel - 1) * self._send_seconds(share)
         return parts
+
+    def _eager_factors(self, tokens: int) -> tuple[float, float]:
+        """What the kernels take longer in a step too large for the CUDA graphs: dense ones, experts."""
+        if self._graph_sizes and tokens <= self._graph_sizes[-1]:
+            return 1.0, 1.0
+        if tokens <= 512:
+            return 1.0, 1.0
+        return self.overheads.prefill(self._format), self.overheads.expert_prefill_factor
 
     def _dense_scale(self, tokens: int) -> float:
         """The profile's correction of GEMMs: of reading weights up to 64 tokens, of computing from 1024 on."""
@@ -337,7 +363,7 @@ class StepModel:
         """Two a layer and one after the embedding, of `tokens` hidden vectors in 16 bits."""
         scale = 1.0 if self.reduce.measured else self.profile.link_time
         one = self.reduce.seconds(2.0 * tokens * self.card.hidden_size)
-        return scale * (2 * self.card.layers + 1) * one
+        return (2 * self.card.layers + 1) * (scale * one + self.overheads.skew_s(self.tensor_parallel))
 
     def _send_seconds(self, tokens: int) -> float:
         return 20e-6 + 2.0 * tokens * self.card.hidden_size / 20e9

@@ -1,0 +1,89 @@
+"""atoll validate: predictions beside measurements."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atoll.cli import options
+from atoll.cli.show import out, progress, show_json, show_table
+from atoll.workflows.validate import ErrorOf, GroupResult, Order, Validation, validate_file
+
+
+def register(app: typer.Typer) -> None:
+    app.command("validate", epilog="Example: `atoll validate measured.csv --json > validation.json`")(validate)
+
+
+def validate(
+    table: Annotated[Path, typer.Argument(metavar="CSV", help="Measurements, one row a run; columns in docs.")],
+    rows: Annotated[bool, typer.Option("--rows", help="Show every row, not only the families.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Predict every row of a table of measurements, and say how far off the predictions are."""
+    with progress.status("simulating") as status:
+        found = validate_file(table, on_row=lambda done, total: status.update(f"simulating row {done} of {total}"))
+    if json:
+        show_json({"rows": [_without_blanks(row.model_dump()) for row in found.rows], "groups": found.groups})
+        return
+    if rows:
+        _show_rows(found)
+    _show_groups(found)
+
+
+def _without_blanks(row: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def _show_groups(found: Validation) -> None:
+    show_table(
+        "Error of the prediction: mean absolute (median, bias)",
+        ("family", "rows", "TTFT", "TPOT", "E2E", "tokens/s", "order of splits"),
+        [_cells(group) for group in found.groups],
+        numbers=(1,),
+    )
+    skipped = [row for row in found.rows if row.skipped]
+    out.print(f"{len(found.rows) - len(skipped)} rows predicted, {len(skipped)} skipped")
+    for reason, count in _reasons(row.skipped or "" for row in skipped):
+        out.print(f"  {count:4d}  {reason}")
+
+
+def _cells(group: GroupResult) -> tuple[str, ...]:
+    order = f"{_order(group.order_by_latency)}, {_order(group.order_by_gpu_throughput)}"
+    errors = (group.ttft, group.tpot, group.e2e, group.throughput)
+    return (group.family, str(group.n), *(_error(error) for error in errors), order if group.order_by_latency else "-")
+
+
+def _error(error: ErrorOf | None) -> str:
+    return "-" if error is None else f"{error.mean_abs:.1%} ({error.median_abs:.1%}, {error.bias:+.1%})"
+
+
+def _order(order: Order | None) -> str:
+    return "-" if order is None else f"{order.right}/{order.cases}"
+
+
+def _reasons(reasons: Iterable[str]) -> list[tuple[str, int]]:
+    return Counter(reasons).most_common()
+
+
+def _show_rows(found: Validation) -> None:
+    show_table(
+        None,
+        ("row", "TTFT s", "predicted", "TPOT ms", "predicted", "tokens/s", "predicted"),
+        [
+            (
+                row.id,
+                *_pair(row.measured.ttft_s, row.predicted.ttft_s, 1),
+                *_pair(row.measured.tpot_s, row.predicted.tpot_s, 1e3),
+                *_pair(row.measured.output_tokens_per_s, row.predicted.output_tokens_per_s, 1),
+            )
+            for row in found.rows
+            if row.measured is not None and row.predicted is not None
+        ],
+        numbers=range(1, 7),
+    )
+
+
+def _pair(measured: float | None, predicted: float | None, scale: float) -> tuple[str, str]:
+    return tuple("-" if value is None else f"{value * scale:.4g}" for value in (measured, predicted))  # type: ignore[return-value]

@@ -1,0 +1,304 @@
+"""Hold the predictions against a table of measurements: simulate every row, say how far off we are, by family."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import ceil
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+
+from atoll.analyse.summary import latencies
+from atoll.cost.profile import MachineProfile
+from atoll.cost.step import StepModel
+from atoll.documents import Document
+from atoll.errors import AtollError, NothingFits
+from atoll.outside.files import read_text
+from atoll.simulate.equip import Equipment
+from atoll.simulate.run import simulate_layout
+from atoll.traffic.record import Outcome, RecordTable
+from atoll.workflows.measured_rows import Case, Measures, cases_or_reasons, read_rows
+from atoll.workflows.simulate import equipment_for
+
+ENOUGH_REQUESTS = 1500  # a row of fewer is simulated several times, with other draws
+MOST_DRAWS = 5
+
+
+class Values(Document):
+    """Seconds, tokens per second; null where it was not measured."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    output_tokens_per_s: float | None = None
+
+
+class RowResult(Document):
+    """One row: measured beside predicted, or why there is no prediction."""
+
+    id: str
+    family: str | None = None
+    measured: Values | None = None
+    predicted: Values | None = None
+    skipped: str | None = None
+
+
+class ErrorOf(Document):
+    """Relative errors (predicted - measured) / measured of one measure over a family."""
+
+    n: int
+    median_abs: float
+    mean_abs: float
+    bias: float  # mean of the signed errors
+
+
+class Order(Document):
+    """Rows that differ in the split alone: how often two of them come out in the measured order."""
+
+    cases: int  # groups of at least two such rows
+    right: int  # groups in which every two are in the right order (or are within 2 % of each other as measured)
+
+
+class GroupResult(Document):
+    """A family of rows."""
+
+    family: str
+    n: int
+    ttft: ErrorOf | None = None
+    tpot: ErrorOf | None = None
+    e2e: ErrorOf | None = None  # TTFT + TPOT (output - 1), where both were measured
+    throughput: ErrorOf | None = None
+    order_by_latency: Order | None = None
+    order_by_gpu_throughput: Order | None = None
+
+
+class Validation(Document):
+    """All rows, and the families that have predictions."""
+
+    rows: tuple[RowResult, ...]
+    groups: tuple[GroupResult, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """A row that can be expressed, and what was predicted for it."""
+
+    case: Case
+    predicted: Measures
+
+
+def validate_file(
+    path: Path, *, profile: MachineProfile | None = None, on_row: Callable[[int, int], None] = lambda _done, _all: None
+) -> Validation:
+    """Predict every row of a CSV file.
+
+    Args:
+        path: the table; its columns are listed in docs/validation.md.
+        profile: what calibration found on the machine that all rows were measured on; None: the catalogue.
+        on_row: told after each row how many are done and how many there are.
+
+    Raises:
+        InputError: no such file, no CSV, or one that lacks a needed column.
+    """
+    return validate_rows(read_rows(read_text(path), origin=str(path)), profile=profile, on_row=on_row)
+
+
+def validate_rows(
+    rows: Sequence[Mapping[str, str]],
+    *,
+    profile: MachineProfile | None = None,
+    on_row: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Validation:
+    """Predict rows that were read already."""
+    results: list[RowResult] = []
+    verdicts: list[Verdict] = []
+    for row, case in cases_or_reasons(rows):
+        predicted = case if isinstance(case, str) else predict_or_reason(case, profile=profile)
+        if isinstance(case, str) or isinstance(predicted, str):
+            results.append(RowResult(id=row.get("id", ""), skipped=str(predicted)))
+        else:
+            verdicts.append(Verdict(case=case, predicted=predicted))
+            results.append(_row_result(case, predicted))
+        on_row(len(results), len(rows))
+    return Validation(rows=tuple(results), groups=tuple(group_errors(verdicts)))
+
+
+def _row_result(case: Case, predicted: Measures) -> RowResult:
+    return RowResult(id=case.id, family=case.family, measured=_values(case.measured), predicted=_values(predicted))
+
+
+def _values(measures: Measures) -> Values:
+    return Values(ttft_s=measures.ttft_s, tpot_s=measures.tpot_s, output_tokens_per_s=measures.output_tokens_per_s)
+
+
+def predict_or_reason(case: Case, *, profile: MachineProfile | None = None) -> Measures | str:
+    """What the simulator says of a row; the reason where the layout cannot run.
+
+    A row that ran did fit, so where our reckoning says otherwise its operator is taken to have left less room for
+    the largest batch: 256 sequences, then 0.95 of the memory as well.
+    """
+    reason = "no request of this row could be served"
+    for flags in ({}, {"max_num_seqs": 256}, {"max_num_seqs": 64, "gpu_memory_utilization": 0.95}):
+        layout = case.layout.replace(flags=case.layout.flags.replace(**flags))
+        try:
+            predicted = predict_case(replace(case, layout=layout), profile=profile)
+        except NothingFits as error:
+            reason = str(error)
+        except AtollError as error:
+            return str(error)
+        else:
+            if predicted.ttft_s is not None:
+                return predicted
+    return reason
+
+
+def predict_case(case: Case, *, profile: MachineProfile | None = None) -> Measures:
+    """TTFT and TPOT as means over requests (TTFT as a median where the row gives one), throughput over the whole run.
+
+    Raises:
+        AtollError: the model does not fit, or the load makes no sense.
+    """
+    equipment = _equipment(case, profile)
+    draws = min(MOST_DRAWS, ceil(ENOUGH_REQUESTS / (case.workload.requests or ENOUGH_REQUESTS)))
+    tables = [_simulate(case, equipment, seed) for seed in range(1, draws + 1)]
+    timer = equipment.timers[0]
+    front_s = timer.front_seconds(case.workload.prompt.mean) if isinstance(timer, StepModel) else 0.0
+    found = [_measure(table, median_ttft=case.median, front_s=front_s) for table in tables]
+    return Measures(
+        ttft_s=_mean(one.ttft_s for one in found),
+        tpot_s=_mean(one.tpot_s for one in found),
+        output_tokens_per_s=_mean(one.output_tokens_per_s for one in found),
+    )
+
+
+def _equipment(case: Case, profile: MachineProfile | None) -> Equipment:
+    equipment = equipment_for(case.layout, case.card, profile)
+    if case.kv_blocks is None:
+        return equipment
+    return replace(equipment, kv_blocks=(case.kv_blocks,) * len(equipment.kv_blocks))
+
+
+def _simulate(case: Case, equipment: Equipment, seed: int) -> RecordTable:
+    return simulate_layout(
+        case.layout,
+        case.card,
+        case.workload.replace(seed=seed),
+        timers=equipment.timers,
+        kv_blocks=equipment.kv_blocks,
+        limits=equipment.limits,
+    )
+
+
+def _measure(table: RecordTable, *, median_ttft: bool, front_s: float) -> Measures:
+    ok = np.array([outcome == Outcome.OK for outcome in table.outcome])
+    if not ok.any():
+        return Measures()
+    measures = latencies(table)
+    ttft = measures.ttft_s[ok]
+    tpot = measures.tpot_s[ok]
+    duration = float(np.nanmax(table.last_token_s[ok]) - table.sent_s[0])
+    return Measures(
+        ttft_s=front_s + float(np.median(ttft) if median_ttft else np.mean(ttft)),
+        tpot_s=None if np.isnan(tpot).all() else float(np.nanmean(tpot)),
+        output_tokens_per_s=float(table.output_tokens[ok].sum()) / duration if duration > 0 else None,
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def group_errors(verdicts: Sequence[Verdict]) -> Iterator[GroupResult]:
+    """Errors by family, the largest first; a family of several models is followed by each of them."""
+    for family, members in _by(verdicts, lambda one: one.case.family):
+        yield summarise_family(family, members)
+        models = _by(members, lambda one: one.case.model)
+        for model, ones in models if len(models) > 1 else ():
+            yield summarise_family(f"{family}: {model}", ones)
+
+
+def _by(verdicts: Sequence[Verdict], name: Callable[[Verdict], str]) -> list[tuple[str, list[Verdict]]]:
+    groups: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        groups[name(verdict)].append(verdict)
+    return sorted(groups.items(), key=lambda item: -len(item[1]))
+
+
+def summarise_family(family: str, members: Sequence[Verdict]) -> GroupResult:
+    """Errors of these rows, under this name."""
+    return GroupResult(
+        family=family,
+        n=len(members),
+        ttft=_errors((one.predicted.ttft_s, one.case.measured.ttft_s) for one in members),
+        tpot=_errors((one.predicted.tpot_s, one.case.measured.tpot_s) for one in members),
+        e2e=_errors((_e2e(one.case, one.predicted), _e2e(one.case, one.case.measured)) for one in members),
+        throughput=_errors(
+            (one.predicted.output_tokens_per_s, one.case.measured.output_tokens_per_s) for one in members
+        ),
+        order_by_latency=_order(members, _e2e),
+        order_by_gpu_throughput=_order(members, _per_gpu),
+    )
+
+
+def _errors(pairs: Iterable[tuple[float | None, float | None]]) -> ErrorOf | None:
+    errors = [predicted / measured - 1 for predicted, measured in pairs if predicted is not None and measured]
+    if not errors:
+        return None
+    sizes = [abs(error) for error in errors]
+    return ErrorOf(n=len(errors), median_abs=median(sizes), mean_abs=fmean(sizes), bias=fmean(errors))
+
+
+def _e2e(case: Case, measures: Measures) -> float | None:
+    if measures.ttft_s is None or measures.tpot_s is None:
+        return None
+    return measures.ttft_s + measures.tpot_s * (case.output_tokens - 1)
+
+
+def _per_gpu(case: Case, measures: Measures) -> float | None:
+    """Tokens per second and GPU of a closed loop, by Little's law: users / E2E answers a second."""
+    e2e = _e2e(case, measures)
+    if e2e is None or case.users is None:
+        return None
+    return case.users * case.output_tokens / e2e / sum(len(replica.gpus) for replica in case.layout.replicas)
+
+
+def _order(members: Sequence[Verdict], value: Callable[[Case, Measures], float | None]) -> Order | None:
+    """Groups of rows that differ in the split alone."""
+    alike: dict[object, list[Verdict]] = defaultdict(list)
+    for one in members:
+        alike[_all_but_split(one.case)].append(one)
+    judged = [_in_order(group, value) for group in alike.values()]
+    counted = [right for right in judged if right is not None]
+    return Order(cases=len(counted), right=sum(counted)) if counted else None
+
+
+def _all_but_split(case: Case) -> object:
+    workload = case.workload.replace(seed=1)
+    return (
+        case.card.name,
+        case.layout.box.gpus[0].name,
+        case.layout.flags.to_yaml(),
+        case.layout.engine_version,
+        workload.to_yaml(),
+    )
+
+
+SAME = 0.02  # measurements nearer than this are a tie
+
+
+def _in_order(group: Sequence[Verdict], value: Callable[[Case, Measures], float | None]) -> bool | None:
+    """Whether every two splits come out as measured; None when there are not two."""
+    pairs = []
+    for one, other in combinations(group, 2):
+        if one.case.layout.replicas[0].tensor_parallel == other.case.layout.replicas[0].tensor_parallel:
+            continue
+        values = [value(x.case, y) for x in (one, other) for y in (x.case.measured, x.predicted)]
+        if any(v is None for v in values):
+            continue
+        measured, predicted, measured_other, predicted_other = (v or 0.0 for v in values)
+        if abs(measured / measured_other - 1) < SAME:
+            continue
+        pairs.append((measured < measured_other) == (predicted < predicted_other))
+    return all(pairs) if pairs else None
