@@ -1,5 +1,8 @@
 """What `atoll bench` prints at its end."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from atoll.analyse.summary import latencies
@@ -7,6 +10,7 @@ from atoll.cli.show import out, show_summary, show_table
 from atoll.traffic.record import RecordTable
 from atoll.units import show_seconds
 from atoll.workflows.bench import BenchResult
+from atoll.workflows.capacity import Level
 
 _WORST = 5
 
@@ -24,10 +28,76 @@ def show_bench(result: BenchResult) -> None:
     if client.backlog_max:
         out.print(f"At the worst, {client.backlog_max} requests were due and not yet sent.")
     show_summary(result.summary, title=result.info.name)
+    _show_steps(result)
     _show_goodput(result)
     _show_worst(result.table)
     out.print(f"Prompts: {result.prompts}.")
     out.print(f"Kept in {result.folder}")
+
+
+def bench_json(result: BenchResult) -> dict[str, Any]:
+    """The summary with what the load generator says of itself."""
+    shown: dict[str, Any] = result.summary.model_dump(mode="json") | {
+        "client": result.client,
+        "model": result.info.model,
+        "url": result.info.url,
+        "prompts": result.prompts,
+        "run": str(result.folder),
+        "stopped": result.stopped,
+        "trouble": result.trouble,
+    }
+    if result.steps:
+        shown["steps"] = [
+            {"load": part.step.load, "start_s": part.step.start_s, "end_s": part.step.end_s, "summary": part.summary}
+            for part in result.steps
+        ]
+    return shown
+
+
+def levels_json(levels: Sequence[Level]) -> list[dict[str, Any]]:
+    return [
+        {"load": level.load, "good_share": level.share, "runs": [bench_json(run) for run in level.runs]}
+        for level in levels
+    ]
+
+
+def show_levels(levels: Sequence[Level]) -> None:
+    """One row a level: rates, latencies, the share that kept the promise."""
+    rows = [
+        (
+            f"{level.load:g}",
+            str(len(level.runs)),
+            f"{level.summary.requests.ok}/{level.summary.requests.sent}",
+            f"{level.summary.output_tokens_per_s:,.0f}",
+            show_seconds(level.summary.ttft_s.p50),
+            show_seconds(level.summary.ttft_s.p95),
+            show_seconds(level.summary.tpot_s.p95),
+            "-" if level.share is None else f"{level.share:.1%}",
+            "client!" if any(run.client.limited for run in level.runs) else "",
+        )
+        for level in levels
+    ]
+    columns = ("load", "runs", "ok", "tokens/s", "TTFT p50", "TTFT p95", "TPOT p95", "good", "")
+    show_table("Levels of load", columns, rows, numbers=range(8))
+
+
+def _show_steps(result: BenchResult) -> None:
+    if not result.steps:
+        return
+    rows = [
+        (
+            f"{part.step.load:g}",
+            f"{show_seconds(part.step.start_s)} - {show_seconds(part.step.end_s)}",
+            f"{part.summary.requests.ok}/{part.summary.requests.sent}",
+            f"{part.summary.output_tokens_per_s:,.0f}",
+            show_seconds(part.summary.ttft_s.p50),
+            show_seconds(part.summary.ttft_s.p95),
+            show_seconds(part.summary.itl_s.p50),
+        )
+        for part in result.steps
+    ]
+    columns = ("load", "sent at", "ok", "tokens/s", "TTFT p50", "TTFT p95", "ITL p50")
+    show_table("By step of load", columns, rows, numbers=(0, 2, 3, 4, 5, 6))
 
 
 def _show_goodput(result: BenchResult) -> None:

@@ -8,6 +8,7 @@ string every quote has a backslash before it. So a byte other than `"` behind th
 """
 
 import json
+import re
 from array import array
 from typing import Any
 
@@ -28,6 +29,7 @@ NEEDLES = (
 )
 LONGEST_EVENT = 8 * 2**20  # bytes; vLLM's longest events (logprobs of a large vocabulary) are far below
 KEPT_BODY = 64 * 2**10  # of an error page
+_SAID = re.compile(rb'"(?:content|text)": ?"((?:[^"\\\\]|\\\\.)*)"')
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning", "text", "refusal")
 
 
@@ -142,6 +144,13 @@ class Answer:
     def body(self) -> bytes:
         """Of an answer that is no event stream."""
         return bytes(self._body)
+
+    @property
+    def said(self) -> bytes:
+        """The text of an answer whose events were kept, as JSON text without quotes."""
+        if self._plain:
+            return _whole_text(bytes(self._body))
+        return b"".join(b"".join(_SAID.findall(event)) for event in self.kept)
 
     @property
     def reusable(self) -> bool:
@@ -334,8 +343,6 @@ class Answer:
         if not isinstance(plain, dict) or not _choices(plain):
             return ("bad_answer", f"an answer without choices: {_show(self._body)}")
         self._note_end(plain)
-        if self.keep:
-            self.kept.append(bytes(self._body))
         return None
 
 
@@ -357,6 +364,14 @@ def _call_has_text(call: object) -> bool:
 def _choices(plain: dict[str, Any]) -> list[dict[str, Any]]:
     choices = plain.get("choices")
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def _whole_text(body: bytes) -> bytes:
+    """The text of an answer that came at once, as JSON text."""
+    choice = _choices(json.loads(body))[0]
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else choice.get("text")
+    return json.dumps(text or "", ensure_ascii=False).encode()[1:-1]
 
 
 def error_text(body: bytes) -> str:

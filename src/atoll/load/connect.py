@@ -122,8 +122,14 @@ async def _tunnel(plain: socket.socket, target: Target) -> None:
         raise ConnectionRefusedError(None, f"the proxy gives no tunnel: {head[:100].decode('latin-1')!r}")
 
 
-async def ask_plainly(dialer: Dialer, target: Target, asking: Asking, path: str, now: Callable[[], float]) -> Any:
-    """The JSON of a GET, over a connection of its own; raises RunFailed with the reason when there is none."""
+async def ask_plainly(
+    dialer: Dialer, target: Target, asking: Asking, path: str, *, now: Callable[[], float], body: object = None
+) -> Any:
+    """The JSON of a GET, or of a POST when there is a body, over a connection of its own.
+
+    Raises:
+        RunFailed: there is no answer, or it is none of JSON; the sentence has the reason.
+    """
     ended = asyncio.Event()
     answer = Answer(streaming=False, whole_only=True)
     connection = Connection(answer, now=now, on_end=lambda _: ended.set(), on_first=lambda _: None)
@@ -131,13 +137,14 @@ async def ask_plainly(dialer: Dialer, target: Target, asking: Asking, path: str,
     try:
         await dialer.connect(connection)
         connection.busy = True
-        connection.send((head_lines("GET", path, target, asking) + "\r\n").encode())
+        connection.send(_plain_message(target, asking, path, body))
         async with asyncio.timeout(asking.timeouts.connect_s):
             await ended.wait()
     except OSError as error:
         word, sentence = classify(error)
         raise RunFailed(f"{url} did not answer: {sentence} ({word}).") from None
     finally:
+        connection.busy = False
         connection.close()
     problem = connection.failure or answer.problem
     if answer.status != 200 or problem is not None:
@@ -146,6 +153,13 @@ async def ask_plainly(dialer: Dialer, target: Target, asking: Asking, path: str,
     with contextlib.suppress(ValueError):
         return json.loads(answer.body)
     raise RunFailed(f"{url} did not answer with JSON. Is this an OpenAI-compatible server?")
+
+
+def _plain_message(target: Target, asking: Asking, path: str, body: object) -> bytes:
+    if body is None:
+        return (head_lines("GET", path, target, asking) + "\r\n").encode()
+    data = json.dumps(body).encode()
+    return (head_lines("POST", path, target, asking) + f"Content-Length: {len(data)}\r\n\r\n").encode() + data
 
 
 def allow_open_files(wanted: int) -> None:

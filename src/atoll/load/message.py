@@ -18,22 +18,33 @@ class MessageWriter:
         self._head = (head_lines("POST", target.path, target, asking) + "Content-Length: ").encode()
         self._fields = _fields(asking, model)
 
-    def write(self, request: Request, text: bytes, history: bytes = b"") -> bytes:
+    def write(self, request: Request, text: bytes, earlier: bytes = b"") -> bytes:
         """The whole message.
 
         Args:
             request: its number of output tokens counts.
             text: what the user says, as JSON text without quotes.
-            history: earlier messages of the session as JSON objects, with a comma behind each.
+            earlier: what `remember` gave for the session so far, or messages as JSON objects with a comma behind each.
         """
         if self._chat:
-            said = b'"messages":[%s{"role":"user","content":"%s"}]' % (history, text)
+            said = b'"messages":[%s{"role":"user","content":"%s"}]' % (earlier, text)
         else:
-            said = b'"prompt":"%s"' % text
+            said = b'"prompt":"%s%s"' % (earlier, text)
         tokens = request.output_tokens
         exact = b',"min_tokens":%d,"ignore_eos":true' % tokens if self._exact else b""
         body = b'{%s,%s,"max_tokens":%d%s}' % (self._fields, said, tokens, exact)
         return b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
+
+    def before(self, messages: bytes) -> bytes:
+        """Messages that a file has before the first one; a completions endpoint has no place for them."""
+        return messages if self._chat else b""
+
+    def remember(self, earlier: bytes, text: bytes, answer: bytes) -> bytes:
+        """The session so far with one more exchange; all three as JSON text."""
+        if self._chat:
+            exchange = b'{"role":"user","content":"%s"},{"role":"assistant","content":"%s"},'
+            return earlier + exchange % (text, answer)
+        return earlier + text + answer
 
 
 def _fields(asking: Asking, model: str) -> bytes:

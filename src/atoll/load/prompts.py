@@ -8,7 +8,7 @@ engine's prefix cache cannot help, unless a shared prefix is asked for.
 
 import json
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,12 +35,22 @@ toward five using himself usually money seen car morning
 _BLOB_WORDS = 200_000
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """What a request says."""
+
+    text: bytes  # JSON text without the quotes around it
+    before: bytes = b""  # messages before it as JSON objects, with a comma behind each
+    prompt_tokens: int | None = None  # when it is not what the request asked for
+    output_tokens: int | None = None  # likewise
+
+
 class Prompts(Protocol):
-    """Gives the JSON text of what a request says, without the quotes around it."""
+    """Gives what a request says."""
 
     how: str  # how the token counts were made, for the report
 
-    def text(self, request: Request) -> bytes: ...
+    def make(self, request: Request) -> Made: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +67,40 @@ class _Blob:
 class SyntheticPrompts:
     """Random words, as many as tokens are wanted; the same seed gives the same prompts."""
 
-    def __init__(self, *, seed: int, words: Sequence[str] = WORDS, overhead: int = 0, how: str = "") -> None:
+    def __init__(
+        self, *, seed: int, words: Sequence[str] = WORDS, overhead: int = 0, tokens_per_word: float = 1.0, how: str = ""
+    ) -> None:
         """Make the text.
 
         Args:
             seed: of the generator.
             words: each one token with a blank before it, and nothing that JSON would escape.
-            overhead: tokens that the chat template adds to every prompt; so many words fewer are sent.
+            overhead: tokens that the chat template adds to every prompt; so many fewer are sent.
+            tokens_per_word: 1 for words of one token; else as calibrated.
             how: how the counts were made, for the report.
         """
         rng = np.random.default_rng([seed, 4])
         chosen = rng.integers(len(words), size=_BLOB_WORDS).tolist()
         self._blob = _blob([words[number] for number in chosen])
         self._overhead = overhead
+        self._tokens_per_word = tokens_per_word
         self.how = how or "one common English word a token; the model's tokenizer was not at hand"
 
-    def text(self, request: Request) -> bytes:
+    def make(self, request: Request) -> Made:
         """The shared words first, then words from a place that only this request has."""
-        wanted = max(1, request.prompt_tokens - request.history_tokens - self._overhead)
-        shared = min(request.shared_prefix_tokens, wanted) if request.history_tokens == 0 else 0
+        overhead = 0 if request.history_tokens else self._overhead
+        wanted = self._words(request.prompt_tokens - request.history_tokens - overhead)
+        shared = min(self._words(request.shared_prefix_tokens), wanted) if self._shares(request) else 0
         head = self._piece(request.prefix * 7919, shared) if shared else b""
         own = self._piece(104_729 + _spread(request), wanted - shared) if wanted > shared else b""
-        return head + b" " + own if head and own else head or own
+        return Made(text=head + b" " + own if head and own else head or own)
+
+    def _words(self, tokens: int) -> int:
+        return max(1, round(tokens / self._tokens_per_word))
+
+    def _shares(self, request: Request) -> bool:
+        """The first turn of a session carries the shared prefix; the later ones have it in their history."""
+        return request.shared_prefix_tokens > 0 and request.history_tokens == 0
 
     def _piece(self, place: int, count: int) -> bytes:
         """Words from a place in the blob, going round at its end."""
@@ -108,6 +130,3 @@ def _blob(words: Sequence[str]) -> _Blob:
 def json_text(text: str) -> bytes:
     """A string as JSON writes it, without the quotes around it."""
     return json.dumps(text, ensure_ascii=False).encode()[1:-1]
-
-
-Counter = Callable[[str], int]

@@ -7,7 +7,7 @@ loop; when an answer ends, its record is kept and its user's next request is on 
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from atoll.load.answer import Answer
 from atoll.load.client import NAN, Connection, classify
 from atoll.load.connect import Dialer, allow_open_files, ask_plainly
 from atoll.load.message import MessageWriter
+from atoll.load.pace import Step, moved_due, next_turn
 from atoll.load.progress import Progress, Window
-from atoll.load.prompts import Prompts, SyntheticPrompts
+from atoll.load.prompts import WORDS, Made, Prompts, SyntheticPrompts
 from atoll.load.records import OUTCOMES, RecordLog
 from atoll.load.selfwatch import ClientReport, SelfWatch, judge, users_held
-from atoll.load.target import Asking, Target, parse_target
+from atoll.load.target import Asking, Endpoint, Target, parse_target
+from atoll.load.tokens import BY_WORDS, Vocabulary, calibrated
 from atoll.outside.clock import Clock, SystemClock
 from atoll.traffic.demand import Demand
 from atoll.traffic.record import Outcome, RecordTable
@@ -51,6 +53,7 @@ class LoadResult:
     prompts: str  # how the prompts' token counts were made
     started_at: float  # seconds since 1970
     stopped: str | None = None  # why it ended early: a word such as `interrupted`
+    disk: str | None = None  # why the disk did not take the records, which are in `table` all the same
 
 
 class LoadControl:
@@ -84,6 +87,8 @@ async def measure_load(
     asking: Asking | None = None,
     trace: Sequence[TraceRow] = (),
     prompts: Prompts | None = None,
+    vocabulary: Vocabulary | None = None,
+    steps: Sequence[Step] = (),
     folder: Path | None = None,
     drain_s: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -98,6 +103,9 @@ async def measure_load(
         asking: model, endpoint, key, headers, timeouts.
         trace: rows for a workload that takes its requests or lengths from a trace.
         prompts: what the users say; None makes synthetic text of the wanted lengths.
+        vocabulary: words for synthetic text and how many tokens they are; None asks the server's tokenizer, if it lets
+            itself be asked, else takes one token a word.
+        steps: how the number of users or the rate changes; the workload has the most of it.
         folder: records are written there while they come; None keeps them in memory.
         drain_s: how long answers may go on after the last request was sent; None waits for all of them.
         on_progress: called twice a second.
@@ -113,13 +121,23 @@ async def measure_load(
     demand = Demand(workload, trace)
     dialer = Dialer(target, asking)
     await dialer.resolve()
-    model = asking.model or await served_model(dialer, target, asking, clock)
-    prompts = prompts or SyntheticPrompts(seed=workload.seed)
+    asker = _Asker(dialer, target, asking, clock)
+    model = asking.model or await asker.served_model()
+    if prompts is None:
+        vocabulary = vocabulary or await asker.vocabulary(endpoint, model)
+        prompts = SyntheticPrompts(
+            seed=workload.seed,
+            words=vocabulary.words,
+            overhead=vocabulary.overhead,
+            tokens_per_word=vocabulary.tokens_per_word,
+            how=vocabulary.how,
+        )
     run = _Run(
         target=target,
         asking=asking,
         dialer=dialer,
         demand=demand,
+        steps=steps,
         prompts=prompts,
         writer=MessageWriter(target, endpoint, asking, model),
         drain_s=drain_s,
@@ -139,16 +157,56 @@ async def measure_load(
         prompts=prompts.how,
         started_at=started_at,
         stopped=run.stopped,
+        disk=run.log.lost,
     )
 
 
-async def served_model(dialer: Dialer, target: Target, asking: Asking, clock: Clock) -> str:
-    """The first model that /v1/models names; raises RunFailed when it names none."""
-    plain = await ask_plainly(dialer, target, asking, target.models_path, clock.now)
-    models = plain.get("data") if isinstance(plain, dict) else None
-    if isinstance(models, list) and models and isinstance(models[0], dict) and models[0].get("id"):
-        return str(models[0]["id"])
-    raise RunFailed(f"{target.origin}{target.models_path} names no model. Give one with --model.")
+class _Asker:
+    """Plain questions to the server, before the run."""
+
+    def __init__(self, dialer: Dialer, target: Target, asking: Asking, clock: Clock) -> None:
+        self._dialer = dialer
+        self._target = target
+        self._asking = asking
+        self._clock = clock
+
+    async def models(self) -> list[dict[str, Any]]:
+        """What /v1/models names; raises RunFailed when it does not answer."""
+        plain = await self._ask(self._target.models_path)
+        models = plain.get("data") if isinstance(plain, dict) else None
+        return [model for model in models if isinstance(model, dict)] if isinstance(models, list) else []
+
+    async def served_model(self) -> str:
+        """The first model; raises RunFailed when there is none."""
+        for model in await self.models():
+            if model.get("id"):
+                return str(model["id"])
+        raise RunFailed(f"{self._target.origin}{self._target.models_path} names no model. Give one with --model.")
+
+    async def vocabulary(self, endpoint: Endpoint, model: str) -> Vocabulary:
+        """How many tokens the server's own tokenizer finds in a short and in a long prompt.
+
+        Only vLLM is asked, which says so in /v1/models and has /tokenize; any other server gets a token a word.
+        """
+        try:
+            if not any(known.get("owned_by") == "vllm" for known in await self.models()):
+                return BY_WORDS
+            counts = [(words, await self._count(words, endpoint, model)) for words in (8, 200)]
+        except RunFailed:
+            return BY_WORDS
+        return calibrated(counts[0], counts[1])
+
+    async def _count(self, words: int, endpoint: Endpoint, model: str) -> int:
+        text = " ".join(WORDS[:words])
+        said = {"messages": [{"role": "user", "content": text}]} if endpoint is Endpoint.CHAT else {"prompt": text}
+        plain = await self._ask(self._target.tokenize_path, {"model": model} | said)
+        count = plain.get("count") if isinstance(plain, dict) else None
+        if not isinstance(count, int):
+            raise RunFailed(f"{self._target.tokenize_path} gives no count.")
+        return count
+
+    async def _ask(self, path: str, body: object = None) -> Any:
+        return await ask_plainly(self._dialer, self._target, self._asking, path, now=self._clock.now, body=body)
 
 
 class _Run:
@@ -161,6 +219,7 @@ class _Run:
         asking: Asking,
         dialer: Dialer,
         demand: Demand,
+        steps: Sequence[Step],
         prompts: Prompts,
         writer: MessageWriter,
         drain_s: float | None,
@@ -173,6 +232,7 @@ class _Run:
         self._dialer = dialer
         self._demand = demand
         self._load = demand.workload
+        self._steps = steps
         self._prompts = prompts
         self._writer = writer
         self._drain_s = drain_s
@@ -275,11 +335,23 @@ class _Run:
 
     def _send_next(self, user: int) -> None:
         self._timers.pop(user, None)
-        if self.stopped is not None or not self._demand.goes_on(self._now() - self._origin, self._sent):
+        now = self._now() - self._origin
+        if self.stopped is not None or not self._demand.goes_on(now, self._sent):
             self._retire()
+            return
+        if self._steps and not self._has_room(user, now):
             return
         request = self._demand.next_request(user, self._sent)
         self._send(request, NAN)
+
+    def _has_room(self, user: int, now: float) -> bool:
+        """Whether this step has room for the user, who else comes back at the step that has, or never."""
+        turn = next_turn(self._steps, user, now)
+        if turn is None:
+            self._retire()
+        elif turn > now:
+            self._timers[user] = asyncio.get_running_loop().call_later(turn - now, self._send_next, user)
+        return turn == now
 
     def _retire(self) -> None:
         self._active -= 1
@@ -304,10 +376,9 @@ class _Run:
         """Send all that is due by now, and come back when the next one is."""
         assert self._open is not None
         while self.stopped is None:
-            request = self._next_open or next(self._open, None)
+            request = self._next_open or self._draw_open()
             self._next_open = None
             if request is None:
-                self._open = iter(())
                 self._check_end()
                 return
             wait = (request.due_s or 0.0) - (self._now() - self._origin)
@@ -317,14 +388,32 @@ class _Run:
                 return
             self._send(request, self._origin + (request.due_s or 0.0))
 
+    def _draw_open(self) -> Request | None:
+        """The next request of an open loop, at its step's pace; None when there are no more."""
+        assert self._open is not None
+        request = next(self._open, None)
+        if request is not None and self._steps:
+            due = moved_due(self._steps, request.due_s or 0.0)
+            request = None if due is None else replace(request, due_s=due)
+        if request is None:
+            self._open = iter(())
+        return request
+
     # One request.
 
     def _send(self, request: Request, due: float) -> None:
         self._sent += 1
+        made = self._prompts.make(request)
+        if made.prompt_tokens is not None or made.output_tokens is not None:
+            request = replace(
+                request,
+                prompt_tokens=made.prompt_tokens or request.prompt_tokens,
+                output_tokens=made.output_tokens or request.output_tokens,
+            )
         connection = self._take_connection(request.user)
         connection.begin(request, due)
         self._busy[request.number] = connection
-        message = self._message(request)
+        message = self._message(request, made)
         if self._sent == self._load.users:
             self._all_started_s = connection.sent - self._origin
         if connection.is_open:
@@ -333,9 +422,19 @@ class _Run:
         else:
             self._spawn(self._connect_and_send(connection, message))
 
-    def _message(self, request: Request) -> bytes:
-        text = self._prompts.text(request)
-        return self._writer.write(request, text)
+    def _message(self, request: Request, made: Made) -> bytes:
+        if self._load.turns <= 1:
+            return self._writer.write(request, made.text, self._writer.before(made.before))
+        if request.turn == 0:
+            self._histories[request.user] = b""
+        earlier = self._histories[request.user] + self._writer.before(made.before)
+        return self._writer.write(request, made.text, earlier)
+
+    def _remember(self, request: Request, answer: Answer) -> None:
+        """Put the exchange that has just ended into the session's history."""
+        made = self._prompts.make(request)
+        earlier = self._histories.get(request.user, b"") + self._writer.before(made.before)
+        self._histories[request.user] = self._writer.remember(earlier, made.text, answer.said)
 
     async def _connect_and_send(self, connection: Connection, message: bytes) -> None:
         try:
@@ -383,6 +482,8 @@ class _Run:
         self._watch.held_back += connection.held_back
         connection.held_back = 0
         failed = self._keep(connection, request)
+        if self._load.turns > 1 and not failed and connection.answer.complete:
+            self._remember(request, connection.answer)
         key = request.user if self._demand.is_closed else -1
         if connection.is_open:
             self._idle.setdefault(key, []).append(connection)
@@ -439,7 +540,7 @@ class _Run:
             answer.problem = ("redirect_loop", f"redirected {_MOST_HOPS} times, last to {there}")
             return False
         hops, sent, due = connection.hops + 1, connection.sent, connection.due
-        message = self._message(request).replace(
+        message = self._message(request, self._prompts.make(request)).replace(
             f"POST {self._target.path} ".encode(), f"POST {there.removeprefix(self._target.origin)} ".encode(), 1
         )
         again = connection if connection.is_open else self._new_connection()
@@ -546,8 +647,7 @@ class _Run:
     def _demand_is_spent(self) -> bool:
         if self._demand.is_closed:
             return self._active <= 0
-        assert self._open is not None
-        self._next_open = next(self._open, None)
+        self._next_open = self._draw_open()
         return self._next_open is None
 
     def stop(self, reason: str) -> None:

@@ -28,6 +28,7 @@ class Target:
     tls: bool
     path: str  # of the requests that are timed
     models_path: str
+    tokenize_path: str  # vLLM's own, beside /v1
 
     @property
     def authority(self) -> str:
@@ -67,6 +68,7 @@ def parse_target(url: str, endpoint: Endpoint | None = None) -> tuple[Target, En
         tls=parts.scheme == "https",
         path=(path if path.endswith(Endpoint(chosen).path) else base + chosen.path) + query,
         models_path=base + "/models",
+        tokenize_path=base.removesuffix("/v1") + "/tokenize",
     )
     return target, chosen
 

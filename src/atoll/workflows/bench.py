@@ -7,31 +7,42 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvloop
 
 import atoll
 from atoll.analyse.summary import Promise, Summary, summarise
-from atoll.errors import InputError
+from atoll.errors import InputError, MissingProgram
 from atoll.load import records
+from atoll.load.datasets import DatasetPrompts, read_conversations
+from atoll.load.pace import Step, most_load, parse_steps
 from atoll.load.progress import Progress
 from atoll.load.prompts import Prompts
 from atoll.load.run import LoadControl, LoadResult, measure_load
 from atoll.load.selfwatch import ClientReport
 from atoll.load.target import Asking, Endpoint, Timeouts
+from atoll.load.tokens import Counter, Vocabulary, find_tokenizer, read_vocabulary
 from atoll.outside.clock import SystemClock
-from atoll.outside.files import write_whole
+from atoll.outside.files import read_text, write_whole
 from atoll.outside.shell import environment
 from atoll.plan.layout import Layout
 from atoll.store.folder import RunInfo, finish_run, is_run, start_run
 from atoll.traffic.record import RecordTable
-from atoll.traffic.trace import TraceRow
-from atoll.traffic.workload import Lengths, Workload
+from atoll.traffic.trace import TraceRow, parse_trace
+from atoll.traffic.workload import Arrivals, Lengths, Workload
 from atoll.units import parse_seconds
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """A step of load and what was measured of the requests sent in it."""
+
+    step: Step
+    summary: Summary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +56,8 @@ class BenchResult:
     client: ClientReport
     prompts: str  # how the prompts' token counts were made
     stopped: str | None = None  # interrupted, terminated, or None
+    steps: tuple[StepResult, ...] = ()
+    trouble: str | None = None  # why the run's folder is not whole: a full disk
 
 
 def bench(
@@ -58,6 +71,8 @@ def bench(
     asking: Asking | None = None,
     trace: Sequence[TraceRow] = (),
     prompts: Prompts | None = None,
+    vocabulary: Vocabulary | None = None,
+    steps: Sequence[Step] = (),
     promise: Promise | None = None,
     drain_s: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -77,6 +92,8 @@ def bench(
         asking: model, endpoint, key, headers, timeouts; see `atoll.load.target`.
         trace: rows for a workload that takes its requests from a trace.
         prompts: what the users say; None: synthetic text.
+        vocabulary: words for synthetic text; None: the server is asked how many tokens they are.
+        steps: how the load changes over the run.
         drain_s: how long answers may go on after the last sending; None: to their end.
         on_progress: called twice a second.
         promise: latency targets, for goodput.
@@ -86,7 +103,7 @@ def bench(
         RunFailed: the server cannot be asked at all.
     """
     asking, clock = asking or Asking(), SystemClock()
-    folder = folder or _new_folder(clock.wall())
+    folder = folder or new_folder()
     if is_run(folder):
         raise InputError(f"{folder} already holds a run. Choose another folder with -o.")
     info = RunInfo(
@@ -105,6 +122,8 @@ def bench(
         asking=asking,
         trace=trace,
         prompts=prompts,
+        vocabulary=vocabulary,
+        steps=steps,
         folder=folder,
         drain_s=drain_s,
         on_progress=on_progress,
@@ -113,33 +132,51 @@ def bench(
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _signals(runner, control):
         result = runner.run(work)
-    return _finish(folder, info, result, workload, promise)
+    return _finish(folder, info, result, workload, steps=steps, promise=promise)
 
 
 def _finish(
-    folder: Path, info: RunInfo, result: LoadResult, workload: Workload, promise: Promise | None
+    folder: Path,
+    info: RunInfo,
+    result: LoadResult,
+    workload: Workload,
+    *,
+    steps: Sequence[Step],
+    promise: Promise | None,
 ) -> BenchResult:
-    """Sum up and write what is left to write."""
+    """Sum up and write what is left to write; a disk that refuses costs the file, not the summary."""
     summary = summarise(result.table, warmup_s=workload.warmup_s, promise=promise)
     notes = (result.client.verdict,) if result.client.limited else ()
     info = info.replace(model=result.model, url=result.url, started_at=result.started_at, notes=notes)
-    finish_run(folder, info, result.table, summary)
-    write_whole(folder / "client.json", result.client.to_json())
-    records.remove(folder)
+    trouble = result.disk
+    try:
+        finish_run(folder, info, result.table, summary)
+        write_whole(folder / "client.json", result.client.to_json())
+        records.remove(folder)
+    except InputError as error:
+        trouble = str(error)
     return BenchResult(
         folder=folder,
-        info=info.replace(complete=True),
+        info=info.replace(complete=trouble is None),
         table=result.table,
         summary=summary,
         client=result.client,
         prompts=result.prompts,
         stopped=result.stopped if result.stopped in {INTERRUPTED, TERMINATED} else None,
+        steps=tuple(_step_result(result.table, step, promise) for step in steps),
+        trouble=trouble,
     )
 
 
-def _new_folder(wall: float) -> Path:
+def _step_result(table: RecordTable, step: Step, promise: Promise | None) -> StepResult:
+    """The summary of what was sent within a step."""
+    rows = (table.sent_s >= step.start_s) & (table.sent_s < step.end_s)
+    return StepResult(step=step, summary=summarise(table, rows=rows, promise=promise))
+
+
+def new_folder() -> Path:
     """`runs/bench-20261122-183000`, with a number behind it when that is taken."""
-    stem = time.strftime("bench-%Y%m%d-%H%M%S", time.localtime(wall))
+    stem = time.strftime("bench-%Y%m%d-%H%M%S", time.localtime(SystemClock().wall()))
     place = Path("runs")
     names = (place / (f"{stem}-{number}" if number else stem) for number in range(1000))
     return next(path for path in names if not path.exists())
@@ -192,11 +229,23 @@ def workload_of(
     arrivals: str | None = None,
     burstiness: float = 1.0,
     shared_prefix: int = 0,
+    turns: int = 1,
+    steps: Sequence[Step] = (),
+    replay: bool = False,
 ) -> Workload:
-    """The Workload of a command line; raises InputError (BadDocument) for what makes no sense."""
-    if users is None and rate is None:
+    """The Workload of a command line; raises InputError (BadDocument) for what makes no sense.
+
+    Steps give the number of users, or the rate when arrivals are named; `replay` takes due times and lengths from a
+    trace.
+    """
+    if steps:
+        most, duration = most_load(steps), f"{steps[-1].end_s}s"
+        users, rate = (round(most), None) if arrivals is None else (None, most)
+    if replay:
+        users, arrivals = None, Arrivals.TRACE.value
+    elif users is None and rate is None:
         users = 1
-    if duration is None and requests is None:
+    if duration is None and requests is None and not replay:
         duration = "30s"
     ramp_s = parse_seconds(ramp)
     if spawn_rate is not None and users is not None:
@@ -216,6 +265,7 @@ def workload_of(
         "ramp_s": ramp_s,
         "burstiness": burstiness,
         "shared_prefix_tokens": shared_prefix,
+        "turns": turns,
     }
     if arrivals is not None:
         plain["arrivals"] = arrivals
@@ -235,6 +285,59 @@ def parse_lengths(text: str) -> Lengths:
     else:
         raise InputError(f"{text!r} is no length in tokens. Write it like 1024, 200-2000 or lognormal:1024:0.8.")
     return Lengths.from_plain(plain, origin=text)
+
+
+def steps_of(text: str | None) -> tuple[Step, ...]:
+    return () if text is None else parse_steps(text)
+
+
+def trace_of(path: Path | None, *, speed: float = 1.0) -> tuple[TraceRow, ...]:
+    """Rows of a trace, its times divided by `speed`; raises BadTraffic when it is none."""
+    if path is None:
+        return ()
+    if speed <= 0:
+        raise InputError(f"--trace-speed {speed:g} goes nowhere. Write 2 for twice as fast.")
+    rows = parse_trace(read_text(path), origin=str(path))
+    return tuple(replace(row, due_s=row.due_s / speed) for row in rows)
+
+
+def words_of(model: str | None, tokenizer: str | None, *, chat: bool) -> tuple[Vocabulary | None, Counter | None]:
+    """The words and the counter of the model's tokenizer, when it is on this disk; None, None when it is not.
+
+    Raises:
+        InputError: the tokenizer that was named is none.
+        MissingProgram: one was named and the tokenizers package is not installed.
+    """
+    variables = environment()
+    home = variables.get("HF_HOME") or str(Path(variables.get("HOME", "/root")) / ".cache" / "huggingface")
+    path = find_tokenizer(model, given=tokenizer, home=home)
+    if path is None:
+        return None, None
+    try:
+        return read_vocabulary(path, chat=chat)
+    except MissingProgram:
+        if tokenizer is not None:
+            raise
+        return None, None
+
+
+def prompts_of(path: Path | None, *, seed: int, count: Counter | None, own_output: bool = False) -> Prompts | None:
+    """Prompts of a file or folder; None without one."""
+    if path is None:
+        return None
+    found = read_conversations(path)
+    return DatasetPrompts(found, origin=str(path), seed=seed, count=count, own_output=own_output)
+
+
+def loads_of(text: str) -> tuple[float, ...]:
+    """`1,2,4,8`; raises InputError."""
+    try:
+        loads = tuple(float(piece) for piece in text.split(","))
+    except ValueError:
+        loads = ()
+    if not loads or min(loads) <= 0:
+        raise InputError(f"{text!r} are no levels of load. Write them like 1,2,4,8.")
+    return loads
 
 
 def promise_of(ttft: str | None, tpot: str | None) -> Promise | None:

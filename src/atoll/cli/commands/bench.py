@@ -1,5 +1,6 @@
 """`atoll bench`: load-test a URL."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,7 +8,9 @@ import typer
 from atoll.cli.options import Json, ModelName, OutPath, Rate, Requests, Seed, SloTpot, SloTtft, Users, Warmup
 
 if TYPE_CHECKING:
+    from atoll.traffic.workload import Workload
     from atoll.workflows.bench import BenchResult
+    from atoll.workflows.capacity import Capacity, Sweep
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="http://host:port, .../v1 or the path of an endpoint.")]
 Time = Annotated[
@@ -49,6 +52,40 @@ ReplicaHeader = Annotated[
 SharedPrefix = Annotated[
     int, typer.Option("--shared-prefix", min=0, metavar="TOKENS", help="Beginning that all prompts share.")
 ]
+Turns = Annotated[
+    int, typer.Option("--turns", min=1, metavar="N", help="A session of so many requests, each with the last answers.")
+]
+Steps = Annotated[
+    str | None,
+    typer.Option(
+        "--steps", metavar="S", help="Users over time: 10@30s,20@1m. With --arrivals: requests per second over time."
+    ),
+]
+TraceFile = Annotated[
+    Path | None, typer.Option("--trace", metavar="FILE", help="Replay a trace: Mooncake, BurstGPT or Azure columns.")
+]
+TraceSpeed = Annotated[float, typer.Option("--trace-speed", metavar="X", help="Replay so many times as fast.")]
+PromptsFile = Annotated[
+    Path | None,
+    typer.Option("--prompts", metavar="PATH", help="ShareGPT JSON, JSON lines, CSV or a folder of .txt files."),
+]
+DatasetOutput = Annotated[
+    bool, typer.Option("--dataset-output", help="Answers as long as in the file, where it knows.")
+]
+TokenizerAt = Annotated[
+    str | None, typer.Option("--tokenizer", metavar="DIR", help="The model's tokenizer, for exact prompt lengths.")
+]
+SweepOver = Annotated[
+    str | None, typer.Option("--sweep", metavar="L,L,...", help="A run at each of these numbers of users (or rates).")
+]
+Search = Annotated[bool, typer.Option("--search", help="Find the most users that keep --slo-ttft and --slo-tpot.")]
+SloShare = Annotated[
+    float, typer.Option("--slo-share", min=0.01, max=1.0, metavar="S", help="Share of requests that must keep it.")
+]
+MostUsers = Annotated[int, typer.Option("--max-users", min=1, metavar="N", help="Where a search stops.")]
+Repeats = Annotated[
+    int, typer.Option("--repeats", min=1, metavar="N", help="Runs of a level that is near the edge, in a search.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -86,8 +123,20 @@ def bench(
     ca_file: CaFile = None,
     proxy: Proxy = None,
     replica_header: ReplicaHeader = "X-Atoll-Replica",
+    turns: Turns = 1,
+    steps: Steps = None,
+    trace: TraceFile = None,
+    trace_speed: TraceSpeed = 1.0,
+    prompts: PromptsFile = None,
+    dataset_output: DatasetOutput = False,
+    tokenizer: TokenizerAt = None,
     slo_ttft: SloTtft = None,
     slo_tpot: SloTpot = None,
+    sweep: SweepOver = None,
+    search: Search = False,
+    slo_share: SloShare = 0.95,
+    max_users: MostUsers = 1024,
+    repeats: Repeats = 3,
     out: OutPath = None,
     json: Json = False,
 ) -> None:
@@ -99,10 +148,11 @@ def bench(
     """
     from atoll.cli.live import live_view
     from atoll.cli.show import progress
-    from atoll.workflows.bench import asking_of, promise_of, workload_of
-    from atoll.workflows.bench import bench as run_bench
+    from atoll.workflows import bench as work
+    from atoll.workflows import capacity
 
-    workload = workload_of(
+    load_steps = work.steps_of(steps)
+    workload = work.workload_of(
         users=users,
         rate=rate,
         duration=duration,
@@ -117,8 +167,11 @@ def bench(
         arrivals=arrivals,
         burstiness=burstiness,
         shared_prefix=shared_prefix,
+        turns=turns,
+        steps=load_steps,
+        replay=trace is not None,
     )
-    asking = asking_of(
+    asking = work.asking_of(
         model=model,
         endpoint=endpoint,
         stream=stream,
@@ -134,18 +187,49 @@ def bench(
         proxy=proxy,
         replica_header=replica_header,
     )
-    with live_view(progress, silent=json, title=f"atoll bench {url}") as on_progress:
-        result = run_bench(
-            url,
+    vocabulary, count = work.words_of(model, tokenizer, chat=endpoint != "completions")
+    texts = work.prompts_of(prompts, seed=seed, count=count, own_output=dataset_output)
+    rows, promise = work.trace_of(trace, speed=trace_speed), work.promise_of(slo_ttft, slo_tpot)
+
+    def measure(load: "Workload", folder: Path | None) -> "BenchResult":
+        with live_view(progress, silent=json, title=f"atoll bench {url}") as on_progress:
+            return work.bench(
+                url,
+                load,
+                folder=folder,
+                asking=asking,
+                trace=rows,
+                prompts=texts,
+                vocabulary=vocabulary,
+                steps=load_steps,
+                promise=promise,
+                drain_s=_seconds(drain),
+                on_progress=on_progress,
+            )
+
+    def say(words: str) -> None:
+        if not json:
+            progress.print(words)
+
+    if sweep is not None:
+        levels = capacity.sweep(workload, work.loads_of(sweep), out or work.new_folder(), measure=measure, say=say)
+        _show_sweep(levels, json=json)
+    elif search:
+        most = capacity.search_users(
             workload,
-            folder=out,
-            asking=asking,
-            promise=promise_of(slo_ttft, slo_tpot),
-            drain_s=_seconds(drain),
-            on_progress=on_progress,
+            out or work.new_folder(),
+            promise=promise,
+            share=slo_share,
+            highest=max_users,
+            repeats=repeats,
+            measure=measure,
+            say=say,
         )
-    _show(result, json=json)
-    _end(result)
+        _show_capacity(most, json=json)
+    else:
+        result = measure(workload, out)
+        _show(result, json=json)
+        _end(result)
 
 
 def _seconds(text: str | None) -> float | None:
@@ -155,29 +239,44 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _show(result: "BenchResult", *, json: bool) -> None:
+    from atoll.cli.bench_tables import bench_json, show_bench
     from atoll.cli.show import show_json
 
     if json:
-        show_json(
-            result.summary.model_dump(mode="json")
-            | {
-                "client": result.client,
-                "model": result.info.model,
-                "url": result.info.url,
-                "prompts": result.prompts,
-                "run": str(result.folder),
-                "stopped": result.stopped,
-            }
-        )
-        return
-    from atoll.cli.bench_tables import show_bench
+        show_json(bench_json(result))
+    else:
+        show_bench(result)
 
-    show_bench(result)
+
+def _show_sweep(levels: "Sweep", *, json: bool) -> None:
+    from atoll.cli.bench_tables import levels_json, show_levels
+    from atoll.cli.show import out, show_json
+
+    if json:
+        show_json({"levels": levels_json(levels.levels), "knee": levels.knee})
+        return
+    show_levels(levels.levels)
+    if levels.knee is not None:
+        out.print(f"More load stops helping at about {levels.knee:g} (most throughput per latency).")
+
+
+def _show_capacity(most: "Capacity", *, json: bool) -> None:
+    from atoll.cli.bench_tables import levels_json, show_levels
+    from atoll.cli.show import out, show_json
+
+    if json:
+        shown = {"users": most.users, "share": most.share, "limited": most.limited}
+        show_json(shown | {"levels": levels_json(most.levels)})
+        return
+    show_levels(most.levels)
+    out.print(f"[bold]{most.users} users[/bold] is the most of whose requests {most.share:.0%} keep the promise.")
+    if most.limited:
+        out.print("This is a lower bound: the search met --max-users, or the client was the limit at some level.")
 
 
 def _end(result: "BenchResult") -> None:
-    """Exit as the run ended: 130 by hand, 143 by SIGTERM, 1 without one answer."""
-    from atoll.errors import Interrupted, NoMeasurement
+    """Exit as the run ended: 130 by hand, 143 by SIGTERM, 1 without one answer or when the disk refused the records."""
+    from atoll.errors import Interrupted, NoMeasurement, RunFailed
 
     if result.stopped == "interrupted":
         raise Interrupted(f"Stopped by hand; what was measured is in {result.folder}.")
@@ -186,3 +285,5 @@ def _end(result: "BenchResult") -> None:
     if result.summary.requests.ok == 0:
         words = ", ".join(f"{name} {count}" for name, count in result.summary.errors.items()) or "nothing was sent"
         raise NoMeasurement(f"No request to {result.info.url} succeeded ({words}); the records are in {result.folder}.")
+    if result.trouble is not None:
+        raise RunFailed(f"The run is measured, but {result.folder} is not whole: {result.trouble}")

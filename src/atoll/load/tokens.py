@@ -1,0 +1,152 @@
+"""How many tokens a text has: by the model's own tokenizer when it is on disk, else by what the server says, else by
+counting words.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from atoll.errors import InputError, MissingProgram
+from atoll.load.prompts import WORDS
+
+Counter = Callable[[str], int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vocabulary:
+    """Words of one token each, and what else a prompt has."""
+
+    words: tuple[str, ...]
+    overhead: int  # tokens that the chat template adds to a prompt
+    tokens_per_word: float
+    how: str  # for the report
+
+
+BY_WORDS = Vocabulary(
+    words=tuple(WORDS),
+    overhead=0,
+    tokens_per_word=1.0,
+    how="one common English word a token; the model's tokenizer was not at hand",
+)
+
+
+def find_tokenizer(model: str | None, *, given: str | None, home: str | None) -> Path | None:
+    """A tokenizer.json on this disk.
+
+    Args:
+        model: a folder, or a Hugging Face name that may be in the local cache.
+        given: a folder or file that the user named; it must be there.
+        home: the Hugging Face cache, the folder that holds `hub`.
+
+    Raises:
+        InputError: `given` holds no tokenizer.json.
+    """
+    if given is not None:
+        place = Path(given)
+        found = place if place.is_file() else place / "tokenizer.json"
+        if not found.is_file():
+            raise InputError(f"{given} holds no tokenizer.json. Give the model's folder.")
+        return found
+    if model is None:
+        return None
+    folder = Path(model)
+    if (folder / "tokenizer.json").is_file():
+        return folder / "tokenizer.json"
+    if home is None or "/" not in model or model.startswith("/"):
+        return None
+    cached = Path(home) / "hub" / f"models--{model.replace('/', '--')}" / "snapshots"
+    return next(iter(sorted(cached.glob("*/tokenizer.json"))), None)
+
+
+def read_vocabulary(path: Path, *, chat: bool) -> tuple[Vocabulary, Counter]:
+    """The words that this tokenizer has as one token each, what its chat template adds, and a counter of tokens.
+
+    Args:
+        path: of tokenizer.json; tokenizer_config.json or chat_template.jinja beside it gives the chat template.
+        chat: prompts go through the chat template.
+
+    Raises:
+        MissingProgram: the `tokenizers` package is not installed.
+        InputError: the file is no tokenizer.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise MissingProgram(
+            "Exact prompt lengths need the tokenizers package. Install it with `pip install atoll[tokens]`."
+        ) from None
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - tokenizers raises its own bare Exception
+        raise InputError(f"{path} is no tokenizer: {error}.") from None
+
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    template = _chat_template(path.parent) if chat else None
+    words = tuple(word for word in WORDS if count(f"the {word} of") == count("the of") + 1)
+    if len(words) < 20:
+        return BY_WORDS, count
+    overhead = _overhead(template, count) if template else _special_tokens(tokenizer)
+    how = (
+        f"exact, by {path}" if template or not chat else f"exact by {path} but for the chat template, which is missing"
+    )
+    return Vocabulary(words=words, overhead=overhead, tokens_per_word=1.0, how=how), count
+
+
+def _special_tokens(tokenizer: object) -> int:
+    """What the tokenizer itself adds to every text, such as a begin-of-text token."""
+    encode = tokenizer.encode  # type: ignore[attr-defined]
+    return len(encode("the", add_special_tokens=True).ids) - len(encode("the", add_special_tokens=False).ids)
+
+
+def _overhead(template: str, count: Counter) -> int:
+    """Tokens of a rendered chat of one word, less that word."""
+    return count(render_chat(template, [{"role": "user", "content": "the"}])) - count("the")
+
+
+def render_chat(template: str, messages: Sequence[Mapping[str, str]]) -> str:
+    """A chat as the model sees it, ending where the assistant begins; raises InputError for a template that fails."""
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> str:
+        raise jinja2.TemplateError(message)
+
+    room = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    room.globals["raise_exception"] = refuse
+    room.globals["strftime_now"] = lambda _: "01 Jan 2026"
+    try:
+        return room.from_string(template).render(
+            messages=list(messages), add_generation_prompt=True, bos_token="", eos_token=""
+        )
+    except jinja2.TemplateError as error:
+        raise InputError(f"The model's chat template cannot be used: {error}.") from None
+
+
+def _chat_template(folder: Path) -> str | None:
+    """From chat_template.jinja or tokenizer_config.json; None when there is none."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text()
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    template = config.get("chat_template") if isinstance(config, dict) else None
+    if isinstance(template, list):  # several by name
+        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def calibrated(short: tuple[int, int], long: tuple[int, int]) -> Vocabulary:
+    """From two counts of the server's own tokenizer: (words, tokens) of a short and of a long prompt."""
+    slope = (long[1] - short[1]) / (long[0] - short[0])
+    overhead = max(0, round(short[1] - slope * short[0]))
+    return Vocabulary(
+        words=tuple(WORDS),
+        overhead=overhead,
+        tokens_per_word=max(slope, 0.1),
+        how=f"calibrated on the server's own count: {slope:.3f} tokens a word and {overhead} for the chat template",
+    )
