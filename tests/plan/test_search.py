@@ -1,0 +1,313 @@
+"""The search: what comes first, with which flags, and why the rest does not."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import pytest
+
+from atoll.cost.links import Hop
+from atoll.inventory.box import Box, LinkKind
+from atoll.inventory.catalog import find_gpu, make_box
+from atoll.model.catalog import find_card
+from atoll.plan.enumerate import Wanted
+from atoll.plan.explain import explain_band, explain_choice, explain_flips, leaders, step_parts
+from atoll.plan.goal import Favour, Goal
+from atoll.plan.layout import EngineFlags, Policy
+from atoll.plan.score import Prediction, Spread
+from atoll.plan.search import Curve, find_flips, power_of_two, search_layouts
+from atoll.plan.workbench import Workbench
+
+NVL = make_box("H100-NVL-94GB", 4)
+
+
+def bench(box=NVL, model="Qwen2.5-32B-Instruct"):
+    return Workbench(box=box, card=find_card(model), kinds={gpu.index: find_gpu(gpu.name) for gpu in box.gpus})
+
+
+def goal(**changes):
+    return Goal(**{"users": 30, "prompt": 2000, "output": 1500, "longest": 3500, **changes})
+
+
+def search(where=None, wanted_goal=None, **options):
+    where = where or bench()
+    return search_layouts(where, wanted_goal or goal(), model=where.card.name, **{"vary_load": False, **options})
+
+
+def names(found):
+    return [choice.name for choice in found.choices]
+
+
+def with_links(box, kind, nvlinks=0):
+    return box.replace(links=tuple(link.replace(kind=kind, nvlinks=nvlinks) for link in box.links))
+
+
+def test_every_possible_shape_is_ranked_and_every_impossible_one_has_a_reason():
+    found = search()
+    assert sorted(names(found)) == ["1xTP1", "1xTP2", "1xTP4", "2xTP1", "2xTP2", "3xTP1", "4xTP1"]
+    assert [one.name for one in found.rejected] == ["TP3"]
+
+
+def test_ranking_is_by_what_the_goal_favours():
+    for favour in Favour:
+        found = search(wanted_goal=goal(favour=favour))
+        costs = [choice.predicted.cost(found.goal) for choice in found.choices]
+        assert all(later >= earlier * 0.98 for earlier, later in pairwise(costs))
+
+
+def test_on_bridged_pairs_two_replicas_on_the_pairs_beat_one_across_them():
+    found = search()
+    assert names(found).index("2xTP2") < names(found).index("1xTP4")
+
+
+def test_with_nvswitch_the_wide_group_is_ahead_of_the_same_box_with_pcie():
+    """The same cards, other links: only the links can make the difference."""
+    sxm = make_box("H100-SXM-80GB", 4)
+    switch, pcie = search(bench(sxm)), search(bench(with_links(sxm, LinkKind.SYS)))
+
+    def wide(found):
+        return next(choice for choice in found.choices if choice.name == "1xTP4").predicted.tpot_s.mean
+
+    assert wide(pcie) > 1.2 * wide(switch)
+    assert names(switch)[0] == "1xTP4"
+    assert names(pcie)[0] != "1xTP4"
+
+
+def test_crossing_islands_is_a_warning_and_not_a_rejection():
+    found = search()
+    crossing = next(choice for choice in found.choices if choice.name == "1xTP4")
+    (warning,) = crossing.warnings
+    assert warning == (
+        "GPUs 0, 1, 2, 3 cross from one NVLink island to another (0, 1 and 2, 3): their all-reduce goes over PCIe,"
+        " while groups of up to 2 stay on NVLink."
+    )
+    assert next(choice for choice in found.choices if choice.name == "2xTP2").warnings == ()
+
+
+def test_without_any_nvlink_nothing_is_crossed():
+    found = search(bench(make_box("RTX-PRO-6000-SERVER-96GB", 4)))
+    assert all(not choice.warnings for choice in found.choices if choice.name == "1xTP4")
+
+
+def test_a_model_too_large_for_one_card_says_how_much_is_missing():
+    found = search(bench(model="Qwen2.5-72B-Instruct"))
+    why = {one.name: one.why for one in found.rejected}
+    assert "145 GB of weights" in why["TP1"]
+    assert "more than the 90 GB that vLLM may use on one H100-NVL-94GB" in why["TP1"]
+    assert names(found)[0] in {"2xTP2", "1xTP4"}
+
+
+def test_a_context_too_long_for_the_cache_is_said_to_be():
+    pair = bench(make_box("A100-SXM-40GB", 2))
+    found = search(pair, goal(prompt=31000, output=1500, longest=32500))
+    assert found.choices == ()
+    assert any("The context is too long: a request of 32,500 tokens" in one.why for one in found.rejected)
+
+
+def test_pipeline_stages_only_where_nothing_else_fits():
+    """54 GB of weights over three 24 GB cards: no tensor-parallel size is legal and large enough, three stages are."""
+    assert not any("PP" in name for name in names(search()))
+    three = bench(make_box("RTX-3090-24GB", 3), "gemma-2-27b-it")
+    assert names(search(three, goal(users=4, prompt=500, output=200, longest=700))) == ["1xTP1PP3"]
+
+
+def test_batch_sizes_suit_the_users():
+    found = search()
+    seqs = {choice.name: choice.layout.flags.max_num_seqs for choice in found.choices}
+    assert seqs == {"1xTP1": 64, "1xTP2": 64, "1xTP4": 64, "2xTP1": 32, "2xTP2": 32, "3xTP1": 16, "4xTP1": 16}
+
+
+def test_fp8_keys_only_where_the_plain_cache_has_no_room_and_with_a_warning():
+    found = {choice.name: choice for choice in search().choices}
+    assert found["2xTP2"].layout.flags.kv_cache_dtype == "auto"
+    assert found["1xTP1"].layout.flags.kv_cache_dtype == "fp8"  # 30 users of 3,500 tokens in a cache for 24
+    assert any("fp8" in warning for warning in found["1xTP1"].warnings)
+
+
+def test_ampere_has_no_fp8_cache():
+    found = search(bench(make_box("A100-SXM-80GB", 2)), goal(users=100))
+    assert {choice.layout.flags.kv_cache_dtype for choice in found.choices} == {"auto"}
+
+
+def test_volta_is_told_to_use_half():
+    found = search(bench(make_box("V100-SXM-32GB", 2), "Qwen2.5-7B-Instruct"), goal(users=4))
+    assert {choice.layout.flags.dtype for choice in found.choices} == {"half"}
+
+
+def test_the_context_is_limited_to_what_the_cache_holds():
+    """Llama 3.1 speaks of 131,072 tokens; an engine whose cache holds fewer would not even start with that."""
+    flags = search(bench(make_box("RTX-4090-24GB", 1), "Llama-3.1-8B"), goal(users=2)).best.layout.flags
+    assert flags.max_model_len is not None
+    assert 3500 <= flags.max_model_len < 131_072
+    assert flags.max_model_len % 1024 == 0
+
+
+def test_options_that_are_given_stay():
+    found = search(flags=EngineFlags(max_num_seqs=48, max_num_batched_tokens=4096, kv_cache_dtype="fp8"))
+    for choice in found.choices:
+        flags = choice.layout.flags
+        assert (flags.max_num_seqs, flags.max_num_batched_tokens, flags.kv_cache_dtype) == (48, 4096, "fp8")
+
+
+def test_what_is_wanted_is_kept():
+    found = search(wanted=Wanted(tensor_parallel=2, replicas=2, policy=Policy.RANDOM_TWO))
+    assert names(found) == ["2xTP2"]
+    assert found.best.layout.router.policy is Policy.RANDOM_TWO
+
+
+def test_too_many_replicas_are_refused_with_the_number_of_cards():
+    found = search(wanted=Wanted(replicas=5))
+    assert found.choices == ()
+    assert found.illegal[-1].why == "5 replicas need at least 5 GPUs; this box has 4."
+
+
+def test_uneven_replicas_on_three_cards():
+    found = search(bench(make_box("H100-NVL-94GB", 3)))
+    assert "1xTP2-1xTP1" in names(found)
+
+
+def test_an_open_loop_that_nothing_can_serve_is_still_ranked():
+    found = search(wanted_goal=goal(users=None, rate=1000.0))
+    assert len(found.choices) == 7
+    assert all(choice.predicted.saturated for choice in found.choices)
+
+
+# What is handed in
+
+
+@dataclass
+class Measured:
+    """Stands for the simulator: the formula's word, but one policy is better than the others."""
+
+    better: Policy
+    calls: int = 0
+
+    def __call__(self, layout, goal, answer_s):
+        self.calls += 1
+        factor = 0.9 if layout.router.policy is self.better else 1.0
+        return flat(answer_s * factor, simulated=True)
+
+
+def flat(seconds, **changes):
+    even = Spread(mean=seconds, p50=seconds, p90=seconds, p95=seconds, p99=seconds, max=seconds)
+    return Prediction(
+        **{
+            "ttft_s": replace(even, p95=seconds / 10),
+            "itl_s": even,
+            "tpot_s": even,
+            "e2e_s": even,
+            "requests_per_s": 1.0,
+            "output_tokens_per_s": 1.0,
+            "total_tokens_per_s": 1.0,
+            **changes,
+        }
+    )
+
+
+def test_the_measure_that_is_handed_in_decides_about_policies():
+    measure = Measured(better=Policy.ROUND_ROBIN)
+    found = search(measure=measure)
+    best = next(choice for choice in found.choices if choice.name == "2xTP2")
+    assert best.layout.router.policy is Policy.ROUND_ROBIN
+    assert {policy for policy, _ in best.policies} == {Policy.LEAST_CONN, Policy.ROUND_ROBIN, Policy.RANDOM_TWO}
+    assert 7 <= measure.calls <= 20
+
+
+def test_least_connections_where_policies_make_no_difference():
+    found = search(measure=Measured(better=Policy.PREFIX_AFFINITY))
+    assert {choice.layout.router.policy for choice in found.choices} == {Policy.LEAST_CONN}
+
+
+# Other loads
+
+
+def test_more_users_within_a_target_than_beyond_it():
+    found = search(wanted_goal=goal(slo_tpot_s=0.02), vary_load=True)
+    best = found.best
+    assert best.most_users is not None
+    assert best.most_users >= 30
+    lower = search(wanted_goal=goal(slo_tpot_s=0.015), vary_load=True)
+    assert lower.best.most_users is not None
+    assert lower.best.most_users <= best.most_users
+
+
+def test_a_target_that_nothing_meets_is_carried_by_nobody():
+    found = search(wanted_goal=goal(slo_ttft_s=0.001), vary_load=True)
+    assert {choice.most_users for choice in found.choices} == {0}
+
+
+def test_curves_hold_the_goals_own_load():
+    found = search(vary_load=True)
+    assert len(found.curves) == 4
+    for curve in found.curves:
+        assert 30.0 in [load for load, _ in curve.points]
+        rates = [point.output_tokens_per_s for _, point in curve.points]
+        assert rates == sorted(rates)
+
+
+def test_flips_are_interpolated():
+    """One line rises from 1 to 3, the other stays at 2: they cross half way between the loads 1 and 2."""
+    rising = Curve(name="rising", points=((1.0, flat(1.0)), (2.0, flat(3.0))))
+    level = Curve(name="level", points=((1.0, flat(2.0)), (2.0, flat(2.0))))
+    (flip,) = find_flips([rising, level], goal())
+    assert (flip.before, flip.after) == ("rising", "level")
+    assert flip.load == pytest.approx(1.75)  # the ratio goes from +1 to -1/3
+    assert list(find_flips([level, level], goal())) == []
+
+
+def test_who_leads_where():
+    found = search(vary_load=True)
+    spans = leaders(found)
+    assert spans[0][0] == 1.0
+    assert spans[-1][1] == found.curves[0].points[-1][0]
+    assert all(end == start for (_, end, _), (start, _, _) in pairwise(spans))
+    assert list(explain_flips(found))
+
+
+# In words
+
+
+def test_the_reasons_name_memory_step_and_comparison():
+    where = bench()
+    found = search(where)
+    best, wide = found.best, next(choice for choice in found.choices if choice.name == "1xTP4")
+    words = explain_choice(wide, found, where)
+    assert "Each GPU holds 16.4 GB of weights" in words
+    assert "all-reduce over PCIe" in words
+    assert f"longer than {best.name} for a whole answer" in words
+    assert "the next best" in explain_choice(best, found, where)
+
+
+def test_the_parts_of_a_step_add_up():
+    where = bench()
+    found = search(where)
+    for choice in found.choices:
+        parts = step_parts(choice, where, found.goal)
+        assert sum(parts.values()) == pytest.approx(choice.predicted.tpot_s.mean, rel=0.35)
+        assert list(parts.values()) == sorted(parts.values(), reverse=True)
+
+
+def test_near_ties_are_named():
+    found = search()
+    assert "which is the error of such predictions" in " ".join(explain_band(found, 0.5))
+    assert list(explain_band(found, 0.0)) == []
+
+
+def test_missed_targets_are_named():
+    where = bench()
+    found = search(where, goal(slo_tpot_s=0.016))
+    last = found.choices[-1]
+    assert "misses a target (TPOT p95" in explain_choice(last, found, where)
+
+
+def test_the_workbench_shares_timers_over_alike_links():
+    where = bench()
+    flags = EngineFlags(max_num_seqs=32)
+    pairs = next(choice for choice in search(where).choices if choice.name == "2xTP2").layout.replicas
+    assert where.timer(pairs[0], flags) is where.timer(pairs[1], flags)
+    assert where.timer(pairs[0], flags).reduce.group.hop is Hop.NVLINK
+    assert isinstance(where.box, Box)
+
+
+@pytest.mark.parametrize(("number", "power"), [(1, 1), (2, 2), (2.1, 4), (8, 8), (37.5, 64), (1000, 1024)])
+def test_power_of_two(number, power):
+    assert power_of_two(number) == power
