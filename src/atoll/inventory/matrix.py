@@ -24,7 +24,8 @@ _CODES_THEN_DIGITS = re.compile(rf"((?:{_CODE})*{_LETTERS})([0-9].*)", re.IGNORE
 _GPU = re.compile(r"(?<![A-Za-z0-9_-])GPU ?([0-9]{1,3})(?![0-9])", re.IGNORECASE)
 _GPU_GLUED = re.compile(r"GPU ?([0-9]{1,3})(?![0-9])", re.IGNORECASE)
 _ROW = re.compile(rf"(?<![A-Za-z_-])GPU ?([0-9]{{1,3}})(?![0-9])[\s|:]*(?!Node\s*Affinity)({_CODE}.*)$", re.IGNORECASE)
-_NIC_ROW = re.compile(rf"([A-Za-z][\w.-]*[0-9])[\s|:]+({_CODE}(?:[\s|].*)?)$", re.IGNORECASE)
+_NIC = r"(?:NIC[0-9]+|(?:mlx|hfi)[0-9]+_[0-9a-z_]+|(?:irdma|cxi|bnxt_re|rdmap|rocep|ibp|efa_)[0-9a-z_]+)"
+_NIC_ROW = re.compile(rf"(?<![\w.-]){_NIC}[\s|:]+({_CODE}(?:[\s|].*)?)$", re.IGNORECASE)
 _COMMAND = re.compile(r"\btopo\s+(?:-\S+\s+)*?(-mp|--matrix_pci|-m|--matrix|-p2p|--p2pstatus)\b(?!_)", re.IGNORECASE)
 _AFFINITY = re.compile(r"CPU\s*Affinity|NUMA\s*Affinity|GPU\s*NUMA\s*ID|Node\s*Affinity", re.IGNORECASE)
 _RANGES = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*")
@@ -297,10 +298,9 @@ def _is_repeat(block: Block, row: Row) -> bool:
 
 
 def _is_nic_row(line: str) -> bool:
+    """Whether this is a network card's row, by the names that drivers give them: half a GPU's label is none."""
     match = _NIC_ROW.search(line)
-    if match is None or "GPU" in match[1].upper() or _CODES.fullmatch(match[1]):
-        return False
-    return bool(_read_codes(match[2])[0])
+    return match is not None and bool(_read_codes(match[1])[0])
 
 
 def _is_continuation(line: str) -> bool:
