@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from atoll.emulate.refusal import Refusal, unknown_model
+from atoll.emulate.refusal import Refusal, bad, unknown_model
 from atoll.emulate.words import RING, answer_text, split_prompt
 
 _BRANCHES = frozenset({"str", "int", "float", "bool", "list", "dict", "none", "nullable", "union", "chain"})
@@ -62,6 +62,7 @@ class Served:
     """What this engine serves and how long its answers may be."""
 
     model: str
+    root: str  # where the model was loaded from
     max_model_len: int
     answer_tokens: int = 256  # mean length of an answer for which the request names no limit
 
@@ -101,19 +102,23 @@ def parse_ask(body: bytes, *, chat: bool, served: Served) -> Ask:
     """
     fields = _check(_ChatBody if chat else _CompletionBody, _parse_json(body))
     if fields.stream_options is not None and not fields.stream:
-        raise _bad_field("Stream options can only be defined when `stream=True`.", "stream_options")
+        raise bad("Stream options can only be defined when `stream=True`.", "stream_options")
     if not chat and (fields.prompt is None or len(fields.prompt) == 0):
-        raise _bad_field("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
+        raise bad("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
     if fields.model and fields.model != served.model:
         raise unknown_model(fields.model, served.model)
     _refuse_what_is_not_emulated(fields)
     prompt = _chat_tokens(fields.messages) if chat else _completion_tokens(fields.prompt)
-    max_tokens = _longest_answer(fields, prompt_tokens=len(prompt), served=served)
+    by_text = chat or not (isinstance(fields.prompt, list) and not isinstance(fields.prompt[0], str))
+    max_tokens = _longest_answer(fields, prompt_tokens=len(prompt), by_text=by_text, served=served)
     _check_sampling(fields, max_tokens)
     return _make_ask(fields, chat=chat, prompt=prompt, max_tokens=max_tokens, served=served)
 
 
 def _parse_json(body: bytes) -> object:
+    if not body:
+        missing = {"type": "missing", "loc": "body", "msg": "Field required", "input": "None"}
+        raise Refusal(400, f"1 validation error:\n  {missing}", "Bad Request", "body")
     try:
         return json.loads(body)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -131,7 +136,7 @@ def _parse_json(body: bytes) -> object:
 
 def _check(shape: type[_Body], plain: object) -> Any:
     try:
-        return shape.model_validate(plain)
+        return shape.model_validate(plain, from_attributes=True)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         lines = "\n".join(f"  {_describe(problem)}" for problem in problems[:10])
@@ -157,16 +162,12 @@ def _place(loc: Sequence[int | str]) -> str:
     return ".".join(("body", *parts))
 
 
-def _shorten(value: object) -> object:
+def _shorten(value: object) -> str:
+    """Any value as a short text; that of numbers, too, as vLLM 0.32 does."""
     if isinstance(value, list | tuple | dict):
         return f"<{type(value).__name__} of {len(value)} items>"
     text = str(value)
-    return value if len(text) <= 200 else text[:200] + "...[truncated]"
-
-
-def _bad_field(message: str, param: str) -> Refusal:
-    detail = f"{{'type': 'value_error', 'loc': 'body', 'msg': 'Value error, {message}'}}"
-    return Refusal(400, f"1 validation error:\n  {detail}", "Bad Request", param)
+    return text if len(text) <= 200 else text[:200] + "...[truncated]"
 
 
 def _refuse_what_is_not_emulated(fields: Any) -> None:
@@ -210,8 +211,10 @@ def _completion_tokens(prompt: Any) -> Sequence[object]:
     return _completion_tokens(prompt[0])
 
 
-def _longest_answer(fields: Any, *, prompt_tokens: int, served: Served) -> int | None:
+def _longest_answer(fields: Any, *, prompt_tokens: int, by_text: bool, served: Served) -> int | None:
     """The request's own limit, cut to what the context leaves; None when it has none.
+
+    A text is tokenised only as far as needed to see that it is too long, hence the "at least" (`by_text`).
 
     vLLM 0.32 refuses a limit above max_model_len, and otherwise cuts it silently (renderers/params.py,
     entrypoints/serve/utils/api_utils.py: get_max_tokens).
@@ -221,14 +224,15 @@ def _longest_answer(fields: Any, *, prompt_tokens: int, served: Served) -> int |
     limit = served.max_model_len
     if asked is not None and asked > limit:
         words = f"{name}={asked} cannot be greater than max_model_len={limit}. Please request fewer output tokens."
-        raise Refusal(400, words, param=name)
+        raise bad(words, name, asked)
     if prompt_tokens > limit:
-        raise Refusal(
-            400,
-            f"This model's maximum context length is {limit} tokens. However, your prompt contains {prompt_tokens}"
+        qualifier, counted = ("at least ", limit + 1) if by_text else ("", prompt_tokens)
+        raise bad(
+            f"This model's maximum context length is {limit} tokens. However, your prompt contains {qualifier}{counted}"
             " input tokens, which exceeds this limit even without any output tokens."
             " Please reduce the length of the input prompt.",
-            param="input_tokens",
+            "input_tokens",
+            counted,
         )
     room = limit - prompt_tokens
     if asked is None:
@@ -242,14 +246,15 @@ def _check_sampling(fields: Any, max_tokens: int | None) -> None:
         value = getattr(fields, name)
         if value is not None and not low <= value <= high:
             raise Refusal(400, f"{name} must be in [-2, 2], got {value}.")
-    if fields.temperature is not None and fields.temperature < 0:
-        raise Refusal(400, f"temperature must be non-negative, got {fields.temperature}.", param="temperature")
-    if fields.temperature is not None and fields.temperature > 2:
-        raise Refusal(400, f"temperature must be in [0, 2], got {fields.temperature}.", param="temperature")
-    if fields.top_p is not None and not 0 < fields.top_p <= 1:
-        raise Refusal(400, f"top_p must be in (0, 1], got {fields.top_p}.", param="top_p")
+    temperature, top_p = fields.temperature, fields.top_p
+    if temperature is not None and temperature < 0:
+        raise bad(f"temperature must be non-negative, got {temperature}.", "temperature", temperature)
+    if temperature is not None and temperature > 2:
+        raise bad(f"temperature must be in [0, 2], got {temperature}.", "temperature", temperature)
+    if top_p is not None and not 0 < top_p <= 1:
+        raise bad(f"top_p must be in (0, 1], got {top_p}.", "top_p", top_p)
     if max_tokens is not None and max_tokens < 1:
-        raise Refusal(400, f"max_tokens must be at least 1, got {max_tokens}.", param="max_tokens")
+        raise bad(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens", max_tokens)
     if fields.min_tokens < 0:
         raise Refusal(400, f"min_tokens must be greater than or equal to 0, got {fields.min_tokens}.")
     if max_tokens is not None and fields.min_tokens > max_tokens:

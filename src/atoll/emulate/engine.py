@@ -31,8 +31,8 @@ class Listener(Protocol):
         """One more token, not the last."""
         ...
 
-    def on_finish(self) -> None:
-        """The last token."""
+    def on_finish(self, cached_tokens: int) -> None:
+        """The last token; so many of the prompt's were in the prefix cache."""
         ...
 
 
@@ -102,11 +102,16 @@ class Engine:
         """Queue a request; None when the queue is full."""
         chain = self._prefixes.chain(ask.prompt) if self._prefixes is not None else ()
         job = Running(ask, listener, number=next(self._numbers), arrived=self._clock.now(), chain=chain)
-        if not self._scheduler.add(job):
+        if self._is_full() or not self._scheduler.add(job):
             self.meters.rejected += 1
             return None
         self._wake.set()
         return job
+
+    def _is_full(self) -> bool:
+        """VLLM counts running requests as well (v1/engine/async_llm.py, check_admission), and refuses with 503."""
+        most = self._scheduler.limits.max_num_queued_reqs
+        return most is not None and len(self._scheduler.running) + len(self._scheduler.waiting) >= most
 
     def abort(self, job: Running) -> None:
         """The client is gone."""
@@ -200,4 +205,4 @@ class Engine:
         meters.decode.observe(now - job.first)
         if ask.output_tokens > 1:
             meters.time_per_token.observe((now - job.first) / (ask.output_tokens - 1))
-        job.listener.on_finish()
+        job.listener.on_finish(job.cached_tokens)

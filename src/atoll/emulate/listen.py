@@ -27,7 +27,6 @@ def listen(
     port: int,
     api_key: str | None = None,
     speed: float = 1.0,
-    version: str = "0.32.0",
     shutdown_s: float = 2.0,
     say: Callable[[str], None],
 ) -> None:
@@ -45,14 +44,13 @@ def listen(
                 port=port,
                 api_key=api_key,
                 speed=speed,
-                version=version,
                 shutdown_s=shutdown_s,
                 say=say,
             )
         )
 
 
-def make_site(blueprint: Blueprint, *, api_key: str | None = None, speed: float = 1.0, version: str = "0.32.0") -> Site:
+def make_site(blueprint: Blueprint, *, api_key: str | None = None, speed: float = 1.0) -> Site:
     """The server's state, not yet listening. The caller runs `site.engine.run()`."""
     clock = SystemClock()
     meters = Meters(max_model_len=blueprint.served.max_model_len)
@@ -61,7 +59,7 @@ def make_site(blueprint: Blueprint, *, api_key: str | None = None, speed: float 
         served=blueprint.served,
         engine=engine,
         clock=clock,
-        version=version,
+        version=blueprint.version,
         fingerprint=blueprint.fingerprint,
         api_key=api_key,
         started=int(clock.wall()),
@@ -75,11 +73,10 @@ async def _serve(
     port: int,
     api_key: str | None,
     speed: float,
-    version: str,
     shutdown_s: float,
     say: Callable[[str], None],
 ) -> None:
-    site = make_site(blueprint, api_key=api_key, speed=speed, version=version)
+    site = make_site(blueprint, api_key=api_key, speed=speed)
     loop = asyncio.get_running_loop()
     try:
         server = await loop.create_server(lambda: Connection(site), host, port, backlog=BACKLOG)

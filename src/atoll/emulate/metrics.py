@@ -109,6 +109,11 @@ def show_metrics(meters: Meters, gauges: Gauges, *, model: str, kv_blocks: int, 
     _add(lines, "request_success_total", "counter", "Count of successfully processed requests.")
     for reason, count in meters.finished.items():
         lines.append(f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {float(count)}')
+    _add(lines, "admission_rejections_total", "counter", _REJECTIONS)
+    model_only = f'model_name="{_escape(model)}"'
+    lines.append(
+        f'vllm:admission_rejections_total{{{model_only},reason="max_num_queued_reqs"}} {float(meters.rejected)}'
+    )
     for name, what, histogram in _histograms(meters):
         _add(lines, name, "histogram", what)
         lines.extend(f'vllm:{name}_bucket{{{labels},le="{le}"}} {float(n)}' for le, n in histogram.cumulated())
@@ -118,6 +123,9 @@ def show_metrics(meters: Meters, gauges: Gauges, *, model: str, kv_blocks: int, 
     lines.append("# TYPE atoll:emulator_late_seconds_total counter")
     lines.append(f"atoll:emulator_late_seconds_total{{{labels}}} {meters.late_s!r}")
     return "\n".join(lines) + "\n"
+
+
+_REJECTIONS = "Number of admission attempts rejected by a queue limit, by reason."
 
 
 def _counters(meters: Meters) -> list[tuple[str, str, float]]:

@@ -6,6 +6,13 @@ from dataclasses import dataclass
 BUSY = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
 
 
+_SHORT = {
+    "Unauthorized": b'{"error":"Unauthorized"}',
+    "Not Found": b'{"detail":"Not Found"}',
+    "Method Not Allowed": b'{"detail":"Method Not Allowed"}',
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal(Exception):
     """An HTTP error answer. Raised while a request is read, before anything is sent."""
@@ -14,13 +21,20 @@ class Refusal(Exception):
     message: str
     kind: str = "BadRequestError"
     param: str | None = None
+    allow: str | None = None  # the method that would have been right
 
     def body(self) -> bytes:
-        """The JSON document of the answer; a 401 has vLLM's shorter one."""
-        if self.status == 401:
-            return b'{"error":"Unauthorized"}'
+        """The JSON document of the answer; what vLLM's web framework refuses on its own has a shorter one."""
+        if self.kind in _SHORT:
+            return _SHORT[self.kind]
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
         return json.dumps({"error": error}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def bad(message: str, param: str, value: object = None) -> Refusal:
+    """A value that vLLM's own checks refuse; it appends what it found to the sentence."""
+    found = f"parameter={param}" + (f", value={value}" if value is not None else "")
+    return Refusal(400, f"{message} ({found})", param=param)
 
 
 def unauthorized() -> Refusal:
@@ -39,5 +53,5 @@ def not_found() -> Refusal:
     return Refusal(404, "Not Found", "Not Found")
 
 
-def wrong_method() -> Refusal:
-    return Refusal(405, "Method Not Allowed", "Method Not Allowed")
+def wrong_method(right: str) -> Refusal:
+    return Refusal(405, "Method Not Allowed", "Method Not Allowed", allow=right)

@@ -94,8 +94,9 @@ class Stream:
         self._told = self.tokens
         self._write(opening + self.wire.delta(text, self.tokens))
 
-    def on_finish(self) -> None:
+    def on_finish(self, cached_tokens: int) -> None:
         """The last token is there, and with it the answer."""
+        self.wire.cached_tokens = cached_tokens
         self.tokens += 1
         if self._live:
             opening = self.wire.opening() if self._told == 0 else b""
@@ -188,7 +189,7 @@ class Connection(asyncio.Protocol):
             try:
                 self._serve(self._current)
             except Refusal as refusal:
-                self.send_json(refusal.status, refusal.body())
+                self._send(refusal.status, refusal.body(), "application/json", allow=refusal.allow)
                 self.on_answered()
 
     def _serve(self, received: "_Received") -> None:
@@ -200,7 +201,7 @@ class Connection(asyncio.Protocol):
             raise not_found()
         method, serve = route
         if received.method != method and (method, received.method) != ("GET", "HEAD"):
-            raise wrong_method()
+            raise wrong_method(method)
         getattr(self, serve)(received)
 
     def serve_health(self, _: "_Received") -> None:
@@ -218,10 +219,10 @@ class Connection(asyncio.Protocol):
             "object": "model",
             "created": site.started,
             "owned_by": "vllm",
-            "root": site.served.model,
+            "root": site.served.root,
             "parent": None,
             "max_model_len": site.served.max_model_len,
-            "permission": [],
+            "permission": [_permission(site.started)],
         }
         self.send_json(200, json.dumps({"object": "list", "data": [card]}, separators=(",", ":")).encode())
         self.on_answered()
@@ -252,7 +253,7 @@ class Connection(asyncio.Protocol):
         ask = parse_ask(b"".join(received.body), chat=chat, served=site.served)
         wire = AnswerWire(
             ask,
-            request_id=received.headers.get("x-request-id") or secrets.token_hex(16),
+            request_id=received.headers.get("x-request-id") or secrets.token_hex(8),
             model=site.served.model,
             created=int(site.clock.wall()),
             fingerprint=site.fingerprint,
@@ -282,8 +283,9 @@ class Connection(asyncio.Protocol):
     def send_json(self, status: int, body: bytes) -> None:
         self._send(status, body, "application/json")
 
-    def _send(self, status: int, body: bytes, content_type: str | None = None) -> None:
+    def _send(self, status: int, body: bytes, content_type: str | None = None, *, allow: str | None = None) -> None:
         kind = f"content-type: {content_type}\r\n" if content_type else ""
+        kind += f"allow: {allow}\r\n" if allow else ""
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{self._common_headers()}"
             f"content-length: {len(body)}\r\n{kind}"
@@ -338,6 +340,20 @@ class Connection(asyncio.Protocol):
         )
         if self._transport is not None:
             self._transport.close()
+
+
+def _permission(created: int) -> dict[str, Any]:
+    allowed = {"create_engine": False, "sampling": True, "logprobs": True, "search_indices": False, "view": True}
+    return {
+        "id": f"modelperm-{secrets.token_hex(8)}",
+        "object": "model_permission",
+        "created": created,
+        **{f"allow_{what}": answer for what, answer in allowed.items()},
+        "allow_fine_tuning": False,
+        "organization": "*",
+        "group": None,
+        "is_blocking": False,
+    }
 
 
 class _Received:

@@ -98,7 +98,8 @@ class AnswerWire:
                 f'"prompt_token_ids":null,"routed_experts":null'
             )
             nulls = ""
-        details = f'{{"cached_tokens":{self.cached_tokens},"created_cache_tokens":null,"multimodal_tokens":null}}'
+        created = 0 if ask.chat else "null"
+        details = f'{{"cached_tokens":{self.cached_tokens},"created_cache_tokens":{created},"multimodal_tokens":null}}'
         usage = (
             f'{{"prompt_tokens":{ask.prompt_tokens},"total_tokens":{ask.prompt_tokens + tokens},'
             f'"completion_tokens":{tokens},"prompt_tokens_details":{details},"completion_tokens_details":null}}'
@@ -149,9 +150,10 @@ class AnswerWire:
 
     def _usage_chunk(self, tokens: int) -> bytes:
         prompt = self.ask.prompt_tokens
+        created = ',"created_cache_tokens":0' if self.ask.chat else ""
         usage = (
             f'{{"prompt_tokens":{prompt},"total_tokens":{prompt + tokens},"completion_tokens":{tokens},'
-            f'"prompt_tokens_details":{{"cached_tokens":{self.cached_tokens}}}}}'
+            f'"prompt_tokens_details":{{"cached_tokens":{self.cached_tokens}{created}}}}}'
         )
         rest = f'"choices":[],"usage":{usage},"system_fingerprint":{_compact(self._fingerprint)}'
         return self._frame(f"data: {{{self._common},{rest}}}\n\n")

@@ -26,11 +26,12 @@ def emulate_replica(
 
     Raises:
         UnknownModel, UnknownGpu: a name that the catalogues do not have.
-        StartFailed: the model does not fit, or the port is taken.
+        NothingFits: the model does not fit.
+        StartFailed: the port is taken.
     """
     card = read_model(layout.model)
     blueprint = blueprint_of(layout, number, card)
-    listen(blueprint, host=host, port=port, api_key=api_key, speed=speed, version=layout.engine_version, say=say)
+    listen(blueprint, host=host, port=port, api_key=api_key, speed=speed, say=say)
 
 
 def layout_to_emulate(
