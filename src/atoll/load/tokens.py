@@ -85,7 +85,8 @@ def read_vocabulary(path: Path, *, chat: bool) -> tuple[Vocabulary, Counter]:
         return len(tokenizer.encode(text, add_special_tokens=False).ids)
 
     template = _chat_template(path.parent) if chat else None
-    words = tuple(word for word in WORDS if count(f"the {word} of") == count("the of") + 1)
+    frame = count("the of") + 1
+    words = tuple(word for word in WORDS if count(word) == 1 and count(f"the {word} of") == frame)
     if len(words) < 20:
         return BY_WORDS, count
     overhead = _overhead(template, count) if template else _special_tokens(tokenizer)

@@ -1,0 +1,269 @@
+"""Who sends when: back to back, thinking, ramps, steps, rates, traces, sessions."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+import uvloop
+
+from atoll.errors import BadTraffic, InputError
+from atoll.load.datasets import DatasetPrompts, read_conversations
+from atoll.load.pace import Step, moved_due, next_turn, parse_steps
+from atoll.load.prompts import SyntheticPrompts
+from atoll.load.run import measure_load
+from atoll.load.target import Asking
+from atoll.traffic.demand import Demand
+from atoll.traffic.request import Request
+from atoll.traffic.trace import TraceRow
+from atoll.traffic.workload import Arrivals, Workload
+
+
+def run(url, workload, **settings):
+    asking = settings.pop("asking", Asking(model="m"))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(measure_load(url, workload, asking=asking, **settings))
+
+
+def test_users_send_back_to_back_over_one_connection_each(naughty):
+    result = run(naughty.url, Workload(users=3, requests=30, prompt=8, output=4))
+    table = result.table
+    assert table.outcome.count("ok") == 30
+    assert naughty.connections == 3 + 1  # one more asked for the models
+    for user in range(3):
+        rows = np.flatnonzero(table.user == user)
+        assert (table.sent_s[rows][1:] >= table.done_s[rows][:-1]).all()
+        assert np.median(table.sent_s[rows][1:] - table.done_s[rows][:-1]) < 0.01
+    assert result.client.users_asked == 3
+    assert set(table.replica) == {"1"}
+    assert (table.prompt_tokens == 11).all()  # the server's usage, not our wish
+
+
+def test_users_think_between_an_answer_and_the_next_request(naughty):
+    table = run(naughty.url, Workload(users=2, requests=8, prompt=8, output=2, think_s=0.1)).table
+    for user in range(2):
+        rows = np.flatnonzero(table.user == user)
+        assert (table.sent_s[rows][1:] - table.done_s[rows][:-1] >= 0.099).all()
+
+
+def test_users_start_one_after_another(naughty):
+    table = run(naughty.url, Workload(users=4, duration_s=0.6, prompt=8, output=2, ramp_s=0.4)).table
+    firsts = [float(table.sent_s[table.user == user].min()) for user in range(4)]
+    assert firsts == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=0.06)
+
+
+def test_nobody_sends_after_the_time_is_up_and_answers_may_end(naughty):
+    naughty.gap_s = 0.05
+    table = run(naughty.url, Workload(users=2, duration_s=0.5, prompt=8, output=8)).table
+    assert table.sent_s.max() < 0.5
+    assert set(table.outcome) == {"ok"}
+    assert table.done_s.max() > 0.5
+
+
+def test_the_same_seed_asks_for_the_same_lengths_as_the_simulator(naughty):
+    load = Workload(
+        users=2, requests=10, prompt={"kind": "uniform", "mean": 50, "low": 5, "high": 90}, output=3, seed=7
+    )
+    table = run(naughty.url, load).table
+    demand = Demand(load)
+    wanted = {user: [demand.next_request(user, 0).prompt_tokens for _ in range(10)] for user in range(2)}
+    words = [len(ask["messages"][0]["content"].split()) for ask in naughty.asked]
+    by_user = {user: [words[number] for number in table.number[table.user == user]] for user in range(2)}
+    assert all(by_user[user] == wanted[user][: len(by_user[user])] for user in range(2))
+
+
+def test_an_open_loop_counts_from_the_due_time_however_slow_the_server(naughty):
+    naughty.gap_s = 0.2
+    table = run(naughty.url, Workload(rate=20, arrivals="constant", duration_s=0.6, prompt=8, output=2)).table
+    assert table.due_s == pytest.approx(np.arange(1, len(table) + 1) * 0.05)
+    assert (table.sent_s >= table.due_s).all()
+    assert (table.sent_s - table.due_s).max() < 0.15
+    assert len(table) == 11
+
+
+def test_a_trace_is_replayed_with_its_times_and_lengths(naughty):
+    trace = [
+        TraceRow(due_s=0.0, prompt_tokens=5, output_tokens=2),
+        TraceRow(due_s=0.3, prompt_tokens=9, output_tokens=4),
+    ]
+    load = Workload(arrivals=Arrivals.TRACE, prompt=1, output=1)
+    table = run(naughty.url, load, trace=trace).table
+    assert table.due_s == pytest.approx([0.0, 0.3])
+    assert table.output_tokens.tolist() == [2, 4]
+    assert [len(ask["messages"][0]["content"].split()) for ask in naughty.asked] == [5, 9]
+
+
+def test_steps_change_the_number_of_users(naughty):
+    naughty.gap_s = 0.01
+    steps = parse_steps("1@400ms,4@400ms,2@400ms")
+    load = Workload(users=4, duration_s=1.2, prompt=8, output=2)
+    table = run(naughty.url, load, steps=steps).table
+    seen = [set(table.user[(table.sent_s >= step.start_s) & (table.sent_s < step.end_s)].tolist()) for step in steps]
+    assert seen == [{0}, {0, 1, 2, 3}, {0, 1}]
+
+
+def test_steps_of_a_rate_move_the_due_times(naughty):
+    steps = parse_steps("10@500ms,40@500ms")
+    load = Workload(rate=40, arrivals="constant", duration_s=1.0, prompt=8, output=1)
+    table = run(naughty.url, load, steps=steps).table
+    assert (table.due_s < 0.5).sum() == pytest.approx(5, abs=1)
+    assert (table.due_s >= 0.5).sum() == pytest.approx(20, abs=1)
+
+
+def test_steps_are_read_and_refused():
+    assert parse_steps("10@30s, 20@1m") == (
+        Step(load=10, start_s=0, end_s=30),
+        Step(load=20, start_s=30, end_s=90),
+    )
+    for text in ("", "10", "10@", "10@0s", "a@3s"):
+        with pytest.raises(InputError):
+            parse_steps(text)
+
+
+def test_the_worked_number_of_moved_due_times():
+    steps = parse_steps("2@10s,4@10s")
+    assert moved_due(steps, 5.0) == pytest.approx(10.0)
+    assert moved_due(steps, 2.5) == pytest.approx(5.0)
+    assert moved_due(steps, 100.0) is None
+    assert next_turn(steps, 3, 2.0) == 10.0
+    assert next_turn(steps, 3, 30.0) is None
+
+
+def test_a_session_carries_what_was_said_and_answered(naughty):
+    naughty.tokens = 3
+    run(naughty.url, Workload(users=1, requests=6, prompt=4, output=3, turns=3))
+    messages = [ask["messages"] for ask in naughty.asked]
+    assert [len(said) for said in messages] == [1, 3, 5, 1, 3, 5]
+    first, second = messages[0], messages[1]
+    assert second[0] == first[0]
+    assert second[1] == {"role": "assistant", "content": " w0 w1 w2"}
+    assert len(second[2]["content"].split()) == 4
+
+
+def test_completions_and_answers_at_once(naughty):
+    load = Workload(users=1, requests=2, prompt=4, output=3)
+    table = run(f"{naughty.url}/v1/completions", load, asking=Asking(model="m", stream=False)).table
+    assert table.outcome == ("ok", "ok")
+    assert np.isnan(table.first_token_s).all()
+    assert table.output_tokens.tolist() == [3, 3]
+    assert "prompt" in naughty.asked[0]
+
+
+def test_the_model_is_asked_for_when_it_is_not_named(naughty):
+    result = run(naughty.url, Workload(users=1, requests=1, prompt=4, output=3), asking=Asking())
+    assert result.model == "the-model"
+    assert naughty.asked[0]["model"] == "the-model"
+
+
+def test_tls_with_a_certificate_that_we_trust(naughty_tls):
+    from pathlib import Path
+
+    cert = Path(__file__).parents[1] / "data" / "tls" / "cert.pem"
+    load = Workload(users=2, requests=6, prompt=4, output=3)
+    for asking in (Asking(model="m", ca_file=str(cert)), Asking(model="m", verify_tls=False)):
+        assert run(naughty_tls.url, load, asking=asking).table.outcome.count("ok") == 6
+
+
+def test_no_two_prompts_share_a_beginning_unless_asked():
+    prompts = SyntheticPrompts(seed=1)
+    made = [prompts.make(Request(number=n, user=n, prompt_tokens=40, output_tokens=1)).text for n in range(500)]
+    assert len({text[:60] for text in made}) == 500
+    assert {len(text.split()) for text in made} == {40}
+    shared = [
+        prompts.make(Request(number=n, user=n, prompt_tokens=40, output_tokens=1, shared_prefix_tokens=16)).text.split()
+        for n in range(50)
+    ]
+    assert len({tuple(words[:16]) for words in shared}) == 1
+    assert len({tuple(words[16:]) for words in shared}) == 50
+    assert {len(words) for words in shared} == {40}
+
+
+def test_the_same_seed_says_the_same():
+    request = Request(number=3, user=3, prompt_tokens=300, output_tokens=1)
+    assert SyntheticPrompts(seed=4).make(request) == SyntheticPrompts(seed=4).make(request)
+    assert SyntheticPrompts(seed=4).make(request) != SyntheticPrompts(seed=5).make(request)
+
+
+def test_prompts_longer_than_the_text_go_round():
+    made = SyntheticPrompts(seed=1).make(Request(number=3, user=3, prompt_tokens=450_000, output_tokens=1))
+    assert len(made.text.split()) == 450_000
+
+
+SHARE_GPT = [
+    {"id": "a", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello there"}]},
+    {
+        "id": "b",
+        "conversations": [
+            {"from": "system", "value": "be brief"},
+            {"from": "human", "value": 'say "x"\n'},
+            {"from": "gpt", "value": "x"},
+            {"from": "human", "value": "again"},
+        ],
+    },
+]
+
+
+def test_sharegpt(tmp_path, naughty):
+    path = tmp_path / "share.json"
+    path.write_text(json.dumps(SHARE_GPT))
+    conversations = read_conversations(path)
+    assert [len(item.turns) for item in conversations] == [1, 2]
+    prompts = DatasetPrompts(conversations, origin="share.json", seed=1)
+    run(naughty.url, Workload(users=1, requests=2, prompt=1, output=2), prompts=prompts)
+    said = sorted([(m["role"], m["content"]) for m in ask["messages"]] for ask in naughty.asked)
+    assert said == [[("system", "be brief"), ("user", 'say "x"\n')], [("user", "hi")]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts"),
+    [
+        ("a.jsonl", '{"prompt": "one"}\n{"messages": [{"role": "user", "content": "two"}]}\n', ["one", "two"]),
+        ("a.csv", 'id,prompt,output_tokens\n1,one,5\n2,"two, three",\n', ["one", "two, three"]),
+        ("a.txt", "all of it\nis one", ["all of it\nis one"]),
+        ("a.json", '["one", "two"]', ["one", "two"]),
+    ],
+)
+def test_files_of_prompts(tmp_path, name, content, texts):
+    (tmp_path / name).write_text(content)
+    assert [item.turns[0].text for item in read_conversations(tmp_path / name)] == texts
+
+
+def test_a_folder_of_texts(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    assert [item.turns[0].text for item in read_conversations(tmp_path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("content", ["[]", "[1, 2]", '[{"a": 1}]', "nope", "id,x\n1,2\n"])
+def test_a_file_without_prompts_says_what_is_expected(tmp_path, content):
+    path = tmp_path / ("a.csv" if content.startswith("id") else "a.json")
+    path.write_text(content)
+    with pytest.raises(BadTraffic):
+        read_conversations(path)
+
+
+def test_a_tokenizer_on_disk_makes_lengths_exact(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    from atoll.load.prompts import WORDS
+    from atoll.load.tokens import find_tokenizer, read_vocabulary
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    corpus = [" ".join(WORDS[:200])] * 3
+    tokenizer.train_from_iterator(
+        corpus, trainers.BpeTrainer(vocab_size=900, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    template = "{% for m in messages %}<|{{ m.role }}|> {{ m.content }}{% endfor %}<|assistant|>"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    path = find_tokenizer(str(tmp_path), given=None, home=None)
+    words, count = read_vocabulary(path, chat=True)
+    assert words.how.startswith("exact")
+    assert 100 < len(words.words) <= len(WORDS)
+    prompts = SyntheticPrompts(seed=1, words=words.words, overhead=words.overhead)
+    for tokens in (60, 200, 1000):
+        text = prompts.make(Request(number=tokens, user=0, prompt_tokens=tokens, output_tokens=1)).text.decode()
+        rendered = template.replace("{% for m in messages %}", "").replace("{% endfor %}", "")
+        rendered = rendered.replace("{{ m.role }}", "user").replace("{{ m.content }}", text)
+        assert count(rendered) == tokens
