@@ -162,3 +162,10 @@ def test_names_of_another_number_of_cards_are_left_out_and_said():
 def test_mig_is_noted():
     box = read("GPU 0: NVIDIA A100\n  MIG 1g.10gb     Device  0: (UUID: MIG-1)\n" + PAIRS)
     assert any("MIG" in note for note in box.notes)
+
+
+def test_a_row_whose_label_was_cut_is_no_network_card():
+    """`G` and `PU3 NV8 ...` on two lines: three cards remain, with a fourth column that no network card can have."""
+    rows = ["GPU0 X NV8 NV8 NV8", "GPU1 NV8 X NV8 NV8", "GPU2 NV8 NV8 X NV8", "G", "PU3 NV8 NV8 NV8 X"]
+    with pytest.raises(BadTopology):
+        parse_box("\n".join(rows), origin="cut")

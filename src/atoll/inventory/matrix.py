@@ -190,6 +190,8 @@ def _flaw_of_row(row: Row, n: int, *, most: int, exact: bool) -> str | None:
         return f"the row GPU{row.gpu} has {count} cells for {n} GPUs"
     if count > most or (exact and count != most):
         return f"the row GPU{row.gpu} has {count} cells where {most} are expected"
+    if any(code == "X" or code.startswith("NV") for code in row.codes[n:]):
+        return f"the row GPU{row.gpu} has an NVLink or an X where only network cards can stand"
     too_wide = [code for code in row.codes if code.startswith("NV") and not 1 <= int(code[2:]) <= MOST_NVLINKS]
     return f"the row GPU{row.gpu} has the cell {too_wide[0]}, and no pair has that many NVLinks" if too_wide else None
 
