@@ -8,14 +8,14 @@ import asyncio
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atoll.documents import parse_yaml
 from atoll.engines import find_engine
-from atoll.errors import BadRun, CommandFailed, InputError, MissingProgram, StartFailed
+from atoll.errors import BadDocument, BadRun, CommandFailed, InputError, MissingProgram, StartFailed
 from atoll.outside.clock import Clock
 from atoll.outside.files import read_text
 from atoll.outside.shell import Finished, Shell
@@ -26,7 +26,7 @@ from atoll.run.deployment import Deployment, DeploymentStatus, ReplicaAddress, S
 from atoll.run.health import explain_log
 from atoll.run.look import BETWEEN_LOOKS_S, read_counters, with_counters
 
-COMPOSE_FILE = "compose.yaml"
+COMPOSE_FILE, LAYOUT_FILE = "compose.yaml", "layout.yaml"
 START_TIMEOUT_S = 3600.0  # pulled images and a large model on a slow disk; a container that ends is noticed at once
 PULL_TIMEOUT_S = 7200.0
 DOWN_TIMEOUT_S = 300.0  # above every stop_grace_period that we render
@@ -60,17 +60,17 @@ class Project:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Container:
-    """What `docker compose ps` says of a service's container."""
+    """What `docker compose ps` says of a service's container. Every service that we render has a health check."""
 
     service: str
     name: str
     state: str  # created, running, restarting, exited, dead
-    health: str  # healthy, unhealthy, starting, or nothing
+    health: str  # healthy, unhealthy, starting; nothing at all for a moment after the start
     exit_code: int
 
     @property
     def healthy(self) -> bool:
-        return self.state == "running" and self.health in {"healthy", ""}
+        return self.state == "running" and self.health == "healthy"
 
 
 # The four verbs
@@ -205,9 +205,9 @@ async def logs(
         await clock.sleep(LOOK_EVERY_S)
 
 
-def dry_run(folder: Path) -> list[str]:
-    """The commands that `up` would run, as one would type them."""
-    project = read_project(folder)
+def dry_run(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """The commands that `up` would run for these files, as one would type them."""
+    project = parse_project(folder, files)
     pulls = [f"docker pull {image}  # unless it is here" for image in sorted(_pulled_images(project))]
     builds = [f"docker compose build {service}" for service in sorted(project.built)]
     return [
@@ -223,19 +223,25 @@ def dry_run(folder: Path) -> list[str]:
 
 
 def read_project(folder: Path) -> Project:
-    """What a bundle's files say.
+    """What a bundle's folder says.
 
     Raises:
         BadRun: there is no compose.yaml or no layout.yaml.
         BadDocument: one of them cannot be read.
     """
-    path = folder / COMPOSE_FILE
-    if not path.exists() or not (folder / "layout.yaml").exists():
+    names = (COMPOSE_FILE, LAYOUT_FILE)
+    if not all((folder / name).exists() for name in names):
         raise BadRun(f"{folder} holds no {COMPOSE_FILE} of atoll; write one with `atoll render LAYOUT --to compose`.")
-    document = parse_yaml(read_text(path), origin=str(path))
-    services: dict[str, Any] = document.get("services", {}) if isinstance(document, dict) else {}
-    about: dict[str, Any] = document.get("x-atoll", {}) if isinstance(document, dict) else {}
-    layout = Layout.parse(read_text(folder / "layout.yaml"), origin=str(folder / "layout.yaml"))
+    return parse_project(folder, {name: read_text(folder / name) for name in names})
+
+
+def parse_project(folder: Path, files: Mapping[str, str]) -> Project:
+    """What a bundle's files say; raises BadDocument for one that cannot be read."""
+    document = parse_yaml(files[COMPOSE_FILE], origin=str(folder / COMPOSE_FILE))
+    if not isinstance(document, dict) or not isinstance(document.get("services"), dict):
+        raise BadDocument(f"{folder / COMPOSE_FILE}: services is missing.")
+    services, about = document["services"], document.get("x-atoll", {})
+    layout = Layout.parse(files[LAYOUT_FILE], origin=str(folder / LAYOUT_FILE))
     return Project(
         folder=folder,
         layout=layout,
@@ -388,6 +394,12 @@ def _explain_start(done: Finished) -> str:
             "Docker has no driver for NVIDIA GPUs; install nvidia-container-toolkit and run"
             " `nvidia-ctk runtime configure --runtime=docker`, then restart Docker."
         )
+    cores = re.search(r"Requested CPUs are not available - requested (\S+), available: (\S+)", text)
+    if cores is not None:
+        return (
+            f"The layout wants CPU cores {cores[1]} and this machine has {cores[2]}; it was made for another box."
+            " Run `atoll inspect` here and plan again."
+        )
     taken = re.search(r"[Bb]ind for (\S+) failed: port is already allocated|listen tcp4? (\S+): bind: address", text)
     if taken is not None:
         return f"{taken[1] or taken[2]} is taken by another program; end it or change ATOLL_PORT in .env."
@@ -402,22 +414,24 @@ def _last_words(done: Finished) -> str:
 async def _wait_until_healthy(
     project: Project, compose: Compose, shell: Shell, *, clock: Clock, timeout_s: float, say: Say
 ) -> None:
-    began, waiting = clock.now(), set(project.services)
-    while waiting:
+    """Return when all of them are healthy at once; one that answered and then ended is not overlooked."""
+    began, said = clock.now(), set[str]()
+    while True:
         there = {container.service: container for container in await compose.containers()}
-        for service in sorted(waiting):
-            container = there.get(service)
-            if container is not None and container.healthy:
-                say(f"{service} answers after {clock.now() - began:.0f} s")
-                waiting.discard(service)
-            elif container is not None:
-                await _refuse_ended(project, container, compose, shell)
-        if waiting and clock.now() - began >= timeout_s:
-            service = min(waiting)
+        healthy = {service for service in project.services if service in there and there[service].healthy}
+        for service in sorted(healthy - said):
+            say(f"{service} answers after {clock.now() - began:.0f} s")
+        said |= healthy
+        waiting = [service for service in project.services if service not in healthy]
+        if not waiting:
+            return
+        for service in waiting:
+            if service in there:
+                await _refuse_ended(project, there[service], compose, shell)
+        if clock.now() - began >= timeout_s:
             how = f"did not become healthy in {timeout_s:.0f} s"
-            raise StartFailed(await _failure(project, service, how, compose))
-        if waiting:
-            await clock.sleep(LOOK_EVERY_S)
+            raise StartFailed(await _failure(project, waiting[0], how, compose))
+        await clock.sleep(LOOK_EVERY_S)
 
 
 async def _refuse_ended(project: Project, container: Container, compose: Compose, shell: Shell) -> None:
