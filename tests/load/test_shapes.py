@@ -250,9 +250,9 @@ def test_a_tokenizer_on_disk_makes_lengths_exact(tmp_path):
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    corpus = [" ".join(WORDS[:200])] * 3
+    corpus = [" ".join(WORDS[:200]), "\n".join(WORDS[:200])] * 3
     tokenizer.train_from_iterator(
-        corpus, trainers.BpeTrainer(vocab_size=900, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+        corpus, trainers.BpeTrainer(vocab_size=1600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     )
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     template = "{% for m in messages %}<|{{ m.role }}|> {{ m.content }}{% endfor %}<|assistant|>"

@@ -10,6 +10,7 @@ from pathlib import Path
 from atoll.errors import InputError, MissingProgram
 from atoll.load.prompts import WORDS
 
+_FEWEST_WORDS = 20
 Counter = Callable[[str], int]
 
 
@@ -87,7 +88,7 @@ def read_vocabulary(path: Path, *, chat: bool) -> tuple[Vocabulary, Counter]:
     template = _chat_template(path.parent) if chat else None
     frame = count("the of") + 1
     words = tuple(word for word in WORDS if count(word) == 1 and count(f"the {word} of") == frame)
-    if len(words) < 20:
+    if len(words) < _FEWEST_WORDS:
         return BY_WORDS, count
     overhead = _overhead(template, count) if template else _special_tokens(tokenizer)
     how = (

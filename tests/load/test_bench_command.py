@@ -1,0 +1,166 @@
+"""`atoll bench` as a user runs it: JSON, signals, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def command(url, *more, out):
+    program = [sys.executable, "-m", "atoll", "bench", url, "--model", "m", "--prompt", "8", "-o", str(out)]
+    return [*program, *more]
+
+
+def bench(url, *more, out):
+    return subprocess.run(command(url, *more, out=out), capture_output=True, text=True, timeout=60, cwd=out.parent)
+
+
+def wait_for_rows(folder):
+    tail = folder / "records" / "tail-00001.rows"
+    deadline = time.monotonic() + 20
+    while not (tail.exists() and tail.stat().st_size > 0):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_json_is_one_document_and_nothing_else(naughty, tmp_path):
+    done = bench(naughty.url, "--users", "3", "--requests", "9", "--output", "4", "--json", out=tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    shown = json.loads(done.stdout)
+    assert shown["requests"] == {"sent": 9, "ok": 9, "failed": 0, "cancelled": 0}
+    assert shown["client"]["users_asked"] == 3
+    assert shown["per_replica"][0]["replica"] == "1"
+    assert 0 < shown["ttft_s"]["p50"] < 5
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "run.yaml",
+        "workload.yaml",
+        "records.parquet",
+        "summary.json",
+        "client.json",
+    }
+
+
+def test_the_tables_name_the_clients_own_part(naughty, tmp_path):
+    more = ("--users", "2", "--requests", "4", "--output", "3", "--slo-ttft", "5s")
+    done = bench(naughty.url, *more, out=tmp_path / "run")
+    assert "client's own share" in done.stdout
+    assert "4 sent = 4 ok" in done.stdout
+    assert "Goodput: 4 of 4" in done.stdout
+
+
+def test_ctrl_c_gives_the_summary_so_far(naughty, tmp_path):
+    naughty.gap_s = 0.02
+    more = ("--users", "3", "--duration", "60s", "--output", "20", "--json")
+    with subprocess.Popen(
+        command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        wait_for_rows(tmp_path / "run")
+        time.sleep(1.0)
+        running.send_signal(signal.SIGINT)
+        shown, said = running.communicate(timeout=20)
+    assert running.returncode == 130
+    counts = json.loads(shown)["requests"]
+    assert counts["sent"] == counts["ok"] + counts["failed"] + counts["cancelled"]
+    assert counts["ok"] >= 3
+    assert counts["cancelled"] == 3
+    assert "Stopped by hand" in said
+    assert (tmp_path / "run" / "records.parquet").is_file()
+
+
+def test_sigterm_keeps_the_records_too(naughty, tmp_path):
+    naughty.gap_s = 0.02
+    more = ("--users", "2", "--duration", "60s", "--output", "20", "--json")
+    with subprocess.Popen(
+        command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
+        wait_for_rows(tmp_path / "run")
+        running.terminate()
+        shown, _ = running.communicate(timeout=20)
+    assert running.returncode == 143
+    assert json.loads(shown)["stopped"] == "terminated"
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once(naughty, tmp_path, monkeypatch):
+    """The second signal meets the system's default: shown here by holding the process where it sums up."""
+    naughty.gap_s = 0.02
+    hold = tmp_path / "sitecustomize.py"
+    hold.write_text(
+        "import atoll.workflows.bench as work, time\n"
+        "real = work._finish\n"
+        "def slow(*a, **k):\n"
+        "    print('summing', flush=True); time.sleep(30); return real(*a, **k)\n"
+        "work._finish = slow\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    more = ("--users", "2", "--duration", "60s", "--output", "20", "--json")
+    with subprocess.Popen(
+        command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
+        wait_for_rows(tmp_path / "run")
+        running.send_signal(signal.SIGINT)
+        assert running.stdout.readline().strip() == "summing"
+        before = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        running.wait(timeout=10)
+    assert time.monotonic() - before < 5
+    assert running.returncode == -signal.SIGINT
+
+
+def test_no_answer_at_all_is_a_failed_run_with_its_reason(naughty, tmp_path):
+    naughty.manner = "busy"
+    done = bench(naughty.url, "--users", "2", "--requests", "4", "--json", out=tmp_path / "run")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["errors"] == {"http_503": 4}
+    assert "http_503 4" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--prompt", "many"), "is no length"),
+        (("--duration", "soon"), "is not a duration"),
+        (("--rate", "5", "--users", "3"), "not both"),
+        (("--header", "nonsense"), "is no header"),
+        (("--endpoint", "embeddings"), "--endpoint"),
+        (("--extra-body", "{"), "is no JSON"),
+        (("--steps", "10"), "is no step"),
+        (("--search",), "needs a promise"),
+        (("--prompts", "/nowhere"), "no file"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(tmp_path, more, said):
+    done = bench("http://127.0.0.1:9", *more, out=tmp_path / "run")
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_with_a_run_is_not_overwritten(naughty, tmp_path):
+    for code in (0, 2):
+        done = bench(naughty.url, "--users", "1", "--requests", "1", "--json", out=tmp_path / "run")
+        assert done.returncode == code
+
+
+def test_a_full_disk_costs_the_folder_and_not_the_summary(naughty, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("a small file system needs root")
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        more = ("--users", "8", "--requests", "400", "--output", "60", "--json")
+        done = bench(naughty.url, *more, out=place / "run")
+        shown = json.loads(done.stdout)
+        assert shown["requests"]["ok"] == 400
+        assert "No space left" in shown["trouble"]
+        assert done.returncode == 1
+        assert "is not whole" in done.stderr
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
