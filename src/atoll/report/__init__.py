@@ -1,0 +1,8 @@
+"""Tell a person."""
+
+from atoll.report.charts import chart_png, chart_svg, draw_charts
+from atoll.report.page import render_report
+from atoll.report.view import RunView, StudyView
+from atoll.report.words import tell_verdict
+
+__all__ = ["RunView", "StudyView", "chart_png", "chart_svg", "draw_charts", "render_report", "tell_verdict"]

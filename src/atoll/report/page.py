@@ -1,0 +1,184 @@
+"""A study as one HTML file that needs nothing else: no network, no fonts, no scripts from anywhere."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from atoll.analyse.compare import Verdict
+from atoll.report.charts import (
+    FAINT,
+    GRID,
+    INK,
+    Spec,
+    balance_panels,
+    chart_svg,
+    colours_of,
+    latency_panels,
+    rate_of,
+    throughput_panels,
+    wait_panels,
+)
+from atoll.report.drawing import draw_layout
+from atoll.report.view import RunView, StudyView
+from atoll.report.words import Words, tell_load, tell_place, tell_verdict, words_in
+from atoll.units import show_seconds
+
+__all__ = ["RunView", "StudyView", "render_report"]
+
+_NUMBER = re.compile(r"-?\d+\.\d{2,}")
+
+
+def render_report(view: StudyView, *, lang: str = "en") -> str:
+    """The page.
+
+    Args:
+        view: the runs, with what was made of them.
+        lang: `en` or `ko`.
+
+    Raises:
+        InputError: no such language.
+    """
+    words = words_in(lang)
+    page: str = _template().render(
+        view=view,
+        lang=lang,
+        words=words,
+        title=view.title or view.name,
+        verdict=tell_verdict(view, lang=lang),
+        load=tell_load(view, lang=lang),
+        rows=[_row(view, run, words) for run in _in_order(view)],
+        against=words["against"].format(name=_baseline(view)),
+        has_predictions=any(run.predicted is not None for run in view.runs),
+        charts=_draw_panels(view, words),
+        colours=colours_of(view),
+        drawings=_draw_layouts(view, words),
+        method=[words[f"method_{name}"] for name in ("ttft", "itl", "tpot", "e2e", "window", "interval", "rank")],
+        seconds=show_seconds,
+    )
+    return page
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One line of the table of variants, as text."""
+
+    name: str
+    place: str
+    gpus: str
+    cells: Mapping[str, str]
+    against: str
+    against_kind: str  # "good", "bad", "" for the colour
+    run: RunView
+
+
+def _in_order(view: StudyView) -> list[RunView]:
+    best_first = [run.name for run in view.measured_runs]
+    return [*view.measured_runs, *(run for run in view.runs if run.name not in best_first)]
+
+
+def _baseline(view: StudyView) -> str:
+    return view.baseline or (view.runs[0].name if view.runs else "-")
+
+
+def _row(view: StudyView, run: RunView, words: Words) -> _Row:
+    against, kind = _against(view, run, words)
+    return _Row(
+        name=run.name,
+        place=tell_place(view.ranking, run.name),
+        gpus=_gpus(run),
+        cells=_cells(run),
+        against=against,
+        against_kind=kind,
+        run=run,
+    )
+
+
+def _gpus(run: RunView) -> str:
+    if run.layout is None:
+        return "-"
+    sizes = [replica.tensor_parallel for replica in run.layout.replicas]
+    groups = " + ".join(f"{sizes.count(size)} × TP{size}" for size in sorted(set(sizes), reverse=True))
+    return f"{groups}" + (f" · {run.layout.router.policy}" if len(sizes) > 1 else "")
+
+
+def _cells(run: RunView) -> dict[str, str]:
+    summary = run.summary
+    if summary is None:
+        return {}
+    counts = summary.requests
+    return {
+        "TTFT p50": show_seconds(summary.ttft_s.p50),
+        "TTFT p95": show_seconds(summary.ttft_s.p95),
+        "TTFT p99": show_seconds(summary.ttft_s.p99),
+        "TPOT": show_seconds(summary.tpot_s.mean),
+        "E2E p50": show_seconds(summary.e2e_s.p50),
+        "tok/s": f"{rate_of(summary):,.0f}",
+        "ok": f"{counts.ok:,}",
+        "bad": " + ".join(f"{count:,}" for count in (counts.failed, counts.cancelled)),
+    }
+
+
+def _against(view: StudyView, run: RunView, words: Words) -> tuple[str, str]:
+    place = next((place for place in view.ranking if place.name == run.name), None)
+    if place is None:
+        return "-", ""
+    if place.against_baseline is None:
+        return words["baseline"], ""
+    found = place.against_baseline.difference("ttft_s", "p95")
+    if found.verdict is Verdict.UNCLEAR:
+        return words["unclear"], ""
+    if found.difference is None or found.low is None or found.high is None:
+        return "-", ""
+    kind = "good" if found.verdict is Verdict.FASTER else "bad"
+    low, high = _signed(found.low), _signed(found.high)
+    return f"{_signed(found.difference)} ({low} … {high})", kind
+
+
+def _signed(seconds: float) -> str:
+    return ("+" if seconds > 0 else "−" if seconds < 0 else "") + show_seconds(abs(seconds))
+
+
+def _draw_panels(view: StudyView, words: Words) -> dict[str, list[Markup]]:
+    panels = {
+        "ttft_over_run": wait_panels(view, words),
+        "distributions": latency_panels(view, words),
+        "throughput": throughput_panels(view, words),
+        "in_flight": balance_panels(view, words),
+    }
+    return {name: [_inline(spec) for spec in specs] for name, specs in panels.items()}
+
+
+def _inline(spec: Spec) -> Markup:
+    """SVG for the page: its colours follow light and dark, its numbers are no longer than a pixel needs."""
+    svg = chart_svg(spec)
+    svg = svg[svg.index("<svg") :]
+    svg = _NUMBER.sub(lambda number: f"{float(number[0]):.1f}", svg)
+    for colour, role in ((INK, "currentColor"), (FAINT, "var(--faint)"), (GRID, "var(--grid)")):
+        svg = svg.replace(colour, role)
+    svg = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg, count=1)
+    return Markup(svg)  # noqa: S704 - made by Vega from our own specification, which escapes every text
+
+
+def _draw_layouts(view: StudyView, words: Words) -> list[tuple[RunView, Markup]]:
+    return [
+        (run, draw_layout(run.layout, router_word=words["router"], idle_word=words["idle"]))
+        for run in _in_order(view)
+        if run.layout is not None
+    ]
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("atoll.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")

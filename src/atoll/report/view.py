@@ -1,0 +1,66 @@
+"""What a report is made of: the runs of a study, as values. Whoever has them (a folder, a test) fills this in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from atoll.analyse.rank import Place
+from atoll.analyse.summary import Mask, Summary
+from atoll.inventory.box import Box
+from atoll.plan.layout import Layout
+from atoll.traffic.record import Outcome, RecordTable
+from atoll.traffic.workload import Workload
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunView:
+    """One run, or why there is none."""
+
+    name: str
+    layout: Layout | None = None  # None: a URL that somebody else serves
+    table: RecordTable | None = None
+    summary: Summary | None = None
+    measured: Mask | None = None  # rows that the summary is of; None: all
+    predicted: Summary | None = None  # what the simulator said beforehand
+    failure: str | None = None
+    resumed: bool = False  # cut once and gone on with
+    commands: tuple[str, ...] = ()  # the engine's command line of each replica
+    files: Mapping[str, str] = field(default_factory=dict)  # path -> text, as deployed
+    digest: str | None = None  # of the files
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok_rows(self) -> Mask:
+        """Measured rows that succeeded; shape (len(table),)."""
+        assert self.table is not None
+        ok = np.array([outcome == Outcome.OK for outcome in self.table.outcome], dtype=np.bool_)
+        return ok if self.measured is None else ok & self.measured
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyView:
+    """The runs that a report compares; one run alone is a study of one."""
+
+    name: str
+    title: str | None = None
+    engine: str  # simulated, emulated, vllm, external
+    model: str | None = None
+    box: Box | None = None
+    workload: Workload | None = None
+    runs: tuple[RunView, ...]
+    ranking: tuple[Place, ...] = ()  # of the runs that finished, best first
+    baseline: str | None = None
+    findings: tuple[str, ...] = ()  # sentences of the doctor and of the planner
+    atoll_version: str
+    made_on: str | None = None  # a date in words, for measured runs
+
+    def run(self, name: str) -> RunView:
+        return next(run for run in self.runs if run.name == name)
+
+    @property
+    def measured_runs(self) -> tuple[RunView, ...]:
+        """Runs with records, best first where they are ranked."""
+        order = [place.name for place in self.ranking]
+        usable = [run for run in self.runs if run.table is not None and run.summary is not None and len(run.table)]
+        return tuple(sorted(usable, key=lambda run: order.index(run.name) if run.name in order else len(order)))

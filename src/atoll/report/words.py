@@ -1,0 +1,165 @@
+"""What a report says, in English and in Korean: labels, and the finding in sentences."""
+
+import tomllib
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+
+from atoll.analyse.compare import Comparison, Difference, Verdict
+from atoll.analyse.rank import Place
+from atoll.analyse.summary import Summary
+from atoll.errors import InputError
+from atoll.report.view import RunView, StudyView
+from atoll.units import show_seconds
+
+Words = dict[str, str]
+LANGUAGES = ("en", "ko")
+
+
+@cache
+def _read_language(lang: str) -> dict[str, Words]:
+    if lang not in LANGUAGES:
+        raise InputError(f"--lang {lang} is not one of {', '.join(LANGUAGES)}.")
+    text = resources.files("atoll.report").joinpath(f"templates/{lang}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def words_in(lang: str) -> Words:
+    """The labels of a language.
+
+    Raises:
+        InputError: neither `en` nor `ko`.
+    """
+    return _read_language(lang)["labels"]
+
+
+def tell_verdict(view: StudyView, *, lang: str = "en") -> tuple[str, ...]:
+    """The finding: which layout wins, by how much and how surely; then what went wrong. One sentence each."""
+    say = _read_language(lang)["sentences"]
+    return (*_tell_ranking(view, say), *_tell_failures(view, say))
+
+
+def _tell_ranking(view: StudyView, say: Words) -> list[str]:
+    runs = view.measured_runs
+    if not runs:
+        return [say["none"]]
+    first = runs[0]
+    if len(view.ranking) < 2 or first.summary is None:
+        return [*_tell_alone(first, say), *_tell_prediction(first, say)]
+    best = [place.name for place in view.ranking if place.place == 1]
+    told = [_tell_tie(best, say)] if len(best) > 1 else []
+    told.append(_fill(say["best"], first.summary, best=first.name))
+    told += _tell_against_baseline(view, first, say)
+    told += _tell_next(view, say)
+    return told + _tell_prediction(first, say)
+
+
+def _tell_tie(names: Sequence[str], say: Words) -> str:
+    return say["tie"].format(best=", ".join(names))
+
+
+def _tell_alone(run: RunView, say: Words) -> list[str]:
+    assert run.summary is not None
+    rate = say["rate_alone"].format(rate=f"{_rate(run.summary):,.0f}")
+    return [_fill(say["alone"], run.summary, name=run.name), rate]
+
+
+def _fill(sentence: str, summary: Summary, **names: str) -> str:
+    return sentence.format(p95=show_seconds(summary.ttft_s.p95), p50=show_seconds(summary.ttft_s.p50), **names)
+
+
+def _tell_against_baseline(view: StudyView, best: RunView, say: Words) -> list[str]:
+    place = next(place for place in view.ranking if place.name == best.name)
+    if place.against_baseline is None:  # the best is the baseline itself
+        return []
+    told = [tell_difference(place.against_baseline, say=say)]
+    base = view.run(place.against_baseline.first)
+    if best.summary is not None and base.summary is not None and _rate(base.summary) > 0:
+        share = _rate(best.summary) / _rate(base.summary)
+        rate, base_rate = f"{_rate(best.summary):,.0f}", f"{_rate(base.summary):,.0f}"
+        told.append(say["rate"].format(rate=rate, base=base.name, base_rate=base_rate, share=f"{share:.0%}"))
+    return told
+
+
+def tell_difference(comparison: Comparison, *, say: Words | None = None, lang: str = "en") -> str:
+    """The wait of the second run against the first, with its interval, in a sentence."""
+    say = say or _read_language(lang)["sentences"]
+    found = comparison.difference("ttft_s", "p95")
+    if found.verdict is Verdict.UNKNOWN or found.low is None or found.high is None:
+        return say["none"]
+    if found.verdict is Verdict.UNCLEAR:
+        low, high = show_seconds(found.low), show_seconds(found.high)
+        return say["unclear"].format(best=comparison.second, base=comparison.first, low=low, high=high)
+    return _tell_clear(comparison.first, found, say)
+
+
+def _tell_clear(base: str, found: Difference, say: Words) -> str:
+    assert found.low is not None
+    assert found.high is not None
+    assert found.difference is not None
+    near, far = sorted((abs(found.low), abs(found.high)))
+    factor = f"{found.first / found.second:.1f}" if found.first and found.second else "-"
+    sentence = say["sooner"] if found.verdict is Verdict.FASTER else say["later"]
+    return sentence.format(
+        base=base,
+        difference=show_seconds(abs(found.difference)),
+        low=show_seconds(near),
+        high=show_seconds(far),
+        factor=factor,
+    )
+
+
+def _tell_next(view: StudyView, say: Words) -> list[str]:
+    others = [place for place in view.ranking if place.place > 1]
+    if not others:
+        return []
+    run = view.run(others[0].name)
+    return [] if run.summary is None else [_fill(say["next"], run.summary, name=run.name)]
+
+
+def _tell_prediction(run: RunView, say: Words) -> list[str]:
+    if run.predicted is None or run.summary is None:
+        return []
+    predicted, measured = show_seconds(run.predicted.ttft_s.p95), show_seconds(run.summary.ttft_s.p95)
+    return [say["gap"].format(name=run.name, predicted=predicted, measured=measured)]
+
+
+def _tell_failures(view: StudyView, say: Words) -> list[str]:
+    told = []
+    for run in view.runs:
+        if run.failure is not None:
+            told.append(say["did_not_run"].format(name=run.name, why=run.failure))
+        elif run.summary is not None and run.summary.requests.failed:
+            counts = run.summary.requests
+            told.append(say["failed"].format(name=run.name, count=f"{counts.failed:,}", sent=f"{counts.sent:,}"))
+    return told
+
+
+def tell_place(places: Sequence[Place], name: str) -> str:
+    """`1`, or `=1` where several share it; a dash for a run that has none."""
+    place = next((place for place in places if place.name == name), None)
+    return "-" if place is None else f"={place.place}" if place.shared else str(place.place)
+
+
+def tell_load(view: StudyView, *, lang: str = "en") -> str:
+    """The workload in a line."""
+    words, load = words_in(lang), view.workload
+    if load is None:
+        return "-"
+    parts = []
+    if load.users is not None:
+        parts.append(words["users"].format(users=load.users))
+    elif load.rate is not None:
+        parts.append(words["arrivals"].format(rate=load.rate, kind=load.arrivals))
+    parts.append(words["lengths"].format(prompt=f"{load.prompt.mean:,.0f}", output=f"{load.output.mean:,.0f}"))
+    if load.duration_s is not None:
+        parts.append(words["for_seconds"].format(duration=show_seconds(load.duration_s)))
+    if load.requests is not None:
+        parts.append(words["for_requests"].format(requests=f"{load.requests:,}"))
+    if load.warmup_s:
+        parts.append(words["warm_up"].format(warmup=show_seconds(load.warmup_s)))
+    return ", ".join(parts)
+
+
+def _rate(summary: Summary) -> float:
+    return summary.steady_output_tokens_per_s or summary.output_tokens_per_s
