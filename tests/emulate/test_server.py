@@ -1,0 +1,263 @@
+"""What the emulated engine promises beyond vLLM's wording: one token a chunk, aborts, limits, slow readers."""
+
+import asyncio
+import json
+import socket
+import time
+
+import httpx
+import pytest
+
+HELLO = [{"role": "user", "content": "one two three four five"}]
+
+
+def chunks_of(text: str) -> list[dict]:
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+
+
+def texts_of(text: str) -> list[str]:
+    return [c["choices"][0]["delta"].get("content") for c in chunks_of(text) if c["choices"]]
+
+
+def chat(url: str, **fields) -> httpx.Response:
+    return httpx.post(f"{url}/v1/chat/completions", json={"messages": HELLO} | fields, timeout=20, trust_env=False)
+
+
+def metric(url: str, name: str) -> float:
+    text = httpx.get(f"{url}/metrics", trust_env=False).text
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name}{{"))
+
+
+def wait_for(condition, seconds: float = 5.0) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "did not happen in time"
+        time.sleep(0.01)
+
+
+def test_every_chunk_carries_one_token_and_usage_agrees(replica):
+    answer = chat(replica().url, max_tokens=20, stream=True, stream_options={"include_usage": True}).text
+    texts = texts_of(answer)
+    assert texts[0] == ""  # the role chunk
+    assert len([text for text in texts if text]) == 20
+    assert chunks_of(answer)[-1]["usage"]["completion_tokens"] == 20
+    assert chunks_of(answer)[-1]["usage"]["prompt_tokens"] == 5
+
+
+def test_streamed_and_whole_answers_have_the_same_text(replica):
+    url = replica().url
+    streamed = "".join(texts_of(chat(url, max_tokens=12, stream=True).text))
+    whole = chat(url, max_tokens=12).json()["choices"][0]["message"]["content"]
+    assert streamed == whole != ""
+
+
+def test_a_seed_changes_the_text(replica):
+    url = replica().url
+    first, again, other = (chat(url, max_tokens=9, seed=seed).json() for seed in (1, 1, 2))
+    text = [a["choices"][0]["message"]["content"] for a in (first, again, other)]
+    assert text[0] == text[1] != text[2]
+
+
+def test_without_a_limit_the_answer_ends_by_itself(replica):
+    answer = chat(replica(step_s=0.0).url).json()
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["choices"][0]["stop_reason"] is None
+    assert 128 <= answer["usage"]["completion_tokens"] <= 384
+
+
+def test_ignore_eos_without_a_limit_fills_the_context(replica):
+    answer = chat(replica(step_s=0.0, max_model_len=64).url, ignore_eos=True).json()
+    assert answer["usage"]["total_tokens"] == 64
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_stop_string_ends_the_answer_and_is_left_out(replica):
+    url = replica().url
+    text = chat(url, max_tokens=10).json()["choices"][0]["message"]["content"]
+    stop = text.split()[4]
+    choice = chat(url, max_tokens=10, stop=[stop]).json()["choices"][0]
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", stop)
+    assert choice["message"]["content"] == text[: text.index(stop)]
+    kept = chat(url, max_tokens=10, stop=stop, include_stop_str_in_output=True).json()
+    assert kept["choices"][0]["message"]["content"].endswith(stop)
+    assert kept["usage"]["completion_tokens"] == 5
+
+
+def test_a_streamed_stop_string_gives_the_same_text(replica):
+    url = replica().url
+    whole = chat(url, max_tokens=10).json()["choices"][0]["message"]["content"]
+    stop = whole.split()[6]
+    streamed = chat(url, max_tokens=10, stop=[stop, "never seen"], stream=True).text
+    assert "".join(texts_of(streamed)) == whole[: whole.index(stop)]
+    assert chunks_of(streamed)[-1]["choices"][0]["stop_reason"] == stop
+
+
+def test_min_tokens_holds_a_stop_string_off(replica):
+    url = replica().url
+    first = chat(url, max_tokens=10).json()["choices"][0]["message"]["content"].split()[1]
+    answer = chat(url, max_tokens=10, stop=[first], min_tokens=8).json()
+    assert answer["usage"]["completion_tokens"] >= 8
+
+
+def test_the_api_key_is_asked_for_under_v1_only(replica):
+    url = replica(api_key="secret").url
+    assert httpx.get(f"{url}/health", trust_env=False).status_code == 200
+    refused = httpx.get(f"{url}/v1/models", trust_env=False)
+    assert (refused.status_code, refused.json()) == (401, {"error": "Unauthorized"})
+    wrong = httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer public"}, trust_env=False)
+    assert wrong.status_code == 401
+    right = httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer secret"}, trust_env=False)
+    assert right.status_code == 200
+
+
+def test_a_full_queue_is_refused_with_503_and_counted(replica):
+    """vLLM's limit counts running requests too: of ten at once, four are served."""
+    url = replica(step_s=0.02, max_num_seqs=4, max_num_queued_reqs=4).url
+
+    async def ten() -> list[int]:
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+            body = {"messages": HELLO, "max_tokens": 10}
+            answers = await asyncio.gather(*(client.post(f"{url}/v1/chat/completions", json=body) for _ in range(10)))
+        return sorted(answer.status_code for answer in answers)
+
+    assert asyncio.run(ten()) == [200] * 4 + [503] * 6
+    assert metric(url, "vllm:admission_rejections_total") == 6
+
+
+def test_a_client_that_leaves_frees_its_place(replica):
+    server = replica(step_s=0.01)
+    with httpx.Client(trust_env=False) as client:
+        body = {"messages": HELLO, "max_tokens": 500, "stream": True}
+        with client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer:
+            pieces = answer.iter_bytes()  # kept, because its end closes the connection
+            next(pieces)
+            assert metric(server.url, "vllm:num_requests_running") == 1
+    wait_for(lambda: metric(server.url, "vllm:num_requests_running") == 0)
+    assert metric(server.url, "vllm:kv_cache_usage_perc") == 0
+    text = httpx.get(f"{server.url}/metrics", trust_env=False).text
+    assert 'vllm:request_success_total{engine="0",model_name="tiny",finished_reason="abort"} 1.0' in text
+
+
+def test_a_repeated_prompt_is_found_in_the_prefix_cache(replica):
+    url = replica().url
+    long = [{"role": "user", "content": "word " * 100}]
+    first, second = (chat(url, messages=long, max_tokens=2).json()["usage"] for _ in range(2))
+    assert first["prompt_tokens_details"]["cached_tokens"] == 0
+    assert second["prompt_tokens_details"]["cached_tokens"] == 96  # six whole blocks of 16
+    assert metric(url, "vllm:prefix_cache_hits_total") == 96
+    assert metric(url, "vllm:prefix_cache_queries_total") == 200
+
+
+def test_the_next_turn_finds_prompt_and_answer_in_the_cache(replica):
+    url = replica().url
+    turns = [{"role": "user", "content": "word " * 40}]
+    answer = chat(url, messages=turns, max_tokens=30).json()["choices"][0]["message"]["content"]
+    turns += [{"role": "assistant", "content": answer}, {"role": "user", "content": "and then"}]
+    usage = chat(url, messages=turns, max_tokens=2).json()["usage"]
+    assert usage["prompt_tokens"] == 72
+    assert usage["prompt_tokens_details"]["cached_tokens"] == 64  # of the 69 computed tokens, four whole blocks
+
+
+def test_prefix_caching_can_be_off(replica):
+    url = replica(prefix_caching=False).url
+    long = [{"role": "user", "content": "word " * 100}]
+    usages = [chat(url, messages=long, max_tokens=2).json()["usage"] for _ in range(2)]
+    assert [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages] == [0, 0]
+
+
+def test_counters_add_up(replica):
+    url = replica().url
+    for tokens in (3, 7):
+        chat(url, max_tokens=tokens)
+    assert metric(url, "vllm:generation_tokens_total") == 10
+    assert metric(url, "vllm:prompt_tokens_total") == 10
+    assert metric(url, "vllm:time_to_first_token_seconds_count") == 2
+    assert metric(url, "vllm:inter_token_latency_seconds_count") == 8
+    assert metric(url, "vllm:e2e_request_latency_seconds_count") == 2
+    assert metric(url, "vllm:request_generation_tokens_sum") == 10
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [({"n": 2}, "n"), ({"logprobs": True}, "logprobs")],
+)
+def test_what_is_not_emulated_is_refused_not_ignored(replica, fields, param):
+    answer = chat(replica().url, **fields)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert "emulated" in answer.json()["error"]["message"]
+
+
+def test_a_speed_of_ten_is_ten_times_as_fast(replica):
+    began = time.monotonic()
+    chat(replica(step_s=0.1, speed=10).url, max_tokens=20)
+    assert 0.2 <= time.monotonic() - began < 0.6
+
+
+def raw(port: int, text: bytes, *, until: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        client.sendall(text)
+        got = b""
+        while until not in got:
+            piece = client.recv(65536)
+            if not piece:
+                break
+            got += piece
+        return got
+
+
+def request(body: dict, *, version: str = "1.1", extra: str = "") -> bytes:
+    data = json.dumps(body).encode()
+    head = f"POST /v1/chat/completions HTTP/{version}\r\nhost: x\r\ncontent-type: application/json\r\n{extra}"
+    return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
+
+
+def test_an_http_1_0_client_gets_the_bare_stream(replica):
+    body = {"messages": HELLO, "max_tokens": 2, "stream": True}
+    answer = raw(replica().port, request(body, version="1.0"), until=b"never").decode()
+    head, _, rest = answer.partition("\r\n\r\n")
+    assert "transfer-encoding" not in head
+    assert rest.startswith("data: {")
+    assert rest.endswith("data: [DONE]\n\n")
+
+
+def test_pipelined_requests_are_answered_in_order(replica):
+    both = request({"messages": HELLO, "max_tokens": 3}) + b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"
+    answer = raw(replica().port, both, until=b'"version"').decode()
+    assert answer.index("chat.completion") < answer.index('"version"')
+
+
+def test_what_is_no_http_is_refused(replica):
+    assert b"400 Bad Request" in raw(replica().port, b"nonsense\r\n\r\n", until=b"received.")
+
+
+def test_a_large_body_is_asked_for_with_continue(replica):
+    body = request({"messages": HELLO, "max_tokens": 1}, extra="expect: 100-continue\r\n")
+    assert raw(replica().port, body, until=b"chat.completion").startswith(b"HTTP/1.1 100")
+
+
+def test_a_slow_reader_gets_merged_chunks_and_all_of_the_text(replica):
+    """As in vLLM, tokens that wait for a slow reader are joined into one delta."""
+    server = replica(step_s=0.0, max_model_len=60_000, kv_blocks=4000)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        body = {"messages": HELLO, "max_tokens": 50_000, "stream": True, "stream_options": {"include_usage": True}}
+        client.sendall(request(body))
+        wait_for(lambda: metric(server.url, "vllm:request_success_total") == 1, seconds=30)
+        client.settimeout(5)
+        got = b""
+        while not got.endswith(b"0\r\n\r\n"):
+            got += client.recv(1 << 20)
+    texts = [text for text in texts_of(got.decode()) if text]
+    assert sum(len(text) for text in texts) == 5 * 50_000
+    assert len(texts) < 50_000
+
+
+def test_an_idle_connection_is_closed_after_the_keep_alive_time(replica):
+    server = replica()
+    server.call(lambda: setattr(server.site, "keep_alive_s", 0.05))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        assert client.recv(4096) == b""
