@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from atoll.analyse.summary import Distribution, ReplicaSummary, RequestCounts, Summary, summarise
@@ -13,6 +14,7 @@ from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
+from atoll.outside.files import write_whole
 from atoll.plan.defaults import effective_flags
 from atoll.plan.enumerate import OPEN, Rejected, Wanted
 from atoll.plan.explain import explain_band, explain_choice, explain_flips, step_parts
@@ -22,10 +24,11 @@ from atoll.plan.limits import VLLM, legal_tensor_parallel
 from atoll.plan.score import Prediction, ReplicaShare, Spread
 from atoll.plan.search import PLAIN, Choice, Search, search_layouts
 from atoll.plan.workbench import Workbench
+from atoll.report.charts import chart_png, chart_svg
+from atoll.report.crossover import crossover_chart
 from atoll.simulate.equip import scheduler_limits
 from atoll.simulate.run import simulate_layout
 from atoll.traffic.workload import Arrivals, Lengths, Workload
-from atoll.units import show_bytes
 from atoll.workflows.boxes import named_box
 
 BAND = 0.10
@@ -447,10 +450,14 @@ def crossover_document(search: Search) -> dict[str, Any]:
     }
 
 
-def room(plan: Plan, choice: Choice) -> str:
-    """`50.5 GB of KV cache a GPU`."""
-    fit = plan.workbench.fit(choice.layout.replicas[0], choice.layout.flags)
-    return f"{show_bytes(fit.kv_bytes)} of KV cache a GPU"
+def save_chart(plan: Plan, path: Path) -> None:
+    """The crossover chart as SVG or PNG, by the file's ending; InputError for another ending or without curves."""
+    if path.suffix.lower() not in {".svg", ".png"}:
+        raise InputError(f"--chart {path}: the file's name should end in .png or .svg.")
+    if not plan.search.curves:
+        raise InputError("There is no chart to draw: no layout is possible, or the load was not varied.")
+    spec = crossover_chart(plan.search)
+    write_whole(path, chart_svg(spec) if path.suffix.lower() == ".svg" else chart_png(spec))
 
 
 def kinds_named(kinds: Mapping[int, GpuKind]) -> str:

@@ -1,6 +1,7 @@
 """atoll plan: the layouts of a model on a box, best first."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +23,7 @@ from atoll.workflows.plan import (
     merge_rejected,
     plan_box,
     plan_document,
+    save_chart,
     shown_flags,
     verdict,
 )
@@ -53,6 +55,9 @@ def plan(
     replicas: options.Replicas = None,
     policy: options.PolicyName = None,
     formula: Annotated[bool, typer.Option("--formula", help="Do not simulate; the formula alone.")] = False,
+    chart: Annotated[
+        Path | None, typer.Option("--chart", metavar="FILE", help="Draw users against TTFT and throughput: .png, .svg.")
+    ] = None,
     path: options.OutPath = None,
     json: options.Json = False,
 ) -> None:
@@ -74,6 +79,9 @@ def plan(
     elif made.search.choices:
         show_plan(made)
     check_something_fits(made)
+    if chart is not None:
+        save_chart(made, chart)
+        progress.print(f"Wrote {chart}")
     if path is not None:
         write_whole(path, made.best.layout.to_yaml())
         progress.print(f"Wrote {path}: {made.best.name}. Next: atoll render {path}")
@@ -127,7 +135,7 @@ def _show_ranking(made: Plan) -> None:
     columns = ["", "layout", "GPUs", "policy", "TTFT p50", "p95", "TPOT", "answer", "tokens/s"]
     rows = [_row(place, choice) for place, choice in enumerate(made.search.choices, start=1)]
     if made.search.goal.has_targets:
-        columns.append("users in target")
+        columns.append("in target")
         for row, choice in zip(rows, made.search.choices, strict=True):
             row.append("-" if choice.most_users is None else f"{choice.most_users:,}")
     show_table(None, columns, rows, numbers=range(4, len(columns)))

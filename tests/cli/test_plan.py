@@ -1,0 +1,80 @@
+"""The two commands from the outside: one JSON document, exit codes, sentences."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+QWEN = "Qwen/Qwen2.5-32B-Instruct"
+BOX = ("--gpu", "H100-NVL-94GB", "--gpus", "4")
+
+
+def atoll(*words):
+    wide = {**os.environ, "COLUMNS": "120"}
+    return subprocess.run([sys.executable, "-m", "atoll", *words], capture_output=True, text=True, env=wide)
+
+
+def test_plan_prints_one_document_and_writes_the_layout(tmp_path):
+    layout = tmp_path / "layout.yaml"
+    done = atoll("plan", *BOX, "--model", QWEN, "--users", "30", "--formula", "-o", str(layout), "--json")
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    assert document["choices"][0]["name"] in layout.read_text()
+    assert "atoll render" in done.stderr
+
+
+def test_plan_for_a_person():
+    done = atoll("plan", *BOX, "--model", QWEN, "--users", "30", "--slo-ttft", "1s", "--formula")
+    assert done.returncode == 0
+    for words in ("TTFT p50", "in target", "Why ", "Rejected", "Next: save it with -o"):
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--model", QWEN, "--tp", "3"), "its 40 attention heads do not divide by 3; legal sizes are 1, 2, 4 and 8."),
+        (("--model", "deepseek-ai/DeepSeek-R1"), "8 x H100-NVL-94GB with tensor parallel 8 would hold it."),
+        (("--model", QWEN, "--policy", "best"), "--policy best is not one of round_robin"),
+        (("--model", QWEN, "--users", "3", "--rate", "1"), "Give --users (back to back) or --rate"),
+        (("--model", "no-such-model"), "'no-such-model' is neither a model that atoll knows"),
+        ((), "Say which model: --model NAME"),
+        (("--model", QWEN, "--slo-ttft", "soon"), "'soon' is not a duration"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence):
+    done = atoll("plan", *BOX, "--formula", *words)
+    assert done.returncode == 2
+    assert sentence in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_impossible_is_still_a_document():
+    done = atoll("plan", *BOX, "--model", QWEN, "--tp", "3", "--json")
+    assert done.returncode == 2
+    document = json.loads(done.stdout)
+    assert document["choices"] == []
+    assert document["rejected"][0]["name"] == "TP3"
+
+
+def test_model_prints_one_document():
+    done = atoll("model", QWEN, "--gpu", "H100-NVL-94GB", "--json")
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    assert document["legal_tensor_parallel"] == [1, 2, 4, 8]
+    assert [fit["tensor_parallel"] for fit in document["fits"]] == [1, 2, 4, 8]
+
+
+def test_model_for_a_person():
+    done = atoll("model", "gpt-oss-20b")
+    assert done.returncode == 0
+    for words in ("20.9 B parameters", "mxfp4", "keep the last 128 tokens only", "Users of 4,096 tokens"):
+        assert words in done.stdout
+
+
+def test_an_unknown_model_is_one_sentence():
+    done = atoll("model", "Qwen/Qwen2.5-33B-Instruct")
+    assert done.returncode == 2
+    assert "Near names" in done.stderr

@@ -1,0 +1,160 @@
+"""atoll plan and atoll model as a user runs them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from atoll.analyse.summary import Summary
+from atoll.errors import BadTopology, InputError, NothingFits
+from atoll.plan.goal import Goal
+from atoll.plan.layout import Layout
+from atoll.workflows.model import report_model
+from atoll.workflows.plan import check_something_fits, plan_box, plan_document, save_chart, verdict
+
+PAIRS = """\
+	GPU0	GPU1	GPU2	GPU3	CPU Affinity	NUMA Affinity
+GPU0	 X 	NV12	SYS	SYS	0-31	0
+GPU1	NV12	 X 	SYS	SYS	0-31	0
+GPU2	SYS	SYS	 X 	NV12	32-63	1
+GPU3	SYS	SYS	NV12	 X 	32-63	1
+"""
+QWEN = "Qwen/Qwen2.5-32B-Instruct"
+GOAL = Goal(users=30, prompt=2000, output=1500, longest=3500)
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("box") / "topo.txt"
+    path.write_text(PAIRS)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def plan(capture):
+    return plan_box(model=QWEN, goal=GOAL.replace(slo_ttft_s=1.0), capture=capture, gpu="H100-NVL-94GB")
+
+
+def test_the_document_has_what_others_rely_on(plan):
+    document = json.loads(json.dumps(plan_document(plan), allow_nan=False))
+    first = document["choices"][0]
+    assert first["replicas"][0].keys() >= {"gpus", "tensor_parallel"}
+    assert {"name", "policy", "flags", "predicted", "why", "warnings", "score"} <= first.keys()
+    for choice in document["choices"]:
+        Summary.from_plain(choice["predicted"], origin="predicted")
+    assert {"name", "why"} == document["rejected"][0].keys()
+
+
+def test_the_pairs_win_on_bridged_pairs(plan):
+    assert plan.best.name == "2xTP2"
+    assert [replica.gpus for replica in plan.best.layout.replicas] == [(0, 1), (2, 3)]
+
+
+def test_the_contenders_were_simulated_and_the_formula_agrees(plan):
+    simulated = [choice for choice in plan.search.choices if choice.predicted.simulated]
+    assert len(simulated) >= 4
+    for choice in simulated:
+        assert choice.predicted.e2e_s.mean == pytest.approx(choice.formula.e2e_s.mean, rel=0.05)
+        assert choice.predicted.tpot_s.mean == pytest.approx(choice.formula.tpot_s.mean, rel=0.05)
+
+
+def test_throughput_is_that_of_all_users_at_work(plan):
+    for choice in plan.search.choices:
+        predicted = choice.predicted
+        assert predicted.requests_per_s * predicted.e2e_s.mean == pytest.approx(30, rel=0.01)
+
+
+def test_the_verdict_tells_users_and_crossover(plan):
+    words = " ".join(verdict(plan))
+    assert "back-to-back users within the targets" in words
+    assert plan.search.best.most_users
+    assert plan.search.best.most_users >= 30
+
+
+def test_the_best_layout_stands_on_its_own(plan):
+    layout = plan.best.layout
+    assert Layout.parse(layout.to_yaml(), origin="layout.yaml") == layout
+
+
+def test_the_same_question_gets_the_same_answer(plan, capture):
+    again = plan_box(model=QWEN, goal=GOAL.replace(slo_ttft_s=1.0), capture=capture, gpu="H100-NVL-94GB")
+    assert plan_document(again) == plan_document(plan)
+
+
+def test_a_model_that_does_not_fit_says_what_would(capture):
+    made = plan_box(model="deepseek-ai/DeepSeek-R1", goal=GOAL, capture=capture, gpu="H100-NVL-94GB")
+    assert made.search.choices == ()
+    assert plan_document(made)["rejected"]
+    with pytest.raises(NothingFits) as caught:
+        check_something_fits(made)
+    assert str(caught.value).startswith("deepseek-ai/DeepSeek-R1 cannot be served on 4 x H100-NVL-94GB: ")
+    assert str(caught.value).endswith("8 x H100-NVL-94GB with tensor parallel 8 would hold it.")
+
+
+def test_an_illegal_size_names_the_legal_ones(capture):
+    from atoll.plan.enumerate import Wanted
+
+    made = plan_box(
+        model=QWEN, goal=GOAL, capture=capture, gpu="H100-NVL-94GB", wanted=Wanted(tensor_parallel=3), simulate=False
+    )
+    with pytest.raises(NothingFits, match="legal sizes are 1, 2, 4 and 8"):
+        check_something_fits(made)
+
+
+def test_a_capture_that_is_none_passes_through(tmp_path):
+    (tmp_path / "none.txt").write_text("hello")
+    with pytest.raises(BadTopology):
+        plan_box(model=QWEN, goal=GOAL, capture=str(tmp_path / "none.txt"), gpu="H100-NVL-94GB")
+
+
+def test_nameless_cards_must_be_named(capture):
+    with pytest.raises(InputError, match="name it with --gpu"):
+        plan_box(model=QWEN, goal=GOAL, capture=capture)
+
+
+def test_a_request_longer_than_the_context_is_refused(capture):
+    with pytest.raises(InputError, match="longer than the context"):
+        plan_box(model=QWEN, goal=GOAL.replace(prompt=40000, longest=41500), capture=capture, gpu="H100-NVL-94GB")
+
+
+def test_an_open_loop_is_planned_too(capture):
+    made = plan_box(
+        model=QWEN, goal=Goal(rate=1.0, prompt=2000, output=500, longest=2500), capture=capture, gpu="H100-NVL-94GB"
+    )
+    assert made.best.predicted.simulated
+    assert not made.best.predicted.saturated
+    assert made.best.predicted.requests_per_s == pytest.approx(1.0, rel=0.15)
+    assert len(made.search.curves[0].points) == 7
+
+
+def test_charts_are_png_or_svg(plan, tmp_path):
+    save_chart(plan, tmp_path / "flip.svg")
+    save_chart(plan, tmp_path / "flip.png")
+    assert (tmp_path / "flip.svg").read_text().startswith("<svg")
+    assert (tmp_path / "flip.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match=r"should end in \.png or \.svg"):
+        save_chart(plan, Path("flip.pdf"))
+
+
+# atoll model
+
+
+def test_a_model_on_every_kind():
+    report = report_model(QWEN)
+    assert report.legal_tensor_parallel == (1, 2, 4, 8)
+    assert (report.parameters, report.weight_bytes, report.kv_bytes_per_token) == (32763876352, 65527752704, 262144)
+    by_place = {(fit.gpu, fit.tensor_parallel): fit for fit in report.fits}
+    assert by_place["H100-NVL-94GB", 1].fits
+    assert not by_place["RTX-4090-24GB", 2].fits
+    assert "32.8 GB of weights" in (by_place["RTX-4090-24GB", 2].why or "")
+    assert not by_place["P100-PCIe-16GB", 8].fits
+
+
+def test_longer_contexts_leave_room_for_fewer_users():
+    short, long = (report_model(QWEN, gpu="H200", context=context).fits[0].users for context in (2048, 8192))
+    assert short == pytest.approx(4 * long, abs=4)
+
+
+def test_fp8_keys_make_room_for_twice_as_many():
+    plain, fp8 = (report_model(QWEN, gpu="H100-NVL-94GB", kv_dtype=dtype).fits[1].users for dtype in ("auto", "fp8"))
+    assert fp8 == pytest.approx(2 * plain, abs=2)
