@@ -10,7 +10,7 @@ from atoll.inventory.box import Box, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.catalog import find_card
 from atoll.plan.enumerate import Wanted
-from atoll.plan.explain import explain_band, explain_choice, explain_flips, leaders, step_parts
+from atoll.plan.explain import explain_band, explain_choice, explain_economy, explain_flips, leaders, step_parts
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.layout import EngineFlags, Policy
 from atoll.plan.score import Prediction, Spread
@@ -290,6 +290,19 @@ def test_near_ties_are_named():
     found = search()
     assert "which is the error of such predictions" in " ".join(explain_band(found, 0.5))
     assert list(explain_band(found, 0.0)) == []
+
+
+def test_a_lead_within_the_error_is_called_small():
+    found = search(vary_load=True)
+    assert "by less than the error" in " ".join(explain_flips(found, 10.0))
+    assert "by less than the error" not in " ".join(explain_flips(found, 0.0))
+
+
+def test_fewer_gpus_that_are_enough_are_named():
+    assert list(explain_economy(search(wanted_goal=goal(slo_tpot_s=0.1)))) == [
+        "1xTP1 meets the targets on 1 of the 4 GPUs."
+    ]
+    assert list(explain_economy(search())) == []
 
 
 def test_missed_targets_are_named():

@@ -60,15 +60,41 @@ def mean_batch(choice: Choice, goal: Goal) -> int:
     return max(1, round(in_flight))
 
 
-def explain_flips(search: Search) -> Iterator[str]:
-    """At how many users the ranking changes."""
+def explain_flips(search: Search, band: float = 0.0) -> Iterator[str]:
+    """At how many users the ranking changes; a lead smaller than `band` is said to be small."""
     unit = "users" if search.goal.users is not None else "requests/s"
-    for flip in search.flips:
-        yield f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is better than {flip.before}."
+    for place, flip in enumerate(search.flips):
+        until = search.flips[place + 1].load if place + 1 < len(search.flips) else float("inf")
+        small = ", by less than the error of such predictions" if _lead_of(search, flip, until) < band else ""
+        yield f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is better than {flip.before}{small}."
     if search.curves and not search.flips:
         first, last = search.curves[0].points[0][0], search.curves[0].points[-1][0]
-        leader = min(search.curves, key=lambda curve: curve.points[-1][1].cost(search.goal))
-        yield f"{leader.name} stays ahead from {first:g} to {last:g} {unit}."
+        yield f"{_ahead(search)} stays ahead from {first:g} to {last:g} {unit}."
+
+
+def _lead_of(search: Search, flip: Flip, until: float) -> float:
+    """How much better `after` is than `before` at most, as a share, from the flip to the next one."""
+    before, after = (
+        next(curve.points for curve in search.curves if curve.name == name) for name in (flip.before, flip.after)
+    )
+    return max(
+        (
+            slow.cost(search.goal) / fast.cost(search.goal) - 1
+            for (load, slow), (_, fast) in zip(before, after, strict=True)
+            if flip.load <= load <= until
+        ),
+        default=0.0,
+    )
+
+
+def explain_economy(search: Search) -> Iterator[str]:
+    """The layout that meets the targets on the fewest GPUs, when it leaves some idle that the best one uses."""
+    enough = [choice for choice in search.choices if choice.predicted.meets(search.goal)]
+    if not search.goal.has_targets or not enough:
+        return
+    least = min(enough, key=_gpus)
+    if _gpus(least) < _gpus(search.best):
+        yield f"{least.name} meets the targets on {_gpus(least)} of the {_gpus(search.best)} GPUs."
 
 
 def explain_band(search: Search, band: float) -> Iterator[str]:
@@ -85,7 +111,7 @@ def explain_band(search: Search, band: float) -> Iterator[str]:
 
 
 def _load(flip: Flip, goal: Goal) -> str:
-    return f"{flip.load:.0f}" if goal.users is not None else f"{flip.load:.2g}"
+    return f"{max(2, round(flip.load))}" if goal.users is not None else f"{flip.load:.2g}"
 
 
 def _memory(choice: Choice, goal: Goal, workbench: Workbench) -> str:

@@ -17,7 +17,7 @@ from atoll.model.read import read_model
 from atoll.outside.files import write_whole
 from atoll.plan.defaults import effective_flags
 from atoll.plan.enumerate import OPEN, Rejected, Wanted
-from atoll.plan.explain import explain_band, explain_choice, explain_flips, step_parts
+from atoll.plan.explain import explain_band, explain_choice, explain_economy, explain_flips, step_parts
 from atoll.plan.goal import Goal
 from atoll.plan.layout import EngineFlags, Layout
 from atoll.plan.limits import VLLM, legal_tensor_parallel
@@ -412,7 +412,8 @@ def verdict(plan: Plan) -> Iterator[str]:
         return
     yield from explain_band(search, BAND)
     yield from _targets(search)
-    yield from explain_flips(search)
+    yield from explain_economy(search)
+    yield from explain_flips(search, BAND)
 
 
 def _targets(search: Search) -> Iterator[str]:
