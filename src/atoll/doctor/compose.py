@@ -432,7 +432,7 @@ class Project:
     sources: tuple[Source, ...]
     root: Node
     services: tuple[Service, ...]
-    inspected: bool = False
+    origin: str = "compose"  # or inspect, kubernetes
 
     def service(self, name: str) -> Service | None:
         """The service that answers to this name on its networks."""

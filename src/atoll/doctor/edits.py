@@ -79,9 +79,17 @@ def _leaf_end(node: Node) -> int:
 def remove_key(mapping: Node, name: str) -> Edits:
     """Take a key and all that belongs to it out of a block mapping."""
     entry = mapping.entries.get(name)
-    if entry is None or entry.merged or mapping.style == "flow" or not mapping.source.fixable:
+    if entry is None or entry.merged or not entry.key.source.fixable:
         return ()
-    return _remove_lines(mapping.source, entry.key.start, max(_leaf_end(entry.value), entry.key.end))
+    if mapping.style == "flow":
+        return _remove_from_flow(replace(entry.key, end=entry.value.end))
+    end = entry.key.end if _is_alias(entry.key, entry.value) else _leaf_end(entry.value)
+    return _remove_lines(entry.key.source, entry.key.start, max(end, entry.key.end))
+
+
+def _is_alias(key: Node, value: Node) -> bool:
+    """Whether the value stands elsewhere: `key: *anchor`."""
+    return value.source.path != key.source.path or value.start < key.start
 
 
 def remove_item(node: Node) -> Edits:
@@ -324,3 +332,31 @@ def apply_edits(text: str, edits: Sequence[Edit]) -> str:
         made += [text[position : edit.start], edit.text]
         position = edit.end
     return "".join(made) + text[position:]
+
+
+def add_volume(service: Node, root: Node, name: str, target: str) -> Edits:
+    """A named volume for a service, declared at the end of the file when it is not yet."""
+    listed, declared = service.get("volumes"), root.get("volumes")
+    edits = add_item(listed, f"{name}:{target}") if listed is not None else ()
+    if listed is None:
+        edits = add_key(service, ("volumes:", f"  - {name}:{target}"))
+    if not edits:
+        return ()
+    if declared is None:
+        return (*edits, *add_key(root, ("volumes:", f"  {name}:")))
+    return edits if name in declared.entries else (*edits, *add_key(declared, (f"{name}: {{}}",)))
+
+
+def add_item(listed: Node, text: str) -> Edits:
+    """One more item at the end of a list."""
+    if not listed.is_list or not listed.items or not listed.source.fixable:
+        return ()
+    last = listed.items[-1]
+    if listed.style == "flow":
+        return (Edit(file=listed.file, start=last.end, end=last.end, text=f', "{text}"'),)
+    source = listed.source.text
+    head = source[source.rfind("\n", 0, last.start) + 1 : last.start]
+    if not re.fullmatch(r"\s*-\s*", head):
+        return ()
+    end = _end_of_line(source, _leaf_end(last))
+    return (Edit(file=listed.file, start=end, end=end, text=f"\n{head}{text}"),)

@@ -10,8 +10,9 @@ from atoll.doctor.finding import Finding
 from atoll.doctor.nginx import Location, NginxConfig
 from atoll.doctor.tree import Node, Source
 from atoll.doctor.vllm import VllmCommand
+from atoll.errors import UnknownGpu
 from atoll.inventory.box import Box
-from atoll.inventory.catalog import GpuKind
+from atoll.inventory.catalog import GpuKind, find_gpu
 from atoll.model.card import ModelCard
 from atoll.plan.layout import Layout
 
@@ -97,7 +98,6 @@ class Facts:
     layouts: tuple[tuple[Source, Layout], ...] = ()
     box: Box | None = None
     box_source: Source | None = None
-    kinds: Mapping[int, GpuKind] = field(default_factory=dict)  # GPU index -> what it is
     any_kind: GpuKind | None = None  # the kind of every GPU, when only its name was given
     cards: Mapping[str, ModelCard] = field(default_factory=dict)  # model as named in a command -> card
     load: Load = Load()
@@ -119,33 +119,41 @@ class Facts:
     def project_of(self, service: Service) -> Project:
         return next(project for project in self.projects if service in project.services)
 
-    def kind(self, gpu: int | None = None) -> GpuKind | None:
-        """The kind of one GPU; of all of them when they are alike and none is named."""
-        if gpu is not None and gpu in self.kinds:
-            return self.kinds[gpu]
-        known = {kind.name: kind for kind in self.kinds.values()}
-        return self.any_kind or (next(iter(known.values())) if len(known) == 1 else None)
+    def box_of(self, service: Service) -> Box | None:
+        """The box that a service runs on: its layout's when one lies beside it, else the one that was given."""
+        folder = service.node.source.folder
+        beside = [layout.box for source, layout in self.layouts if source.folder == folder]
+        return beside[0] if beside else self.box
+
+    def kind_at(self, box: Box | None, gpu: int) -> GpuKind | None:
+        """The kind of one GPU of a box; None when neither box nor asker names it."""
+        named = next((card.name for card in box.gpus if card.index == gpu), None) if box is not None else None
+        try:
+            return find_gpu(named) if named is not None else self.any_kind
+        except UnknownGpu:
+            return self.any_kind
+
+    def kind_of(self, service: Service) -> GpuKind | None:
+        """The kind of the GPUs that a service gets; None when not known or mixed."""
+        box, gpus = self.box_of(service), self.gpus_of(service)
+        indices = gpus if gpus is not None else box.indices if box is not None else ()
+        kinds = {self.kind_at(box, gpu) for gpu in indices} if indices else {self.any_kind}
+        return next(iter(kinds)) if len(kinds) == 1 else None
 
     def gpus_of(self, service: Service) -> tuple[int, ...] | None:
         """The host GPUs that a service gets; None when the files do not tell."""
-        request = service.gpus
+        request, box = service.gpus, self.box_of(service)
         if request is None:
             return None
         if request.indices is not None:
             return request.indices
-        if self.box is None:
+        if box is None:
             return None
         if request.ids is not None:
-            return self._by_uuid(request.ids)
+            return _by_uuid(box, request.ids)
         if request.count is None:
             return None
-        return self.box.indices if request.all else self.box.indices[: request.count]  # Docker gives the first ones
-
-    def _by_uuid(self, ids: tuple[str, ...]) -> tuple[int, ...] | None:
-        assert self.box is not None
-        known = {gpu.uuid: gpu.index for gpu in self.box.gpus if gpu.uuid is not None}
-        found = tuple(known[name] for name in ids if name in known)
-        return found if len(found) == len(ids) else None
+        return box.indices if request.all else box.indices[: request.count]  # Docker gives the first ones
 
     @cached_property
     def routes(self) -> tuple[Route, ...]:
@@ -194,8 +202,14 @@ class Facts:
         return self.cards.get(service.vllm.model or "") if service.vllm is not None else None
 
 
+def _by_uuid(box: Box, ids: tuple[str, ...]) -> tuple[int, ...] | None:
+    known = {gpu.uuid: gpu.index for gpu in box.gpus if gpu.uuid is not None}
+    found = tuple(known[name] for name in ids if name in known)
+    return found if len(found) == len(ids) else None
+
+
 def _is_around(outer: str, inner: str) -> bool:
-    return inner == outer or outer == "." or inner.startswith(f"{outer}/") or outer.startswith(f"{inner}/")
+    return outer in {inner, "."} or inner.startswith(f"{outer}/") or outer.startswith(f"{inner}/")
 
 
 def _by_published_port(project: Project, host: str, port: int | None) -> Service | None:

@@ -14,11 +14,12 @@ from atoll.doctor.compose import Project, Service, build_project, looks_like_com
 from atoll.doctor.facts import Facts, Host, Load
 from atoll.doctor.finding import Finding
 from atoll.doctor.inspected import looks_like_inspect, project_of_inspect
+from atoll.doctor.kubernetes import project_of_manifests
 from atoll.doctor.nginx import Directive, NginxConfig, looks_like_nginx, parse_nginx, with_includes
 from atoll.doctor.rule import Rule
 from atoll.doctor.tree import Node, Source, read_yaml
 from atoll.doctor.vllm import parse_version
-from atoll.errors import BadDocument, BadTopology, InputError, UnknownGpu
+from atoll.errors import BadDocument, BadTopology, InputError
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind, find_gpu
 from atoll.inventory.parse import parse_box
@@ -283,11 +284,12 @@ class _Reading:
     # joining ----------------------------------------------------------------------------------------------------
 
     def facts(self) -> Facts:
-        projects = (*self._projects, *self._build_projects())
+        cluster = project_of_manifests(self._manifests) if self._manifests else None
+        projects = (*self._projects, *self._build_projects(), *([cluster] if cluster is not None else []))
         nginx = tuple(self._build_nginx(projects))
         layouts = tuple(self._layouts)
         box = self._box[1] if self._box is not None else self._asked.box
-        if box is None and layouts:
+        if box is None and len(layouts) == 1:
             box = layouts[0][1].box
         facts = Facts(
             sources=dict(self._sources),
@@ -300,7 +302,6 @@ class _Reading:
             layouts=layouts,
             box=box,
             box_source=self._box[0] if self._box is not None else None,
-            kinds=_kinds(box, self._asked.gpu),
             any_kind=_kind(self._asked.gpu),
             load=self._asked.load,
             host=self._host(),
@@ -541,18 +542,6 @@ def _adds_to(root: Node, base: Node) -> bool:
 
 def _kind(name: str | None) -> GpuKind | None:
     return find_gpu(name) if name else None
-
-
-def _kinds(box: Box | None, name: str | None) -> dict[int, GpuKind]:
-    made: dict[int, GpuKind] = {}
-    for gpu in box.gpus if box is not None else ():
-        wanted = gpu.name or name
-        try:
-            if wanted is not None:
-                made[gpu.index] = find_gpu(wanted)
-        except UnknownGpu:
-            continue
-    return made
 
 
 def redirecting_bridges(text: str) -> list[str]:

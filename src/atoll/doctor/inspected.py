@@ -15,7 +15,7 @@ def project_of_inspect(root: Node) -> Project:
     """One service a container; lines are those of the JSON."""
     source = replace(root.source, fixable=False)
     services = tuple(_service(container) for container in root.items)
-    return Project(name=source.path, sources=(source,), root=root, services=services, inspected=True)
+    return Project(name=source.path, sources=(source,), root=root, services=services, origin="inspect")
 
 
 def _service(container: Node) -> Service:

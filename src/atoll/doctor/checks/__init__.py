@@ -1,9 +1,35 @@
 """The rules, one module a subject. Facts in, findings out; nothing here touches the outside."""
 
-from atoll.doctor.checks import files, flags, locations, upstreams
+from atoll.doctor.checks import (
+    clusters,
+    containers,
+    environment,
+    files,
+    fit,
+    flags,
+    locations,
+    mongodb,
+    proxies,
+    security,
+    topology,
+    upstreams,
+)
 from atoll.doctor.rule import Rule
 
-_MODULES = (files, flags, locations, upstreams)
+_MODULES = (
+    clusters,
+    containers,
+    environment,
+    files,
+    fit,
+    flags,
+    locations,
+    mongodb,
+    proxies,
+    security,
+    topology,
+    upstreams,
+)
 
 
 def all_rules() -> tuple[Rule, ...]:

@@ -1,5 +1,350 @@
 """Weights and KV cache against the GPUs that a service pins."""
 
-from atoll.doctor.rule import Rule
+from collections.abc import Iterable
+from math import ceil
 
-RULES: tuple[Rule, ...] = ()
+from atoll.doctor.checks.memory import Placement, placements
+from atoll.doctor.checks.places import Place, found, join
+from atoll.doctor.edits import Edits, replace_option
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import ERROR, INFO, WARNING, rule
+from atoll.units import show_bytes
+
+
+@rule("MF001", ERROR)
+def heads_do_not_divide(facts: Facts) -> Iterable[Finding]:
+    """The attention heads do not divide by the tensor-parallel size.
+
+    Consequence: vLLM stops with a ValueError at start.
+
+    Evidence: config/model.py of 0.32.0.
+
+    Fix: A size that divides them (40 heads: 1, 2, 4, 5, 8).
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [Qwen/Qwen2.5-32B-Instruct, -tp, "3"]}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [Qwen/Qwen2.5-32B-Instruct, -tp, "4"]}
+    ```
+    """
+    for placed in placements(facts):
+        if placed.card is not None and placed.card.attention_heads % placed.tensor_parallel:
+            heads = placed.card.attention_heads
+            legal = [str(n) for n in range(1, 17) if heads % n == 0]
+            yield found(
+                placed.split,
+                f"{placed.card.name} has {heads} attention heads; {placed.tensor_parallel} does not divide them",
+                fix=f"A tensor-parallel size of {join(legal)}.",
+            )
+
+
+@rule("MF002", WARNING)
+def repeated_kv_heads(facts: Facts) -> Iterable[Finding]:
+    """The tensor-parallel size is larger than the number of KV heads.
+
+    Consequence: KV heads are repeated on the GPUs: the cache of each no longer shrinks.
+
+    Evidence: config/model.py of 0.32.0, get_num_kv_heads.
+
+    Fix: A smaller size and more replicas.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [Qwen/Qwen2.5-7B-Instruct, -tp, "7"]}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [Qwen/Qwen2.5-7B-Instruct, -tp, "4"]}
+    ```
+    """
+    for placed in placements(facts):
+        card = placed.card
+        if (
+            card is not None
+            and card.attention.kind == "full"
+            and card.kv_heads < placed.tensor_parallel
+            and not placed.ours
+        ):
+            yield found(placed.split, f"{card.name} has {card.kv_heads} KV heads for {placed.tensor_parallel} GPUs")
+
+
+@rule("MF003", ERROR)
+def groups_do_not_divide(facts: Facts) -> Iterable[Finding]:
+    """The groups of a quantised model do not divide by the tensor-parallel size.
+
+    Consequence: vLLM stops while loading: `input size is not aligned with the quantized weight shape`.
+
+    Evidence: https://github.com/vllm-project/vllm/issues/13640, https://github.com/vllm-project/vllm/issues/21695.
+
+    Fix: A smaller size, a padded checkpoint, or another quantisation.
+
+    Fails: 11008 / 128 = 86 groups
+    ```config.json
+    {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,
+     "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
+     "max_position_embeddings": 4096,
+     "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": true}}
+    ```
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [TheBloke/Llama-2-7B-AWQ, -tp, "4"]}
+    ```
+
+    Passes:
+    ```config.json
+    {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,
+     "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
+     "max_position_embeddings": 4096,
+     "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": true}}
+    ```
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [TheBloke/Llama-2-7B-AWQ, -tp, "2"]}
+    ```
+    """
+    for placed in placements(facts):
+        card = placed.card
+        group = card.quantisation.group_size if card is not None else None
+        if card is None or not group or group < 1 or card.quantisation.weight_bits >= 8:
+            continue
+        size = card.experts.intermediate_size if card.experts is not None else card.intermediate_size
+        if size % group == 0 and (size // group) % placed.tensor_parallel:
+            yield found(
+                placed.split,
+                f"{card.name} has {size // group} groups of {group} weights in a row;"
+                f" {placed.tensor_parallel} does not divide them",
+            )
+
+
+@rule("MF004", ERROR)
+def weights_do_not_fit(facts: Facts) -> Iterable[Finding]:
+    """The weights do not fit on the GPUs.
+
+    Consequence: Out of memory after minutes of loading.
+
+    Evidence: vLLM's own account: utilisation x memory, less weights, activations and overhead.
+
+    Fix: More GPUs, or a quantised checkpoint.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [Qwen/Qwen2.5-72B-Instruct], gpus: [{device_ids: ["0"]}]}
+    ```
+    ```options
+    gpu: H100-SXM-80GB
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-72B-Instruct, -tp, "4"]
+        gpus: [{device_ids: ["0", "1", "2", "3"]}]
+    ```
+    ```options
+    gpu: H100-SXM-80GB
+    ```
+    """
+    for placed in placements(facts):
+        fit = placed.fit()
+        if fit is None or fit.fits or placed.kind is None:
+            continue
+        yield found(
+            placed.place,
+            f"{placed.name} needs {show_bytes(fit.weight_bytes)} for weights and {show_bytes(fit.activation_bytes)} for"
+            f" activations on each {placed.kind.name}; vLLM may use {show_bytes(fit.budget_bytes)}",
+        )
+
+
+@rule("MF005", ERROR)
+def longest_does_not_fit(facts: Facts) -> Iterable[Finding]:
+    """The KV cache does not hold one request of full length.
+
+    Consequence: vLLM refuses to start.
+
+    Evidence: vLLM's start-up check of the KV cache against max_model_len.
+
+    Fix: A smaller --max-model-len, --kv-cache-dtype fp8, or more GPUs.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [meta-llama/Llama-3.1-8B-Instruct, --max-model-len, "131072"]
+        gpus: [{device_ids: ["0"]}]
+    ```
+    ```options
+    gpu: L4
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [meta-llama/Llama-3.1-8B-Instruct, --max-model-len, "8192"]
+        gpus: [{device_ids: ["0"]}]
+    ```
+    ```options
+    gpu: L4
+    ```
+    """
+    for placed in placements(facts):
+        fit, longest = placed.fit(), placed.longest
+        if fit is None or not fit.fits or longest is None or fit.kv_tokens >= longest:
+            continue
+        place, edits = _length_place(placed, fit.kv_tokens)
+        yield found(
+            place,
+            f"{placed.name} holds {fit.kv_tokens:,} tokens of KV cache, less than one request of {longest:,}",
+            edits=edits,
+        )
+
+
+def _length_place(placed: Placement, tokens: int) -> tuple[Place, Edits]:
+    command = placed.service.vllm if placed.service is not None else None
+    option = command.option("--max-model-len") if command is not None else None
+    if option is None:
+        return placed.place, ()
+    shorter = max(1024, tokens // 1024 * 1024 // 2)
+    return option.word, replace_option(option, option.name, str(shorter)) if tokens > 2048 else ()
+
+
+@rule("MF006", WARNING)
+def sequences_do_not_fit(facts: Facts) -> Iterable[Finding]:
+    """The KV cache does not hold --max-num-seqs requests of usual length.
+
+    Consequence: Under load running answers are thrown out and computed again.
+
+    Evidence: https://docs.vllm.ai/en/stable/configuration/optimization/; vllm:num_preemptions_total shows it at run
+    time.
+
+    Fix: A smaller --max-num-seqs, or more memory for the cache.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-seqs, "256", --max-model-len, "8192"]
+        gpus: [{device_ids: ["0"]}]
+    ```
+    ```options
+    gpu: L4
+    users: 200
+    prompt: 3000
+    output: 1000
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-seqs, "256", --max-model-len, "8192"]
+        gpus: [{device_ids: ["0"]}]
+    ```
+    ```options
+    gpu: L4
+    users: 20
+    prompt: 1000
+    output: 200
+    ```
+    """
+    load = facts.load
+    known = list(placements(facts))
+    for placed in known:
+        fit = placed.fit()
+        if fit is None or not fit.fits or placed.ours:
+            continue
+        length = (load.prompt_tokens or 0) + (load.output_tokens or 0) or 1024
+        seqs = placed.max_num_seqs or 1024
+        if load.users is not None:
+            twins = sum(other.card == placed.card for other in known)
+            seqs = min(seqs, ceil(load.users / twins))
+        elif placed.max_num_seqs is None:
+            continue
+        if fit.kv_tokens < seqs * length:
+            yield found(
+                placed.place,
+                f"{placed.name} holds {fit.kv_tokens:,} tokens of KV cache; {seqs} requests of {length:,}"
+                f" tokens need {seqs * length:,}",
+            )
+
+
+@rule("MF007", INFO)
+def idle_gpus(facts: Facts) -> Iterable[Finding]:
+    """GPUs of the box that no service uses.
+
+    Consequence: Capacity that was paid for stays idle.
+
+    Evidence: the box and the files, held together.
+
+    Fix: Another replica.
+
+    Fails:
+    ```topo.txt
+            GPU0  GPU1  GPU2  GPU3
+    GPU0    X     NV12  SYS   SYS
+    GPU1    NV12  X     SYS   SYS
+    GPU2    SYS   SYS   X     NV12
+    GPU3    SYS   SYS   NV12  X
+    ```
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
+    ```
+
+    Passes:
+    ```topo.txt
+            GPU0  GPU1
+    GPU0    X     NV12
+    GPU1    NV12  X
+    ```
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
+    ```
+    """
+    for project in facts.projects:
+        services = project.gpu_services
+        used = [facts.gpus_of(service) for service in services]
+        box = facts.box_of(services[0]) if services else None
+        if (
+            box is None
+            or None in used
+            or any(placed.ours for placed in placements(facts) if placed.service in services)
+        ):
+            continue
+        taken = {gpu for gpus in used for gpu in gpus or ()}
+        idle = [str(index) for index in box.indices if index not in taken]
+        if idle:
+            yield found(services[0], f"no service uses GPU {join(idle)}")
+    for source, layout in facts.layouts:
+        alone = next((placed.place for placed in placements(facts) if placed.place.file == source.path), None)
+        if layout.idle_gpus and alone is not None:
+            yield found(alone, f"no replica uses GPU {join([str(index) for index in layout.idle_gpus])}")
+
+
+RULES = (
+    heads_do_not_divide,
+    repeated_kv_heads,
+    groups_do_not_divide,
+    weights_do_not_fit,
+    longest_does_not_fit,
+    sequences_do_not_fit,
+    idle_gpus,
+)

@@ -535,7 +535,7 @@ def few_sequences(facts: Facts) -> Iterable[Finding]:
             if seqs * twins < users:
                 yield found(option.word, f"{twins} x {seqs} answers run at once, for {users} users")
         elif seqs < 64 and not _kv_is_the_limit(facts, engine, seqs):
-            usual = default_max_num_seqs(facts, engine)
+            usual = default_max_num_seqs(facts.kind_of(engine.service))
             default = f"the default is {usual}" if usual else "the default is 256, or 1024 on cards of 70 GiB and more"
             yield found(option.word, f"only {seqs} answers run at once in each instance; {default}")
 
@@ -581,7 +581,7 @@ def large_steps(facts: Facts) -> Iterable[Finding]:
     """
     for engine, option in named_options(facts, "--max-num-batched-tokens"):
         tokens = option.integer()
-        usual = default_batched_tokens(facts, engine)
+        usual = default_batched_tokens(facts.kind_of(engine.service))
         if tokens is not None and tokens > 2 * usual and not made_by_atoll(facts, engine.service):
             yield found(option.word, f"steps of {tokens} tokens; the default here is {usual}")
 
@@ -1004,8 +1004,7 @@ def bfloat16_on_old_cards(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for engine, option in named_options(facts, "--dtype"):
-        gpus = facts.gpus_of(engine.service)
-        kind = facts.kind(gpus[0] if gpus else None)
+        kind = facts.kind_of(engine.service)
         if option.value == "bfloat16" and kind is not None and float(kind.compute_capability) < 8:
             yield found(
                 option.word,

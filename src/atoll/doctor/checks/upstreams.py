@@ -434,7 +434,10 @@ def _streams(facts: Facts, route: Route) -> int | None:
     engines = [engine for engine in facts.engines if engine.service in route.services]
     if not engines:
         return None
-    return sum(e.command.integer("--max-num-seqs", default_max_num_seqs(facts, e) or 256) or 256 for e in engines)
+    return sum(
+        e.command.integer("--max-num-seqs", default_max_num_seqs(facts.kind_of(e.service)) or 256) or 256
+        for e in engines
+    )
 
 
 @rule("NG012", WARNING)

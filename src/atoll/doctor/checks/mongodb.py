@@ -1,0 +1,344 @@
+"""MongoDB beside the engines."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from atoll.doctor.checks.containers import on_loopback
+from atoll.doctor.checks.places import found
+from atoll.doctor.compose import Project, Service
+from atoll.doctor.edits import Edits, add_key, add_option, add_volume, replace_value
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import ERROR, INFO, WARNING, rule
+from atoll.doctor.words import words_of
+
+
+def _databases(facts: Facts) -> Iterator[tuple[Project, Service]]:
+    for project in facts.projects:
+        for service in project.services if project.origin != "kubernetes" else ():
+            if service.kind == "mongo":
+                yield project, service
+
+
+def _words(service: Service) -> list[str]:
+    both = (*words_of(service.get("entrypoint")), *words_of(service.get("command")))
+    return [word.text for word in both]
+
+
+def _has_option(service: Service, *names: str) -> bool:
+    return any(word.split("=")[0] in names for word in _words(service))
+
+
+def _is_bitnami(service: Service) -> bool:
+    return service.image is not None and "bitnami" in service.image.path
+
+
+def _data_folder(service: Service) -> str:
+    words = _words(service)
+    for place, word in enumerate(words):
+        if word.startswith("--dbpath="):
+            return word.partition("=")[2].rstrip("/")
+        if word == "--dbpath" and place + 1 < len(words):
+            return words[place + 1].rstrip("/")
+    return "/bitnami/mongodb" if _is_bitnami(service) else "/data/db"
+
+
+_USERS = (
+    "MONGO_INITDB_ROOT_USERNAME",
+    "MONGO_INITDB_ROOT_USERNAME_FILE",
+    "MONGODB_ROOT_PASSWORD",
+    "MONGODB_INITDB_ROOT_USERNAME",
+)
+
+
+def _has_auth(service: Service) -> bool:
+    if any(name in service.environment for name in _USERS):
+        return True
+    return _has_option(service, "--auth", "--keyFile", "--config", "-f")
+
+
+@rule("MG001", ERROR)
+def data_elsewhere(facts: Facts) -> Iterable[Finding]:
+    """MongoDB's volume is not where its data is (/data/db).
+
+    Consequence: The image puts the data in a volume without a name: after `docker compose down` and `up` the database
+    is empty. A mount at /data does not help.
+
+    Evidence: seen with Docker and the image's VOLUME lines: data gone; https://github.com/docker/compose/issues/5946,
+    https://github.com/docker-library/mongo/issues/104.
+
+    Fix: mongo_data:/data/db.
+
+    Fails:
+    ```compose.yaml
+    services:
+      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data"]}
+    volumes: {mongo_data: {}}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
+    volumes: {mongo_data: {}}
+    ```
+    """
+    for project, service in _databases(facts):
+        folder = _data_folder(service)
+        node = service.get("tmpfs")
+        temporary = [item.text or "" for item in node.scalars()] if node is not None else []
+        held = [mount for mount in service.mounts if mount.target.rstrip("/") == folder and mount.source is not None]
+        if held or any(text.split(":")[0].rstrip("/") == folder for text in temporary):
+            continue
+        near = next((m for m in service.mounts if m.source is not None and _is_for_data(m.target)), None)
+        if near is not None:
+            yield found(
+                near.node,
+                f"{service.name} keeps its data at {folder}; this volume is at {near.target}",
+                edits=_moved(service, near.target, folder),
+            )
+        else:
+            edits = add_volume(service.node, project.root, f"{service.name}_data", folder)
+            yield found(service, f"{service.name} keeps its data at {folder}, and no volume is there", edits=edits)
+
+
+def _is_for_data(target: str) -> bool:
+    return not re.search(r"initdb|configdb|\.(js|sh|key|pem|conf|ya?ml)$|/etc/|certs", target)
+
+
+def _moved(service: Service, target: str, folder: str) -> Edits:
+    for mount in service.mounts:
+        if mount.target != target:
+            continue
+        if mount.node.is_map:
+            node = mount.node.get("target")
+            return replace_value(node, folder) if node is not None else ()
+        raw = mount.node.raw or ""
+        source, _, rest = raw.partition(":")
+        mode = rest[len(target) :]
+        return replace_value(mount.node, f"{source}:{folder}{mode}") if rest.startswith(target) else ()
+    return ()
+
+
+@rule("MG002", ERROR)
+def open_database(facts: Facts) -> Iterable[Finding]:
+    """MongoDB's port is published on all interfaces and nobody is asked for a password.
+
+    Consequence: Such databases are wiped and held to ransom within hours, past ufw.
+
+    Evidence: NewsBlur's blog of 2021-06-28, the story of a hacking.
+
+    Fix: No `ports:` (services reach it by its name), or 127.0.0.1 and a root user.
+
+    Fails:
+    ```compose.yaml
+    services:
+      mongo: {image: "mongo:7.0", ports: ["27017:27017"], volumes: ["mongo_data:/data/db"]}
+    volumes: {mongo_data: {}}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      mongo: {image: "mongo:7.0", ports: ["127.0.0.1:27017:27017"], volumes: ["mongo_data:/data/db"]}
+    volumes: {mongo_data: {}}
+    ```
+    """
+    for _, service in _databases(facts):
+        for port in service.ports:
+            if port.open_to_all and not _has_auth(service):
+                yield found(
+                    port.node, f"{service.name} is open to every network, without a password", edits=on_loopback(port)
+                )
+
+
+@rule("MG003", WARNING)
+def no_root_user(facts: Facts) -> Iterable[Finding]:
+    """MongoDB has no user.
+
+    Consequence: Every container of its network is its administrator.
+
+    Evidence: the documentation of the mongo image.
+
+    Fix: MONGO_INITDB_ROOT_USERNAME and _PASSWORD, through secrets (_FILE) or .env.
+
+    Fails:
+    ```compose.yaml
+    services:
+      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
+    volumes: {mongo_data: {}}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      mongo:
+        image: mongo:7.0
+        volumes: ["mongo_data:/data/db"]
+        environment: {MONGO_INITDB_ROOT_USERNAME: root, MONGO_INITDB_ROOT_PASSWORD: "${MONGO_PASSWORD:?}"}
+    volumes: {mongo_data: {}}
+    ```
+    """
+    for _, service in _databases(facts):
+        if not _has_auth(service):
+            yield found(service, f"{service.name} asks nobody for a password")
+
+
+@rule("MG005", WARNING)
+def unpinned_database(facts: Facts) -> Iterable[Finding]:
+    """MongoDB's image has no version.
+
+    Consequence: A new major version refuses data with an older featureCompatibilityVersion: the database does not
+    start.
+
+    Evidence: MongoDB's upgrade documentation.
+
+    Fix: Pin major.minor, the version that wrote the data.
+
+    Fails:
+    ```compose.yaml
+    services:
+      mongo: {image: mongo, volumes: ["mongo_data:/data/db"]}
+    volumes: {mongo_data: {}}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
+    volumes: {mongo_data: {}}
+    ```
+    """
+    for _, service in _databases(facts):
+        image, node = service.image, service.get("image")
+        if image is not None and node is not None and image.digest is None and image.tag in {None, "latest"}:
+            yield found(node, f"{node.text} may be another major version after a pull")
+
+
+@rule("MG006", INFO)
+def cache_of_half_the_memory(facts: Facts) -> Iterable[Finding]:
+    """MongoDB keeps its default cache beside an engine.
+
+    Consequence: WiredTiger takes up to half of the memory, which the page cache and pinned buffers of vLLM need.
+
+    Evidence: MongoDB's documentation of storage.wiredTiger.engineConfig.cacheSizeGB.
+
+    Fix: --wiredTigerCacheSizeGB 1, or a memory limit.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
+      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
+    volumes: {mongo_data: {}}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
+      mongo: {image: "mongo:7.0", command: --wiredTigerCacheSizeGB 1, volumes: ["mongo_data:/data/db"]}
+    volumes: {mongo_data: {}}
+    ```
+    """
+    for project, service in _databases(facts):
+        limited = service.get("mem_limit") or service.get("deploy", "resources", "limits", "memory")
+        if not project.vllm or limited is not None or _has_option(service, "--wiredTigerCacheSizeGB", "--config", "-f"):
+            continue
+        command = service.get("command")
+        words = words_of(command)
+        option = ("--wiredTigerCacheSizeGB", "1")
+        edits = (
+            add_option(words, option, command) if words else add_key(service.node, (f"command: {' '.join(option)}",))
+        )
+        yield found(service, f"{service.name} may take half of the memory beside {project.vllm[0].name}", edits=edits)
+
+
+@rule("MG007", WARNING)
+def no_replica_set(facts: Facts) -> Iterable[Finding]:
+    """A client wants a replica set and mongod stands alone.
+
+    Consequence: Transactions and change streams fail: only on a replica set.
+
+    Evidence: MongoDB's documentation of transactions and change streams.
+
+    Fix: --replSet rs0, and rs.initiate() once.
+
+    Fails:
+    ```compose.yaml
+    services:
+      backend: {image: "example/api:1.0", environment: {MONGO_URL: "mongodb://mongo:27017/app?replicaSet=rs0"}}
+      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
+    volumes: {mongo_data: {}}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      backend: {image: "example/api:1.0", environment: {MONGO_URL: "mongodb://mongo:27017/app?replicaSet=rs0"}}
+      mongo: {image: "mongo:7.0", command: --replSet rs0 --bind_ip_all, volumes: ["mongo_data:/data/db"]}
+    volumes: {mongo_data: {}}
+    ```
+    """
+    for project, service in _databases(facts):
+        if _has_option(service, "--replSet", "--config", "-f") or "MONGODB_REPLICA_SET_NAME" in service.environment:
+            continue
+        for other in project.services:
+            for setting in other.environment.values():
+                value = setting.value or ""
+                if "replicaSet=" in value and any(f"{name}:" in value or f"{name}/" in value for name in service.names):
+                    yield found(setting.node, f"{other.name} asks for a replica set; {service.name} is none")
+
+
+@rule("MG008", INFO)
+def database_not_asked(facts: Facts) -> Iterable[Finding]:
+    """A service depends on MongoDB, which has no health check.
+
+    Consequence: The backend starts first and fails.
+
+    Evidence: seen with Docker (as DC006).
+
+    Fix: mongosh --eval 'db.adminCommand("ping")' as health check, and condition: service_healthy.
+
+    Fails:
+    ```compose.yaml
+    services:
+      backend: {image: "example/api:1.0", depends_on: [mongo]}
+      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
+    volumes: {mongo_data: {}}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      backend: {image: "example/api:1.0", depends_on: {mongo: {condition: service_healthy}}}
+      mongo:
+        image: mongo:7.0
+        volumes: ["mongo_data:/data/db"]
+        healthcheck: {test: [CMD, mongosh, --quiet, --eval, "db.adminCommand('ping').ok"]}
+    volumes: {mongo_data: {}}
+    ```
+    """
+    for project, service in _databases(facts):
+        waiting = [other.name for other in project.services if service.name in other.depends_on]
+        if waiting and not service.has_healthcheck:
+            lines = (
+                "healthcheck:",
+                """  test: ["CMD", "mongosh", "--quiet", "--eval", "db.adminCommand('ping').ok"]""",
+                "  interval: 10s",
+                "  timeout: 5s",
+                "  retries: 6",
+            )
+            edits = add_key(service.node, lines) if service.get("healthcheck") is None else ()
+            yield found(service, f"{waiting[0]} starts before {service.name} answers", edits=edits)
+
+
+RULES = (
+    data_elsewhere,
+    open_database,
+    no_root_user,
+    unpinned_database,
+    cache_of_half_the_memory,
+    no_replica_set,
+    database_not_asked,
+)

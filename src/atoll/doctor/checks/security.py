@@ -1,0 +1,204 @@
+"""Known holes, code from the hub, keys."""
+
+import re
+from collections.abc import Iterable
+
+from atoll.doctor.checks.containers import VLLM
+from atoll.doctor.checks.places import found, join, named_options
+from atoll.doctor.compose import Service
+from atoll.doctor.edits import Edits, add_item, add_key, remove_option, replace_value
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import ERROR, WARNING, rule
+from atoll.doctor.vllm import Version, show_version
+
+# (name, from, below): the releases that a hole is in. CVE list and PyPI's advisories, read in November 2026.
+_HOLES: tuple[tuple[str, Version, Version], ...] = (
+    ("CVE-2026-115911", (0, 0), (0, 32)),
+    ("CVE-2026-114053 (code execution with trust_remote_code through /tokenize)", (0, 0), (0, 31)),
+    ("CVE-2026-105757", (0, 0), (0, 30)),
+    ("CVE-2026-27893", (0, 10, 1), (0, 18)),
+)
+
+
+@rule("SE001", ERROR)
+def known_holes(facts: Facts) -> Iterable[Finding]:
+    """A vLLM with known holes.
+
+    Consequence: Whoever reaches the server may run code in it or read from it.
+
+    Evidence: CVE-2026-115911 (below 0.32), CVE-2026-114053 (below 0.31), CVE-2026-105757 (below 0.30), CVE-2026-27893
+    (0.10.1 to 0.17).
+
+    Fix: Upgrade to 0.32.0 or later.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.30.0", command: m/model}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
+    ```
+    """
+    for engine in facts.engines:
+        version, node = engine.command.version, engine.service.get("image")
+        image = engine.service.image
+        if version is None or not engine.command.version_known or node is None or image is None:
+            continue
+        holes = [name for name, first, below in _HOLES if first <= version < below]
+        if holes and "vllm-openai" in image.path:
+            edits = replace_value(node, f"{image.path}:{VLLM}") if image.path == "vllm/vllm-openai" else ()
+            yield found(node, f"vLLM {show_version(version)} has {join(holes)}", edits=edits)
+
+
+@rule("SE002", ERROR)
+def code_from_the_hub(facts: Facts) -> Iterable[Finding]:
+    """--trust-remote-code without a pinned revision.
+
+    Consequence: Whatever code stands in the model's repository today runs in the server.
+
+    Evidence: https://github.com/pypa/advisory-database (PYSEC-2026-2301).
+
+    Fix: Drop it (most models need it no more), or pin --revision and --code-revision to commits.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --trust-remote-code]}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model, --trust-remote-code, --revision, 0123456789abcdef0123456789abcdef01234567]
+    ```
+    """
+    for engine, option in named_options(facts, "--trust-remote-code"):
+        model = engine.command.model or "${"
+        pinned = [engine.command.text(name) or "" for name in ("--revision", "--code-revision")]
+        on_disk = model.startswith(("/", ".", "${"))
+        if not on_disk and not any(re.fullmatch(r"[0-9a-f]{40}", text) for text in pinned):
+            yield found(option.word, f"code of {model} runs as it stands on the hub today")
+
+
+@rule("SE003", ERROR)
+def key_on_the_command_line(facts: Facts) -> Iterable[Finding]:
+    """The API key is an argument.
+
+    Consequence: It shows in `ps` and `docker inspect`; and it guards only /v1, /v2 and /inference: /tokenize, /pause
+    and /invocations stay open (NG023).
+
+    Evidence: authenticate.py of 0.32.0.
+
+    Fix: VLLM_API_KEY from a secret or .env, and an allow-list in nginx.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --api-key, my-very-secret-key]}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model]
+        environment: {VLLM_API_KEY: "${VLLM_API_KEY:?}"}
+    ```
+    """
+    for engine, option in named_options(facts, "--api-key"):
+        if option.value and option.value.upper() != "EMPTY":
+            variable = re.fullmatch(r"\$\{?(\w+)[^}]*\}?", option.value)
+            name = variable[1] if variable is not None else "VLLM_API_KEY"
+            yield found(
+                option.word,
+                f"the API key of {engine.name} is an argument",
+                edits=_as_variable(engine.service, name, remove_option(option)),
+            )
+
+
+def _as_variable(service: Service, name: str, removal: Edits) -> Edits:
+    value = f"${{{name}:?put {name} into .env}}"
+    node = service.get("environment")
+    if node is None:
+        added = add_key(service.node, ("environment:", f'  VLLM_API_KEY: "{value}"'))
+    elif node.is_map:
+        added = add_key(node, (f'VLLM_API_KEY: "{value}"',))
+    else:
+        added = add_item(node, f"VLLM_API_KEY={value}")
+    return (*removal, *added) if added and removal and service.node.style == "block" else ()
+
+
+@rule("SE004", ERROR)
+def stolen_keys(facts: Facts) -> Iterable[Finding]:
+    """A LiteLLM release that carries a credential stealer.
+
+    Consequence: Every key that it saw is known to somebody else.
+
+    Evidence: OSV MAL-2026-2144; https://github.com/BerriAI/litellm/issues/24512; 1.107.0 by PyPI's litellm-check.
+
+    Fix: Another version, and new secrets.
+
+    Fails:
+    ```compose.yaml
+    services:
+      litellm: {image: "ghcr.io/berriai/litellm:main-v1.82.7-stable"}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      litellm: {image: "ghcr.io/berriai/litellm:main-v1.106.2-stable"}
+    ```
+    """
+    for service in facts.services:
+        image, node = service.image, service.get("image")
+        if image is None or node is None or service.kind != "litellm":
+            continue
+        version = re.search(r"(?<![\d.])(1\.82\.[78]|1\.107\.0)(?![\d.]*\d)", image.tag or "")
+        if version is not None:
+            yield found(node, f"LiteLLM {version[1]} steals credentials")
+
+
+@rule("SE005", WARNING)
+def risky_inputs(facts: Facts) -> Iterable[Finding]:
+    """Local files or raw embeddings are accepted from clients of an open server.
+
+    Consequence: Clients read files of the server, or feed tensors to code with a history of memory corruption.
+
+    Evidence: the help of 0.32.0; CVE-2025-62164, CVE-2026-56340, PYSEC-2026-250.
+
+    Fix: Drop the option, or ask for a key.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --enable-prompt-embeds]}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model, --enable-prompt-embeds]
+        environment: {VLLM_API_KEY: "${VLLM_API_KEY:?}"}
+    ```
+    """
+    for engine, option in named_options(
+        facts, "--allowed-local-media-path", "--enable-prompt-embeds", "--enable-mm-embeds"
+    ):
+        if not engine.command.has("--api-key") and "VLLM_API_KEY" not in engine.service.environment:
+            yield found(
+                option.word, f"{option.name}, and {engine.name} asks nobody for a key", edits=remove_option(option)
+            )
+
+
+RULES = (known_holes, code_from_the_hub, key_on_the_command_line, stolen_keys, risky_inputs)
