@@ -48,6 +48,7 @@ class Naughty:
         self.asked = []
         self.heads = []
         self.connections = 0
+        self.page = ""  # of /metrics
         self._tls = tls
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -89,6 +90,11 @@ class Naughty:
                 )
                 body = await reader.readexactly(length)
                 self.heads.append(head)
+                if head.startswith("GET /metrics"):
+                    writer.write(
+                        plain("200 OK" if self.page else "404 Not Found", self.page.encode(), kind="text/plain")
+                    )
+                    continue
                 if head.startswith("GET"):
                     writer.write(plain("200 OK", json.dumps({"data": [{"id": "the-model"}]}).encode()))
                     continue

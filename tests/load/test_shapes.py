@@ -29,7 +29,7 @@ def test_users_send_back_to_back_over_one_connection_each(naughty):
     result = run(naughty.url, Workload(users=3, requests=30, prompt=8, output=4))
     table = result.table
     assert table.outcome.count("ok") == 30
-    assert naughty.connections == 3 + 1  # one more asked for the models
+    assert naughty.connections == 3 + 2  # the others asked for the models and for counters
     for user in range(3):
         rows = np.flatnonzero(table.user == user)
         assert (table.sent_s[rows][1:] >= table.done_s[rows][:-1]).all()

@@ -37,6 +37,10 @@ class Dialer:
         self._proxy = _proxy_address(asking.proxy) if asking.proxy else None
         self._addresses: list[Address] = []
 
+    @property
+    def is_resolved(self) -> bool:
+        return bool(self._addresses)
+
     async def resolve(self) -> None:
         """Look the name up, once for the run; raises RunFailed when it is not known."""
         host, port = self._proxy or (self._target.host, self._target.port)
@@ -130,6 +134,16 @@ async def ask_plainly(
     Raises:
         RunFailed: there is no answer, or it is none of JSON; the sentence has the reason.
     """
+    text = await ask_for_text(dialer, target, asking, path, now=now, body=body)
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    raise RunFailed(f"{target.origin}{path} did not answer with JSON. Is this an OpenAI-compatible server?")
+
+
+async def ask_for_text(
+    dialer: Dialer, target: Target, asking: Asking, path: str, *, now: Callable[[], float], body: object = None
+) -> str:
+    """The body of an answer 200, as text; raises RunFailed with the reason when there is none."""
     ended = asyncio.Event()
     answer = Answer(streaming=False, whole_only=True)
     connection = Connection(answer, now=now, on_end=lambda _: ended.set(), on_first=lambda _: None)
@@ -150,9 +164,7 @@ async def ask_plainly(
     if answer.status != 200 or problem is not None:
         said = problem[1] if problem else error_text(answer.body)
         raise RunFailed(f"{url} answered {answer.status or 'nothing'}: {said}")
-    with contextlib.suppress(ValueError):
-        return json.loads(answer.body)
-    raise RunFailed(f"{url} did not answer with JSON. Is this an OpenAI-compatible server?")
+    return answer.body.decode("utf-8", errors="replace")
 
 
 def _plain_message(target: Target, asking: Asking, path: str, body: object) -> bytes:

@@ -25,6 +25,7 @@ from atoll.load.records import OUTCOMES, RecordLog
 from atoll.load.selfwatch import ClientReport, SelfWatch, judge, users_held
 from atoll.load.target import Asking, Endpoint, Target, parse_target
 from atoll.load.tokens import BY_WORDS, Vocabulary, calibrated
+from atoll.load.watch import Telemetry, Watch
 from atoll.outside.clock import Clock, SystemClock
 from atoll.traffic.demand import Demand
 from atoll.traffic.record import Outcome, RecordTable
@@ -52,6 +53,7 @@ class LoadResult:
     url: str
     prompts: str  # how the prompts' token counts were made
     started_at: float  # seconds since 1970
+    telemetry: Telemetry
     stopped: str | None = None  # why it ended early: a word such as `interrupted`
     disk: str | None = None  # why the disk did not take the records, which are in `table` all the same
 
@@ -89,6 +91,7 @@ async def measure_load(
     prompts: Prompts | None = None,
     vocabulary: Vocabulary | None = None,
     steps: Sequence[Step] = (),
+    metrics: Sequence[str] | None = None,
     folder: Path | None = None,
     drain_s: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -106,6 +109,7 @@ async def measure_load(
         vocabulary: words for synthetic text and how many tokens they are; None asks the server's tokenizer, if it lets
             itself be asked, else takes one token a word.
         steps: how the number of users or the rate changes; the workload has the most of it.
+        metrics: URLs of the engines' /metrics, one a replica, sampled meanwhile; None tries the server's own.
         folder: records are written there while they come; None keeps them in memory.
         drain_s: how long answers may go on after the last request was sent; None waits for all of them.
         on_progress: called twice a second.
@@ -147,7 +151,10 @@ async def measure_load(
     )
     control._attach(run.stop)  # noqa: SLF001 - the two are one thing
     started_at = clock.wall()
-    await run.until_done()
+    watch = Watch(metrics if metrics is not None else [f"{target.origin}/metrics"], asking=asking, now=clock.now)
+    if metrics is None and not await watch.reachable():
+        watch = Watch([], asking=asking, now=clock.now)
+    await run.until_done(watch)
     table = run.log.table()
     return LoadResult(
         table=table,
@@ -158,6 +165,7 @@ async def measure_load(
         started_at=started_at,
         stopped=run.stopped,
         disk=run.log.lost,
+        telemetry=watch.telemetry,
     )
 
 
@@ -260,7 +268,7 @@ class _Run:
         self.stopped: str | None = None
         self.log: RecordLog
 
-    async def until_done(self) -> None:
+    async def until_done(self, counters: Watch) -> None:
         """Everything from the first connection to the last answer."""
         loop = asyncio.get_running_loop()
         allow_open_files((self._load.users or 1000) + 200)
@@ -273,6 +281,7 @@ class _Run:
         self._origin = self._now()
         self.log = RecordLog(self._origin, self._folder)
         self._watch.start()
+        counters.start(self._origin)
         ticking = loop.call_later(_TICK_S, self._tick)
         try:
             self._start()
@@ -280,6 +289,7 @@ class _Run:
         finally:
             ticking.cancel()
             self._watch.stop()
+            await counters.stop()
             self._hang_up()
             gc.set_threshold(*before)
             gc.unfreeze()

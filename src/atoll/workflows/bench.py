@@ -26,6 +26,7 @@ from atoll.load.target import Asking, Endpoint, Timeouts
 from atoll.load.tokens import Counter, Vocabulary, find_tokenizer, read_vocabulary
 from atoll.outside.clock import SystemClock
 from atoll.outside.files import read_text, write_whole
+from atoll.outside.parquet import write_parquet
 from atoll.outside.shell import environment
 from atoll.plan.layout import Layout
 from atoll.store.folder import RunInfo, finish_run, is_run, start_run
@@ -73,6 +74,7 @@ def bench(
     prompts: Prompts | None = None,
     vocabulary: Vocabulary | None = None,
     steps: Sequence[Step] = (),
+    metrics: Sequence[str] | None = None,
     promise: Promise | None = None,
     drain_s: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -94,6 +96,7 @@ def bench(
         prompts: what the users say; None: synthetic text.
         vocabulary: words for synthetic text; None: the server is asked how many tokens they are.
         steps: how the load changes over the run.
+        metrics: URLs of the engines' /metrics, one a replica; None tries the server's own.
         drain_s: how long answers may go on after the last sending; None: to their end.
         on_progress: called twice a second.
         promise: latency targets, for goodput.
@@ -124,6 +127,7 @@ def bench(
         prompts=prompts,
         vocabulary=vocabulary,
         steps=steps,
+        metrics=metrics,
         folder=folder,
         drain_s=drain_s,
         on_progress=on_progress,
@@ -152,6 +156,8 @@ def _finish(
     try:
         finish_run(folder, info, result.table, summary)
         write_whole(folder / "client.json", result.client.to_json())
+        if len(result.telemetry):
+            write_parquet(folder / "telemetry.parquet", result.telemetry.columns())
         records.remove(folder)
     except InputError as error:
         trouble = str(error)

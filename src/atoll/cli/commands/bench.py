@@ -52,6 +52,10 @@ ReplicaHeader = Annotated[
 SharedPrefix = Annotated[
     int, typer.Option("--shared-prefix", min=0, metavar="TOKENS", help="Beginning that all prompts share.")
 ]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metrics", metavar="URL", help="An engine's /metrics to sample; one a replica."),
+]
 Turns = Annotated[
     int, typer.Option("--turns", min=1, metavar="N", help="A session of so many requests, each with the last answers.")
 ]
@@ -130,6 +134,7 @@ def bench(
     prompts: PromptsFile = None,
     dataset_output: DatasetOutput = False,
     tokenizer: TokenizerAt = None,
+    metrics: Metrics = None,
     slo_ttft: SloTtft = None,
     slo_tpot: SloTpot = None,
     sweep: SweepOver = None,
@@ -202,6 +207,7 @@ def bench(
                 prompts=texts,
                 vocabulary=vocabulary,
                 steps=load_steps,
+                metrics=metrics or None,
                 promise=promise,
                 drain_s=_seconds(drain),
                 on_progress=on_progress,

@@ -1,0 +1,180 @@
+"""Counters of engines and GPUs while the load runs, on the load's own clock.
+
+Each second the /metrics page of every engine is read, and the GPUs of this machine through NVML when it has any. What
+comes is long-form: one row a counter and moment, so that any engine's counters fit.
+"""
+
+import asyncio
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from atoll.engines.vllm import counters
+from atoll.errors import InputError, RunFailed
+from atoll.load.connect import Dialer, ask_for_text
+from atoll.load.target import Asking, Target, Timeouts, parse_target
+
+EVERY_S = 1.0
+# Short names for what vLLM calls differently from version to version; vllm/v1/metrics/loggers.py and its history.
+ENGINE_COUNTERS = {
+    counters.running: "running",
+    counters.waiting: "waiting",
+    counters.kv_usage: "kv_usage",
+    "vllm:gpu_cache_usage_perc": "kv_usage",
+    counters.preemptions: "preemptions",
+    counters.prefix_hits: "prefix_hits",
+    counters.prefix_queries: "prefix_queries",
+    "vllm:gpu_prefix_cache_hits_total": "prefix_hits",
+    "vllm:gpu_prefix_cache_queries_total": "prefix_queries",
+    counters.generation_tokens: "output_tokens",
+    counters.prompt_tokens: "prompt_tokens",
+}
+
+
+class Telemetry:
+    """Rows of (time, source, name, value)."""
+
+    def __init__(self) -> None:
+        self._times = array("d")
+        self._values = array("d")
+        self._sources: list[str] = []
+        self._names: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def add(self, time_s: float, source: str, name: str, value: float) -> None:
+        self._times.append(time_s)
+        self._values.append(value)
+        self._sources.append(source)
+        self._names.append(name)
+
+    def columns(self) -> dict[str, Any]:
+        """Columns time_s (seconds from the start of the run), source, name, value."""
+        import numpy as np
+
+        return {
+            "time_s": np.array(self._times, dtype=np.float64),
+            "source": list(self._sources),
+            "name": list(self._names),
+            "value": np.array(self._values, dtype=np.float64),
+        }
+
+
+def read_counters(page: str) -> dict[str, float]:
+    """The counters that we follow on a page of Prometheus text, summed over their labels."""
+    found: dict[str, float] = {}
+    for line in page.splitlines():
+        if not line.startswith("vllm:"):
+            continue
+        name = ENGINE_COUNTERS.get(line[: min(at for at in (line.find("{"), line.find(" "), len(line)) if at > 0)])
+        if name is not None:
+            try:
+                found[name] = found.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
+            except ValueError:
+                continue
+    return found
+
+
+class Watch:
+    """Samples engines and GPUs until it is stopped. Trouble costs a sample, never the run."""
+
+    def __init__(self, pages: Sequence[str], *, asking: Asking, now: Callable[[], float]) -> None:
+        """Raises InputError for a page that is no URL.
+
+        Args:
+            pages: URLs of /metrics, one a replica, in the replicas' order.
+            asking: how the engines are asked: key, certificates.
+            now: the load's clock.
+        """
+        self.telemetry = Telemetry()
+        self.missed = 0
+        self._asking = Asking(
+            api_key=asking.api_key,
+            headers=asking.headers,
+            verify_tls=asking.verify_tls,
+            ca_file=asking.ca_file,
+            timeouts=Timeouts(connect_s=EVERY_S),
+        )
+        self._pages = [_page(url) for url in pages]
+        self._now = now
+        self._task: asyncio.Task[None] | None = None
+
+    async def reachable(self) -> bool:
+        """Whether the first page is one of an engine that we know."""
+        try:
+            return bool(self._pages) and bool(read_counters(await self._read(self._pages[0])))
+        except RunFailed:
+            return False
+
+    def start(self, origin: float) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(origin))
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self, origin: float) -> None:
+        gpus = await asyncio.to_thread(_open_gpus)
+        while True:
+            began = self._now()
+            await asyncio.gather(*(self._sample(number, page, origin) for number, page in enumerate(self._pages)))
+            if gpus:
+                for source, name, value in await asyncio.to_thread(_read_gpus, gpus):
+                    self.telemetry.add(began - origin, source, name, value)
+            await asyncio.sleep(max(0.05, EVERY_S - (self._now() - began)))
+
+    async def _sample(self, number: int, page: tuple[Dialer, Target, str], origin: float) -> None:
+        try:
+            found = read_counters(await self._read(page))
+        except RunFailed:
+            self.missed += 1
+            return
+        moment = self._now() - origin
+        for name, value in found.items():
+            self.telemetry.add(moment, f"replica {number}", name, value)
+
+    async def _read(self, page: tuple[Dialer, Target, str]) -> str:
+        dialer, target, path = page
+        if not dialer.is_resolved:
+            await dialer.resolve()
+        return await ask_for_text(dialer, target, self._asking, path, now=self._now)
+
+
+def _page(url: str) -> tuple[Dialer, Target, str]:
+    if "/" not in url.partition("://")[2]:
+        raise InputError(f"{url!r} is no page of counters. Write it like http://127.0.0.1:8000/metrics.")
+    target, _ = parse_target(url)
+    path = "/" + url.partition("://")[2].partition("/")[2]
+    return Dialer(target, Asking()), target, path
+
+
+def _open_gpus() -> list[Any]:
+    """Handles of this machine's GPUs; none where NVML is not."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return []
+
+
+def _read_gpus(handles: Sequence[Any]) -> list[tuple[str, str, float]]:
+    import pynvml
+
+    rows: list[tuple[str, str, float]] = []
+    for number, handle in enumerate(handles):
+        source = f"gpu {number}"
+        try:
+            use = pynvml.nvmlDeviceGetUtilizationRates(handle)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            rows.append((source, "utilization", use.gpu / 100))
+            rows.append((source, "memory_bytes", float(memory.used)))
+            rows.append((source, "power_w", pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3))
+            clock = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
+            rows.append((source, "sm_clock_hz", clock * 1e6))
+        except pynvml.NVMLError:
+            continue
+    return rows
