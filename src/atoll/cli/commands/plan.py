@@ -126,7 +126,7 @@ def show_plan(made: Plan) -> None:
     out.print(f"[bold]Flags:[/bold] {_flags(made.best)}")
     for choice in made.search.choices[1:4]:
         out.print(f"  {choice.name}: {explain_choice(choice, made.search, made.workbench)}")
-    _show_lines((*verdict(made), *made.best.warnings))
+    _show_lines((*verdict(made), *_warnings(made)))
     _show_rejected(made)
     out.print(_next(made.best))
 
@@ -139,6 +139,17 @@ def _show_ranking(made: Plan) -> None:
         for row, choice in zip(rows, made.search.choices, strict=True):
             row.append("-" if choice.most_users is None else f"{choice.most_users:,}")
     show_table(None, columns, rows, numbers=range(4, len(columns)))
+    if not all(choice.predicted.simulated for choice in made.search.choices):
+        out.print("~ by formula; the others were simulated as well.")
+
+
+def _warnings(made: Plan) -> Iterable[str]:
+    """Each warning once, under the layouts that have it."""
+    named: dict[str, list[str]] = {}
+    for choice in made.search.choices:
+        for warning in choice.warnings:
+            named.setdefault(warning, []).append(choice.name)
+    return [f"! {', '.join(names)}: {warning}" for warning, names in named.items()]
 
 
 def _row(place: int, choice: Choice) -> list[str]:
