@@ -100,6 +100,14 @@ def test_text_that_is_no_config_is_a_bad_model(text):
         parse_card(text, name="x", origin="broken/config.json")
 
 
+@pytest.mark.parametrize(
+    "changes", [{"hybrid_override_pattern": "MEM*"}, {"layer_types": ["mamba", "attention"]}, {"mamba_d_state": 16}]
+)
+def test_state_space_models_are_refused_rather_than_counted_wrongly(changes):
+    with pytest.raises(BadModel, match="has state-space"):
+        card(**changes)
+
+
 def test_the_index_knows_better():
     index = json.dumps({"metadata": {"total_size": 13_476_838_400}, "weight_map": {}})
     read = parse_card(json.dumps(LLAMA), name="x", index=index)

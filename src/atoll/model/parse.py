@@ -47,6 +47,7 @@ def card_from_plain(
         raise BadModel(f"{origin}: a JSON object is expected. Is this the config.json of a language model?")
     whole = Fields(config, origin=origin)
     fields, notes = _language_part(whole)
+    _refuse_state_spaces(fields)
     family = find_family(fields.word("model_type", default=whole.word("model_type")))
     shape = _read_shape(fields, family)
     quantisation = parse_quantisation(
@@ -100,6 +101,14 @@ def _language_part(whole: Fields) -> tuple[Fields, tuple[str, ...]]:
     merged = Fields({**outer, **stated}, origin=whole.origin)
     note = "Only the language model is counted; the encoders for images or sound come on top."
     return merged, (note,) if whole.has("vision_config", "audio_config") else ()
+
+
+def _refuse_state_spaces(fields: Fields) -> None:
+    """Mamba layers have sizes of their own, and a mixture of them with attention counted as Llama would be far off."""
+    mixed = fields.has("hybrid_override_pattern", "mamba_num_heads", "mamba_d_state", "ssm_state_size", "ssm_cfg")
+    if mixed or any("mamba" in kind for kind in fields.words("layer_types", "layers_block_type")):
+        kind = fields.word("model_type", default="this model")
+        raise BadModel(f"{fields.origin}: {kind} has state-space (Mamba) layers, which atoll cannot size yet.")
 
 
 def _read_shape(fields: Fields, family: Family) -> Shape:
@@ -309,8 +318,6 @@ def _notes(fields: Fields, family: Family, *, dtype: str) -> list[str]:
     kind: Any = fields.word("model_type", default="(none)")
     if not family.known:
         notes.append(f"model_type {kind} is not one that atoll knows; it is counted as a Llama-like model.")
-    if fields.has("hybrid_override_pattern", "mamba_num_heads", "ssm_state_size", "attn_layer_period"):
-        notes.append("State-space layers are counted as attention layers, so weights and KV cache come out too large.")
     if dtype == "float32":
         notes.append("The weights are stored as float32; engines load them as 16 bit, which is what is counted.")
     return notes
