@@ -27,6 +27,8 @@ COMMANDS: tuple[str, ...] = (
     "study",
     "compare",
     "validate",
+    "calibrate",
+    "report",
     "runs",
 )
 

@@ -1,0 +1,32 @@
+"""`atoll report`: the page of a run or a study, written again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atoll.cli.options import Json, OutPath
+from atoll.cli.show import out, show_json
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(report)
+
+
+def report(
+    path: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="A run's folder, a study's folder or its file.")],
+    lang: Annotated[str, typer.Option("--lang", metavar="en|ko", help="Language of the page.")] = "en",
+    page: OutPath = None,
+    json: Json = False,
+) -> None:
+    """Write one self-contained HTML page of a run or a study, and its charts as SVG and PNG beside it.
+
+    Example: atoll report runs/four-h100-nvl-simulated --lang ko -o report.ko.html
+    """
+    from atoll.workflows.report import report_path
+
+    written = report_path(path, lang=lang, out=page)
+    if json:
+        show_json({"report": str(written), "charts": str(written.parent / "charts")})
+    else:
+        out.print(f"Report: {written}")

@@ -1,0 +1,162 @@
+"""The report of a study or of a run: one page, and each of its charts as SVG and PNG."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import atoll
+from atoll.analyse.summary import Summary
+from atoll.engines import find_engine
+from atoll.errors import InputError
+from atoll.model.read import read_model
+from atoll.outside.files import read_text, write_whole
+from atoll.plan.layout import Layout
+from atoll.render.bundle import Bundle, give_ports, render_bundle
+from atoll.report import RunView, StudyView, chart_png, chart_svg, draw_charts, render_report
+from atoll.store.folder import Run, is_run, read_run
+from atoll.workflows.diagnose import diagnose_bundle
+from atoll.workflows.study import StudyResult, VariantResult, find_study_folder, read_result
+
+
+def report_path(path: Path, *, lang: str = "en", out: Path | None = None) -> Path:
+    """Write the page of a run's or a study's folder (or a study's file).
+
+    Args:
+        path: what to report on.
+        lang: `en` or `ko`.
+        out: the page; None: `report.html` in the folder. Charts go to `charts/` beside it.
+
+    Raises:
+        BadRun: neither a run nor a study.
+    """
+    if path.is_dir() and is_run(path):
+        run = read_run(path)
+        return _write(_view_of_run(run), out or path / "report.html", lang=lang)
+    return report_study(read_result(find_study_folder(path)), lang=lang, out=out)
+
+
+def report_study(result: StudyResult, *, lang: str = "en", out: Path | None = None) -> Path:
+    """Write the page of a study that is read already; see `report_path`."""
+    return _write(view_of_study(result), out or result.folder / "report.html", lang=lang)
+
+
+def _write(view: StudyView, page: Path, *, lang: str) -> Path:
+    write_whole(page, render_report(view, lang=lang))
+    for name, spec in draw_charts(view, lang=lang).items():
+        write_whole(page.parent / "charts" / f"{name}.svg", chart_svg(spec))
+        write_whole(page.parent / "charts" / f"{name}.png", chart_png(spec))
+    return page
+
+
+def view_of_study(result: StudyResult) -> StudyView:
+    """All that the page shows, gathered."""
+    bundles = {variant.name: _bundle(variant.layout) for variant in result.variants}
+    started = [v.run.info.started_at for v in result.variants if v.run is not None and v.run.info.started_at]
+    return StudyView(
+        name=result.study.name,
+        title=result.study.title,
+        engine=result.engine,
+        model=result.study.model,
+        box=result.box,
+        workload=result.study.workload,
+        runs=tuple(_view_of_variant(variant, bundles[variant.name]) for variant in result.variants),
+        ranking=result.ranking,
+        baseline=result.study.baseline_name,
+        findings=_findings(bundles),
+        atoll_version=atoll.__version__,
+        made_on=_date(min(started)) if started else None,
+    )
+
+
+def _view_of_variant(variant: VariantResult, bundle: Bundle | None) -> RunView:
+    run = variant.run
+    finished = run if run is not None and run.info.complete else None
+    return RunView(
+        name=variant.name,
+        layout=variant.layout,
+        table=finished.table if finished else None,
+        summary=finished.summary if finished else None,
+        measured=finished.measured if finished else None,
+        predicted=variant.predicted,
+        failure=variant.failure,
+        resumed=variant.resumed,
+        commands=_commands(variant.layout),
+        files=_files(variant, bundle),
+        digest=bundle.digest if bundle else None,
+        notes=run.info.notes if run else (),
+    )
+
+
+def _view_of_run(run: Run) -> StudyView:
+    bundle = _bundle(run.layout) if run.layout else None
+    view = RunView(
+        name=run.name,
+        layout=run.layout,
+        table=run.table,
+        summary=run.summary,
+        measured=run.measured,
+        predicted=_predicted(run.path),
+        failure=run.info.failure,
+        commands=_commands(run.layout) if run.layout else (),
+        files=bundle.files if bundle else {},
+        digest=bundle.digest if bundle else None,
+        notes=run.info.notes,
+    )
+    return StudyView(
+        name=run.name,
+        engine=run.info.engine,
+        model=run.info.model,
+        box=run.layout.box if run.layout else None,
+        workload=run.workload,
+        runs=(view,),
+        atoll_version=atoll.__version__,
+        made_on=_date(run.info.started_at) if run.info.started_at else None,
+    )
+
+
+def _predicted(folder: Path) -> Summary | None:
+    path = folder / "predicted.json"
+    return Summary.parse(read_text(path), origin=str(path)) if path.is_file() else None
+
+
+def _bundle(layout: Layout) -> Bundle | None:
+    """The files that would deploy the layout; None for an engine version that no file can be written for."""
+    try:
+        return render_bundle(layout.replace(engine="vllm"), read_model(layout.model), to="compose")
+    except InputError:
+        return None
+
+
+def _commands(layout: Layout) -> tuple[str, ...]:
+    """What starts each replica in a container."""
+    try:
+        engine, card, ported = find_engine("vllm"), read_model(layout.model), give_ports(layout)
+        launches = [
+            engine.launch(ported, replica, card, host="0.0.0.0", port=replica.port or 0)  # noqa: S104 - in a container
+            for replica in ported.replicas
+        ]
+    except InputError:
+        return ()
+    return tuple(" ".join(launch.argv) for launch in launches)
+
+
+def _files(variant: VariantResult, bundle: Bundle | None) -> dict[str, str]:
+    """What was deployed, when it was; else what would be. Secrets stay where they are."""
+    deployed = variant.run.path / "pieces" / "1" / "deployment" if variant.run is not None else None
+    if deployed is not None and deployed.is_dir():
+        names = ("process.yaml", "nginx.conf", "layout.yaml")
+        return {name: read_text(deployed / name) for name in names if (deployed / name).is_file()}
+    return {name: text for name, text in bundle.files.items() if name != ".env"} if bundle else {}
+
+
+def _findings(bundles: dict[str, Bundle | None]) -> tuple[str, ...]:
+    """What the doctor says of the files, each sentence once with the variants it is about."""
+    said: dict[str, list[str]] = {}
+    for name, bundle in bundles.items():
+        for finding in diagnose_bundle(bundle) if bundle else ():
+            if finding.severity != "info":
+                said.setdefault(f"{finding.rule} {finding.what}. {finding.fix}".strip(), []).append(name)
+    return tuple(f"{', '.join(dict.fromkeys(names))}: {sentence}" for sentence, names in said.items())
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
