@@ -21,18 +21,20 @@ class MeasuredReduce(Document):
 class Line(Document):
     """Step time of one engine without a catalogue behind it, for cards that no table knows (a CPU, for one).
 
-    seconds = step_s + per_sequence_s * sequences + per_prompt_token_s * new prompt tokens
-            + per_pair_s * (new prompt token, token it looks at) pairs + per_context_token_s * decode context
-            + per_decode_s * decodes
+    seconds = step_s + per_decode_s * decodes + per_context_token_s * their total context
+            + per_prompt_token_s * new prompt tokens + per_pair_s * (new token, token it looks at) pairs
     """
 
-    model: str
-    tensor_parallel: int = 1
+    tensor_parallel: int = 1  # a line knows nothing about other splits
     step_s: float = Field(ge=0)
     per_decode_s: float = Field(default=0.0, ge=0)
     per_prompt_token_s: float = Field(default=0.0, ge=0)
     per_pair_s: float = Field(default=0.0, ge=0)
     per_context_token_s: float = Field(default=0.0, ge=0)
+
+    def prompt_seconds(self, tokens: int, past: int) -> float:
+        """A chunk of `tokens` new tokens after `past` cached ones, without the step's own time."""
+        return self.per_prompt_token_s * tokens + self.per_pair_s * tokens * (past + tokens / 2)
 
 
 class MachineProfile(Document):
@@ -47,6 +49,7 @@ class MachineProfile(Document):
     link_time: float = Field(default=1.0, gt=0)  # all-reduce, where no curve was measured
     host_step_s: float | None = Field(default=None, ge=0)  # None: the catalogue's
     host_sequence_s: float | None = Field(default=None, ge=0)
+    front_s: float | None = Field(default=None, ge=0)  # HTTP, tokeniser, queues: outside the engine's steps
     reduces: tuple[MeasuredReduce, ...] = ()
     line: Line | None = None
     fit_error: float | None = None  # mean absolute relative error over the measured points

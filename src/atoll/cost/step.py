@@ -15,6 +15,7 @@ from atoll.cost.links import AllReduce, ReducePath, describe_group, version_tupl
 from atoll.cost.operations import WeightFormat, attention_heads, expert_block, layer_gemms, weight_format
 from atoll.cost.overheads import Overheads, shipped_overheads
 from atoll.cost.profile import MachineProfile
+from atoll.errors import InputError
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
 from atoll.model.card import ModelCard
@@ -238,6 +239,13 @@ class StepModel:
         self.card, self.kind, self.flags = card, kind, flags
         self.tensor_parallel, self.pipeline_parallel = tensor_parallel, pipeline_parallel
         self.profile = profile or MachineProfile()
+        self._line = self.profile.line
+        if self._line is not None and self._line.tensor_parallel != tensor_parallel:
+            raise InputError(
+                f"The machine profile {self.profile.name} was measured with tensor_parallel"
+                f" {self._line.tensor_parallel} on a card that atoll does not know, and says nothing about"
+                f" {tensor_parallel}; calibrate an engine of that size."
+            )
         self.reduce = _slowest_reduce(
             box=box, gpus=tuple(gpus), kind=kind, tensor_parallel=tensor_parallel, flags=flags, profile=self.profile
         )
@@ -259,6 +267,9 @@ class StepModel:
         """Seconds from the start of this step to the start of the next."""
         if not batch.prefills:
             return self.decode_lines(batch.decodes).at(batch.decode_context) if batch.decodes else self.host.step_s
+        if self._line is not None:
+            decode = self.decode_lines(batch.decodes).at(batch.decode_context)
+            return decode + sum(self._line.prompt_seconds(new, past) for new, past in batch.prefills)
         return self.host.exposed(self._gpu_seconds(batch), batch.decodes + len(batch.prefills))
 
     def decode_seconds(self, decodes: int, decode_context: int, steps: int) -> NDArray[np.float64]:
@@ -269,6 +280,11 @@ class StepModel:
         """Seconds of a decode-only step of so many sequences against their total context."""
         lines = self._decode_lines.get(decodes)
         if lines is None:
+            if self._line is not None:
+                fixed = self._line.step_s + self._line.per_decode_s * decodes
+                lines = PieceLines([0.0], [fixed], [self._line.per_context_token_s])
+                self._decode_lines[decodes] = lines
+                return lines
             fixed = self._fixed_seconds(decodes, decodes)
             lines = self._attention_line(decodes).shift(fixed)
             lines = self._decode_lines[decodes] = self.host.expose_lines(lines, decodes)
@@ -276,10 +292,14 @@ class StepModel:
 
     def front_seconds(self, prompt_tokens: float) -> float:
         """Seconds that a request spends outside the engine's steps: HTTP, tokeniser, and its first token's way out."""
+        if self.profile.front_s is not None:
+            return self.profile.front_s
         return self.overheads.front_s + self.overheads.front_token_s * prompt_tokens
 
     def breakdown(self, batch: StepBatch) -> dict[str, float]:
         """Seconds by operation; they add up to `seconds(batch)`."""
+        if self._line is not None:
+            return {"measured": self.seconds(batch)}
         tokens = batch.decodes + sum(new for new, _ in batch.prefills)
         sequences = batch.decodes + len(batch.prefills)
         if not tokens:

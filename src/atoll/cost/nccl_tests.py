@@ -1,0 +1,42 @@
+"""What nccl-tests' `all_reduce_perf` prints -> a measured all-reduce curve.
+
+The table's columns have changed over the years: older releases lack `root` and print `error` in scientific notation
+where newer ones print `#wrong`. The header line above the units tells where `time` stands, so that is what is read.
+"""
+
+import re
+from collections.abc import Iterator
+
+from atoll.cost.links import Curve
+from atoll.errors import RunFailed
+
+_NUMBER = re.compile(r"^\d+(?:\.\d+)?(?:e[+-]?\d+)?$", re.IGNORECASE)
+
+
+def parse_all_reduce(text: str, *, origin: str = "all_reduce_perf") -> Curve:
+    """Sizes in bytes and out-of-place seconds, sizes rising; lines of other programs (mpirun, NCCL_DEBUG) are passed.
+
+    Raises:
+        RunFailed: no line of measurements; the sentence carries the program's last words.
+    """
+    points = dict(_rows(text))
+    points = {size: seconds for size, seconds in points.items() if size > 0 and seconds > 0}
+    if not points:
+        words = " ".join(line.strip() for line in text.strip().splitlines()[-3:])
+        raise RunFailed(f"{origin} printed no measurement. Its last words: {words or 'none'}")
+    return Curve(points=tuple(sorted(points.items())), source=origin)
+
+
+def _rows(text: str) -> Iterator[tuple[float, float]]:
+    place: int | None = None
+    for line in text.splitlines():
+        words = line.replace("#wrong", "wrong").replace("#", " ").split()
+        if words[:2] == ["size", "count"] and "time" in words:
+            place = words.index("time")
+        elif place is not None and len(words) > place + 2 and all(map(str.isdigit, words[:2])):
+            yield from _row(words, place)
+
+
+def _row(words: list[str], place: int) -> Iterator[tuple[float, float]]:
+    if _NUMBER.match(words[place]):
+        yield float(words[0]), float(words[place]) * 1e-6

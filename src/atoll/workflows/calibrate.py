@@ -1,0 +1,265 @@
+"""Measure a live engine, or the links of this box, and keep what was found as a machine profile."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from atoll.cost.calibrate import DecodePoint, Fit, Point, PromptPoint, fit_line, fit_scales
+from atoll.cost.profile import MachineProfile
+from atoll.cost.step import StepFlags, StepModel
+from atoll.errors import InputError, NoMeasurement
+from atoll.inventory.box import Box
+from atoll.inventory.catalog import GpuKind
+from atoll.load.run import measure_load
+from atoll.load.target import Asking, Endpoint
+from atoll.model.card import ModelCard
+from atoll.model.read import read_model
+from atoll.outside.clock import Clock, SystemClock
+from atoll.outside.files import read_text, write_whole
+from atoll.plan.defaults import effective_flags
+from atoll.plan.layout import Layout, Replica
+from atoll.simulate.equip import kind_of
+from atoll.traffic.record import Floats, Outcome, RecordTable
+from atoll.traffic.workload import Workload
+from atoll.workflows.boxes import named_box
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """What is known of the engine that is measured."""
+
+    card: ModelCard
+    kind: GpuKind
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    box: Box | None = None
+    gpus: tuple[int, ...] = ()
+    flags: StepFlags = field(default_factory=StepFlags)
+    max_num_batched_tokens: int = 8192
+    max_model_len: int | None = None
+
+    def model(self, profile: MachineProfile) -> StepModel:
+        """Its step model under a profile."""
+        return StepModel(
+            self.card,
+            self.kind,
+            tensor_parallel=self.tensor_parallel,
+            pipeline_parallel=self.pipeline_parallel,
+            box=self.box,
+            gpus=self.gpus,
+            flags=self.flags,
+            profile=profile,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """One small load: `users` at once, each sends one prompt and takes an answer; `repeats` prompts one by one."""
+
+    users: int
+    prompt: int
+    output: int
+    repeats: int = 1
+
+
+def engine_of(
+    *,
+    layout: Path | None,
+    replica: int,
+    gpu: str | None,
+    tensor_parallel: int,
+    model: str | None,
+    engine_version: str,
+) -> Engine | None:
+    """What the engine runs on: a replica of a layout, or so many cards of a kind; None when neither is told.
+
+    Raises:
+        InputError: a GPU without a model, or a replica that the layout does not have.
+    """
+    if layout is not None:
+        return _engine_of_layout(Layout.parse(read_text(layout), origin=str(layout)), replica)
+    if gpu is None:
+        return None
+    if model is None:
+        raise InputError("Say which model the engine serves: --model NAME, such as Qwen/Qwen2.5-32B-Instruct.")
+    box = named_box(gpu=gpu, gpus=tensor_parallel)
+    card = read_model(model)
+    one = Replica(gpus=box.indices, tensor_parallel=tensor_parallel)
+    plain = Layout(name="engine", model=model, box=box, replicas=(one,), engine_version=engine_version)
+    return _engine(plain, one, card)
+
+
+def _engine_of_layout(layout: Layout, number: int) -> Engine:
+    if number >= len(layout.replicas):
+        raise InputError(f"{layout.name} has replicas 0-{len(layout.replicas) - 1}; there is no replica {number}.")
+    return _engine(layout, layout.replicas[number], read_model(layout.model))
+
+
+def _engine(layout: Layout, replica: Replica, card: ModelCard) -> Engine:
+    kind = kind_of(layout, replica)
+    flags = effective_flags(layout.flags, layout.engine_version, kind, max_model_len=card.max_context)
+    return Engine(
+        card=card,
+        kind=kind,
+        tensor_parallel=replica.tensor_parallel,
+        pipeline_parallel=replica.pipeline_parallel,
+        box=layout.box,
+        gpus=replica.gpus,
+        flags=StepFlags(
+            quantization=flags.quantization,
+            kv_cache_dtype=flags.kv_cache_dtype,
+            max_num_seqs=flags.max_num_seqs,
+            enforce_eager=flags.enforce_eager,
+            engine_version=layout.engine_version,
+        ),
+        max_num_batched_tokens=flags.max_num_batched_tokens or 8192,
+        max_model_len=flags.max_model_len or card.max_context,
+    )
+
+
+def probes(*, quick: bool, longest: int, most_users: int = 64) -> Iterator[Probe]:
+    """What is asked: single streams at several contexts, prompts of several lengths, and several users at once.
+
+    Prompts and answers together stay within `longest` tokens.
+    """
+    answer = 64 if quick else 128
+    for context in (32, 2048) if quick else (32, 1024, 4096, 8192):
+        if context + answer < longest:
+            yield Probe(users=1, prompt=context, output=answer)
+    for prompt in (120, 1000, 4050) if quick else (120, 500, 1000, 2000, 4050, 8100):  # a few short of a full tile
+        if prompt + 2 < longest:
+            yield Probe(users=1, prompt=prompt, output=2, repeats=3 if quick else 5)
+    crowds = (
+        ((8, 32), (32, 32), (16, 1024)) if quick else ((4, 32), (16, 32), (32, 32), (64, 32), (8, 4096), (32, 1024))
+    )
+    for users, context in crowds:
+        if users <= most_users and context + answer < longest:
+            yield Probe(users=users, prompt=context, output=answer)
+
+
+def calibrate(
+    url: str,
+    *,
+    engine: Engine | None,
+    asking: Asking | None = None,
+    quick: bool = False,
+    longest: int = 8192 + 256,
+    most_users: int = 64,
+    start: MachineProfile | None = None,
+    say: Say = lambda _line: None,
+    clock: Clock | None = None,
+) -> Fit:
+    """Measure an OpenAI-compatible engine that serves nobody else meanwhile, and fit the step model to it.
+
+    Args:
+        url: of the engine.
+        engine: what it runs on and with; None where the card is not in the catalogue: then a line is fitted.
+        asking: model, key, headers, timeouts.
+        quick: half the probes.
+        longest: tokens that one request may have.
+        most_users: how many are asked at once.
+        start: a profile whose links are kept.
+        say: told what is measured next.
+        clock: None is the machine's.
+
+    Raises:
+        RunFailed: the engine cannot be asked.
+        NoMeasurement: no probe was answered.
+    """
+    if engine is not None and engine.max_model_len:
+        longest = min(longest, engine.max_model_len)
+    asking = _plain_asking(url, asking or Asking())
+    points: list[Point] = []
+    salt = int((clock or SystemClock()).wall()) % 10**8 * 100  # other words each time: nothing from the prefix cache
+    for number, probe in enumerate(probes(quick=quick, longest=longest, most_users=most_users), start=1):
+        say(f"{probe.users} at once, {probe.prompt} tokens in, {probe.output} out")
+        points += asyncio.run(_measure(url, probe, asking, seed=salt + number))
+    if not points:
+        raise NoMeasurement(f"{url} answered no probe; `atoll bench {url} --users 1 --duration 10s` shows why.")
+    return _fit(points, engine, start or MachineProfile())
+
+
+def _plain_asking(url: str, asking: Asking) -> Asking:
+    """Completions where the URL does not say chat: no template then adds tokens to the prompts."""
+    if asking.endpoint is None and not url.rstrip("/").endswith("/chat/completions"):
+        return replace(asking, endpoint=Endpoint.COMPLETIONS)
+    return asking
+
+
+def _fit(points: Sequence[Point], engine: Engine | None, start: MachineProfile) -> Fit:
+    if engine is None:
+        return fit_line(points)
+    start = start.replace(gpu=engine.kind.name, engine=f"vllm {engine.flags.engine_version}", line=None)
+    return fit_scales(points, engine.model, start=start, max_num_batched_tokens=engine.max_num_batched_tokens)
+
+
+async def _measure(url: str, probe: Probe, asking: Asking, *, seed: int) -> list[Point]:
+    """The points that one probe gives; none when it failed (a prompt too long for the engine, say)."""
+    workload = Workload.model_validate(
+        {
+            "users": probe.users,
+            "requests": probe.users * probe.repeats,
+            "prompt": probe.prompt,
+            "output": probe.output,
+            "seed": seed,
+        }
+    )
+    try:
+        table = (await measure_load(url, workload, asking=asking)).table
+    except NoMeasurement:
+        return []
+    return list(points_of(table, probe))
+
+
+def points_of(table: RecordTable, probe: Probe) -> Iterator[Point]:
+    """Prompt points from answers of two tokens, a decode point from longer ones."""
+    ok = [row for row, outcome in enumerate(table.outcome) if outcome == Outcome.OK]
+    if len(ok) < probe.users * probe.repeats:
+        return
+    if probe.output <= 2:
+        waits = [float(table.first_token_s[row] - table.sent_s[row]) for row in ok]
+        yield PromptPoint(tokens=int(np.median(table.prompt_tokens[ok])), seconds=min(waits))  # what disturbs only adds
+        return
+    point = _decode_point(table, ok)
+    if point is not None:
+        yield point
+
+
+def _decode_point(table: RecordTable, rows: Sequence[int]) -> DecodePoint | None:
+    """Steps in which all of them were decoding: from the last first token to the first last token."""
+    start = float(table.first_token_s[rows].max())
+    end = float(table.last_token_s[rows].min())
+    gaps, contexts = [], []
+    for row in rows:
+        times = table.token_times(row)
+        inside = times[(times >= start) & (times <= end)]
+        if len(inside) < 4:
+            return None
+        share = int(table.output_tokens[row]) / len(times)  # tokens a chunk, as usage tells
+        gaps.append(_typical_gap(inside) / share)
+        contexts.append(int(table.prompt_tokens[row]) + share * float(np.searchsorted(times, np.median(inside))))
+    return DecodePoint(sequences=len(rows), context=float(sum(contexts)), seconds=float(np.median(gaps)))
+
+
+def _typical_gap(times: Floats) -> float:
+    """Mean gap in each of up to eight stretches of the stream, and of those the median.
+
+    Single gaps tell little: a busy machine hands out tokens late and then several at once.
+    """
+    marks = np.linspace(0, len(times) - 1, min(8, (len(times) - 1) // 2) + 1).round().astype(int)
+    return float(np.median(np.diff(times[marks]) / np.diff(marks)))
+
+
+def write_profile(profile: MachineProfile, path: Path) -> None:
+    """As YAML; `--profile` of plan and simulate reads it."""
+    write_whole(path, profile.to_yaml())
+
+
+def read_profile(path: Path) -> MachineProfile:
+    """Raises BadDocument naming the field."""
+    return MachineProfile.parse(read_text(path), origin=str(path))
