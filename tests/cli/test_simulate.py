@@ -1,0 +1,74 @@
+"""atoll simulate, as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STUDY = Path(__file__).parents[2] / "examples" / "four-h100-nvl" / "study.yaml"
+PLAIN = (
+    *("--gpu", "H100-SXM-80GB", "--gpus", "4", "--tp", "2", "--replicas", "2"),
+    *("--model", "Qwen/Qwen2.5-32B-Instruct", "--users", "30", "--prompt", "2000", "--output", "1500"),
+)
+
+
+def atoll(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "atoll", "simulate", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_plain_form_gives_one_summary():
+    done = atoll(*PLAIN, "--requests", "300", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["requests"] == {"sent": 300, "ok": 300, "failed": 0, "cancelled": 0}
+    assert set(summary["ttft_s"]) == {"mean", "p50", "p90", "p95", "p99", "max"}
+    assert len(summary["per_replica"]) == 2
+    assert summary["output_tokens_per_s"] > 1000
+    assert summary["policy"] == "least_conn"
+
+
+def test_tables_for_a_person(tmp_path):
+    done = atoll(*PLAIN, "--requests", "60", "--fail", "1@20s-30s", "--slo-ttft", "2s", "-o", str(tmp_path / "kept"))
+    assert done.returncode == 0, done.stderr
+    assert "2xTP2, simulated" in done.stdout
+    assert "connection_reset" in done.stdout
+    assert (tmp_path / "kept" / "records.parquet").is_file()
+
+
+def test_a_study_gives_one_row_a_variant():
+    done = atoll(str(STUDY), "--only", "2xTP2", "--only", "1xTP4", "--json")
+    assert done.returncode == 0, done.stderr
+    runs = json.loads(done.stdout)["runs"]
+    assert [run["name"] for run in runs] == ["2xTP2", "1xTP4"]
+    assert all(run["summary"]["requests"]["ok"] > 200 for run in runs)
+
+
+def test_a_replayed_trace(tmp_path):
+    trace = tmp_path / "trace.csv"
+    trace.write_text("timestamp,prompt_tokens,output_tokens\n" + "".join(f"{n / 4},{100 + n},20\n" for n in range(40)))
+    done = atoll("--gpu", "h100", "--model", "Qwen/Qwen2.5-7B-Instruct", "--trace", str(trace), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["requests"]["ok"] == 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "Say which model"),
+        (("--model", "Qwen/Qwen2.5-7B-Instruct"), "Say which box"),
+        ((*PLAIN, "--policy", "fastest"), "router: policy: Input should be 'round_robin'"),
+        ((*PLAIN, "--output", "some"), "'some' is no length in tokens"),
+        ((*PLAIN, "--rate", "3"), "not both"),
+        (("nowhere.yaml",), "There is no file nowhere.yaml"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_exit_2(arguments, sentence):
+    done = atoll(*arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
