@@ -1,0 +1,90 @@
+"""`atoll render` as a user types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from atoll.cli.main import make_app
+from atoll.errors import InputError
+
+LAYOUT = Path(__file__).parents[1] / "data" / "bundles" / "h100-nvl-2xtp2.layout.yaml"
+
+
+def render(*words: str):
+    return CliRunner().invoke(make_app(["render"]), ["render", *words])
+
+
+def test_the_files_are_written_and_the_next_step_is_said(tmp_path):
+    done = render(str(LAYOUT), "--to", "process", "-o", str(tmp_path / "b"))
+    assert done.exit_code == 0
+    assert {p.name for p in (tmp_path / "b").iterdir()} == {"process.yaml", "nginx.conf", "layout.yaml", "README.md"}
+    assert "Next: atoll up" in done.stdout
+
+
+def test_json_is_one_document_without_secrets(tmp_path):
+    done = render(str(LAYOUT), "--stack", "app", "-o", str(tmp_path / "b"), "--json")
+    document = json.loads(done.stdout)
+    assert document["to"] == "compose"
+    assert set(document["paths"]) >= {"compose.yaml", "nginx.conf", ".env", "backend/Dockerfile"}
+    assert ".env" not in document["files"]
+    env = (tmp_path / "b" / ".env").read_text()
+    secret = next(line.split("=", 1)[1] for line in env.splitlines() if line.startswith("MONGO_PASSWORD="))
+    assert len(secret) >= 40
+    assert secret not in done.stdout
+    assert (tmp_path / "b" / ".env").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_backends_image_has_what_it_needs(tmp_path):
+    render(str(LAYOUT), "--stack", "app", "-o", str(tmp_path / "b"))
+    pinned = (tmp_path / "b" / "backend" / "requirements.txt").read_text().splitlines()
+    assert all("==" in line for line in pinned)
+    assert {"fastapi", "uvicorn", "pymongo", "pydantic", "typer"} <= {line.split("==")[0] for line in pinned}
+    assert not {"pytest", "pyarrow", "atoll"} & {line.split("==")[0] for line in pinned}
+    assert (tmp_path / "b" / "backend" / "src" / "atoll" / "web" / "app.py").exists()
+
+
+def test_dry_run_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = render(str(LAYOUT), "--dry-run")
+    assert "device_ids: ['0', '1']" in done.stdout
+    assert "proxy_buffering off;" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_version_and_folder_can_be_chosen(tmp_path):
+    words = (
+        "--image",
+        "reg.local/vllm:x",
+        "--nginx-image",
+        "reg.local/nginx:y",
+        "--models",
+        "/data",
+        "--bind",
+        "0.0.0.0",
+    )
+    render(str(LAYOUT), "-o", str(tmp_path / "b"), *words, "--engine-version", "0.10.2")
+    compose = (tmp_path / "b" / "compose.yaml").read_text()
+    assert "image: reg.local/vllm:x" in compose
+    assert "image: reg.local/nginx:y" in compose
+    assert "--shutdown-timeout" not in compose  # 0.10.2 has none
+    env = (tmp_path / "b" / ".env").read_text()
+    assert "ATOLL_MODELS=/data\n" in env
+    assert "ATOLL_BIND=0.0.0.0\n" in env
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--to", "kubernetes"), "'kubernetes' is no form of a bundle; there are compose and process."),
+        (("--stack", "web"), "'web' is no stack; there is app."),
+        (("--engine", "sglang"), "'sglang' is no engine that can be started"),
+        (("--engine-version", "latest"), "'latest' is no vLLM version"),
+    ],
+)
+def test_what_cannot_be_rendered_is_refused_in_a_sentence(tmp_path, words, sentence):
+    done = render(str(LAYOUT), "-o", str(tmp_path / "b"), *words)
+    assert isinstance(done.exception, InputError)
+    assert sentence in str(done.exception)
+    assert not (tmp_path / "b").exists()
