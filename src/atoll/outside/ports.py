@@ -64,6 +64,14 @@ def _listening_inodes(port: int) -> set[str]:
 
 def _sockets_of(process: Path) -> set[str]:
     try:
-        return {str(handle.readlink()) for handle in (process / "fd").iterdir()}
+        handles = list((process / "fd").iterdir())
     except OSError:  # gone meanwhile, or another user's
         return set()
+    return {target for handle in handles if (target := _target(handle)).startswith("socket:")}
+
+
+def _target(handle: Path) -> str:
+    try:
+        return str(handle.readlink())
+    except OSError:  # closed meanwhile
+        return ""

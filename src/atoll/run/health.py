@@ -130,12 +130,15 @@ def _filled(cause: str, remedy: str) -> Callable[[re.Match[str]], Reason]:
     return lambda match: Reason(cause=match.expand(cause), remedy=match.expand(remedy))
 
 
+def _own_words(match: re.Match[str]) -> Reason:
+    """An error of ours is a sentence with its remedy already."""
+    cause, _, remedy = match[1].rpartition("; ")
+    return Reason(cause=cause or match[1].rstrip("."), remedy=f"{remedy[:1].upper()}{remedy[1:]}" if cause else "")
+
+
 # Most telling first: what comes up only as a consequence stands lower.
 _REASONS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Reason]], ...] = (
-    (
-        re.compile(r"Port (\d+) of (\S+) is taken"),
-        _filled(r"port \1 of \2 is taken by another program", "End that program or give the replica another port."),
-    ),
+    (re.compile(r"^atoll: (.+)$", re.MULTILINE), _own_words),
     (
         re.compile(r"bind\(\) to (\S+) failed \(98: (?:Address already in use|Address in use)\)"),
         _filled(r"\1 is taken by another program", "End that program or give the router another port."),
