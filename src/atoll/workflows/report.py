@@ -23,7 +23,7 @@ def report_path(path: Path, *, lang: str = "en", out: Path | None = None) -> Pat
     Args:
         path: what to report on.
         lang: `en` or `ko`.
-        out: the page; None: `report.html` in the folder. Charts go to `charts/` beside it.
+        out: the page; None: `report.html` in the folder. Its charts go to `report-charts/` beside it.
 
     Raises:
         BadRun: neither a run nor a study.
@@ -42,9 +42,14 @@ def report_study(result: StudyResult, *, lang: str = "en", out: Path | None = No
 def _write(view: StudyView, page: Path, *, lang: str) -> Path:
     write_whole(page, render_report(view, lang=lang))
     for name, spec in draw_charts(view, lang=lang).items():
-        write_whole(page.parent / "charts" / f"{name}.svg", chart_svg(spec))
-        write_whole(page.parent / "charts" / f"{name}.png", chart_png(spec))
+        write_whole(charts_folder(page) / f"{name}.svg", chart_svg(spec))
+        write_whole(charts_folder(page) / f"{name}.png", chart_png(spec))
     return page
+
+
+def charts_folder(page: Path) -> Path:
+    """`report.html` has its charts in `report-charts/`, so two pages in one folder keep theirs apart."""
+    return page.with_name(f"{page.stem}-charts")
 
 
 def view_of_study(result: StudyResult) -> StudyView:

@@ -6,7 +6,7 @@ A study's folder:
     VARIANT/                                 a run's folder (store/folder.py), one a variant
         predicted.json                       what the simulator said beforehand, when the run is measured
         pieces/1, pieces/2 ...               a measured run that was cut and resumed keeps its pieces here
-    report.html  charts/
+    report.html  report-charts/
 
 A variant is finished when its run.yaml says `complete`; a finished one is never run again.
 """

@@ -23,10 +23,10 @@ def report(
 
     Example: atoll report runs/four-h100-nvl-simulated --lang ko -o report.ko.html
     """
-    from atoll.workflows.report import report_path
+    from atoll.workflows.report import charts_folder, report_path
 
     written = report_path(path, lang=lang, out=page)
     if json:
-        show_json({"report": str(written), "charts": str(written.parent / "charts")})
+        show_json({"report": str(written), "charts": str(charts_folder(written))})
     else:
         out.print(f"Report: {written}")
