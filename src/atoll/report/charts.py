@@ -4,13 +4,14 @@ Every chart is a handful of panels. The page lays panels out itself, so that the
 them into one picture each, for slides.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from atoll.analyse.summary import Summary, latencies
-from atoll.report.series import in_flight, quantiles, tokens_over_run, waits_over_run
+from atoll.report.series import Waits, in_flight, quantiles, tokens_over_run, waits_over_run
 from atoll.report.view import RunView, StudyView
 from atoll.report.words import Words, words_in
 from atoll.traffic.record import Floats
@@ -26,6 +27,8 @@ BAD = "#d1242f"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f4fc9", "#8c6d31", "#1b7f79", "#a33a3a")
 
 WIDTH, HEIGHT = 300, 150
+_FINE = (1, 1.5, 2, 3, 4, 5, 7)
+_FLATTENS = 12.0  # a panel whose waits are a twelfth of the scale shows a line on the floor
 
 
 def colours_of(view: StudyView) -> dict[str, str]:
@@ -67,34 +70,51 @@ def chart_png(spec: Spec, *, scale: float = 2.0) -> bytes:
 
 
 def wait_panels(view: StudyView, words: Words) -> list[Spec]:
-    """TTFT over the run, a panel a run, all on one scale."""
+    """TTFT over the run, a panel a run, all on one scale: logarithmic where one run would flatten the others."""
     runs = view.measured_runs
     series = {run.name: waits_over_run(run) for run in runs}
-    tops = [float(np.quantile(waits.ttft_s, 0.99)) for waits in series.values() if len(waits.ttft_s)]
-    if not tops:
+    known = [waits for waits in series.values() if len(waits.ttft_s)]
+    if not known:
         return []
-    top = 1.1 * max(*tops, *(float(waits.p95_s.max(initial=0)) for waits in series.values()))
-    end = max(float(waits.sent_s.max(initial=0)) for waits in series.values())
+    tops = [max(float(np.quantile(waits.ttft_s, 0.99)), float(waits.p95_s.max())) for waits in known]
+    low = max(1e-4, min(float(np.quantile(waits.ttft_s, 0.01)) for waits in known))
+    spread = max(tops) > _FLATTENS * min(tops)
+    title, scale = (words["ttft_axis_log"], "log") if spread else (words["ttft_axis"], "linear")
+    y = _axis("s", title, domain=[low if spread else 0, 1.1 * max(tops)], scale=scale)
+    x = _axis("t", words["time_axis"], domain=[0, max(float(waits.sent_s.max()) for waits in known)])
     colours = colours_of(view)
-    return [_wait_panel(run, series[run.name], (end, top), colours[run.name], words) for run in runs]
+    warmup = _warmup_band(view, x, y)
+    return [_wait_panel(run, series[run.name], (x, y), colours[run.name], warmup) for run in runs]
 
 
-def _wait_panel(run: RunView, waits: Any, ends: tuple[float, float], colour: str, words: Words) -> Spec:
+def _warmup_band(view: StudyView, x: Spec, y: Spec) -> list[Spec]:
+    """A grey band over the time that the percentiles leave out."""
+    warmup = view.workload.warmup_s if view.workload is not None else 0.0
+    if not warmup:
+        return []
+    low, top = y["scale"]["domain"]
+    band = {"values": [{"t": 0, "end": min(warmup, x["scale"]["domain"][1]), "s": low, "top": top}]}
+    encoding = {"x": x, "x2": {"field": "end"}, "y": y, "y2": {"field": "top"}}
+    return [{"data": band, "mark": {"type": "rect", "color": GRID, "opacity": 0.5}, "encoding": encoding}]
+
+
+def _wait_panel(run: RunView, waits: Waits, axes: tuple[Spec, Spec], colour: str, warmup: list[Spec]) -> Spec:
     assert run.summary is not None
-    x = _axis("t", words["time_axis"], domain=[0, ends[0]])
-    y = _axis("s", words["ttft_axis"], domain=[0, ends[1]])
-    points = {"t": _short(waits.sent_s), "s": _short(np.minimum(waits.ttft_s, ends[1]))}
-    failed = {"t": _short(waits.failed_s), "s": [ends[1]] * len(waits.failed_s)}
+    x, y = axes
+    low, top = y["scale"]["domain"]
+    points = {"t": _short(waits.sent_s), "s": _short(np.clip(waits.ttft_s, low, top))}
+    failed = {"t": _short(waits.failed_s), "s": [top] * len(waits.failed_s)}
+    lines = {"p50": np.maximum(waits.p50_s, low), "p95": np.maximum(waits.p95_s, low)}
     layers = [
+        *warmup,
         _layer(points, {"type": "point", "filled": True, "size": 9, "opacity": 0.3, "color": colour}, x=x, y=y),
-        _layer({"t": _short(waits.middle_s), "s": _short(waits.p50_s)}, _line(colour, dash=[4, 2]), x=x, y=y),
-        _layer({"t": _short(waits.middle_s), "s": _short(waits.p95_s)}, _line(colour, width=2.2), x=x, y=y),
+        _layer({"t": _short(waits.middle_s), "s": _short(lines["p50"])}, _line(colour, dash=[4, 2]), x=x, y=y),
+        _layer({"t": _short(waits.middle_s), "s": _short(lines["p95"])}, _line(colour, width=2.2), x=x, y=y),
     ]
     if len(waits.failed_s):
         layers.append(_layer(failed, {"type": "point", "shape": "cross", "color": BAD, "size": 30}, x=x, y=y))
     wait = run.summary.ttft_s
-    said = f"p50 {show_seconds(wait.p50)}   p95 {show_seconds(wait.p95)}"
-    return _panel(run.name, said, layers)
+    return _panel(run.name, f"p50 {show_seconds(wait.p50)} · p95 {show_seconds(wait.p95)}", layers)
 
 
 def latency_panels(view: StudyView, words: Words) -> list[Spec]:
@@ -155,7 +175,7 @@ def _predicted(run: RunView) -> dict[str, float]:
 
 def _bar_panel(bars: list[dict[str, Any]], words: Words) -> Spec:
     names = [bar["name"] for bar in bars]
-    y = {"field": "name", "type": "nominal", "sort": names, "title": None, "axis": {"labelLimit": 130, "ticks": False}}
+    y = {"field": "name", "type": "nominal", "sort": names, "title": None, "axis": {"labelLimit": 170, "ticks": False}}
     x = {"field": "rate", "type": "quantitative", "title": words["rate_axis"]}
     colour = {"field": "colour", "type": "nominal", "scale": None}
     data = {"values": bars}
@@ -208,9 +228,10 @@ def _balance_panel(run: RunView, lines: Mapping[str, tuple[Floats, Floats]], x: 
         _layer({"t": _short(times), "n": _short(counts)}, _line(replica_colour(place), width=1.4, step=True), x=x, y=y)
         for place, (times, counts) in enumerate(lines.values())
     ]
-    rates = {part.replica: part.output_tokens_per_s for part in run.summary.per_replica} if run.summary else {}
-    said = " / ".join(f"{rates[name]:,.0f}" for name in lines if name in rates)
-    return _panel(run.name, f"{said} tok/s" if said else "", layers)
+    tokens = {part.replica: part.output_tokens_per_s for part in run.summary.per_replica} if run.summary else {}
+    total = sum(tokens.values())
+    shares = " / ".join(f"{tokens[name] / total:.0%}" for name in lines if name in tokens and total)
+    return _panel(run.name, shares, layers)
 
 
 def replica_colour(place: int) -> str:
@@ -223,7 +244,7 @@ def _axis(
 ) -> dict[str, Any]:
     axis: dict[str, Any] = {"tickCount": 5} | ({"format": format_} if format_ else {})
     if scale == "log":
-        axis |= {"tickCount": 4, "format": "~g"}
+        axis = {"values": _log_ticks(*domain), "format": "~g"}
     return {
         "field": field,
         "type": "quantitative",
@@ -233,12 +254,21 @@ def _axis(
     }
 
 
+def _log_ticks(low: float, top: float) -> list[float]:
+    """Decades, with steps between them where they are few."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(top)) + 1)
+    span = math.log10(top / low)
+    steps: tuple[float, ...] = (1,) if span >= 3 else (1, 3) if span >= 1.5 else (1, 2, 5) if span >= 0.8 else _FINE
+    ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
+    return [tick for tick in ticks if low <= tick <= top]
+
+
 def _layer(columns: Mapping[str, list[float]], mark: Spec, *, x: Spec, y: Spec) -> Spec:
     names = list(columns)
     values = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     encoding: Spec = {"x": x, "y": y}
     if mark["type"] == "line":
-        encoding["order"] = {"field": names[0] if names[0] != "s" else "share", "type": "quantitative"}
+        encoding["order"] = {"field": "share" if "share" in names else "t", "type": "quantitative"}
     return {"data": {"values": values}, "mark": mark | {"clip": True}, "encoding": encoding}
 
 
@@ -276,13 +306,27 @@ def _joined(title: str, panels: list[Spec], columns: int, *, legend: Mapping[str
 
 
 def _legend(key: list[dict[str, str]]) -> Spec:
-    x = {"field": "name", "type": "nominal", "sort": None, "axis": {"orient": "bottom", "labelAngle": 0}, "title": None}
+    """Four names a line, each after a dot of its colour."""
+    rows = [entry | {"x": place % 4, "y": place // 4} for place, entry in enumerate(key)]
+    x = {"field": "x", "type": "quantitative", "axis": None, "scale": {"domain": [0, 4]}}
+    y = {
+        "field": "y",
+        "type": "quantitative",
+        "axis": None,
+        "scale": {"domain": [0, max(1, (len(key) - 1) // 4)], "reverse": True},
+    }
+    colour = {"field": "colour", "type": "nominal", "scale": None}
+    dot = {"mark": {"type": "point", "filled": True, "size": 70}, "encoding": {"color": colour}}
+    name = {
+        "mark": {"type": "text", "align": "left", "dx": 8, "color": INK, "fontSize": 11},
+        "encoding": {"text": {"field": "name", "type": "nominal"}},
+    }
     return {
-        "data": {"values": key},
-        "mark": {"type": "rect", "height": 8},
+        "data": {"values": rows},
         "width": 2 * WIDTH + 60,
-        "height": 8,
-        "encoding": {"x": x, "color": {"field": "colour", "type": "nominal", "scale": None}},
+        "height": 18 * ((len(key) - 1) // 4 + 1),
+        "encoding": {"x": x, "y": y},
+        "layer": [dot, name],
     }
 
 
@@ -290,7 +334,7 @@ def _config() -> Spec:
     font = "system-ui, sans-serif"
     return {
         "aria": False,
-        "background": None,
+        "background": "transparent",
         "font": font,
         "view": {"stroke": None},
         "title": {

@@ -13,6 +13,7 @@ from atoll.report.charts import replica_colour
 _CARD_W, _CARD_H, _GAP, _NODE_GAP = 78, 46, 22, 40
 _MARGIN, _ROUTER_Y, _CARDS_Y, _ROW = 14, 10, 96, 116
 _MOST_IN_A_ROW = 8
+_LEAST_WIDTH = 290  # the router's longest label
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class _Spot:
 def draw_layout(layout: Layout, *, router_word: str = "router", idle_word: str = "idle") -> Markup:
     """The picture as SVG text; colours of lines and words are the page's (`currentColor`)."""
     spots = _place_cards(layout.box)
-    width = max(spot.x for spot in spots.values()) + _CARD_W + _MARGIN
+    width = max(_LEAST_WIDTH, max(spot.x for spot in spots.values()) + _CARD_W + _MARGIN)
     height = max(spot.y for spot in spots.values()) + _CARD_H + 34
     parts = [
         *_draw_router(layout, spots, width, router_word),
@@ -78,10 +79,12 @@ def _draw_router(layout: Layout, spots: dict[int, _Spot], width: float, word: st
             '<path d="M{:.1f} {} C{:.1f} {},{:.1f} {},{:.1f} {:.1f}" fill="none" stroke="{}" stroke-width="1.6"/>'
         ).format(middle, _ROUTER_Y + 26, middle, _ROUTER_Y + 48, x, y - 44, x, y - 26, colour)
         yield from _draw_span(tops, colour, f"{place}: TP {replica.tensor_parallel}")
-    yield _text(middle, _ROUTER_Y + 17, f"nginx {word} · {layout.router.policy}", size=12, weight=600)
+    label = f"nginx {word}" + (f" · {layout.router.policy}" if len(layout.replicas) > 1 else "")
+    half = 3.6 * len(label) + 22
+    yield _text(middle, _ROUTER_Y + 17, label, size=12, weight=600)
     yield Markup(
-        '<rect x="{:.1f}" y="{}" width="230" height="26" rx="13" fill="none" stroke="currentColor" opacity="0.55"/>'
-    ).format(middle - 115, _ROUTER_Y)
+        '<rect x="{:.1f}" y="{}" width="{:.1f}" height="26" rx="13" fill="none" stroke="currentColor" opacity="0.55"/>'
+    ).format(middle - half, _ROUTER_Y, 2 * half)
 
 
 def _draw_span(tops: list[_Spot], colour: str, label: str) -> Iterable[Markup]:

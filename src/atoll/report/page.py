@@ -30,6 +30,7 @@ from atoll.units import show_seconds
 
 __all__ = ["RunView", "StudyView", "render_report"]
 
+_GEOMETRY = re.compile(r' (?:d|transform)="[^"]*"')
 _NUMBER = re.compile(r"-?\d+\.\d{2,}")
 
 
@@ -72,6 +73,7 @@ class _Row:
     gpus: str
     cells: Mapping[str, str]
     against: str
+    against_interval: str
     against_kind: str  # "good", "bad", "" for the colour
     run: RunView
 
@@ -86,13 +88,14 @@ def _baseline(view: StudyView) -> str:
 
 
 def _row(view: StudyView, run: RunView, words: Words) -> _Row:
-    against, kind = _against(view, run, words)
+    against, interval, kind = _against(view, run, words)
     return _Row(
         name=run.name,
         place=tell_place(view.ranking, run.name),
         gpus=_gpus(run),
         cells=_cells(run),
         against=against,
+        against_interval=interval,
         against_kind=kind,
         run=run,
     )
@@ -123,20 +126,20 @@ def _cells(run: RunView) -> dict[str, str]:
     }
 
 
-def _against(view: StudyView, run: RunView, words: Words) -> tuple[str, str]:
+def _against(view: StudyView, run: RunView, words: Words) -> tuple[str, str, str]:
+    """(Difference of the wait from the baseline's, its interval, the colour)."""
     place = next((place for place in view.ranking if place.name == run.name), None)
     if place is None:
-        return "-", ""
+        return "-", "", ""
     if place.against_baseline is None:
-        return words["baseline"], ""
+        return words["baseline"], "", ""
     found = place.against_baseline.difference("ttft_s", "p95")
-    if found.verdict is Verdict.UNCLEAR:
-        return words["unclear"], ""
     if found.difference is None or found.low is None or found.high is None:
-        return "-", ""
-    kind = "good" if found.verdict is Verdict.FASTER else "bad"
-    low, high = _signed(found.low), _signed(found.high)
-    return f"{_signed(found.difference)} ({low} … {high})", kind
+        return "-", "", ""
+    interval = f"{_signed(found.low)} … {_signed(found.high)}"
+    if found.verdict is Verdict.UNCLEAR:
+        return words["unclear"], interval, ""
+    return _signed(found.difference), interval, "good" if found.verdict is Verdict.FASTER else "bad"
 
 
 def _signed(seconds: float) -> str:
@@ -157,7 +160,7 @@ def _inline(spec: Spec) -> Markup:
     """SVG for the page: its colours follow light and dark, its numbers are no longer than a pixel needs."""
     svg = chart_svg(spec)
     svg = svg[svg.index("<svg") :]
-    svg = _NUMBER.sub(lambda number: f"{float(number[0]):.1f}", svg)
+    svg = _GEOMETRY.sub(lambda shape: _NUMBER.sub(lambda number: f"{float(number[0]):.1f}", shape[0]), svg)
     for colour, role in ((INK, "currentColor"), (FAINT, "var(--faint)"), (GRID, "var(--grid)")):
         svg = svg.replace(colour, role)
     svg = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg, count=1)

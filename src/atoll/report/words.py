@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 
 from atoll.analyse.compare import Comparison, Difference, Verdict
-from atoll.analyse.rank import Place
+from atoll.analyse.rank import FELT_S, Place
 from atoll.analyse.summary import Summary
 from atoll.errors import InputError
 from atoll.report.view import RunView, StudyView
@@ -47,10 +47,12 @@ def _tell_ranking(view: StudyView, say: Words) -> list[str]:
     if len(view.ranking) < 2 or first.summary is None:
         return [*_tell_alone(first, say), *_tell_prediction(first, say)]
     best = [place.name for place in view.ranking if place.place == 1]
-    told = [_tell_tie(best, say)] if len(best) > 1 else []
-    told.append(_fill(say["best"], first.summary, best=first.name))
+    if len(best) > 1:
+        told = [_tell_tie(best, say), _fill(say["alone"], first.summary, name=first.name)]
+    else:
+        told = [_fill(say["best"], first.summary, best=first.name)]
     told += _tell_against_baseline(view, first, say)
-    told += _tell_next(view, say)
+    told += _tell_next(view, first, say)
     return told + _tell_prediction(first, say)
 
 
@@ -109,12 +111,22 @@ def _tell_clear(base: str, found: Difference, say: Words) -> str:
     )
 
 
-def _tell_next(view: StudyView, say: Words) -> list[str]:
-    others = [place for place in view.ranking if place.place > 1]
-    if not others:
+def _tell_next(view: StudyView, first: RunView, say: Words) -> list[str]:
+    """The run-up, and what put it there: its wait, or the pace of its answers where the waits are alike."""
+    place = next((place for place in view.ranking if place.place > 1), None)
+    if place is None or place.against_best is None:
         return []
-    run = view.run(others[0].name)
-    return [] if run.summary is None else [_fill(say["next"], run.summary, name=run.name)]
+    run = view.run(place.name)
+    assert run.summary is not None
+    assert first.summary is not None
+    if not _is_felt(place.against_best.difference("ttft_s", "p95")):
+        paces = [show_seconds(one.tpot_s.mean) for one in (first.summary, run.summary)]
+        return [say["pace"].format(best=first.name, name=run.name, best_pace=paces[0], pace=paces[1])]
+    return [_fill(say["next"], run.summary, name=run.name)]
+
+
+def _is_felt(found: Difference) -> bool:
+    return found.verdict is Verdict.SLOWER and found.difference is not None and found.difference >= FELT_S
 
 
 def _tell_prediction(run: RunView, say: Words) -> list[str]:

@@ -1,0 +1,95 @@
+"""Charts: valid Vega-Lite, drawn without a network, small whatever the run."""
+
+import json
+from importlib import resources
+
+import jsonschema
+import pytest
+
+from atoll.analyse.summary import summarise
+from atoll.report.charts import (
+    PALETTE,
+    chart_png,
+    chart_svg,
+    colours_of,
+    draw_charts,
+    latency_panels,
+    wait_panels,
+)
+from atoll.report.view import RunView
+from atoll.report.words import words_in
+
+
+@pytest.fixture(scope="module")
+def check():
+    text = resources.files("altair").joinpath("vegalite/v6/schema/vega-lite-schema.json").read_text(encoding="utf-8")
+    validator = jsonschema.Draft7Validator(json.loads(text))
+
+    def check(spec: dict) -> None:
+        fault = jsonschema.exceptions.best_match(validator.iter_errors(spec))
+        assert fault is None, f"{fault.json_path}: {fault.message[:300]}"
+
+    return check
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_every_chart_is_valid_vega_lite(view, check, lang):
+    charts = draw_charts(view, lang=lang)
+    assert list(charts) == ["ttft-over-run", "latencies", "throughput", "replica-balance"]
+    for spec in charts.values():
+        check(spec)
+
+
+def test_every_panel_is_valid_on_its_own(view, check):
+    for panel in (*wait_panels(view, words_in("en")), *latency_panels(view, words_in("en"))):
+        check(panel)
+
+
+def test_all_panels_of_the_wait_share_their_scales(view):
+    panels = wait_panels(view, words_in("en"))
+    assert len(panels) == 2
+    for axis in "xy":
+        domains = {tuple(layer["encoding"][axis]["scale"]["domain"]) for panel in panels for layer in panel["layer"]}
+        assert len(domains) == 1
+
+
+def test_a_run_whose_waits_would_flatten_the_others_makes_the_scale_logarithmic(make_view, make_records, make_layout):
+    def scale(*waits: float) -> str:
+        runs = []
+        for number, wait in enumerate(waits):
+            table = make_records(wait_s=wait, step_s=0.01, replicas=1)
+            runs.append(
+                RunView(name=str(number), layout=make_layout("x", ((0,),)), table=table, summary=summarise(table))
+            )
+        view = make_view(runs=tuple(runs), ranking=())
+        return wait_panels(view, words_in("en"))[0]["layer"][0]["encoding"]["y"]["scale"]["type"]
+
+    assert scale(0.2, 1.0) == "linear"
+    assert scale(0.2, 20.0) == "log"
+
+
+def test_a_chart_is_drawn_as_svg_and_as_png(view):
+    spec = draw_charts(view)["latencies"]
+    svg = chart_svg(spec)
+    assert svg.startswith("<svg")
+    assert "2xTP2" in svg
+    assert chart_png(spec, scale=1.0).startswith(b"\x89PNG")
+
+
+def test_a_hundred_times_the_requests_make_no_bigger_chart(make_view, make_records, make_layout):
+    def size(count: int) -> int:
+        table = make_records(wait_s=0.2, step_s=0.001, replicas=1, count=count)
+        run = RunView(name="run", layout=make_layout("x", ((0,),)), table=table, summary=summarise(table))
+        return len(json.dumps(draw_charts(make_view(runs=(run,), ranking=()))))
+
+    assert size(20_000) < 1.1 * size(400)
+
+
+def test_a_run_keeps_its_colour_whatever_its_place(view):
+    assert colours_of(view) == dict(zip(["1xTP4", "2xTP2", "4xTP1"], PALETTE, strict=False))
+
+
+def test_charts_without_data_are_left_out(make_view, view):
+    assert draw_charts(make_view(runs=view.runs[2:], ranking=())) == {}
+    single = draw_charts(make_view(runs=view.runs[:1], ranking=()))
+    assert "replica-balance" not in single

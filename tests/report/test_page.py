@@ -1,0 +1,114 @@
+"""The page: one file, nothing fetched, everything said, nothing injected."""
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import pytest
+
+from atoll.inventory.catalog import make_box
+from atoll.plan.layout import Layout, Replica
+from atoll.report.drawing import draw_layout
+from atoll.report.page import render_report
+
+
+@pytest.fixture(scope="module")
+def page(view) -> str:
+    return render_report(view)
+
+
+def test_the_page_fetches_nothing(page):
+    without_names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
+    assert not re.search(r'(?:src|href|url\(|@import|srcset)\s*[=("]\s*["\']?(?:https?:)?//', without_names)
+    assert "http://" not in without_names
+    assert "https://" not in without_names
+    assert "<link" not in page
+
+
+def test_the_page_says_the_verdict_the_numbers_and_where_they_are_from(page, view):
+    assert "2xTP2 serves this load best" in page
+    assert '<span class="chip emulated">emulated</span>' in page
+    assert "the engines behind it were emulated" in page
+    assert "Three ways over four cards" in page
+    assert "Made by atoll 0.1.0" in page
+    assert "0123456789abcdef" in page
+    assert "the model does not fit" in page
+    assert "3 + 0" in page  # failed + cut off
+
+
+def test_every_variant_has_its_wait_its_layout_and_its_files(page):
+    assert page.count('"marks"') == 2 + 4 + 2 + 1  # waits, latencies, throughput, balance
+    assert page.count('class="layout"') == 3
+    assert "vllm serve m --tensor-parallel-size 2" in page
+    assert "upstream replicas {}" in page
+    assert "layout.yaml" in page  # of the variants without rendered files
+
+
+def test_the_page_is_well_formed_and_small(page):
+    body = page[page.index("<body>") : page.index("</body>") + len("</body>")]
+    body = re.sub(r"<script>.*?</script>", "", body, flags=re.DOTALL)
+    ET.fromstring(re.sub(r"<br>", "<br/>", body).replace("&nbsp;", " "))
+    assert len(page.encode()) < 2_000_000
+
+
+def test_the_korean_page_says_so_and_has_the_same_numbers(view, page):
+    korean = render_report(view, lang="ko")
+    assert '<html lang="ko">' in korean
+    assert "구성이 가장 좋습니다" in korean
+    assert "에뮬레이션" in korean
+    cells = re.compile(r"<td data-title=\"TTFT p50\">([^<]*)")
+    assert cells.findall(korean) == cells.findall(page)
+
+
+EVIL = "<script>alert(1)</script>\"'&"
+
+
+def test_names_and_files_cannot_break_out_of_the_page(make_view, view):
+    runs = tuple(
+        replace(
+            run,
+            name=f"{EVIL}{place}",
+            failure=run.failure and EVIL,
+            files={EVIL: EVIL},
+            commands=(EVIL,),
+            notes=(EVIL,),
+        )
+        for place, run in enumerate(view.runs)
+    )
+    page = render_report(make_view(runs=runs, ranking=(), title=EVIL, model=EVIL, findings=(EVIL,), baseline=EVIL))
+    assert "<script>alert" not in page
+    assert page.count("<script>") == 1
+
+
+def test_a_study_of_one_run_and_one_without_any_still_make_a_page(make_view, view):
+    assert "within" in render_report(make_view(runs=view.runs[:1], ranking=()))
+    assert "No variant gave a usable measurement" in render_report(make_view(runs=view.runs[2:], ranking=()))
+
+
+def test_a_server_that_somebody_else_runs_has_no_layout(make_view, view):
+    run = replace(view.runs[1], layout=None, files={}, commands=())
+    page = render_report(make_view(runs=(run,), ranking=(), box=None, workload=None, engine="external", model=None))
+    assert 'class="layout"' not in page
+    assert "already running" in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "groups"),
+    [
+        ("H100-SXM-80GB", 8, ((0, 1, 2, 3), (4, 5, 6, 7))),
+        ("V100-SXM-16GB", 8, ((0, 3), (1, 2))),
+        ("H100-SXM-80GB", 16, (tuple(range(16)),)),
+        ("RTX-4090-24GB", 2, ((0,), (1,))),
+        ("L4-24GB", 1, ((0,),)),
+    ],
+)
+def test_any_layout_is_drawn_inside_its_frame(kind, n, groups):
+    replicas = tuple(Replica(gpus=group, tensor_parallel=len(group)) for group in groups)
+    svg = draw_layout(Layout(name="x", model="m", box=make_box(kind, n), replicas=replicas))
+    root = ET.fromstring(str(svg))
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    for rect in root.iter("{http://www.w3.org/2000/svg}rect"):
+        assert 0 <= float(rect.attrib["x"]) <= float(rect.attrib["x"]) + float(rect.attrib["width"]) <= width
+        assert 0 <= float(rect.attrib["y"]) <= height
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert [f"GPU {index}" in texts for index in range(n)] == [True] * n

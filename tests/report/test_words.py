@@ -1,0 +1,95 @@
+"""The finding in sentences."""
+
+import tomllib
+from importlib import resources
+from string import Formatter
+
+import pytest
+
+from atoll.analyse.rank import Contender, rank_runs
+from atoll.analyse.summary import summarise
+from atoll.errors import InputError
+from atoll.report.view import RunView
+from atoll.report.words import tell_load, tell_place, tell_verdict, words_in
+
+
+def test_the_verdict_names_the_winner_the_margin_and_what_went_wrong(view):
+    told = tell_verdict(view)
+    assert told[0].startswith("2xTP2 serves this load best: the first token comes within ")
+    assert told[1].startswith("Against 1xTP4, the 95th percentile of the wait is ")
+    assert "95 % interval" in told[1]
+    assert "times as short" in told[1]
+    assert any("Next comes 1xTP4" in sentence for sentence in told)
+    assert any("the simulator had predicted" in sentence for sentence in told)
+    assert "1xTP4: 3 of 120 requests failed." in told
+    assert told[-1] == "4xTP1 did not run: the model does not fit"
+
+
+def test_the_verdict_is_told_in_korean_with_the_same_numbers(view):
+    english, korean = " ".join(tell_verdict(view)), " ".join(tell_verdict(view, lang="ko"))
+    assert "2xTP2 구성이 가장 좋습니다" in korean
+    p95 = english.split("within ")[1].split(" for")[0]
+    assert p95 in korean
+
+
+def test_runs_that_cannot_be_told_apart_share_the_place_and_the_words_say_so(make_view, make_records, make_layout):
+    table = make_records(wait_s=0.2, step_s=0.02, replicas=2)
+    runs = tuple(
+        RunView(name=name, layout=make_layout(name, ((0, 1), (2, 3))), table=table, summary=summarise(table))
+        for name in ("a", "b")
+    )
+    ranking = rank_runs([Contender(name=run.name, table=table, summary=run.summary) for run in runs])
+    view = make_view(runs=runs, ranking=ranking, baseline="a")
+    assert tell_verdict(view)[0].startswith("a, b share the first place")
+    assert tell_place(ranking, "a") == "=1"
+
+
+def test_an_unclear_difference_is_called_unclear(make_view, make_records, make_layout):
+    fast = make_records(wait_s=0.2, step_s=0.01, replicas=1)
+    slow = make_records(wait_s=0.201, step_s=0.03, replicas=1)
+    runs = tuple(
+        RunView(name=name, layout=make_layout(name, ((0,),)), table=table, summary=summarise(table))
+        for name, table in (("slow", slow), ("fast", fast))
+    )
+    ranking = rank_runs(
+        [Contender(name=run.name, table=run.table, summary=run.summary) for run in runs], baseline="slow"
+    )
+    told = tell_verdict(make_view(runs=runs, ranking=ranking, baseline="slow"))
+    assert any("there is no clear difference in the wait" in sentence for sentence in told)
+    assert any("its wait hardly differs" in sentence for sentence in told)
+
+
+def test_one_run_is_told_without_a_contest(make_view, view):
+    told = tell_verdict(make_view(runs=view.runs[1:2], ranking=()))
+    assert told[0].startswith("2xTP2: the first token comes within")
+    assert "tokens per second" in told[1]
+
+
+def test_no_run_at_all_is_said(make_view, view):
+    told = tell_verdict(make_view(runs=view.runs[2:], ranking=()))
+    assert told == ("No variant gave a usable measurement.", "4xTP1 did not run: the model does not fit")
+
+
+def test_the_load_is_told_in_a_line(view):
+    assert tell_load(view) == "10 users back to back, prompts of 100 tokens, answers of 20, for 60 s, warm-up 5 s"
+    assert tell_load(view, lang="ko").startswith("사용자 10명이")
+
+
+def test_both_languages_have_the_same_words_with_the_same_blanks():
+    tables = {}
+    for lang in ("en", "ko"):
+        text = resources.files("atoll.report").joinpath(f"templates/{lang}.toml").read_text(encoding="utf-8")
+        tables[lang] = tomllib.loads(text)
+    for part in ("labels", "sentences"):
+        assert tables["en"][part].keys() == tables["ko"][part].keys()
+        for name, sentence in tables["en"][part].items():
+            assert blanks(sentence) == blanks(tables["ko"][part][name]), name
+
+
+def blanks(sentence: str) -> set[str]:
+    return {field for _, field, _, _ in Formatter().parse(sentence) if field}
+
+
+def test_a_language_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="--lang fr"):
+        words_in("fr")
