@@ -1,8 +1,8 @@
 """How the run goes, in numbers for a screen: the last seconds, not the whole."""
 
 from collections import Counter, deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -42,6 +42,49 @@ class Progress:
     lag_s: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
     replicas: dict[str, ReplicaNow] = field(default_factory=dict)
+
+
+def join_progress(parts: Sequence[Progress]) -> Progress:
+    """One look at a run of several processes. Their percentiles are not joined: of the medians the middle is taken, of
+    the 95th percentiles the worst.
+    """
+    replicas: dict[str, ReplicaNow] = {}
+    for name in sorted({name for part in parts for name in part.replicas}):
+        known = [part.replicas[name] for part in parts if name in part.replicas]
+        replicas[name] = ReplicaNow(
+            in_flight=sum(one.in_flight for one in known),
+            requests=sum(one.requests for one in known),
+            tokens_per_s=sum(one.tokens_per_s for one in known),
+        )
+    return replace(
+        parts[0],
+        sent=sum(part.sent for part in parts),
+        ok=sum(part.ok for part in parts),
+        failed=sum(part.failed for part in parts),
+        cancelled=sum(part.cancelled for part in parts),
+        in_flight=sum(part.in_flight for part in parts),
+        backlog=sum(part.backlog for part in parts),
+        users=sum(part.users or 0 for part in parts) or None,
+        requests_wanted=sum(part.requests_wanted or 0 for part in parts) or None,
+        ttft_p50_s=_middle([part.ttft_p50_s for part in parts]),
+        ttft_p95_s=_worst([part.ttft_p95_s for part in parts]),
+        itl_p50_s=_middle([part.itl_p50_s for part in parts]),
+        itl_p95_s=_worst([part.itl_p95_s for part in parts]),
+        chunks_per_s=sum(part.chunks_per_s for part in parts),
+        requests_per_s=sum(part.requests_per_s for part in parts),
+        lag_s=max(part.lag_s for part in parts),
+        errors=dict(sum((Counter(part.errors) for part in parts), Counter[str]())),
+        replicas=replicas,
+    )
+
+
+def _middle(values: Sequence[float | None]) -> float | None:
+    known = sorted(value for value in values if value is not None)
+    return known[len(known) // 2] if known else None
+
+
+def _worst(values: Sequence[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 class Window:

@@ -212,13 +212,20 @@ class RecordLog:
         for request in under_way:
             request.logged = 0
 
+    def rows(self) -> bytes:
+        """All that have ended, as rows of dtype ROW."""
+        return b"".join([*(part for part, _ in self._parts), bytes(self._rows)])
+
+    def tokens(self) -> bytes:
+        """Their arrival times (float64), in the order of the rows."""
+        return b"".join([*(times.tobytes() for _, times in self._parts), self._tokens.tobytes()])
+
+    def words(self) -> list[str]:
+        return list(self._words)
+
     def table(self) -> RecordTable:
         """All records that have ended, as a table of seconds from the start of the run."""
-        rows = np.concatenate([np.frombuffer(part, dtype=ROW) for part, _ in [*self._parts, (bytes(self._rows), 0)]])
-        times = [np.frombuffer(tokens, dtype=np.float64) for _, tokens in self._parts if len(tokens)]
-        if len(self._tokens):
-            times.append(np.frombuffer(self._tokens.tobytes(), dtype=np.float64))
-        return make_table(rows, np.concatenate(times) if times else np.empty(0), list(self._words), self.origin)
+        return join_logs([(self.rows(), self.tokens(), self.words(), self.origin)])
 
     def close(self) -> None:
         """Write the rest and close the files; they stay."""
@@ -342,6 +349,28 @@ def _pack_under_way(request: UnderWay, fresh: "array[float]") -> bytes:
     )
 
 
+def join_logs(logs: Iterable[tuple[bytes, bytes, list[str], float]]) -> RecordTable:
+    """One table of several logs: rows, tokens and words as a RecordLog gives them, and the clock at its start."""
+    every: dict[str, int] = {}
+    rows: list[NDArray[Any]] = []
+    times: list[Floats] = []
+    for raw_rows, raw_times, words, origin in logs:
+        own = np.frombuffer(raw_rows, dtype=ROW).copy()
+        for name in _CLOCKS:
+            own[name] -= origin
+        _renumber(own, words, every)
+        rows.append(own)
+        times.append(np.frombuffer(raw_times, dtype=np.float64) - origin)
+    return make_table(np.concatenate(rows), np.concatenate(times), list(every), 0.0)
+
+
+def _renumber(rows: NDArray[Any], words: list[str], every: dict[str, int]) -> None:
+    """Let the rows name their words by the numbers of one common list, which grows."""
+    numbers = np.array([*(every.setdefault(word, len(every)) for word in words), -1], dtype=np.int32)
+    for name in ("error", "detail", "replica"):
+        rows[name] = numbers[rows[name]]
+
+
 def make_table(rows: NDArray[Any], clock: Floats, words: list[str], origin: float) -> RecordTable:
     """A table from rows of dtype ROW and their times, both in one order; sorted by when they were sent."""
     counts = rows["tokens"].astype(np.int64)
@@ -463,9 +492,7 @@ def _read_tail(path: Path, every: dict[str, int]) -> tuple[NDArray[Any], Floats]
     for name in ("error", "detail", "replica"):
         fits &= rows[name] < len(words)
     rows = rows[: len(rows) if fits.all() else int(np.argmin(fits))]
-    renumbered = np.array([*(every.setdefault(word, len(every)) for word in words), -1], dtype=np.int32)
-    for name in ("error", "detail", "replica"):
-        rows[name] = renumbered[rows[name]]
+    _renumber(rows, words, every)
     return rows, times[: int(rows["tokens"].sum())]
 
 

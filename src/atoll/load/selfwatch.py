@@ -11,7 +11,8 @@ Three things are measured while the load runs:
 import asyncio
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -89,13 +90,30 @@ class SelfWatch:
             self._timer.cancel()
         self._wall, self._cpu = self._now() - self._wall, time.thread_time() - self._cpu
 
-    @property
-    def cpu_s(self) -> float:
-        return self._cpu
+    def seen(self) -> "WatchSeen":
+        """After `stop`."""
+        return WatchSeen(
+            lags=self.lags.tobytes(),
+            read_lags=self.read_lags.tobytes(),
+            cpu_s=self._cpu,
+            wall_s=self._wall,
+            held_back=self.held_back,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WatchSeen:
+    """What a SelfWatch saw; it can be sent to another process."""
+
+    lags: bytes  # float64
+    read_lags: bytes
+    cpu_s: float
+    wall_s: float
+    held_back: int
 
     @property
     def cpu_share(self) -> float:
-        return self._cpu / self._wall if self._wall > 0 else 0.0
+        return self.cpu_s / self.wall_s if self.wall_s > 0 else 0.0
 
 
 def users_held(table: RecordTable, *, start_s: float, end_s: float) -> float | None:
@@ -109,7 +127,7 @@ def users_held(table: RecordTable, *, start_s: float, end_s: float) -> float | N
 
 def judge(
     table: RecordTable,
-    watches: list[SelfWatch],
+    watches: Sequence[WatchSeen],
     *,
     users: int | None,
     held: float | None,

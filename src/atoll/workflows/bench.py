@@ -20,10 +20,12 @@ from atoll.load.datasets import DatasetPrompts, read_conversations
 from atoll.load.pace import Step, most_load, parse_steps
 from atoll.load.progress import Progress
 from atoll.load.prompts import Prompts
-from atoll.load.run import LoadControl, LoadResult, measure_load
+from atoll.load.ray_crew import RayActors
+from atoll.load.run import Crew, LoadControl, LoadResult, measure_load
 from atoll.load.selfwatch import ClientReport
 from atoll.load.target import Asking, Endpoint, Timeouts
 from atoll.load.tokens import Counter, Vocabulary, find_tokenizer, read_vocabulary
+from atoll.load.workers import Processes
 from atoll.outside.clock import SystemClock
 from atoll.outside.files import read_text, write_whole
 from atoll.outside.parquet import write_parquet
@@ -77,6 +79,7 @@ def bench(
     metrics: Sequence[str] | None = None,
     promise: Promise | None = None,
     drain_s: float | None = None,
+    crew: Crew | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> BenchResult:
     """Run the load, write the run's folder, sum it up. Blocks until it is done.
@@ -98,6 +101,7 @@ def bench(
         steps: how the load changes over the run.
         metrics: URLs of the engines' /metrics, one a replica; None tries the server's own.
         drain_s: how long answers may go on after the last sending; None: to their end.
+        crew: who sends; None: this process.
         on_progress: called twice a second.
         promise: latency targets, for goodput.
 
@@ -133,6 +137,7 @@ def bench(
         on_progress=on_progress,
         control=control,
         clock=clock,
+        crew=crew,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _signals(runner, control):
         result = runner.run(work)
@@ -291,6 +296,20 @@ def parse_lengths(text: str) -> Lengths:
     else:
         raise InputError(f"{text!r} is no length in tokens. Write it like 1024, 200-2000 or lognormal:1024:0.8.")
     return Lengths.from_plain(plain, origin=text)
+
+
+def crew_of(workers: str, *, ray: bool = False) -> Crew | None:
+    """Who sends: `1` is this process, `4` four of this machine, `ray://HOST:PORT` or `ray` a worker on every node.
+
+    Raises:
+        InputError: neither a number nor a Ray address.
+        MissingProgram: Ray is not installed.
+    """
+    if ray or workers == "ray" or workers.startswith("ray://"):
+        return RayActors(workers if workers.startswith("ray://") else None)
+    if not workers.isdigit() or int(workers) < 1:
+        raise InputError(f"--workers {workers} is no number of processes. Write 4, or ray://HOST:10001.")
+    return Processes(int(workers)) if int(workers) > 1 else None
 
 
 def steps_of(text: str | None) -> tuple[Step, ...]:

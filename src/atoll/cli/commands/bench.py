@@ -52,6 +52,10 @@ ReplicaHeader = Annotated[
 SharedPrefix = Annotated[
     int, typer.Option("--shared-prefix", min=0, metavar="TOKENS", help="Beginning that all prompts share.")
 ]
+Workers = Annotated[
+    str, typer.Option("--workers", metavar="N", help="Processes that share the load, or ray://HOST:10001.")
+]
+OnRay = Annotated[bool, typer.Option("--ray", help="A worker on every node of the Ray cluster at hand.")]
 Metrics = Annotated[
     list[str] | None,
     typer.Option("--metrics", metavar="URL", help="An engine's /metrics to sample; one a replica."),
@@ -134,6 +138,8 @@ def bench(
     prompts: PromptsFile = None,
     dataset_output: DatasetOutput = False,
     tokenizer: TokenizerAt = None,
+    workers: Workers = "1",
+    ray: OnRay = False,
     metrics: Metrics = None,
     slo_ttft: SloTtft = None,
     slo_tpot: SloTpot = None,
@@ -210,6 +216,7 @@ def bench(
                 metrics=metrics or None,
                 promise=promise,
                 drain_s=_seconds(drain),
+                crew=work.crew_of(workers, ray=ray),
                 on_progress=on_progress,
             )
 

@@ -1,0 +1,579 @@
+"""Carry out a part of a load in one event loop: who is due sends, what comes back is kept.
+
+Everything happens in callbacks; when an answer ends, its record is kept and its user's next request is on the wire
+within the same call.
+"""
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+from atoll.load.answer import Answer
+from atoll.load.client import NAN, Connection, classify
+from atoll.load.connect import Dialer, allow_open_files
+from atoll.load.message import MessageWriter
+from atoll.load.pace import Step, moved_due, next_turn
+from atoll.load.progress import Progress, Window
+from atoll.load.prompts import Made, Prompts
+from atoll.load.records import OUTCOMES, RecordLog
+from atoll.load.selfwatch import SelfWatch, WatchSeen
+from atoll.load.target import Asking, Endpoint, Target
+from atoll.outside.clock import Clock
+from atoll.traffic.demand import Demand
+from atoll.traffic.record import Outcome
+from atoll.traffic.request import Request
+from atoll.traffic.trace import TraceRow
+from atoll.traffic.workload import Workload
+
+_OK, _FAILED, _CANCELLED = (OUTCOMES.index(item) for item in (Outcome.OK, Outcome.FAILED, Outcome.CANCELLED))
+_TICK_S = 0.05
+_TICKS_A_CYCLE = 16  # 0.8 s and some lateness: a kill costs less than a second
+_PROGRESS_S = 0.5
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0  # of a user whose request failed, so that a dead server is not hammered
+_EARLY_S = 2.0  # a user's connection is made before the run when the user starts within this time
+_REDIRECTS = {307, 308}  # those that keep the POST a POST
+_MOST_HOPS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """One of several processes that carry out one load: it has every count-th user or request, from index on."""
+
+    index: int = 0
+    count: int = 1
+
+    def number(self, sent: int) -> int:
+        """The number, in the whole run, of the request that this share sends as its sent-th."""
+        return sent * self.count + self.index
+
+    def part_of(self, total: int | None) -> int | None:
+        return None if total is None else len(range(self.index, total, self.count))
+
+    @property
+    def log_name(self) -> str:
+        return "tail" if self.count == 1 else f"worker{self.index}-tail"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Orders:
+    """All that a Sender has to know; it can be sent to another process."""
+
+    target: Target
+    endpoint: Endpoint
+    asking: Asking
+    model: str
+    workload: Workload
+    trace: tuple[TraceRow, ...]
+    prompts: Prompts
+    steps: tuple[Step, ...] = ()
+    drain_s: float | None = None
+    folder: Path | None = None
+    share: Share = Share()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SenderResult:
+    """What a Sender gave; it can be sent to another process."""
+
+    rows: bytes  # see records.ROW
+    tokens: bytes
+    words: list[str]
+    watch: WatchSeen
+    origin: float
+    all_started_s: float  # when each user had sent once
+    last_sent_s: float
+    backlog_max: int
+    stopped: str | None
+    disk: str | None  # why the disk did not take the records
+
+
+class Sender:
+    """Carries out Orders in one event loop."""
+
+    def __init__(self, orders: Orders, *, clock: Clock, on_progress: Callable[[Progress], None] | None = None) -> None:
+        """Raises InputError for a proxy, a certificate file or a trace that cannot be used."""
+        self._orders = orders
+        self._share = orders.share
+        self._target = orders.target
+        self._asking = orders.asking
+        self._dialer = Dialer(orders.target, orders.asking)
+        self._demand = Demand(orders.workload, orders.trace)
+        self._load = orders.workload
+        self._steps = orders.steps
+        self._prompts = orders.prompts
+        self._writer = MessageWriter(orders.target, orders.endpoint, orders.asking, orders.model)
+        self._drain_s = orders.drain_s
+        self._on_progress = on_progress
+        self._now = clock.now
+        self._watch = SelfWatch(clock.now)
+        self._window = Window()
+        self._busy: dict[int, Connection] = {}
+        self._idle: dict[int, list[Connection]] = {}  # closed loop: by user; open loop: all under -1
+        self._pauses: dict[int, float] = {}  # users whose last request failed, and how long they waited
+        self._histories: dict[int, bytes] = {}
+        self._timers: dict[int, asyncio.TimerHandle] = {}  # users who think, or have not started
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._visits: Iterator[Connection] = iter(())
+        self._visits_left = self._visits_a_tick = 0
+        self._backlog_max = 0
+        self._next_open: Request | None = None
+        self._sent = 0
+        self._active = 0  # closed loop: users who will send again
+        self._ended: asyncio.Event = asyncio.Event()
+        self._next_progress = 0.0
+        self._last_sent_s = 0.0
+        self._all_started_s = 0.0  # when each user had sent once
+        self.stopped: str | None = None
+        self.log: RecordLog
+
+    async def prepare(self) -> None:
+        """Open the connections of those who start soon, before the clock starts, so that they do not disturb it.
+
+        Raises:
+            InputError: this process may not have so many open files.
+            RunFailed: the server's name is not known.
+        """
+        allow_open_files((self._load.users or 1000) // self._share.count + 200)
+        await self._dialer.resolve()
+        if self._demand.is_closed:
+            await self._connect_early()
+        gc.collect()
+
+    async def run(self, origin: float) -> SenderResult:
+        """Send from `origin` on, a time of the clock, until the last answer has ended."""
+        await asyncio.sleep(max(0.0, origin - self._now()))
+        loop = asyncio.get_running_loop()
+        self._open = None if self._demand.is_closed else self._my_requests()
+        self._origin = origin
+        self.log = RecordLog(origin, self._orders.folder, name=self._share.log_name)
+        before = gc.get_threshold()
+        gc.freeze()  # what is here now stays; the collector need not walk it during the run
+        gc.set_threshold(50_000, 50, 50)
+        self._watch.start()
+        ticking = loop.call_later(_TICK_S, self._tick)
+        try:
+            self._start()
+            await self._ended.wait()
+        finally:
+            ticking.cancel()
+            self._watch.stop()
+            self._hang_up()
+            gc.set_threshold(*before)
+            gc.unfreeze()
+            self.log.close()
+        return SenderResult(
+            rows=self.log.rows(),
+            tokens=self.log.tokens(),
+            words=self.log.words(),
+            watch=self._watch.seen(),
+            origin=origin,
+            all_started_s=self._all_started_s,
+            last_sent_s=self._last_sent_s,
+            backlog_max=self._backlog_max,
+            stopped=self.stopped,
+            disk=self.log.lost,
+        )
+
+    def _my_requests(self) -> Iterator[Request]:
+        share = self._share
+        return islice(self._demand.open_requests(), share.index, None, share.count)
+
+    # The beginning.
+
+    async def _connect_early(self) -> None:
+        soon = [user for user, start in self._my_starts() if start <= _EARLY_S]
+        gate = asyncio.Semaphore(128)
+
+        async def connect(user: int) -> None:
+            async with gate:
+                connection = self._new_connection()
+                try:
+                    await self._dialer.connect(connection)
+                except OSError:
+                    return  # the user's first request meets the same and is recorded
+                connection.idle_since = self._now()
+                self._idle.setdefault(user, []).append(connection)
+
+        if soon:
+            await asyncio.gather(*(connect(user) for user in soon))
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._load.duration_s is not None:
+            loop.call_later(self._load.duration_s, self._end_of_sending)
+        if not self._demand.is_closed:
+            self._send_due()
+            return
+        starts = self._my_starts()
+        self._active = len(starts)
+        for user, start in starts:
+            if start <= 0:
+                self._send_next(user)
+            else:
+                self._timers[user] = loop.call_later(start, self._send_next, user)
+
+    def _my_starts(self) -> list[tuple[int, float]]:
+        """Users of this share and when they start."""
+        starts = enumerate(self._demand.starts())
+        return list(islice(starts, self._share.index, None, self._share.count))
+
+    # Closed loop: a user's next request.
+
+    def _send_next(self, user: int) -> None:
+        self._timers.pop(user, None)
+        now = self._now() - self._origin
+        if self.stopped is not None or not self._demand.goes_on(now, self._share.number(self._sent)):
+            self._retire()
+            return
+        if self._steps and not self._has_room(user, now):
+            return
+        request = self._demand.next_request(user, self._share.number(self._sent))
+        self._send(request, NAN)
+
+    def _has_room(self, user: int, now: float) -> bool:
+        """Whether this step has room for the user, who else comes back at the step that has, or never."""
+        turn = next_turn(self._steps, user, now)
+        if turn is None:
+            self._retire()
+        elif turn > now:
+            self._timers[user] = asyncio.get_running_loop().call_later(turn - now, self._send_next, user)
+        return turn == now
+
+    def _retire(self) -> None:
+        self._active -= 1
+        self._check_end()
+
+    def _after_answer(self, user: int, *, failed: bool) -> None:
+        """The user goes on: at once, after thinking, or after a pause when the last request failed."""
+        pause = self._load.think_s
+        if failed:
+            self._pauses[user] = min(_LONGEST_PAUSE_S, 2 * self._pauses.get(user, _FIRST_PAUSE_S / 2))
+            pause = max(pause, self._pauses[user])
+        elif self._pauses:
+            self._pauses.pop(user, None)
+        if pause > 0:
+            self._timers[user] = asyncio.get_running_loop().call_later(pause, self._send_next, user)
+        else:
+            self._send_next(user)
+
+    # Open loop: whatever is due.
+
+    def _send_due(self) -> None:
+        """Send all that is due by now, and come back when the next one is."""
+        assert self._open is not None
+        while self.stopped is None:
+            request = self._next_open or self._draw_open()
+            self._next_open = None
+            if request is None:
+                self._check_end()
+                return
+            wait = (request.due_s or 0.0) - (self._now() - self._origin)
+            if wait > 0:
+                self._next_open = request
+                asyncio.get_running_loop().call_later(wait, self._send_due)
+                return
+            self._send(request, self._origin + (request.due_s or 0.0))
+
+    def _draw_open(self) -> Request | None:
+        """The next request of an open loop, at its step's pace; None when there are no more."""
+        assert self._open is not None
+        request = next(self._open, None)
+        if request is not None and self._steps:
+            due = moved_due(self._steps, request.due_s or 0.0)
+            request = None if due is None else replace(request, due_s=due)
+        if request is None:
+            self._open = iter(())
+        return request
+
+    # One request.
+
+    def _send(self, request: Request, due: float) -> None:
+        self._sent += 1
+        made = self._prompts.make(request)
+        if made.prompt_tokens is not None or made.output_tokens is not None:
+            request = replace(
+                request,
+                prompt_tokens=made.prompt_tokens or request.prompt_tokens,
+                output_tokens=made.output_tokens or request.output_tokens,
+            )
+        connection = self._take_connection(request.user)
+        connection.begin(request, due)
+        self._busy[request.number] = connection
+        message = self._message(request, made)
+        if self._sent == self._active:
+            self._all_started_s = connection.sent - self._origin
+        if connection.is_open:
+            connection.send(message)
+            self._last_sent_s = connection.sent - self._origin
+        else:
+            self._spawn(self._connect_and_send(connection, message))
+
+    def _message(self, request: Request, made: Made) -> bytes:
+        if self._load.turns <= 1:
+            return self._writer.write(request, made.text, self._writer.before(made.before))
+        if request.turn == 0:
+            self._histories[request.user] = b""
+        earlier = self._histories[request.user] + self._writer.before(made.before)
+        return self._writer.write(request, made.text, earlier)
+
+    def _remember(self, request: Request, answer: Answer) -> None:
+        """Put the exchange that has just ended into the session's history."""
+        made = self._prompts.make(request)
+        earlier = self._histories.get(request.user, b"") + self._writer.before(made.before)
+        self._histories[request.user] = self._writer.remember(earlier, made.text, answer.said)
+
+    async def _connect_and_send(self, connection: Connection, message: bytes) -> None:
+        try:
+            await self._dialer.connect(connection)
+        except OSError as error:
+            connection.fail(*classify(error))
+            return
+        if connection.busy:
+            connection.send(message)
+            self._last_sent_s = connection.sent - self._origin
+        else:
+            connection.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _new_connection(self) -> Connection:
+        answer = Answer(
+            streaming=self._asking.stream,
+            replica_header=self._asking.replica_header,
+            keep=self._load.turns > 1,
+        )
+        return Connection(answer, now=self._now, on_end=self._take_end, on_first=self._watch.saw_first_token)
+
+    def _take_connection(self, user: int) -> Connection:
+        """An open connection that the server has not yet tired of, else a new one, still to be opened."""
+        idle = self._idle.get(user if self._demand.is_closed else -1)
+        while idle:
+            connection = idle.pop()
+            fresh = self._now() - connection.idle_since < self._asking.timeouts.idle_s
+            if connection.is_open and fresh:
+                return connection
+            connection.close()
+        return self._new_connection()
+
+    def _take_end(self, connection: Connection) -> None:
+        """An answer has ended: keep its record, then on with the user."""
+        request = connection.request
+        assert request is not None
+        if self._follow(connection, request):
+            return
+        del self._busy[request.number]
+        self._watch.held_back += connection.held_back
+        connection.held_back = 0
+        failed = self._keep(connection, request)
+        if self._load.turns > 1 and not failed and connection.answer.complete:
+            self._remember(request, connection.answer)
+        key = request.user if self._demand.is_closed else -1
+        if connection.is_open:
+            self._idle.setdefault(key, []).append(connection)
+        if self._demand.is_closed:
+            self._after_answer(request.user, failed=failed)
+        else:
+            self._check_end()
+
+    def _keep(self, connection: Connection, request: Request) -> bool:
+        """Write the record; says whether the request failed."""
+        answer = connection.answer
+        problem = connection.failure or answer.problem
+        cancelled = (
+            self.stopped is not None and connection.failure is not None and connection.failure[0] == self.stopped
+        )
+        outcome = _CANCELLED if cancelled else _OK if problem is None else _FAILED
+        error, detail = problem or (None, None)
+        times = answer.times
+        prompt, output, cached, counted = _token_counts(answer.usage, request, len(times))
+        self.log.add(
+            number=request.number,
+            user=request.user,
+            turn=request.turn,
+            due=connection.due,
+            sent=connection.sent,
+            first_byte=answer.first_byte or NAN,
+            times=times,
+            done=answer.now,
+            prompt_tokens=prompt,
+            output_tokens=output,
+            cached_tokens=cached,
+            status=answer.status,
+            error=error,
+            detail=detail,
+            replica=answer.replica,
+            outcome=outcome,
+            counted=counted,
+        )
+        if not connection.told_first and times:
+            self._window.note_first(connection)
+        self._window.note_end(connection, OUTCOMES[outcome].value, error)
+        return outcome == _FAILED
+
+    def _follow(self, connection: Connection, request: Request) -> bool:
+        """Go after a redirect to the same server; another server is the user's to name."""
+        answer = connection.answer
+        if answer.status not in _REDIRECTS or not answer.location or connection.failure is not None:
+            return False
+        there = urljoin(f"{self._target.origin}{self._target.path}", answer.location)
+        if not there.startswith(f"{self._target.origin}/"):
+            answer.problem = ("redirect", f"the server sends us to {there}; give that URL")
+            return False
+        if connection.hops >= _MOST_HOPS:
+            answer.problem = ("redirect_loop", f"redirected {_MOST_HOPS} times, last to {there}")
+            return False
+        hops, sent, due = connection.hops + 1, connection.sent, connection.due
+        message = self._message(request, self._prompts.make(request)).replace(
+            f"POST {self._target.path} ".encode(), f"POST {there.removeprefix(self._target.origin)} ".encode(), 1
+        )
+        again = connection if connection.is_open else self._new_connection()
+        again.begin(request, due)
+        again.hops = hops
+        self._busy[request.number] = again
+        if again.is_open:
+            again.send(message)
+            again.sent = sent
+        else:
+            self._spawn(self._connect_and_send(again, message))
+        return True
+
+    # Meanwhile.
+
+    def _tick(self) -> None:
+        """Twenty times a second: look after a part of the requests under way, so that each is seen within a second."""
+        if self._ended.is_set():
+            return
+        asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+        now = self._now()
+        if self._visits_left == 0:
+            self.log.end_of_cycle(self._busy.values())
+            snapshot = list(self._busy.values())
+            self._visits, self._visits_left = iter(snapshot), _TICKS_A_CYCLE
+            self._visits_a_tick = -(-len(snapshot) // _TICKS_A_CYCLE)
+        self._visits_left -= 1
+        seen = [connection for connection in islice(self._visits, self._visits_a_tick) if connection.busy]
+        for connection in seen:
+            self._visit(connection, now)
+        if seen:
+            self._window.note_gaps(seen[0], now)
+        self.log.flush(connection for connection in seen if connection.busy)
+        self._backlog_max = max(self._backlog_max, self._backlog())
+        if self._on_progress is not None and now >= self._next_progress:
+            self._next_progress = now + _PROGRESS_S
+            self._on_progress(self.progress(now))
+
+    def _visit(self, connection: Connection, now: float) -> None:
+        times = connection.times
+        if times and not connection.told_first:
+            connection.told_first = True
+            self._window.note_first(connection)
+        self._check_timeouts(connection, now)
+
+    def _check_timeouts(self, connection: Connection, now: float) -> None:
+        limits, times = self._asking.timeouts, connection.times
+        if limits.request_s is not None and now - connection.sent > limits.request_s:
+            connection.fail("timeout", f"no end after {limits.request_s:g} s")
+            return
+        last = times[-1] if times else connection.sent
+        if limits.token_s is None or now - last <= limits.token_s:
+            return
+        if connection.answer.now > last:
+            connection.fail("slow_drip", f"bytes came, but no text for {limits.token_s:g} s")
+        else:
+            connection.fail("stall", f"nothing came for {limits.token_s:g} s")
+
+    def _backlog(self) -> int:
+        """Open loop: requests that are due and whose last byte is not yet handed over."""
+        return 0 if self._demand.is_closed else len(self._tasks)
+
+    def progress(self, now: float) -> Progress:
+        """A look at the run as it is now."""
+        load, elapsed = self._load, now - self._origin
+        ended = self._window.ended
+        left = None if load.duration_s is None else max(0.0, load.duration_s - elapsed)
+        return Progress(
+            elapsed_s=elapsed,
+            left_s=left,
+            sent=self._sent,
+            ok=ended["ok"],
+            failed=ended["failed"],
+            cancelled=ended["cancelled"],
+            in_flight=len(self._busy),
+            backlog=self._backlog(),
+            users=self._share.part_of(load.users),
+            requests_wanted=self._share.part_of(load.requests),
+            lag_s=self._watch.last_lag_s,
+            **self._window.look(now, self._busy.values()),  # type: ignore[arg-type]
+        )
+
+    # The end.
+
+    def _end_of_sending(self) -> None:
+        """The time is up: nobody sends again; what is under way may end."""
+        for timer in self._timers.values():
+            timer.cancel()
+            self._active -= 1
+        self._timers.clear()
+        if self._open is not None:
+            self._open, self._next_open = iter(()), None
+        if self._drain_s is not None:
+            asyncio.get_running_loop().call_later(self._drain_s, self.stop, "time_limit")
+        self._check_end()
+
+    def _check_end(self) -> None:
+        if self._busy:
+            return
+        nothing_due = self._next_open is None and self._demand_is_spent()
+        if self.stopped is not None or nothing_due:
+            self._ended.set()
+
+    def _demand_is_spent(self) -> bool:
+        if self._demand.is_closed:
+            return self._active <= 0
+        self._next_open = self._draw_open()
+        return self._next_open is None
+
+    def stop(self, reason: str) -> None:
+        """End now; what is under way is cancelled and recorded as such."""
+        if self.stopped is not None or self._ended.is_set():
+            return
+        self.stopped = reason
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for task in self._tasks:
+            task.cancel()
+        for connection in list(self._busy.values()):
+            connection.fail(reason, "the run was ended")
+        self._ended.set()
+
+    def _hang_up(self) -> None:
+        for connection in self._busy.values():
+            connection.close()
+        for idle in self._idle.values():
+            for connection in idle:
+                connection.close()
+
+
+def _token_counts(usage: dict[str, Any] | None, request: Request, chunks: int) -> tuple[int, int, int, bool]:
+    """Prompt, output and cached tokens, and whether the output was counted from chunks."""
+    if usage is None:
+        return request.prompt_tokens, chunks, 0, True
+    output = usage.get("completion_tokens")
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    prompt = usage.get("prompt_tokens")
+    return (
+        prompt if isinstance(prompt, int) else request.prompt_tokens,
+        output if isinstance(output, int) else chunks,
+        cached if isinstance(cached, int) else 0,
+        not isinstance(output, int),
+    )
