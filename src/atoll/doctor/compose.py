@@ -260,7 +260,7 @@ class Service:
         """Whether one `up` can start both: not when they carry different profiles."""
         return not self.profiles or not other.profiles or bool(set(self.profiles) & set(other.profiles))
 
-    @property
+    @cached_property
     def listen_port(self) -> int | None:
         """The port on which it answers inside its network; None when it cannot be told."""
         if self.vllm is not None:
@@ -272,7 +272,7 @@ class Service:
             return ports[0] if len(ports) == 1 else None
         return default if not words_of(self.get("command")) else None
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
         """The names by which other services reach it: its own, its container's, its aliases."""
         aliases: list[str] = []
@@ -434,15 +434,19 @@ class Project:
     services: tuple[Service, ...]
     origin: str = "compose"  # or inspect, kubernetes
 
+    @cached_property
+    def _by_name(self) -> dict[str, Service]:
+        return {name: service for service in reversed(self.services) for name in service.names}
+
     def service(self, name: str) -> Service | None:
         """The service that answers to this name on its networks."""
-        return next((service for service in self.services if name in service.names), None)
+        return self._by_name.get(name)
 
-    @property
+    @cached_property
     def vllm(self) -> tuple[Service, ...]:
         return tuple(service for service in self.services if service.vllm is not None)
 
-    @property
+    @cached_property
     def gpu_services(self) -> tuple[Service, ...]:
         return tuple(service for service in self.services if service.gpus is not None)
 
@@ -533,7 +537,7 @@ def _env_files(node: Node, read: Reader) -> dict[str, Setting]:
 
 
 def _line_node(source: Source, line: int) -> Node:
-    start = sum(len(text) + 1 for text in source.lines[: line - 1])
+    start = source.start(line)
     text = source.line(line)
     return Node(source=source, line=line, start=start, end=start + len(text), tag="str", text=text, raw=text)
 

@@ -35,7 +35,7 @@ def add_key(mapping: Node | None, lines: Sequence[str]) -> Edits:
     text = mapping.source.text
     indent = " " * _column(text, own[0].key.start)
     end = _end_of_line(text, _last_character(mapping.source, [entry.value for entry in own], own[-1].key.end))
-    body = "".join(f"\n{indent}{line}" for line in lines)
+    body = "".join(f"\n{indent}{line}" if line else "\n" for line in lines)
     return (Edit(file=mapping.file, start=end, end=end, text=body),)
 
 
@@ -68,8 +68,7 @@ def _last_character(source: Source, values: Sequence[Node], least: int) -> int:
 
 def _leaf_end(node: Node) -> int:
     if node.style == "flow" or node.is_scalar:
-        body = node.source.text[node.start : node.end].rstrip()
-        return node.start + len(body)
+        return len(node.source.text[: node.end].rstrip())  # the end of `key:` for a value that is not there
     inner = [entry.value for entry in node.entries.values() if not entry.merged] or list(node.items)
     keys = [entry.key.end for entry in node.entries.values() if not entry.merged]
     inside = [child for child in inner if node.start <= child.start and child.end <= node.end]
@@ -116,7 +115,10 @@ def _remove_from_flow(node: Node) -> Edits:
 def _remove_lines(source: Source, start: int, end: int) -> Edits:
     first = source.text.rfind("\n", 0, start) + 1
     last = source.text.find("\n", end)
-    return (Edit(file=source.path, start=first, end=len(source.text) if last < 0 else last + 1, text=""),)
+    stop = len(source.text) if last < 0 else last + 1
+    while first == 0 and source.text[stop : stop + 1] == "\n":  # no blank line at the head of a file
+        stop += 1
+    return (Edit(file=source.path, start=first, end=stop, text=""),)
 
 
 def remove_option(option: Option) -> Edits:
@@ -181,6 +183,8 @@ def _put(word: Word, text: str) -> Edit:
 def _quoted(text: str, word: Word) -> str:
     """The text as a YAML list item or as a shell word."""
     if word.item is not None:
+        if word.item.style == '"' and '"' not in text and "\\" not in text:
+            return f'"{text}"'
         return text if re.fullmatch(r"[A-Za-z/.-][\w./=-]*", text) else "'" + text.replace("'", "''") + "'"
     return text if re.fullmatch(r"[\w./=:,@+-]+", text) else "'" + text + "'"
 
@@ -210,7 +214,7 @@ def add_option(words: Sequence[Word], option: Sequence[str], command: Node | Non
 def span_of(directive: Directive) -> tuple[int, int] | None:
     """Where a simple directive stands, its semicolon included; None when it cannot be found for certain."""
     text = directive.source.text
-    start = sum(len(line) + 1 for line in directive.source.lines[: directive.line - 1])
+    start = directive.source.start(directive.line)
     found = re.compile(rf"(?<![\w$-]){re.escape(directive.name)}(?![\w-])").search(text, start)
     if found is None:
         return None
@@ -291,14 +295,14 @@ def _after_brace(block: Directive, inner: Sequence[Directive], lines: Sequence[s
     own = _indent_at(text, brace)
     indent = own + "    "
     if inner and inner[0].line != block.line:
-        start = sum(len(line) + 1 for line in block.source.lines[: inner[0].line - 1])
+        start = block.source.start(inner[0].line)
         indent = _indent_at(text, start)
     return (Edit(file=block.file, start=brace + 1, end=brace + 1, text="".join(f"\n{indent}{line}" for line in lines)),)
 
 
 def opening_brace(block: Directive) -> int | None:
     text = block.source.text
-    start = sum(len(line) + 1 for line in block.source.lines[: block.line - 1])
+    start = block.source.start(block.line)
     found = re.compile(rf"(?<![\w$-]){re.escape(block.name)}(?![\w-])").search(text, start)
     if found is None:
         return None
@@ -343,7 +347,7 @@ def add_volume(service: Node, root: Node, name: str, target: str) -> Edits:
     if not edits:
         return ()
     if declared is None:
-        return (*edits, *add_key(root, ("volumes:", f"  {name}:")))
+        return (*edits, *add_key(root, ("", "volumes:", f"  {name}: {{}}")))
     return edits if name in declared.entries else (*edits, *add_key(declared, (f"{name}: {{}}",)))
 
 

@@ -56,7 +56,7 @@ class Engine:
         return self.service.name
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Route:
     """An nginx location that leads to a language model, and the services behind it that we have seen."""
 
@@ -67,17 +67,17 @@ class Route:
     def config(self) -> NginxConfig:
         return self.location.config
 
-    @property
+    @cached_property
     def engines(self) -> tuple[Service, ...]:
         return tuple(service for service in self.services if service.vllm is not None)
 
-    @property
+    @cached_property
     def generates(self) -> bool:
         """Whether answers are made here: not at an exact path such as `= /health` or `= /v1/models`."""
         exact = self.location.modifier == "="
         return not exact or bool(re.search(r"completions|generate|responses|chat|messages", self.location.path))
 
-    @property
+    @cached_property
     def to_vllm(self) -> bool:
         """Whether it leads to vLLM: by the services seen, or by its names when there are none."""
         if self.services:
@@ -117,7 +117,11 @@ class Facts:
         )
 
     def project_of(self, service: Service) -> Project:
-        return next(project for project in self.projects if service in project.services)
+        return self._projects[id(service)]
+
+    @cached_property
+    def _projects(self) -> dict[int, Project]:
+        return {id(service): project for project in self.projects for service in project.services}
 
     def box_of(self, service: Service) -> Box | None:
         """The box that a service runs on: its layout's when one lies beside it, else the one that was given."""

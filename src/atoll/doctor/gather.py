@@ -410,9 +410,9 @@ class _Reading:
         yield from self._configs_of(service)
 
     def _configs_of(self, service: Service) -> Iterator[tuple[str, Source]]:
-        """Files that come in through `configs:`, on disk or written out in the compose file."""
+        """Files that come in through `configs:`."""
         listed = service.get("configs")
-        root = next((root for root in self._roots if root.source.path == service.file), None)
+        root = self._tree(service.node.source, {}) if listed is not None else None
         for item in listed.items if listed is not None and root is not None else ():
             name = item.string("source") if item.is_map else item.text
             target = item.string("target") if item.is_map else f"/{name}"
@@ -420,13 +420,6 @@ class _Reading:
             source = self._source(posixpath.join(service.node.source.folder, path)) if path else None
             if source is not None and target and "nginx" in target:
                 yield target, source
-
-    @property
-    def _roots(self) -> Iterator[Node]:
-        for source in self._compose.values():
-            root = self._tree(source, {})
-            if root is not None:
-                yield root
 
     def _include_inside(self, inside: Mapping[str, Source]) -> Callable[[str, Source], list[Source]]:
         def include(pattern: str, by: Source) -> list[Source]:

@@ -46,10 +46,13 @@ def mend(look: Look, text_of: Callable[[str], str]) -> tuple[tuple[Mended, ...],
         edits = choose_edits(findings)
         if not edits:
             break
-        for path, listed in edits.items():
+        for path in edits:
             before.setdefault(path, text_of(path))
-            texts[path] = apply_edits(texts.get(path, before[path]), listed)
-        findings = look(texts)
+        tried = texts | {path: apply_edits(texts.get(path, before[path]), listed) for path, listed in edits.items()}
+        found = look(tried)
+        if any(finding.rule == "AT001" and finding.file in edits for finding in found):
+            break  # a file that nobody can read any more is no correction
+        texts, findings = tried, found
     made = (Mended(path=path, before=before[path], after=text) for path, text in sorted(texts.items()))
     return tuple(one for one in made if one.before != one.after), tuple(findings)
 
@@ -69,6 +72,16 @@ def choose_edits(findings: Iterable[Finding]) -> dict[str, list[Edit]]:
 
 
 def _touches(one: Edit, other: Edit) -> bool:
+    if one.start == one.end == other.start == other.end:
+        mine, theirs = _heads(one.text), _heads(other.text)  # two lines for one place: of one block, and not the same
+        return mine[0] != theirs[0] or bool(mine[1] & theirs[1])
     if one.start == one.end or other.start == other.end:
         return one.start <= other.end and other.start <= one.end
     return one.start < other.end and other.start < one.end
+
+
+def _heads(text: str) -> tuple[int, set[str]]:
+    """The outermost indentation, and the first words of the lines there: the keys or directives that a text adds."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    least = min((len(line) - len(line.lstrip()) for line in lines), default=0)
+    return least, {line.split()[0] for line in lines if len(line) - len(line.lstrip()) == least}

@@ -198,7 +198,7 @@ class Location:
     around: tuple[Directive, ...]  # http, server, outer locations: outermost first
     config: "NginxConfig"
 
-    @property
+    @cached_property
     def path(self) -> str:
         """The location's path, without its modifier."""
         place = next(
@@ -239,11 +239,11 @@ class Location:
         host, port = split_host(found[2])
         return found[1], host, port, found[3] or ""
 
-    @property
+    @cached_property
     def upstream(self) -> Upstream | None:
         return self.config.upstreams.get(self.target[1])
 
-    @property
+    @cached_property
     def hosts(self) -> tuple[tuple[str, int | None], ...]:
         """Every host and port behind it."""
         if self.upstream is not None:
@@ -253,7 +253,7 @@ class Location:
             return self.config.variable_hosts(host, self)
         return ((host, port or 80),) if host else ()
 
-    @property
+    @cached_property
     def looks_like_llm(self) -> bool:
         """By its names alone: the path, the upstream, the hosts."""
         if _LLM_PATH.match(self.path):
@@ -341,12 +341,12 @@ class NginxConfig:
     @property
     def modern(self) -> bool:
         """HTTP/1.1 to upstreams and their keepalive on by default: nginx 1.29.7 and later."""
-        return self.newest or (self.version is not None and self.version >= (1, 29, 7))
+        return self.newest or (self.version is not None and _whole(self.version) >= (1, 29, 7))
 
     @property
     def resolves_upstreams(self) -> bool:
         """`server NAME resolve` in upstreams is free since 1.27.3."""
-        return self.version is None or self.version >= (1, 27, 3)
+        return self.version is None or _whole(self.version) >= (1, 27, 3)
 
     @property
     def several_workers(self) -> bool:
@@ -363,6 +363,11 @@ class NginxConfig:
         if found is None or not found.arg.isdigit():
             return (1024 if self.fragment else 512), None
         return int(found.arg), found
+
+
+def _whole(version: Version) -> Version:
+    """A tag of two numbers (`nginx:1.27`) is the last release of that line."""
+    return version if len(version) > 2 else (*version, 99)
 
 
 def _walk(directives: Sequence[Directive]) -> Iterator[Directive]:

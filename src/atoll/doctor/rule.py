@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding, Severity
@@ -73,7 +74,7 @@ class Rule:
     def area(self) -> str:
         return AREAS[self.id[:2]]
 
-    @property
+    @cached_property
     def page(self) -> Page:
         return read_page(self.check.__doc__ or "")
 

@@ -5,6 +5,7 @@ variables are handed in, as Docker Compose does.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,11 +32,33 @@ class Source:
     def lines(self) -> list[str]:
         return self.text.split("\n")
 
+    @cached_property
+    def composed(self) -> list[Any]:
+        """The nodes that ruamel makes of a YAML text, made once; raises what ruamel raises."""
+        return list(YAML(typ="safe", pure=True).compose_all(self.text))
+
     def line(self, number: int) -> str:
         """Line `number` from 1; empty beyond the end."""
         return self.lines[number - 1].rstrip("\r") if 0 < number <= len(self.lines) else ""
 
-    @property
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each line begins, the first at place 0."""
+        made, offset = [], 0
+        for line in self.lines:
+            made.append(offset)
+            offset += len(line) + 1
+        return made
+
+    def start(self, number: int) -> int:
+        """Where line `number` (from 1) begins; the end of the text beyond the last."""
+        return self.starts[number - 1] if 0 < number <= len(self.starts) else len(self.text)
+
+    def line_at(self, offset: int) -> int:
+        """The number of the line that holds this character."""
+        return bisect_right(self.starts, offset)
+
+    @cached_property
     def folder(self) -> str:
         head, _, _ = self.path.rpartition("/")
         return head or ("/" if self.path.startswith("/") else ".")
@@ -158,9 +181,8 @@ def read_yaml(source: Source, variables: Mapping[str, str] | None = None) -> tup
         BadDocument: not YAML; the sentence carries the line.
     """
     try:
-        roots = list(YAML(typ="safe", pure=True).compose_all(source.text))
         convert = _Converter(source, variables)
-        return tuple(convert(root, 0) for root in roots if root is not None)
+        return tuple(convert(root, 0) for root in source.composed if root is not None)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = mark.line + 1 if mark is not None else _line_in(str(error))

@@ -138,14 +138,17 @@ class VllmCommand:
     def options(self) -> tuple[Option, ...]:
         return tuple(_read_options(self.words, self.table))
 
-    @property
+    @cached_property
     def table(self) -> OptionTable:
         return table_for(self.version)
 
+    @cached_property
+    def _last(self) -> dict[str, Option]:
+        return {option.name: option for option in self.options if not option.path}
+
     def option(self, *names: str) -> Option | None:
         """The last of these options: argparse lets the last one win."""
-        found = [option for option in self.options if option.name in names and not option.path]
-        return found[-1] if found else None
+        return next((self._last[name] for name in names if name in self._last), None)
 
     def has(self, *names: str) -> bool:
         return self.option(*names) is not None

@@ -138,7 +138,7 @@ class _Splitter:
             Word(
                 text=text,
                 source=self._source,
-                line=self._source.text.count("\n", 0, start) + 1,
+                line=self._source.line_at(start),
                 start=start,
                 end=covered[-1].offset + 1,
                 letters=covered,

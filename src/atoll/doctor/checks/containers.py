@@ -10,6 +10,7 @@ from atoll.doctor.edits import (
     Edits,
     add_item,
     add_key,
+    add_volume,
     remove_item,
     remove_key,
     replace_value,
@@ -27,7 +28,7 @@ NGINX = "1.31.3"
 
 def serving(facts: Facts) -> Iterator[tuple[Project, Service]]:
     """The services on an answer's way, in Compose projects: engines, proxies, nginx before them."""
-    routed = {id(config.service) for config in facts.nginx if any(r.config is config for r in facts.routes)}
+    routed = {id(route.config.service) for route in facts.routes}
     for project in facts.projects:
         for service in project.services if project.origin != "kubernetes" else ():
             if service.serves_llm or id(service) in routed:
@@ -311,7 +312,7 @@ def started_is_not_ready(facts: Facts) -> Iterable[Finding]:
                 continue
             yield found(
                 listed,
-                f"{service.name} starts as soon as {join(slow)} is started, long before the model is loaded",
+                f"{service.name} does not wait until {join(slow)} can answer",
                 edits=_with_conditions(project, service, listed),
             )
 
@@ -605,12 +606,13 @@ def compiles_again(facts: Facts) -> Iterable[Finding]:
     volumes: {cache: {}}
     ```
     """
-    for _, service in engines(facts):
+    for project, service in engines(facts):
         assert service.vllm is not None
         root = service.environment.get("VLLM_CACHE_ROOT")
         place = (root.value if root is not None and root.value else "/root/.cache/vllm").rstrip("/")
         if not covers(service.mounts, place) and not service.vllm.has("--enforce-eager"):
-            yield found(service, f"{service.name} compiles anew in every container")
+            edits = add_volume(service.node, project.root, f"{service.name}-cache", place)
+            yield found(service, f"{service.name} compiles anew in every container", edits=edits)
 
 
 _TOKEN = re.compile(

@@ -925,14 +925,16 @@ def silent_queue(facts: Facts) -> Iterable[Finding]:
         timeout = read_timeout(route)
         if timeout is None or timeout > 120:
             continue
-        for engine in facts.engines:
-            command = engine.command
-            quiet = not command.has("--sse-keep-alive-interval") and command.table.known("--sse-keep-alive-interval")
-            if engine.service in route.services and quiet:
+        for service in route.engines:
+            command = service.vllm
+            if command is None or command.has("--sse-keep-alive-interval"):
+                continue
+            if command.table.known("--sse-keep-alive-interval"):
+                words = ("--sse-keep-alive-interval", "15")
                 yield found(
-                    engine.service,
-                    f"{engine.name} sends nothing while a request waits; nginx cuts after {timeout:g} s of silence",
-                    edits=_add(engine, "--sse-keep-alive-interval", "15"),
+                    service,
+                    f"{service.name} sends nothing while a request waits; nginx cuts after {timeout:g} s of silence",
+                    edits=add_option(command.words, words, service.get("command")),
                 )
 
 

@@ -101,7 +101,7 @@ def haproxy_waits(facts: Facts) -> Iterable[Finding]:
 def _line_after(source: Source, line: int) -> tuple[Edit, ...]:
     if not source.fixable:
         return ()
-    end = sum(len(text) + 1 for text in source.lines[:line]) - 1
+    end = source.start(line + 1) - 1
     indent = re.match(r"\s*", source.line(line + 1))
     text = f"\n{indent[0] if indent is not None and indent[0] else '    '}option http-no-delay"
     return (Edit(file=source.path, start=end, end=end, text=text),)

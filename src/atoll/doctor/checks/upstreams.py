@@ -18,7 +18,7 @@ from atoll.doctor.edits import (
     replace_value,
 )
 from atoll.doctor.facts import Facts, Route
-from atoll.doctor.finding import Finding
+from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.nginx import Directive, NginxConfig, Server, Upstream, nginx_seconds
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
 
@@ -523,7 +523,17 @@ def one_worker(facts: Facts) -> Iterable[Finding]:
         config = route.config
         if not config.fragment and config.main("worker_processes") is None and config.http is not None:
             place = config.main("events") or config.http
-            yield found(place, "nginx runs with one worker")
+            yield found(place, "nginx runs with one worker", edits=at_the_head(config, "worker_processes auto;"))
+
+
+def at_the_head(config: NginxConfig, text: str) -> Edits:
+    """A directive before the first one of the main file."""
+    source = config.source
+    first = next((line for line in config.directives if line.source.path == source.path), None)
+    if first is None or not source.fixable:
+        return ()
+    start = source.start(first.line)
+    return (Edit(file=source.path, start=start, end=start, text=f"{text}\n"),)
 
 
 @rule("NG014", INFO)
@@ -972,7 +982,24 @@ def blind_log(facts: Facts) -> Iterable[Finding]:
         name = log.args[1] if log is not None and len(log.args) > 1 else "combined"
         formats = [line for line in route.config.http_children if line.name == "log_format" and line.arg == name]
         if not any("$upstream_addr" in text for line in formats for text in line.args[1:]):
-            yield found(log or route.location.proxy_pass, "the access log does not name the engine that answered")
+            yield found(
+                log or route.location.proxy_pass,
+                "the access log does not name the engine that answered",
+                edits=_log_with_upstream(route) if log is None else (),
+            )
+
+
+_LOG = (
+    "log_format llm '$time_iso8601 $status $upstream_addr $upstream_status'",
+    "               ' $upstream_header_time $request_time $bytes_sent \"$request\"';",
+    "access_log /dev/stdout llm;",
+)
+
+
+def _log_with_upstream(route: Route) -> Edits:
+    http = route.config.http
+    in_a_container = route.config.service is not None  # elsewhere the log has a place of its own
+    return add_directives(http, _LOG, first=True) if http is not None and in_a_container else ()
 
 
 @rule("NG031", ERROR)
