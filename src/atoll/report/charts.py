@@ -316,7 +316,7 @@ def _legend(key: list[dict[str, str]]) -> Spec:
         "scale": {"domain": [0, max(1, (len(key) - 1) // 4)], "reverse": True},
     }
     colour = {"field": "colour", "type": "nominal", "scale": None}
-    dot = {"mark": {"type": "point", "filled": True, "size": 70}, "encoding": {"color": colour}}
+    dot = {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1}, "encoding": {"color": colour}}
     name = {
         "mark": {"type": "text", "align": "left", "dx": 8, "color": INK, "fontSize": 11},
         "encoding": {"text": {"field": "name", "type": "nominal"}},
