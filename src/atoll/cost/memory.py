@@ -28,9 +28,10 @@ GRAPH_BYTES = round(0.3 * GIB)
 GRAPH_BYTES_EXPERTS = round(1.2 * GIB)
 GRAPHS_BUDGETED_SINCE = (0, 21)
 # Bytes for each (sequence, vocabulary entry) while the sampler is profiled: bf16 logits, their fp32 copy and the
-# probabilities. Older versions sorted them as well: values, 64-bit indices and the sort's own buffers.
+# probabilities. Older versions sorted them as well (fp32 values, 64-bit indices): 20 in all, as on 2 x H100 PCIe under
+# 0.8.5, where DeepSeek-R1-Distill-Llama-70B kept 39 requests of about 305 tokens going at most (logs.json).
 SAMPLER_BYTES = 10
-SAMPLER_BYTES_SORTED = 34
+SAMPLER_BYTES_SORTED = 20
 SAMPLER_SORTS_UNTIL = (0, 16)
 
 _KV_BYTES = {"fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "float32": 4.0, "nvfp4": 0.5625}
@@ -105,7 +106,7 @@ def fit_memory(
     context = context or min(4096, card.max_context)
     stages = ceil(card.layers / pipeline_parallel) / card.layers
     budget = round(gpu_memory_utilization * (kind.memory_bytes - DRIVER_BYTES))
-    weights = _weights_of_a_gpu(card, tensor_parallel, stages=stages, quantization=quantization)
+    weights = _weights_of_a_gpu(card, kind, tensor_parallel, stages=stages, quantization=quantization)
     activation = _activation_bytes(card, tensor_parallel, max_num_batched_tokens, max_num_seqs, version=version)
     graphs = 0 if enforce_eager or version < GRAPHS_BUDGETED_SINCE else _graph_bytes(card)
     overhead = ONE_GPU_BYTES + (NCCL_BYTES if tensor_parallel * pipeline_parallel > 1 else 0)
@@ -153,25 +154,31 @@ def users_that_fit(fit: MemoryFit, context: int) -> int:
 def loaded_weight_bytes(card: ModelCard, quantization: str | None = None) -> int:
     """Bytes of all weights once loaded: as stored, or quantised on the way when vLLM is told to."""
     bits = {"fp8": 8.0, "bitsandbytes": 4.127, "experts_int8": 8.0}.get(quantization or "")
-    if card.quantisation.method == "mxfp4" and card.experts is not None:
-        return round(card.weight_bytes * _mxfp4_padding(card.experts.intermediate_size, card.hidden_size))
     if bits is None or card.quantisation.method is not None:
         return card.weight_bytes
     return round((card.parameters - card.embedding_parameters) * bits / 8 + card.embedding_parameters * 2)
 
 
-def _mxfp4_padding(intermediate: int, hidden: int) -> float:
-    """The kernels want widths of whole 256 and 128; 2880 x 2880 become 3072 x 2944.
+def _mxfp4_padding(card: ModelCard, kind: GpuKind, tensor_parallel: int) -> float:
+    """Bytes that mxfp4 experts take more than on disk, because their kernels want round widths; on all GPUs together.
 
-    gpt-oss-20b: 12.8 GiB on disk, "Model loading took 13.72 GiB" (the log above), and 12.8 x 1.09 is 13.97.
+    fused_moe/oracle/mxfp4.py: a GPU's part of the intermediate size to 64 with Triton (Hopper), else to 128 and the
+    hidden size to 256. gpt-oss-20b on an A100: 2944 x 3072 for 2880 x 2880 make 12.8 GiB 13.7; the log says 13.72.
     """
-    padded = ceil(intermediate / 256) * 256 * ceil(hidden / 128) * 128
-    return padded / (intermediate * hidden)
+    if card.quantisation.method != "mxfp4" or card.experts is None:
+        return 0.0
+    width, hidden = card.experts.intermediate_size / tensor_parallel, card.hidden_size
+    hopper = kind.architecture == "hopper"
+    padded = ceil(width / 64) * 64 * hidden if hopper else ceil(width / 128) * 128 * ceil(hidden / 256) * 256
+    weights = (card.layers - card.experts.dense_layers) * card.experts.routed * 3 * tensor_parallel
+    return weights * (padded - width * hidden) * card.quantisation.stored_bits / 8
 
 
-def _weights_of_a_gpu(card: ModelCard, tensor_parallel: int, *, stages: float, quantization: str | None) -> int:
+def _weights_of_a_gpu(
+    card: ModelCard, kind: GpuKind, tensor_parallel: int, *, stages: float, quantization: str | None
+) -> int:
     """Embeddings are split by vocabulary, padded to 64; KV heads are copied where there are fewer than GPUs."""
-    total = loaded_weight_bytes(card, quantization)
+    total = loaded_weight_bytes(card, quantization) + _mxfp4_padding(card, kind, tensor_parallel)
     embedding = 2 * card.embedding_parameters * _padded(card.vocab_size) / card.vocab_size
     body = total - 2 * card.embedding_parameters
     bytes_a_weight = body / max(1, card.parameters - card.embedding_parameters)
