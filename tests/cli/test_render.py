@@ -53,6 +53,21 @@ def test_dry_run_writes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_models_folder_is_named_by_its_absolute_path(tmp_path, monkeypatch):
+    (tmp_path / "my-model").mkdir()
+    card = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 128, "intermediate_size": 256,
+        "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 256,
+        "max_position_embeddings": 2048, "tie_word_embeddings": True}  # fmt: skip
+    (tmp_path / "my-model" / "config.json").write_text(json.dumps(card))
+    (tmp_path / "l.yaml").write_text(LAYOUT.read_text().replace("Qwen/Qwen2.5-32B-Instruct", "my-model"))
+    monkeypatch.chdir(tmp_path)
+    render("l.yaml", "-o", "b", "--to", "process")
+    render("l.yaml", "-o", "c")
+    assert f"- {tmp_path}/my-model\n" in Path("b/process.yaml").read_text()
+    assert "- /models/my-model\n" in Path("c/compose.yaml").read_text()
+    assert f"ATOLL_MODELS={tmp_path}\n" in Path("c/.env").read_text()
+
+
 def test_images_version_and_folder_can_be_chosen(tmp_path):
     words = (
         "--image",

@@ -33,8 +33,13 @@ def new_secret() -> str:
 
 
 def read_layout(path: Path | str) -> Layout:
-    """Raises InputError when there is no such file and BadDocument when it is no layout."""
-    return Layout.parse(read_text(path), origin=str(path))
+    """A layout file; a model's folder is named by its absolute path, since the bundle is used from another folder.
+
+    Raises InputError when there is no such file and BadDocument when it is no layout.
+    """
+    layout = Layout.parse(read_text(path), origin=str(path))
+    model = Path(layout.model).expanduser()
+    return layout.replace(model=str(model.resolve())) if model.is_dir() else layout
 
 
 def render_layout(
