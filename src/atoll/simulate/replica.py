@@ -144,7 +144,7 @@ class VirtualReplica:
 
     def _is_quiet(self, step: Step) -> bool:
         """Whether the step is one of decodes in which nobody ends and from which nobody has left since."""
-        return not step.prefills and not step.finished and step.batch.decodes == self.scheduler.batch.decodes
+        return not step.prefills and not step.finished and step.batch.decodes == self.scheduler.decodes
 
     def _schedule(self, entry: int) -> Step | None:
         """The next step, whose end will be the clock's entry of that number."""
@@ -177,16 +177,15 @@ class VirtualReplica:
     def _launch(self) -> None:
         """Let the step, or the quiet steps, run; `_quiet` may have shrunk to 1 since _begin."""
         now = self._timeline.now
-        if self._quiet:
-            batch = self._step.batch if self._step is not None else self.scheduler.batch
+        batch = self._step.batch if self._step is not None else self.scheduler.batch
+        if self._quiet > 1:
             ends = np.empty(self._quiet + 1)
             ends[0] = now
             ends[1:] = self._timer.decode_seconds(batch.decodes, batch.decode_context, self._quiet)
             self._ends = ends.cumsum(out=ends)[1:]
             self._wake_at(float(self._ends[-1]))
-            return
-        assert self._step is not None
-        self._wake_at(now + self._timer.seconds(self._step.batch))
+        else:
+            self._wake_at(now + self._timer.seconds(batch))
 
     def _wake_at(self, when: float) -> None:
         self._event += 1
@@ -207,7 +206,7 @@ class VirtualReplica:
     def _end(self, event: int) -> None:
         if event != self._event:
             return
-        finished = self._end_run() if self._ends is not None else self._end_step()
+        finished = self._end_quiet() if self._quiet else self._end_step()
         for job in finished:
             self._close(job, self._ticks)
         self._step = None
@@ -229,11 +228,14 @@ class VirtualReplica:
             self._tick(self._timeline.now)
         return self.scheduler.complete(self._step) if self._step.finished else []
 
-    def _end_run(self) -> list[Job]:
-        assert self._ends is not None
-        steps = len(self._ends)
-        self._tick_run(steps)
-        self._ends = None
+    def _end_quiet(self) -> list[Job]:
+        steps = 1
+        if self._ends is None:
+            self._tick(self._timeline.now)
+        else:
+            steps = len(self._ends)
+            self._tick_run(steps)
+            self._ends = None
         last = self.scheduler.advance(steps)
         if self._limits.async_scheduling:
             self._ahead = last

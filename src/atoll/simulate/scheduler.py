@@ -83,6 +83,11 @@ class Scheduler:
         return self.pool.usage
 
     @property
+    def decodes(self) -> int:
+        """How many requests are decoding."""
+        return len(self._decoding)
+
+    @property
     def batch(self) -> StepBatch:
         """The decoding requests as the next step would compute them."""
         count = len(self._decoding)
@@ -141,8 +146,8 @@ class Scheduler:
         step = self._decode_beat(held_back)
         prefills = [self._prefill(job, chunk) for job, chunk in chunks]
         if admit and not preempted and self.waiting:
-            budget = self.limits.max_num_batched_tokens - step.batch.decodes - sum(chunk for _, chunk in chunks)
-            prefills += self._admit(budget)
+            budget = self.limits.max_num_batched_tokens - step.batch.decodes
+            prefills += self._admit(budget - sum([chunk for _, chunk in chunks]))
         return self._with_prefills(step, prefills, preempted)
 
     def _prefill_step(self) -> Step | None:
@@ -406,6 +411,8 @@ class Scheduler:
 
     def _make_room(self) -> tuple[Job, ...]:
         """Preempt the last running requests until this step's new blocks fit."""
+        if self._blocks_wanted() <= self.pool.free:
+            return ()
         preempted: list[Job] = []
         while self._blocks_wanted() > self.pool.free:
             job = next(reversed(self.running))
