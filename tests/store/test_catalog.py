@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from atoll.errors import InputError
-from atoll.store.catalog import Entry, Query, open_catalog
+from atoll.store.catalog import Entry, Query
+from atoll.store.opening import open_catalog
 from atoll.store.sqlite import _m001_runs
 
 
@@ -171,7 +172,8 @@ def test_a_killed_sqlite_writer_leaves_what_was_acknowledged(tmp_path):
     """A process saves without end, prints each id once it is kept, and is killed: every printed id is there."""
     writer = textwrap.dedent("""
         import sys
-        from atoll.store.catalog import Entry, open_catalog
+        from atoll.store.catalog import Entry
+        from atoll.store.opening import open_catalog
         catalog = open_catalog(sys.argv[1])
         for number in range(10**6):
             catalog.save(Entry(run_id=f"r{number}", name="n", engine="simulated", started_at=float(number)))

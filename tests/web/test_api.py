@@ -4,7 +4,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import atoll
-from atoll.store.catalog import open_catalog
+from atoll.store.opening import open_catalog
 from atoll.web.app import create_app
 
 ENTRY = {

@@ -1,6 +1,5 @@
 """The catalogue of runs: its shape, and the two that have it."""
 
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -70,37 +69,5 @@ class Catalog(Protocol):
     ) -> None: ...
 
 
-def open_catalog(url: str) -> Catalog:
-    """`sqlite:runs.db` or `mongodb://host/database`.
-
-    Raises:
-        InputError: another kind of address.
-        MissingProgram: MongoDB is asked for and pymongo is not installed.
-    """
-    scheme = url.split(":", 1)[0]
-    if scheme not in _OPENERS:
-        raise InputError(f"{url!r} is no catalogue. Write sqlite:PATH or mongodb://HOST/DATABASE.")
-    return _OPENERS[scheme](url)
-
-
 def not_there(run_id: str) -> InputError:
     return InputError(f"The catalogue has no run {run_id}. `atoll runs` lists those it has.")
-
-
-def _open_sqlite(url: str) -> Catalog:
-    from atoll.store.sqlite import SqliteCatalog
-
-    return SqliteCatalog(url.removeprefix("sqlite:").removeprefix("//"))
-
-
-def _open_mongo(url: str) -> Catalog:
-    from atoll.store.mongo import MongoCatalog
-
-    return MongoCatalog(url)
-
-
-_OPENERS: dict[str, Callable[[str], Catalog]] = {
-    "sqlite": _open_sqlite,
-    "mongodb": _open_mongo,
-    "mongodb+srv": _open_mongo,
-}

@@ -7,8 +7,9 @@ from atoll.errors import AtollError
 from atoll.outside.files import make_folder
 from atoll.outside.shell import environment
 from atoll.plan.layout import Layout
-from atoll.store.catalog import Catalog, Entry, Query, open_catalog
+from atoll.store.catalog import Catalog, Entry, Query
 from atoll.store.folder import RunInfo
+from atoll.store.opening import open_catalog
 
 VARIABLE = "ATOLL_CATALOG"
 DEFAULT = "sqlite:runs/runs.db"

@@ -78,7 +78,7 @@ def _signed(seconds: float) -> str:
 
 def _show_predictions(result: StudyResult) -> None:
     """Simulated beside measured, where both are known."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for variant in result.variants:
         if variant.predicted is None or variant.run is None or not variant.run.info.complete:
             continue
