@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import atoll
 from atoll.engines import vllm
 from atoll.engines.engine import Launch
 from atoll.model.card import ModelCard
@@ -15,7 +16,8 @@ LAYOUT_FILE = "layout.yaml"  # in the bundle, which is where a replica is starte
 
 
 def image(version: str) -> str:  # noqa: ARG001 - one image speaks every version's words
-    return "atoll:latest"
+    """The control plane's image, which a bundle brings along: it holds all of atoll."""
+    return f"atoll-backend:{atoll.__version__}"
 
 
 def keep_alive_s(version: str) -> float:  # noqa: ARG001

@@ -7,9 +7,8 @@ from math import ceil
 from pathlib import PurePosixPath
 from typing import Any
 
-import atoll
 from atoll.documents import write_yaml
-from atoll.engines import Engine, Launch, find_engine, served_name
+from atoll.engines import Engine, Launch, emulated, find_engine, served_name
 from atoll.engines.engine import is_path
 from atoll.model.card import ModelCard
 from atoll.plan.layout import Layout, Replica
@@ -24,7 +23,7 @@ from atoll.render.app import (
 )
 from atoll.render.nginx import CONTAINER, CONTAINER_PORT, Upstream, render_nginx
 
-BACKEND_IMAGE = f"atoll-backend:{atoll.__version__}"
+BACKEND_IMAGE = emulated.image("")
 NGINX_IMAGE = "nginx:1.31.3-alpine"  # `resolve` in an upstream needs 1.27.3; this is the version our tests run
 STOP_S = 130  # a little more than vLLM's own --shutdown-timeout
 
@@ -55,9 +54,14 @@ def render_compose(layout: Layout, card: ModelCard, settings: ComposeSettings) -
         "layout.yaml": layout.to_yaml(),
         "README.md": _readme(layout, card),
     }
-    if settings.stack == "app":
+    if brings_atoll(layout, settings):
         files |= {"backend/Dockerfile": dockerfile(), "backend/requirements.txt": settings.requirements}
     return files
+
+
+def brings_atoll(layout: Layout, settings: ComposeSettings) -> bool:
+    """Whether an image with atoll is built from the bundle: for the backend, or for the emulated engine."""
+    return settings.stack == "app" or (layout.engine == emulated.name and settings.engine_image is None)
 
 
 def _document(layout: Layout, card: ModelCard, settings: ComposeSettings) -> dict[str, Any]:
@@ -134,15 +138,16 @@ def _replica_service(layout: Layout, card: ModelCard, settings: ComposeSettings,
         **_gpu_settings(layout, replica, launch, settings),
         **_care(stop_s=STOP_S),
     }
-    if layout.engine == "emulated":
-        service |= {"working_dir": "/bundle", "read_only": True, "tmpfs": ["/tmp"]}  # noqa: S108
+    if layout.engine == emulated.name:
+        build = {"build": {"context": "./backend"}} if settings.engine_image is None else {}
+        service |= {**build, "working_dir": "/bundle", "read_only": True, "tmpfs": ["/tmp"]}  # noqa: S108
     return service
 
 
 def _container_environment(layout: Layout, launch: Launch) -> dict[str, str]:
     """Without CUDA_VISIBLE_DEVICES: a container counts the GPUs it was given from 0."""
     own = {key: value for key, value in launch.env.items() if key != "CUDA_VISIBLE_DEVICES"}
-    if layout.engine != "emulated" and not is_path(layout.model):
+    if layout.engine != emulated.name and not is_path(layout.model):
         own |= {"HF_HOME": "/models", "HF_MODULES_CACHE": "/tmp/hf-modules"}  # noqa: S108 - /models is read-only
     return {**own, "VLLM_API_KEY": "${VLLM_API_KEY:-}"}
 
@@ -153,7 +158,7 @@ def _model_inside(layout: Layout) -> str:
 
 
 def _replica_volumes(layout: Layout, number: int) -> list[str]:
-    if layout.engine == "emulated":
+    if layout.engine == emulated.name:
         return ["./layout.yaml:/bundle/layout.yaml:ro"]
     return [
         "${ATOLL_MODELS:?set it in .env to the folder that holds the models}:/models:ro",
@@ -162,7 +167,7 @@ def _replica_volumes(layout: Layout, number: int) -> list[str]:
 
 
 def _volumes(layout: Layout) -> dict[str, Any]:
-    if layout.engine == "emulated":
+    if layout.engine == emulated.name:
         return {}
     return {f"cache-{number}": {} for number in range(len(layout.replicas))}
 
@@ -180,7 +185,7 @@ def _health_check(engine: Engine, replica: Replica, card: ModelCard) -> dict[str
 def _gpu_settings(layout: Layout, replica: Replica, launch: Launch, settings: ComposeSettings) -> dict[str, Any]:
     """The replica's own GPUs by nvidia-smi's numbers, and room for what its workers share."""
     found: dict[str, Any] = {}
-    wanted = layout.engine != "emulated" if settings.with_gpus is None else settings.with_gpus
+    wanted = layout.engine != emulated.name if settings.with_gpus is None else settings.with_gpus
     if wanted:
         device = {"driver": "nvidia", "device_ids": [str(gpu) for gpu in replica.gpus], "capabilities": ["gpu"]}
         found["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
@@ -247,7 +252,7 @@ def _env_file(layout: Layout, settings: ComposeSettings) -> str:
         f"ATOLL_BIND={settings.bind}",
         f"ATOLL_PORT={layout.router.port}",
     ]
-    if layout.engine != "emulated":
+    if layout.engine != emulated.name:
         lines += [
             "# Mounted read-only at /models, so its files must be readable by all.",
             _models_line(layout, settings),

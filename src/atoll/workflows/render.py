@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from secrets import token_urlsafe
@@ -16,6 +16,7 @@ from atoll.outside.files import read_text, write_whole
 from atoll.plan.layout import Layout
 from atoll.render import Bundle, ComposeSettings, render_bundle
 from atoll.render.app import SECRETS
+from atoll.render.compose import brings_atoll
 from atoll.render.dotenv import keep_settings
 
 
@@ -55,6 +56,9 @@ def render_layout(
     Raises:
         InputError: the model is unknown, the layout cannot be rendered so, or the folder cannot be written.
     """
+    settings = settings or ComposeSettings()
+    if to == "compose" and brings_atoll(layout, settings):
+        settings = replace(settings, requirements=pinned_requirements())
     bundle = render_bundle(layout, card or read_model(layout.model), to=to, settings=settings)
     if folder is not None:
         write_bundle(bundle, folder)
@@ -87,8 +91,7 @@ def compose_settings(
     """Settings from what a person gave; what was not given (None) keeps its default."""
     chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if stack is not None:
-        secrets = {name: secret() for name in SECRETS}
-        chosen |= {"stack": stack, "secrets": secrets, "requirements": pinned_requirements()}
+        chosen |= {"stack": stack, "secrets": {name: secret() for name in SECRETS}}
     return ComposeSettings(**chosen)
 
 
