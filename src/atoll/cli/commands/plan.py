@@ -8,6 +8,7 @@ import typer
 
 from atoll.cli import options
 from atoll.cli.show import out, progress, show_json, show_table
+from atoll.cli.warn import show_warnings
 from atoll.errors import InputError
 from atoll.outside.files import write_whole
 from atoll.plan.enumerate import Wanted
@@ -16,6 +17,7 @@ from atoll.plan.goal import Favour, Goal
 from atoll.plan.layout import Policy
 from atoll.plan.search import Choice
 from atoll.units import parse_seconds, show_seconds
+from atoll.workflows.diagnose import diagnose_layout
 from atoll.workflows.plan import (
     Plan,
     check_something_fits,
@@ -79,6 +81,7 @@ def plan(
     elif made.search.choices:
         show_plan(made)
     check_something_fits(made)
+    show_warnings(diagnose_layout(made.best.layout))
     if chart is not None:
         save_chart(made, chart)
         progress.print(f"Wrote {chart}")

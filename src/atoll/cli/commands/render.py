@@ -38,6 +38,8 @@ def render(
 
     Example: atoll render layout.yaml --to compose -o bundle
     """
+    from atoll.cli.warn import show_warnings
+    from atoll.workflows.diagnose import diagnose_bundle
     from atoll.workflows.render import compose_settings, read_layout, render_layout
 
     wanted = read_layout(layout)
@@ -46,8 +48,10 @@ def render(
     target = None if dry_run else folder or Path(f"{wanted.name}-{to}")
     settings = compose_settings(stack=stack, engine_image=image, nginx_image=nginx_image, models=models, bind=bind)
     rendered = render_layout(wanted, to=to, folder=target, settings=settings)
+    findings = diagnose_bundle(rendered.bundle)
+    show_warnings(findings, folder=None if rendered.folder is None else str(rendered.folder))
     if json:
-        show_json(_plain(rendered, to))
+        show_json(_plain(rendered, to) | {"findings": [finding.to_plain() for finding in findings]})
     elif dry_run:
         _show_files(rendered)
     else:

@@ -33,12 +33,16 @@ def up(
 
     Example: atoll up layout.yaml --engine emulated
     """
+    from atoll.cli.warn import show_warnings
     from atoll.workflows.deploy import bring_up, find_target
+    from atoll.workflows.diagnose import diagnose_folder
 
     target = find_target(path, to=to, engine=engine, folder=folder)
     if dry_run:
         _show_plan(target, json=json)
         return
+    if target.folder.is_dir():
+        show_warnings(diagnose_folder(target.folder), folder=str(target.folder))
     deployment = asyncio.run(bring_up(target, timeout_s=parse_seconds(timeout), say=_say))
     if json:
         show_json(deployment)
