@@ -9,6 +9,7 @@ from atoll.cost.links import Hop
 from atoll.inventory.box import Box, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.catalog import find_card
+from atoll.plan.band import error_band
 from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import explain_band, explain_choice, explain_economy, explain_flips, leaders, step_parts
 from atoll.plan.goal import Favour, Goal
@@ -255,12 +256,13 @@ def test_flips_are_interpolated():
 
 
 def test_who_leads_where():
-    found = search(vary_load=True)
+    where = bench()
+    found = search(where, vary_load=True)
     spans = leaders(found)
     assert spans[0][0] == 1.0
     assert spans[-1][1] == found.curves[0].points[-1][0]
     assert all(end == start for (_, end, _), (start, _, _) in pairwise(spans))
-    assert list(explain_flips(found))
+    assert list(explain_flips(found, where))
 
 
 # In words
@@ -286,16 +288,33 @@ def test_the_parts_of_a_step_add_up():
         assert list(parts.values()) == sorted(parts.values(), reverse=True)
 
 
-def test_near_ties_are_named():
-    found = search()
-    assert "which is the error of such predictions" in " ".join(explain_band(found, 0.5))
-    assert list(explain_band(found, 0.0)) == []
+def test_what_is_nearer_than_the_error_is_named():
+    """TP 4 across two bridged pairs has the widest band; one pair alone is a fifth slower and is not named."""
+    where = bench()
+    (sentence,) = explain_band(search(where), where)
+    assert sentence.startswith("1xTP4 is nearer to 2xTP2 than such predictions are right to (25%)")
+
+
+def test_bands_are_those_of_the_nearest_measured_family():
+    def band(kind, count, name, model="Qwen2.5-32B-Instruct"):
+        where = bench(make_box(kind, count), model)
+        return error_band(next(choice for choice in search(where).choices if choice.name == name), where)
+
+    assert band("H100-SXM-80GB", 4, "1xTP4") == 0.07
+    assert band("H100-SXM-80GB", 1, "1xTP1", "gpt-oss-20b") == 0.15
+    assert band("H100-NVL-94GB", 4, "2xTP2") == 0.10
+    assert band("H100-NVL-94GB", 4, "1xTP4") == 0.25
+    assert band("L40S-48GB", 4, "1xTP4") == 0.22
+    assert band("RTX-PRO-6000-SERVER-96GB", 1, "1xTP1") == 0.25
 
 
 def test_a_lead_within_the_error_is_called_small():
-    found = search(vary_load=True)
-    assert "by less than the error" in " ".join(explain_flips(found, 10.0))
-    assert "by less than the error" not in " ".join(explain_flips(found, 0.0))
+    where = bench()
+    found = search(where, vary_load=True)
+    (sentence,) = explain_flips(found, where)
+    assert "2xTP2 is better than 1xTP4" in sentence
+    even = replace(found, curves=tuple(replace(curve, points=found.curves[0].points) for curve in found.curves))
+    assert "by less than the error" in " ".join(explain_flips(even, where))
 
 
 def test_fewer_gpus_that_are_enough_are_named():

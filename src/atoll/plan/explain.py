@@ -6,6 +6,7 @@ from itertools import pairwise
 from atoll.cost.links import Group, Hop
 from atoll.cost.memory import users_that_fit
 from atoll.cost.step import StepBatch
+from atoll.plan.band import error_band
 from atoll.plan.goal import Goal
 from atoll.plan.search import TIE, Choice, Flip, Search
 from atoll.plan.workbench import Workbench
@@ -60,11 +61,12 @@ def mean_batch(choice: Choice, goal: Goal) -> int:
     return max(1, round(in_flight))
 
 
-def explain_flips(search: Search, band: float = 0.0) -> Iterator[str]:
-    """At how many users the ranking changes; a lead smaller than `band` is said to be small."""
+def explain_flips(search: Search, workbench: Workbench) -> Iterator[str]:
+    """At how many users the ranking changes; a lead smaller than the error of the predictions is said to be small."""
     unit = "users" if search.goal.users is not None else "requests/s"
     for place, flip in enumerate(search.flips):
         until = search.flips[place + 1].load if place + 1 < len(search.flips) else float("inf")
+        band = max(error_band(c, workbench) for c in search.choices if c.name in {flip.before, flip.after})
         small = ", by less than the error of such predictions" if _lead_of(search, flip, until) < band else ""
         yield f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is better than {flip.before}{small}."
     if search.curves and not search.flips:
@@ -97,16 +99,19 @@ def explain_economy(search: Search) -> Iterator[str]:
         yield f"{least.name} meets the targets on {_gpus(least)} of the {_gpus(search.best)} GPUs."
 
 
-def explain_band(search: Search, band: float) -> Iterator[str]:
+def explain_band(search: Search, workbench: Workbench) -> Iterator[str]:
     """Which choices the prediction cannot tell from the best one."""
-    best = search.best.predicted.cost(search.goal)
-    near = [c.name for c in search.choices[1:] if c.predicted.cost(search.goal) <= best * (1 + band)]
+    best = search.best
+    own, cost = error_band(best, workbench), best.predicted.cost(search.goal)
+    bands = {choice.name: max(own, error_band(choice, workbench)) for choice in search.choices[1:]}
+    near = [c for c in search.choices[1:] if c.predicted.cost(search.goal) <= cost * (1 + bands[c.name])]
+    near = [choice for choice in near if choice.predicted.meets(search.goal) >= best.predicted.meets(search.goal)]
     if near:
-        names = near[0] if len(near) == 1 else ", ".join(near[:-1]) + " and " + near[-1]
-        verb = "is" if len(near) == 1 else "are"
+        names = [choice.name for choice in near]
+        joined = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
         yield (
-            f"{names} {verb} within {band:.0%} of {search.best.name}, which is the error of such predictions: measure"
-            " both before you decide on this alone."
+            f"{joined} {'is' if len(names) == 1 else 'are'} nearer to {best.name} than such predictions are right to"
+            f" ({max(bands[name] for name in names):.0%}): measure before you decide between them."
         )
 
 

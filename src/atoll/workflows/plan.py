@@ -15,6 +15,7 @@ from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import write_whole
+from atoll.plan.band import error_band
 from atoll.plan.defaults import effective_flags
 from atoll.plan.enumerate import OPEN, Rejected, Wanted
 from atoll.plan.explain import explain_band, explain_choice, explain_economy, explain_flips, step_parts
@@ -30,8 +31,6 @@ from atoll.simulate.equip import scheduler_limits
 from atoll.simulate.run import simulate_layout
 from atoll.traffic.workload import Arrivals, Lengths, Workload
 from atoll.workflows.boxes import named_box
-
-BAND = 0.10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,7 +368,7 @@ def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
         "meets_targets": choice.predicted.meets(goal),
         "most_users": choice.most_users,
         "score": choice.predicted.cost(goal),
-        "error_band": BAND,
+        "error_band": error_band(choice, plan.workbench),
         "why": explain_choice(choice, plan.search, plan.workbench),
         "warnings": list(choice.warnings),
         "idle_gpus": list(layout.idle_gpus),
@@ -410,10 +409,10 @@ def verdict(plan: Plan) -> Iterator[str]:
     search = plan.search
     if not search.choices:
         return
-    yield from explain_band(search, BAND)
+    yield from explain_band(search, plan.workbench)
     yield from _targets(search)
     yield from explain_economy(search)
-    yield from explain_flips(search, BAND)
+    yield from explain_flips(search, plan.workbench)
 
 
 def _targets(search: Search) -> Iterator[str]:
