@@ -206,8 +206,10 @@ class Protocol(asyncio.Protocol):
             self.truth.forget()
             gc.collect()
             self._json({})
-        else:
+        elif path.endswith("/models"):
             self._json({"object": "list", "data": [{"id": NAME, "object": "model"}]})
+        else:
+            self._json({}, b"200 OK" if path == "/health" else b"404 Not Found")
 
     def _complete(self, path: str) -> None:
         ask = json.loads(self.body) if b'"max_' in self.body else {}
@@ -215,11 +217,10 @@ class Protocol(asyncio.Protocol):
         plain = not path.endswith("/chat/completions")
         self.stream = Stream(self.truth, self, plain=plain, prompt=len(self.body) // 5, tokens=tokens)
 
-    def _json(self, plain: object) -> None:
+    def _json(self, plain: object, status: bytes = b"200 OK") -> None:
         body = json.dumps(plain).encode()
-        self.transport.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-        )
+        head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
+        self.transport.write(head + body)
 
     def connection_lost(self, _error: Exception | None) -> None:
         if self.stream is not None:

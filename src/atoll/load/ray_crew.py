@@ -34,7 +34,10 @@ class Offset:
 
 
 class LoadActor:
-    """One node's sender. Ray calls its methods in threads: `work` in one, the others meanwhile."""
+    """One node's sender. Ray calls its methods in threads: `work` in one, the others meanwhile.
+
+    None of them is a coroutine: one would make Ray call them all in an event loop of its own.
+    """
 
     def __init__(self) -> None:
         self._ready, self._go = threading.Event(), threading.Event()
@@ -71,19 +74,20 @@ class LoadActor:
         """Carry the orders out, from the start that `go` tells."""
         import uvloop
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(self._work(orders))
-
-    async def _work(self, orders: Orders) -> SenderResult:
         sender = Sender(orders, clock=SystemClock(), on_progress=self._show)
-        loop = asyncio.get_running_loop()
-        await sender.prepare()
-        self._ready.set()
-        await asyncio.to_thread(self._go.wait)
-        self._stop = lambda: loop.call_soon_threadsafe(sender.stop, self._reason or "interrupted")
-        if self._reason is not None:
-            loop.call_soon(sender.stop, self._reason)
-        return await sender.run(self._origin)
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(sender.prepare())
+                self._ready.set()
+                self._go.wait()
+                loop = runner.get_loop()
+                self._stop = lambda: loop.call_soon_threadsafe(sender.stop, self._reason or "interrupted")
+                if self._reason is not None:
+                    loop.call_soon(sender.stop, self._reason)
+                return runner.run(sender.run(self._origin))
+        finally:
+            self._stop = None
+            self._ready.set()  # who waits for us shall hear what went wrong
 
     def _show(self, progress: Progress) -> None:
         self._progress = progress
