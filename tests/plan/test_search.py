@@ -155,6 +155,11 @@ def test_what_is_wanted_is_kept():
     assert found.best.layout.router.policy is Policy.RANDOM_TWO
 
 
+def test_a_policy_that_nginx_does_not_have_is_warned_of():
+    found = search(wanted=Wanted(tensor_parallel=2, policy=Policy.SHORTEST_QUEUE))
+    assert found.best.warnings == ("nginx cannot do shortest_queue_tokens; it can be simulated only.",)
+
+
 def test_too_many_replicas_are_refused_with_the_number_of_cards():
     found = search(wanted=Wanted(replicas=5))
     assert found.choices == ()

@@ -397,6 +397,8 @@ class _Run:
 
     def _warnings(self, candidate: Candidate, flags: EngineFlags) -> Iterator[str]:
         yield from _crossing_warnings(self.workbench, candidate)
+        if self.wanted.policy is not None and not self.wanted.policy.renders:
+            yield f"nginx cannot do {self.wanted.policy}; it can be simulated only."
         if flags.kv_cache_dtype == "fp8" and self.flags.kv_cache_dtype != "fp8":
             yield "The KV cache is held in fp8, since all users would not fit otherwise; check the answers' quality."
 
