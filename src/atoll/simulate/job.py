@@ -80,5 +80,5 @@ def chain_of(request: "Request | Drawn") -> Chain:
     if request.session is None and request.shared_prefix_tokens < BLOCK_TOKENS:
         return ()
     head = request.shared_prefix_tokens // BLOCK_TOKENS
-    common: Chain = (("prefix", head),) if head else ()
+    common: Chain = ((("prefix", request.prefix), head),) if head else ()
     return common if request.session is None else (*common, (("session", request.session, head), None))

@@ -29,6 +29,7 @@ class Drawn(NamedTuple):
     turn: int = 0
     session: int | None = None
     history_tokens: int = 0
+    prefix: int = 0
 
 
 class Demand:
