@@ -26,7 +26,7 @@ class Overheads(Document):
     front_s: float = Field(ge=0)  # HTTP, tokeniser and queues before the first step, and the first token's way out
     front_token_s: float = Field(ge=0)  # ... and for each prompt token
     prefill_factor: dict[str, float]  # steps beyond the CUDA graphs: sustained clocks, gaps; by GEMM format
-    expert_prefill_factor: float = Field(gt=0)  # ... of the routed experts
+    expert_prefill_factor: dict[str, float]  # ... of the routed experts
     weight_only_factor: float = Field(gt=0)  # Marlin at 256 tokens and more, against the bf16 GEMM
     reduce_skew_s: dict[str, float]  # by ranks: GPUs reach an all-reduce one after the other
     host_link_share: float = Field(gt=0)  # of PCIe's rate, through host memory
@@ -36,6 +36,10 @@ class Overheads(Document):
     def prefill(self, name: str) -> float:
         """For a GEMM format; `bf16` stands for those that were not fitted."""
         return self.prefill_factor.get(name, self.prefill_factor["bf16"])
+
+    def expert_prefill(self, name: str) -> float:
+        """Likewise for the routed experts."""
+        return self.expert_prefill_factor.get(name, self.expert_prefill_factor["bf16"])
 
     def skew_s(self, ranks: int) -> float:
         """For the nearest measured number of ranks."""

@@ -364,7 +364,7 @@ class StepModel:
             return 1.0, 1.0
         if tokens <= 512:
             return 1.0, 1.0
-        return self.overheads.prefill(self._format), self.overheads.expert_prefill_factor
+        return self.overheads.prefill(self._format), self.overheads.expert_prefill(self._format)
 
     def _dense_scale(self, tokens: int) -> float:
         """The profile's correction of GEMMs: of reading weights up to 64 tokens, of computing from 1024 on."""
