@@ -128,7 +128,8 @@ def test_policy_and_workers():
 
 
 def test_failures_and_slow_replicas_in_words():
-    conditions = work.conditions_of(["1@2m-3m", "0@90s"], ["1=1.5"], replicas=2)
+    conditions = work.conditions_of(["1@2m-3m", "0@90s"], ["1=1.5"], "30s", replicas=2, duration_s=600)
+    assert conditions.cut_s == 630
     assert conditions.outages == (Outage(replica=1, at_s=120, back_s=180), Outage(replica=0, at_s=90))
     assert conditions.slowdown == (1.0, 1.5)
     for fail, slow, sentence in (
@@ -139,7 +140,9 @@ def test_failures_and_slow_replicas_in_words():
         ([], ["7=2"], "there is no replica 7"),
     ):
         with pytest.raises(InputError, match=sentence):
-            work.conditions_of(fail, slow, replicas=2)
+            work.conditions_of(fail, slow, None, replicas=2, duration_s=None)
+    with pytest.raises(InputError, match="--drain counts from the end of --duration"):
+        work.conditions_of([], [], "30s", replicas=2, duration_s=None)
 
 
 def test_every_variant_of_the_example_study_runs():

@@ -210,11 +210,20 @@ def promise_of(slo_ttft: str | None, slo_tpot: str | None) -> Promise | None:
     )
 
 
-def conditions_of(fail: Sequence[str], slow: Sequence[str], *, replicas: int) -> Conditions:
-    """Failures (`1@2m-3m`) and slow replicas (`1=1.5`); raises InputError."""
+def conditions_of(
+    fail: Sequence[str], slow: Sequence[str], drain: str | None, *, replicas: int, duration_s: float | None
+) -> Conditions:
+    """Failures (`1@2m-3m`), slow replicas (`1=1.5`), and how long answers may go on after the last sending.
+
+    Raises:
+        InputError: one of them makes no sense, or `drain` without a duration.
+    """
+    if drain is not None and duration_s is None:
+        raise InputError("--drain counts from the end of --duration; say how long the load lasts.")
     return Conditions(
         outages=tuple(parse_outage(text, replicas=replicas) for text in fail),
         slowdown=parse_slowdown(slow, replicas=replicas),
+        cut_s=None if drain is None or duration_s is None else duration_s + parse_seconds(drain),
     )
 
 

@@ -14,6 +14,7 @@ from atoll.cli.options import (
     ModelName,
     OutPath,
     PolicyName,
+    Profile,
     Rate,
     Replicas,
     Requests,
@@ -65,6 +66,9 @@ _Fail = Annotated[
 _Slow = Annotated[
     list[str] | None, typer.Option("--slow", metavar="R=F", help="Replica R's steps take F times as long: 1=1.5.")
 ]
+_Drain = Annotated[
+    str | None, typer.Option("--drain", metavar="D", help="Cancel answers that take longer after --duration.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -105,6 +109,8 @@ def simulate(
     workers: _Workers = None,
     fail: _Fail = None,
     slow: _Slow = None,
+    drain: _Drain = None,
+    profile: Profile = None,
     slo_ttft: SloTtft = None,
     slo_tpot: SloTpot = None,
     out: OutPath = None,
@@ -121,6 +127,7 @@ def simulate(
     from atoll.plan.layout import EngineFlags
     from atoll.plan.study import Study
     from atoll.workflows import simulate as work
+    from atoll.workflows.profiles import read_profile
 
     given = work.read_layout_or_study(path) if path is not None else None
     if isinstance(given, Study):
@@ -166,8 +173,11 @@ def simulate(
         layout,
         workload,
         promise=work.promise_of(slo_ttft, slo_tpot),
+        profile=read_profile(profile),
         trace=work.read_trace(trace),
-        conditions=work.conditions_of(fail or (), slow or (), replicas=len(layout.replicas)),
+        conditions=work.conditions_of(
+            fail or (), slow or (), drain, replicas=len(layout.replicas), duration_s=workload.duration_s
+        ),
     )
     if out is not None:
         work.keep_run(run, out)
