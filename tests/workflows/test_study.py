@@ -53,7 +53,7 @@ class Stand:
             for i in range(int(seconds))
         )  # fmt: skip
 
-    def simulate(self, layout, workload):
+    def simulate(self, layout, workload, profile):
         return self.table(layout, workload.duration_s)
 
     def measure(self, layout, workload, folder, *, engine, say):

@@ -30,5 +30,9 @@ Output = Annotated[int, typer.Option("--output", min=1, metavar="TOKENS", help="
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same requests.")]
 SloTtft = Annotated[str | None, typer.Option("--slo-ttft", metavar="D", help="Longest wanted time to first token.")]
 SloTpot = Annotated[str | None, typer.Option("--slo-tpot", metavar="D", help="Longest wanted time per output token.")]
+Profile = Annotated[
+    Path | None,
+    typer.Option("--profile", metavar="FILE", help="What `atoll calibrate -o FILE` found on the machine."),
+]
 OutPath = Annotated[Path | None, typer.Option("-o", "--out", metavar="PATH", help="Where to write.")]
 EngineKind = Annotated[str, typer.Option("--engine", metavar="E", help="simulated, emulated or vllm.")]

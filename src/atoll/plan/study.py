@@ -53,6 +53,7 @@ class Study(Document):
     policy: Policy = Policy.LEAST_CONN
     flags: EngineFlags = EngineFlags()
     engine_version: str = "0.32.0"
+    profile: str | None = None  # a machine profile that `atoll calibrate` wrote, relative to the study's file
     cooldown_s: float = Field(default=0.0, ge=0)  # pause between measured variants
     baseline: str | None = None  # the variant that the others are compared with; None: the first
     variants: tuple[Variant, ...] = Field(min_length=1)

@@ -18,7 +18,7 @@ from atoll.load.target import Asking, Endpoint
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.clock import Clock, SystemClock
-from atoll.outside.files import read_text, write_whole
+from atoll.outside.files import read_text
 from atoll.plan.defaults import effective_flags
 from atoll.plan.layout import Layout, Replica
 from atoll.simulate.equip import kind_of
@@ -253,13 +253,3 @@ def _typical_gap(times: Floats) -> float:
     """
     marks = np.linspace(0, len(times) - 1, min(8, (len(times) - 1) // 2) + 1).round().astype(int)
     return float(np.median(np.diff(times[marks]) / np.diff(marks)))
-
-
-def write_profile(profile: MachineProfile, path: Path) -> None:
-    """As YAML; `--profile` of plan and simulate reads it."""
-    write_whole(path, profile.to_yaml())
-
-
-def read_profile(path: Path) -> MachineProfile:
-    """Raises BadDocument naming the field."""
-    return MachineProfile.parse(read_text(path), origin=str(path))

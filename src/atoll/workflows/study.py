@@ -3,6 +3,7 @@
 A study's folder:
 
     study.yaml  box.yaml  study-run.yaml     what is run, on what, how
+    profile.yaml                             what calibration found on the machine, when the study names it
     VARIANT/                                 a run's folder (store/folder.py), one a variant
         predicted.json                       what the simulator said beforehand, when the run is measured
         pieces/1, pieces/2 ...               a measured run that was cut and resumed keeps its pieces here
@@ -25,6 +26,7 @@ import numpy as np
 import atoll
 from atoll.analyse.rank import Contender, Place, rank_runs
 from atoll.analyse.summary import Summary, summarise
+from atoll.cost.profile import MachineProfile
 from atoll.documents import Document
 from atoll.errors import BadRun, InputError, RunFailed
 from atoll.inventory.box import Box
@@ -46,6 +48,7 @@ from atoll.traffic.record import RecordTable
 from atoll.traffic.workload import Workload
 from atoll.units import show_seconds
 from atoll.workflows.boxes import named_box
+from atoll.workflows.profiles import read_profile, write_profile
 from atoll.workflows.runs import entry_of, remember
 
 ENGINES = ("simulated", "emulated", "vllm")
@@ -89,6 +92,7 @@ class StudyResult:
     engine: str
     variants: tuple[VariantResult, ...]
     ranking: tuple[Place, ...]
+    profile: MachineProfile | None = None
 
     def variant(self, name: str) -> VariantResult:
         return next(variant for variant in self.variants if variant.name == name)
@@ -104,7 +108,7 @@ class Measure(Protocol):
 class Roads:
     """The two ways to records; tests hand in their own."""
 
-    simulate: Callable[[Layout, Workload], RecordTable]
+    simulate: Callable[[Layout, Workload, MachineProfile | None], RecordTable]
     measure: Measure
     clock: Clock
 
@@ -112,9 +116,14 @@ class Roads:
 def real_roads() -> Roads:
     """The simulator, and engines behind nginx under the load generator."""
     from atoll.workflows.measure import measure_layout
+
+    return Roads(simulate=_simulate, measure=measure_layout, clock=SystemClock())
+
+
+def _simulate(layout: Layout, workload: Workload, profile: MachineProfile | None) -> RecordTable:
     from atoll.workflows.simulate import simulate
 
-    return Roads(simulate=simulate, measure=measure_layout, clock=SystemClock())
+    return simulate(layout, workload, profile=profile)
 
 
 def read_study(path: Path) -> tuple[Study, Box]:
@@ -161,7 +170,10 @@ def run_study(
     if engine not in ENGINES:
         raise InputError(f"--engine {engine} is not one of {', '.join(ENGINES)}.")
     roads = roads or real_roads()
+    profile = read_profile(path.parent / study.profile if study.profile else None)
     write_whole(folder / "study.yaml", study.to_yaml())
+    if profile is not None:
+        write_profile(profile, folder / "profile.yaml")
     write_whole(folder / "box.yaml", box.to_yaml())
     run = StudyRun(
         engine=engine,
@@ -226,7 +238,16 @@ def read_result(folder: Path, *, rank: bool = True) -> StudyResult:
         if v.run is not None and v.run.info.complete
     ]
     ranking = rank_runs(finished, baseline=study.baseline) if rank else ()
-    return StudyResult(folder=folder, study=study, box=box, engine=how.engine, variants=variants, ranking=ranking)
+    kept = folder / "profile.yaml"
+    return StudyResult(
+        folder=folder,
+        study=study,
+        box=box,
+        engine=how.engine,
+        variants=variants,
+        ranking=ranking,
+        profile=read_profile(kept if kept.is_file() else None),
+    )
 
 
 def _read_variant(folder: Path, layout: Layout) -> VariantResult:
@@ -258,9 +279,9 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
     windows: Windows = ()
     try:
         if simulated:
-            table = roads.simulate(variant.layout, workload)
+            table = roads.simulate(variant.layout, workload, result.profile)
         else:
-            _predict(variant.layout, workload, place, roads)
+            _predict(result, variant.layout, place, roads)
             table, windows = _measure_pieces(
                 variant.layout, workload, place, engine=result.engine, say=say, roads=roads
             )
@@ -286,15 +307,15 @@ def _headline(summary: Summary) -> str:
     )
 
 
-def _predict(layout: Layout, workload: Workload, place: Path, roads: Roads) -> None:
+def _predict(result: StudyResult, layout: Layout, place: Path, roads: Roads) -> None:
     """What the simulator says beforehand; a layout that it cannot express is measured all the same."""
     if (place / "predicted.json").exists():
         return
     try:
-        table = roads.simulate(layout, workload)
+        table = roads.simulate(layout, result.study.workload, result.profile)
     except InputError:
         return
-    write_whole(place / "predicted.json", summarise(table, warmup_s=workload.warmup_s).to_json())
+    write_whole(place / "predicted.json", summarise(table, warmup_s=result.study.workload.warmup_s).to_json())
 
 
 def _measure_pieces(

@@ -14,6 +14,7 @@ from atoll.load.target import Asking
 from atoll.units import show_seconds
 from atoll.workflows import calibrate as work
 from atoll.workflows.links import measure_links
+from atoll.workflows.profiles import read_profile, write_profile
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +48,7 @@ def calibrate(
     With --gpu or --layout the profile scales the catalogue, and holds for other splits on that machine. Without, a
     straight line is fitted, which holds for more replicas of the same engine.
     """
-    start = work.read_profile(profile) if profile is not None else MachineProfile()
+    start = read_profile(profile) or MachineProfile()
     if links:
         found = measure_links(capture=box, gpu=gpu, start=start, say=_say)
         _keep(found, output)
@@ -72,7 +73,7 @@ def _say(line: str) -> None:
 
 def _keep(profile: MachineProfile, path: Path | None) -> None:
     if path is not None:
-        work.write_profile(profile, path)
+        write_profile(profile, path)
         progress.print(f"{path} written; use it with --profile {path}", soft_wrap=True)
 
 

@@ -14,7 +14,8 @@ from atoll.doctor.examine import find_rule
 from atoll.doctor.facts import Load
 from atoll.doctor.show import count_line, show_github, show_page, show_text, to_sarif
 from atoll.errors import InputError
-from atoll.workflows.diagnose import Diagnosis, Question, ask, correct, diagnose, write_corrected
+from atoll.outside.shell import RealShell
+from atoll.workflows.diagnose import Diagnosis, Question, ask, correct, diagnose, with_advice, write_corrected
 
 
 class Format(StrEnum):
@@ -50,6 +51,10 @@ def doctor(
     box: BoxFile = None,
     gpu: GpuName = None,
     model: ModelName = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask this machine too: GPUs, Docker, containers.")] = False,
+    advice: Annotated[
+        bool, typer.Option("--advice/--no-advice", help="Simulate a better layout where GPUs and model are known.")
+    ] = True,
 ) -> None:
     """What is wrong with these compose, nginx and layout files, what follows from it, and the fix.
 
@@ -58,15 +63,23 @@ def doctor(
     if explain is not None:
         _explain(explain)
         return
-    if not paths:
+    if not paths and not live:
         raise InputError(
             "Say which files to look at, as in `atoll doctor compose.yaml nginx.conf`, or `atoll doctor .`"
         )
-    load = Load(users=users, prompt_tokens=prompt, output_tokens=output)
-    question = ask(paths, select=select or (), ignore=ignore or (), load=load, box=box, gpu=gpu, model=model)
+    question = ask(
+        paths or (),
+        select=select or (),
+        ignore=ignore or (),
+        load=Load(users=users, prompt_tokens=prompt, output_tokens=output),
+        box=box,
+        gpu=gpu,
+        model=model,
+        shell=RealShell() if live else None,
+    )
     chosen = Format.JSON if json_output else Format.SARIF if sarif else form
     diagnosis = _correct(question, in_place=in_place) if fix else diagnose(question)
-    _show(diagnosis, chosen)
+    _show(with_advice(diagnosis, question) if advice else diagnosis, chosen)
     if diagnosis.has_errors:
         raise typer.Exit(1)
 
@@ -93,7 +106,10 @@ def _correct(question: Question, *, in_place: bool) -> Diagnosis:
 def _show(diagnosis: Diagnosis, form: Format) -> None:
     findings, sources = diagnosis.findings, diagnosis.facts.sources
     if form is Format.JSON:
-        show_json({"findings": [finding.to_plain() for finding in findings]})
+        document: dict[str, object] = {"findings": [finding.to_plain() for finding in findings]}
+        if diagnosis.advice:
+            document["advice"] = [advice.to_plain() for advice in diagnosis.advice]
+        show_json(document)
     elif form is Format.SARIF:
         sys.stdout.write(json.dumps(to_sarif(findings, sources), indent=2, ensure_ascii=False) + "\n")
     elif form is Format.GITHUB:
@@ -101,3 +117,5 @@ def _show(diagnosis: Diagnosis, form: Format) -> None:
     else:
         for style, line in show_text(findings, sources):
             out.print(line, style=style or None, markup=False, soft_wrap=True)
+        for advice in diagnosis.advice:
+            out.print(f"\nSuggested layout: {advice.sentence}", markup=False, soft_wrap=True)

@@ -29,6 +29,7 @@ from atoll.workflows.plan import (
     shown_flags,
     verdict,
 )
+from atoll.workflows.profiles import read_profile
 
 
 def register(app: typer.Typer) -> None:
@@ -56,6 +57,7 @@ def plan(
     tp: options.TensorParallel = None,
     replicas: options.Replicas = None,
     policy: options.PolicyName = None,
+    profile: options.Profile = None,
     formula: Annotated[bool, typer.Option("--formula", help="Do not simulate; the formula alone.")] = False,
     chart: Annotated[
         Path | None, typer.Option("--chart", metavar="FILE", help="Draw users against TTFT and throughput: .png, .svg.")
@@ -75,6 +77,7 @@ def plan(
         gpus=gpus,
         wanted=Wanted(tensor_parallel=tp, replicas=replicas, policy=parse_policy(policy)),
         simulate=not formula,
+        profile=read_profile(profile),
     )
     if json:
         show_json(plan_document(made))

@@ -1,0 +1,72 @@
+"""`atoll import` and `atoll export`: runs of other load generators in, runs of ours out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atoll.cli.options import Json, OutPath
+
+Tool = Annotated[
+    str | None,
+    typer.Option("--from", metavar="TOOL", help="vllm, aiperf, aiperf-records, aiperf-csv, guidellm, csv; else tried."),
+]
+To = Annotated[
+    str,
+    typer.Option("--to", metavar="TOOL", help="vllm, aiperf, aiperf-records, aiperf-csv, guidellm, csv, prometheus."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("import")(import_)
+    app.command("export")(export)
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A result of another load generator.")],
+    tool: Tool = None,
+    out: OutPath = None,
+    json: Json = False,
+) -> None:
+    """Keep a run of vllm bench serve, AIPerf or GuideLLM as a run folder, to compare it with ours.
+
+    Example: atoll import result.json -o runs/theirs && atoll compare runs/ours runs/theirs
+    """
+    from atoll.cli.show import out as console
+    from atoll.cli.show import show_json, show_summary
+    from atoll.workflows.exchange import import_run
+
+    kept = import_run(file, folder=out, tool=tool)
+    if json:
+        shown = [
+            {"run": str(place), "tool": one.tool, "notes": one.notes, "summary": one.summary} for place, one in kept
+        ]
+        show_json({"runs": shown})
+        return
+    for place, one in kept:
+        show_summary(one.summary, title=f"{place} (by {one.tool})")
+        for note in one.notes:
+            console.print(f"Note: {note}.")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    to: To = "csv",
+    out: OutPath = None,
+    json: Json = False,
+) -> None:
+    """Write a run in the format of another tool.
+
+    Example: atoll export runs/bench-20261122-183000 --to vllm -o result.json
+    """
+    from atoll.cli.show import show_json
+    from atoll.outside.files import write_whole
+    from atoll.workflows.exchange import export_run
+
+    text = export_run(run, to)
+    if out is not None:
+        write_whole(out, text)
+    if json:
+        show_json({"run": str(run), "to": to, "bytes": len(text.encode()), "file": None if out is None else str(out)})
+    elif out is None:
+        typer.echo(text, nl=False)
