@@ -102,6 +102,7 @@ def gather(paths: Sequence[str], files: Files, asked: Asked | None = None) -> Fa
     return reading.facts()
 
 
+CORRECTED = ".fixed."  # in the name of a corrected copy, which is looked at only when it is named
 _SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages", "dist", "build", "target"}
 _WALKED = re.compile(r"\.(ya?ml|conf|cfg|json|template)$|^nginx|topo.*\.txt$|^sites-")
 _TOPOLOGY = re.compile(r"^\s*(\x1b\[\S+)?\s*GPU0\s+", re.MULTILINE)
@@ -144,7 +145,7 @@ class _Reading:
     def _take_folder(self, path: str, names: Iterable[str], depth: int) -> None:
         for name in names:
             child = posixpath.join(path, name) if path != "." else name
-            if name.startswith(".") or name in _SKIPPED:
+            if name.startswith(".") or name in _SKIPPED or CORRECTED in name:
                 continue
             inside = self._files.listing(child)
             if inside is not None:
@@ -355,7 +356,11 @@ class _Reading:
         return roots[0] if roots and roots[0].is_map else None
 
     def _near(self, name: str, source: Source) -> Source | None:
-        return self._source(posixpath.join(source.folder, name))
+        """The file that another one names; a corrected copy names corrected copies, where there are any."""
+        path = posixpath.join(source.folder, name)
+        stem, suffix = posixpath.splitext(path)
+        corrected = self._source(f"{stem}.fixed{suffix}") if CORRECTED in source.name else None
+        return corrected or self._source(path)
 
     # nginx ------------------------------------------------------------------------------------------------------
 
@@ -404,7 +409,7 @@ class _Reading:
                 source = self._source(posixpath.join(path, name))
                 if source is not None and name.endswith((".conf", ".template")):
                     yield posixpath.join(mount.target, name), _filled_template(source, service)
-            source = self._source(path) if names is None else None
+            source = self._near(mount.source, mount.node.source) if names is None else None
             if source is not None and not source.name.endswith((".pem", ".crt", ".key", ".html")):
                 yield mount.target, _filled_template(source, service)
         yield from self._configs_of(service)

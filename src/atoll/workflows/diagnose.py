@@ -1,21 +1,27 @@
 """What is wrong with these files, and the files with it put right."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atoll.doctor.examine import examine
 from atoll.doctor.facts import Facts, Load
 from atoll.doctor.finding import Finding, Severity
-from atoll.doctor.gather import Asked, DiskFiles, Files, HeldFiles, gather
+from atoll.doctor.gather import CORRECTED, Asked, DiskFiles, Files, HeldFiles, gather
+from atoll.doctor.live import CONTAINERS, ask_machine
 from atoll.doctor.mend import Mended, mend
 from atoll.errors import InputError
-from atoll.inventory.parse import parse_box
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
-from atoll.outside.files import read_text, write_whole
+from atoll.outside.files import write_whole
+from atoll.outside.shell import Shell
 from atoll.plan.layout import Layout
 from atoll.render.bundle import Bundle
+from atoll.workflows.boxes import named_box
+
+if TYPE_CHECKING:
+    from atoll.workflows.advise import Advice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +30,7 @@ class Diagnosis:
 
     findings: tuple[Finding, ...]
     facts: Facts
+    advice: "tuple[Advice, ...]" = ()
 
     @property
     def has_errors(self) -> bool:
@@ -38,6 +45,7 @@ class Question:
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     asked: Asked = field(default_factory=Asked)
+    containers: str | None = None  # `docker inspect` of what runs on this machine
 
 
 def ask(
@@ -49,20 +57,34 @@ def ask(
     box: str | None = None,
     gpu: str | None = None,
     model: str | None = None,
+    shell: Shell | None = None,
 ) -> Question:
     """A question from what a command line gives.
+
+    Args:
+        paths: files and folders.
+        select: rules or families to look for; empty means all.
+        ignore: rules or families to leave out.
+        load: users and lengths.
+        box: a capture of `nvidia-smi topo -m`.
+        gpu: the cards' kind.
+        model: a model's name, folder or config.json, for commands whose own is not known.
+        shell: ask this machine too: its GPUs, Docker, running containers.
 
     Raises:
         InputError: a box, a model or a GPU that is not known.
     """
+    machine = ask_machine(shell) if shell is not None else None
     asked = Asked(
         load=load or Load(),
-        box=parse_box(read_text(box), origin=box) if box is not None else None,
+        box=named_box(capture=box, gpu=gpu) if box is not None else machine.box if machine is not None else None,
         gpu=gpu,
         model=read_model(model) if model is not None else None,
+        host=machine.host if machine is not None else None,
         find_card=find_card,
     )
-    return Question(paths=tuple(paths), select=tuple(select), ignore=tuple(ignore), asked=asked)
+    containers = machine.containers if machine is not None else None
+    return Question(paths=tuple(paths), select=tuple(select), ignore=tuple(ignore), asked=asked, containers=containers)
 
 
 def find_card(name: str) -> ModelCard | None:
@@ -79,8 +101,18 @@ def diagnose(question: Question, files: Files | None = None) -> Diagnosis:
     Raises:
         InputError: a path that is not there, or a rule that does not exist.
     """
-    facts = gather(question.paths, files or DiskFiles(), question.asked)
+    files, paths = files or DiskFiles(), question.paths
+    if question.containers is not None:
+        files, paths = HeldFiles({CONTAINERS: question.containers}, files), (*paths, CONTAINERS)
+    facts = gather(paths, files, question.asked)
     return Diagnosis(findings=examine(facts, select=question.select, ignore=question.ignore), facts=facts)
+
+
+def with_advice(diagnosis: Diagnosis, question: Question) -> Diagnosis:
+    """The same with the layouts that would serve more, where the files name GPUs, model and flags."""
+    from atoll.workflows.advise import advise  # the planner and the simulator are not needed for the findings
+
+    return replace(diagnosis, advice=advise(diagnosis.facts, gpu=question.asked.gpu))
 
 
 def correct(question: Question, files: Files | None = None) -> tuple[tuple[Mended, ...], Diagnosis]:
@@ -99,7 +131,7 @@ def write_corrected(mended: Sequence[Mended], *, in_place: bool) -> tuple[str, .
     written = []
     for one in mended:
         path = Path(one.path)
-        target = path if in_place else path.with_name(f"{path.stem}.fixed{path.suffix}")
+        target = path if in_place else path.with_name(f"{path.stem}{CORRECTED.rstrip('.')}{path.suffix}")
         write_whole(target, one.after, mode=path.stat().st_mode & 0o777)
         written.append(str(target))
     return tuple(written)

@@ -539,18 +539,23 @@ def counted_gpus(facts: Facts) -> Iterable[Finding]:
 
 
 def _ids_for_count(service: Service, ids: Sequence[int]) -> Edits:
-    """`device_ids: [...]` in place of `count: N`."""
+    """`device_ids: [...]` in place of `count: N` or of `gpus: all`."""
     request = service.gpus
-    if request is None or not request.node.is_map:
+    if request is None:
         return ()
-    listed = ", ".join(f'"{gpu}"' for gpu in ids)
-    entry = request.node.entries.get("count")
+    node = request.node
+    quoted = ", ".join(f'"{gpu}"' for gpu in ids)
+    listed = f"device_ids: [{quoted}]"
+    if node is service.get("gpus"):
+        return replace_value(node, f"[{{{listed}}}]")
+    if not node.is_map:
+        return ()
+    entry = node.entries.get("count")
     if entry is None:
-        return add_key(request.node, (f"device_ids: [{listed}]",))
-    node = entry.value
-    if not node.source.fixable or entry.merged:
+        return add_key(node, (listed,))
+    if not entry.value.source.fixable or entry.merged:
         return ()
-    return (Edit(file=node.file, start=entry.key.start, end=node.end, text=f"device_ids: [{listed}]"),)
+    return (Edit(file=entry.value.file, start=entry.key.start, end=entry.value.end, text=listed),)
 
 
 @rule("TP010", WARNING)
@@ -631,7 +636,7 @@ def host_numbers_inside(facts: Facts) -> Iterable[Finding]:
         if asked and max(asked) >= request.size:
             yield found(
                 setting.node,
-                f"CUDA_VISIBLE_DEVICES={setting.value} in a container that has GPUs 0 to {request.size - 1}",
+                f"CUDA_VISIBLE_DEVICES={setting.value} in a container whose {request.size} GPUs count from 0",
                 edits=remove_setting(service, setting),
             )
 

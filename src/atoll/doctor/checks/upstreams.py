@@ -271,7 +271,7 @@ def ejected_for_hours(facts: Facts) -> Iterable[Finding]:
 
 
 def _spoken(seconds: float) -> str:
-    minutes = int(seconds // 60)
+    minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{seconds:g} s"
 
 
