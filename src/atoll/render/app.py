@@ -86,11 +86,9 @@ def dockerfile(base: str = BASE_IMAGE) -> str:
 
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
-# For a closed network put wheels into wheels/ (pip download -r requirements.txt -d wheels) and build with
-# --build-arg PIP_ARGS="--no-index --find-links=/wheels".
-ARG PIP_ARGS=""
+# In a closed network put the wheels into wheels/: `pip download -r requirements.txt -d wheels` where there is one.
 COPY requirements.txt wheel[s] /wheels/
-RUN pip install $PIP_ARGS -r /wheels/requirements.txt
+RUN pip install $(ls /wheels/*.whl >/dev/null 2>&1 && echo --no-index --find-links=/wheels) -r /wheels/requirements.txt
 
 COPY src /app/src
 ENV PYTHONPATH=/app/src

@@ -98,10 +98,10 @@ async def up(
     compose = Compose(project, shell)
     await _ask_docker(shell)
     await _fetch_images(project, compose, shell, say)
-    ran_before = bool(await compose.containers())
+    ran_before, began = bool(await compose.containers()), clock.now()
     try:
         await _start(compose, say)
-        await _wait_until_healthy(project, compose, shell, clock=clock, timeout_s=timeout_s, say=say)
+        await _wait_until_healthy(project, compose, shell, clock=clock, began=began, timeout_s=timeout_s, say=say)
     except BaseException:
         if not ran_before:
             await asyncio.shield(compose.run("down", "--remove-orphans", timeout_s=DOWN_TIMEOUT_S))
@@ -412,10 +412,10 @@ def _last_words(done: Finished) -> str:
 
 
 async def _wait_until_healthy(
-    project: Project, compose: Compose, shell: Shell, *, clock: Clock, timeout_s: float, say: Say
+    project: Project, compose: Compose, shell: Shell, *, clock: Clock, began: float, timeout_s: float, say: Say
 ) -> None:
     """Return when all of them are healthy at once; one that answered and then ended is not overlooked."""
-    began, said = clock.now(), set[str]()
+    said = set[str]()
     while True:
         there = {container.service: container for container in await compose.containers()}
         healthy = {service for service in project.services if service in there and there[service].healthy}
