@@ -104,7 +104,7 @@ def gather(paths: Sequence[str], files: Files, asked: Asked | None = None) -> Fa
 
 CORRECTED = ".fixed."  # in the name of a corrected copy, which is looked at only when it is named
 _SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages", "dist", "build", "target"}
-_WALKED = re.compile(r"\.(ya?ml|conf|cfg|json|template)$|^nginx|topo.*\.txt$|^sites-")
+_WALKED = re.compile(r"\.(ya?ml|conf|cfg|json|template)$|^nginx(?!.*\.pyc?$)|topo.*\.txt$|^sites-")
 _TOPOLOGY = re.compile(r"^\s*(\x1b\[\S+)?\s*GPU0\s+", re.MULTILINE)
 _HAPROXY = re.compile(r"^\s*(frontend|backend|listen|defaults)\b", re.MULTILINE)
 _NGINX_BLOCK = re.compile(r"\b(server|location\s+\S+|upstream\s+\S+|http|events)\s*\{|\bproxy_pass\s")
