@@ -71,6 +71,89 @@ def test_every_kind_is_plausible_and_says_where_its_figures_are_from():
         assert abs(kind.memory_bytes / 2**30 - named_gb) / named_gb < 0.08
 
 
+# Dense 16-bit operations of one SM in a clock, with FP32 accumulation, and the boost clocks that were sold, GHz (the
+# white papers of each architecture).
+OPS_AND_CLOCK = {
+    "6.0": (256, 1.2, 1.5),
+    "7.0": (1024, 1.3, 1.65),
+    "7.5": (1024, 1.5, 1.85),
+    "8.0": (2048, 1.35, 1.5),
+    "8.6": (1024, 1.5, 1.9),
+    "8.9": (1024, 1.9, 2.6),
+    "9.0": (4096, 1.5, 2.0),
+    "10.0": (8192, 1.8, 2.1),
+    "10.3": (8192, 1.8, 2.1),
+    "12.0": (1024, 2.2, 2.7),
+    "12.1": (1024, 2.3, 2.7),
+}
+# GeForce cards accumulate in FP32 at half the rate, some small server cards too; export rules hold the H20 to a quarter.
+SLOWER = {
+    "A10G-24GB": 2, "L40-48GB": 2, "L20-48GB": 2, "RTX-2080-TI-11GB": 2, "RTX-3080-10GB": 2, "RTX-3090-24GB": 2,
+    "RTX-3090-TI-24GB": 2, "RTX-4080-16GB": 2, "RTX-4090-24GB": 2, "RTX-4090D-24GB": 2, "RTX-5080-16GB": 2,
+    "RTX-5090-32GB": 2, "H20-SXM-96GB": 4, "H20-SXM-141GB": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", all_gpus(), ids=lambda kind: kind.name)
+def test_a_rate_is_sms_times_clock_times_what_an_sm_does_in_a_clock(kind):
+    ops, slowest, fastest = OPS_AND_CLOCK[kind.compute_capability]
+    clock = kind.bf16_flops / kind.sm_count / ops * SLOWER.get(kind.name, 1)
+    assert slowest * 1e9 <= clock <= fastest * 1e9
+
+
+@pytest.mark.parametrize("kind", all_gpus(), ids=lambda kind: kind.name)
+def test_eight_bit_rates_are_whole_multiples_of_the_sixteen_bit_rate(kind):
+    has_fp8 = tuple(map(int, kind.compute_capability.split("."))) >= (8, 9)
+    assert (kind.fp8_flops is not None) == has_fp8
+    assert kind.fp8_flops is None or kind.fp8_flops / kind.bf16_flops == pytest.approx(2, rel=0.03)
+    if kind.int8_ops is not None and kind.name != "B300-288GB":  # the B300 gave nearly all of its INT8 rate away
+        int8 = 4 if SLOWER.get(kind.name) == 2 and kind.name.startswith("RTX-") else 2  # integers are not halved
+        assert kind.int8_ops / kind.bf16_flops == pytest.approx(int8, rel=0.03)
+
+
+# The slowest and fastest memory of each architecture's cards, GB/s: GDDR and LPDDR, HBM.
+MEMORY = {
+    "pascal": (700, 750),
+    "volta": (890, 1140),
+    "turing": (300, 680),
+    "ampere": (200, 2040),
+    "ada": (300, 1010),
+    "hopper": (2000, 4900),
+    "blackwell": (270, 8000),
+}
+
+
+@pytest.mark.parametrize("kind", all_gpus(), ids=lambda kind: kind.name)
+def test_memory_is_read_as_fast_as_its_make_allows(kind):
+    slowest, fastest = MEMORY[kind.architecture]
+    assert slowest <= kind.memory_bytes_per_s / 1e9 <= fastest
+    stacked = kind.memory_bytes_per_s > 1.8e12 or kind.architecture in ("pascal", "volta")  # HBM
+    assert not stacked or 10 < kind.memory_bytes_per_s / kind.memory_bytes < 60  # whole reads of the memory in a second
+
+
+NVLINK = {1: 20, 2: 25, 3: 25, 4: 25, 5: 50}  # GB/s of a link one way; GA102's links are slower: 14.0625
+
+
+@pytest.mark.parametrize("kind", all_gpus(), ids=lambda kind: kind.name)
+def test_nvlink_and_pcie_are_those_of_the_architecture(kind):
+    generation = {"pascal": 1, "volta": 2, "turing": 2, "ampere": 3, "hopper": 4, "blackwell": 5}.get(kind.architecture)
+    assert kind.nvlink_generation in (None, generation)
+    if kind.nvlink_generation:
+        slow = kind.compute_capability == "8.6"
+        assert kind.nvlink_bytes_per_s == (14.0625e9 if slow else NVLINK[kind.nvlink_generation] * 1e9)
+    pcie = {"pascal": 3, "volta": 3, "turing": 3, "ampere": 4, "ada": 4, "hopper": 5, "blackwell": 5}
+    assert kind.pcie_generation == (6 if kind.compute_capability == "10.3" else pcie[kind.architecture])
+
+
+def test_figures_that_are_often_quoted_wrong():
+    assert find_gpu("RTX PRO 6000 Server").memory_bytes_per_s < find_gpu("RTX PRO 6000 WS").memory_bytes_per_s
+    assert find_gpu("H100-SXM-94GB").memory_bytes_per_s < find_gpu("H100-SXM-80GB").memory_bytes_per_s  # HBM2e
+    assert find_gpu("B200").memory_bytes_per_s == find_gpu("B300").memory_bytes_per_s == 7.7e12
+    assert (find_gpu("B200").sm_count, find_gpu("GB200").sm_count) == (148, 152)
+    assert find_gpu("A10G").bf16_flops < find_gpu("A10").bf16_flops
+    assert find_gpu("RTX 5090").bf16_flops == 209.5e12  # FP32 accumulation; 419 is with FP16
+
+
 def test_figures_of_the_nvl_card_are_the_data_sheets():
     nvl = find_gpu("H100-NVL-94GB")
     assert nvl.memory_bytes == 95830 * 2**20  # what nvidia-smi reports
