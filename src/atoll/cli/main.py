@@ -24,6 +24,7 @@ COMMANDS: tuple[str, ...] = (
     "logs",
     "emulate",
     "bench",
+    "exchange",
     "study",
     "compare",
     "validate",

@@ -1,0 +1,74 @@
+"""Take runs of other load generators in, give runs of ours out."""
+
+from pathlib import Path
+
+import atoll
+from atoll.errors import InputError
+from atoll.outside.files import read_text, write_whole
+from atoll.store.folder import Run, RunInfo, finish_run, is_run, read_run, start_run, write_info
+from atoll.store.foreign import WRITERS, Foreign, read_foreign
+from atoll.store.foreign.shape import Kept
+
+
+def import_run(file: Path, *, folder: Path | None = None, tool: str | None = None) -> tuple[tuple[Path, Foreign], ...]:
+    """Keep the runs of a file as run folders, ready for `atoll compare` and `atoll report`.
+
+    Args:
+        file: a result of vllm bench serve, AIPerf or GuideLLM, or a CSV export of ours.
+        folder: of the run, or of the runs when the file has several; None: `runs/FILE` under the current folder.
+        tool: a name of `atoll.store.foreign.READERS`; None: found out.
+
+    Raises:
+        InputError: a folder already holds a run.
+        BadRun: the file is none of these.
+    """
+    found = read_foreign(read_text(file), origin=str(file), tool=tool)
+    place = folder or Path("runs") / file.stem
+    places = [place] if len(found) == 1 else [place / str(number + 1) for number in range(len(found))]
+    for one in places:
+        if is_run(one):
+            raise InputError(f"{one} already holds a run. Choose another folder with -o.")
+    for one, foreign in zip(places, found, strict=True):
+        _keep(one, foreign)
+    return tuple(zip(places, found, strict=True))
+
+
+def _keep(folder: Path, foreign: Foreign) -> None:
+    info = RunInfo(
+        name=folder.name,
+        engine="external",
+        model=foreign.model,
+        started_at=foreign.started_at,
+        atoll_version=atoll.__version__,
+        notes=(f"made by {foreign.tool}", *foreign.notes),
+    )
+    start_run(folder, info, layout=None, workload=None)
+    if foreign.table is not None:
+        finish_run(folder, info, foreign.table, foreign.summary)
+    else:
+        write_whole(folder / "summary.json", foreign.summary.to_json())
+        write_info(folder, info.replace(complete=True))
+
+
+def export_run(folder: Path, tool: str) -> str:
+    """A run in the words of another load generator.
+
+    Raises:
+        InputError: not a format that is written.
+        BadRun: the folder is no run.
+    """
+    if tool not in WRITERS:
+        raise InputError(f"--to {tool} is not one of {', '.join(WRITERS)}.")
+    return WRITERS[tool](_kept(read_run(folder)))
+
+
+def _kept(run: Run) -> Kept:
+    return Kept(
+        name=run.name,
+        model=run.info.model,
+        url=run.info.url,
+        started_at=run.info.started_at,
+        table=run.table,
+        summary=run.summary,
+        users=run.workload.users if run.workload else None,
+    )

@@ -1,0 +1,201 @@
+"""Runs of other load generators: read as they come, written and read back, compared with ours."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atoll.analyse.summary import summarise
+from atoll.errors import BadRun, InputError
+from atoll.store.folder import read_run
+from atoll.store.foreign import READERS, WRITERS, read_foreign
+from atoll.store.foreign.shape import Kept
+from atoll.traffic.record import Outcome, Record, RecordTable, TokenSource
+from atoll.workflows.compare import compare_folders
+from atoll.workflows.exchange import export_run, import_run
+
+DATA = Path(__file__).parents[1] / "data" / "foreign"
+
+
+def read(name, tool=None):
+    (found,) = read_foreign((DATA / name).read_text(), origin=name, tool=tool)
+    return found
+
+
+def table():
+    """Twelve requests of two replicas, one failed and one cut short."""
+    records = []
+    for number in range(12):
+        sent = 0.1 * number
+        times = tuple(sent + 0.2 + 0.02 * k + 0.001 * (number % 3) for k in range(10))
+        records.append(
+            Record(
+                number=number,
+                user=number % 3,
+                sent_s=sent,
+                first_byte_s=sent + 0.1,
+                token_s=times,
+                done_s=times[-1] + 0.001,
+                prompt_tokens=100 + number,
+                output_tokens=10,
+                status=200,
+                replica=str(number % 2),
+            )
+        )
+    records[4] = replace(
+        records[4],
+        token_s=(),
+        outcome=Outcome.FAILED,
+        error="http_503",
+        detail="overloaded",
+        status=503,
+        output_tokens=0,
+    )
+    records[9] = replace(
+        records[9],
+        token_s=records[9].token_s[:3],
+        outcome=Outcome.CANCELLED,
+        error="interrupted",
+        output_tokens=3,
+        token_source=TokenSource.CHUNKS,
+    )
+    return RecordTable.from_records(records)
+
+
+def kept():
+    records = table()
+    return Kept(
+        name="mine",
+        model="m",
+        url="http://h",
+        started_at=1.7e9,
+        table=records,
+        summary=summarise(records),
+        users=3,
+    )
+
+
+def test_a_detailed_result_of_vllm_has_its_requests():
+    found = read("vllm-detailed.json")
+    assert found.tool == "vllm bench serve"
+    assert found.summary.requests.ok == 60
+    # The file's own figures: median_ttft_ms 201.5414955, mean_e2el_ms 1182.3337, mean_tpot_ms 20.0098.
+    assert found.summary.ttft_s.p50 == pytest.approx(0.2015414955)
+    assert found.summary.tpot_s.mean == pytest.approx(0.0200098, rel=2e-3)
+    assert found.summary.itl_s.mean == pytest.approx(0.0196096315, rel=1e-6)
+    assert found.table is not None
+    assert found.table.sent_s.min() == 0
+
+
+def test_a_result_of_vllm_without_requests_has_its_figures():
+    found = read("vllm.json")
+    assert found.table is None
+    assert found.summary.ttft_s.p50 == pytest.approx(0.2015414955)
+    assert found.summary.ttft_s.p95 is None
+    assert found.summary.requests.ok == 60
+
+
+def test_guidellm():
+    found = read("guidellm.json")
+    assert found.tool == "guidellm"
+    counts = found.summary.requests
+    assert (counts.sent, counts.ok, counts.cancelled) == (10, 8, 2)
+    assert found.summary.ttft_s.p50 == pytest.approx(0.206, abs=0.008)
+    assert found.summary.itl_s.mean is None
+    assert found.table.output_tokens[0] == 50
+
+
+def test_aiperf_figures_from_json_and_csv():
+    from_json, from_csv = read("profile_export_aiperf.json"), read("profile_export_aiperf.csv")
+    assert from_json.model == "truth"
+    for found in (from_json, from_csv):
+        assert found.tool == "aiperf"
+        assert found.summary.requests.ok == 25
+        assert found.summary.ttft_s.mean == pytest.approx(0.2056109, abs=1e-5)
+        assert found.summary.itl_s.p50 == pytest.approx(0.019985, abs=1e-5)
+        assert found.summary.output_tokens_per_s == pytest.approx(208.97, abs=0.01)
+
+
+def test_aiperf_records():
+    found = read("profile_export.jsonl")
+    assert found.summary.requests.ok == 8
+    assert len(found.table.token_times(0)) == 50
+    assert found.summary.ttft_s.mean == pytest.approx(0.2056, abs=0.006)
+
+
+@pytest.mark.parametrize("tool", sorted(set(READERS) & set(WRITERS)))
+def test_what_is_written_is_read_back(tool):
+    ours = kept()
+    (found,) = read_foreign(WRITERS[tool](ours), origin="x", tool=tool)
+    counts = found.summary.requests
+    assert counts.ok == 10
+    assert counts.sent == counts.ok + counts.failed + counts.cancelled == 12
+    for measure in ("ttft_s", "tpot_s", "e2e_s"):
+        for figure in ("mean", "p50", "p99"):
+            wanted = getattr(getattr(ours.summary, measure), figure)
+            assert getattr(getattr(found.summary, measure), figure) == pytest.approx(wanted, rel=1e-4), (
+                measure,
+                figure,
+            )
+    if found.table is not None:
+        assert found.table.output_tokens.tolist() == ours.table.output_tokens.tolist()
+        assert found.table.sent_s == pytest.approx(ours.table.sent_s, abs=1e-6)
+
+
+@pytest.mark.parametrize("tool", ["vllm", "aiperf-records"])
+def test_formats_with_every_gap_keep_every_gap(tool):
+    ours = kept()
+    (found,) = read_foreign(WRITERS[tool](ours), origin="x")
+    assert found.summary.itl_s.mean == pytest.approx(ours.summary.itl_s.mean, rel=1e-6)
+    assert found.table.token_times(0) == pytest.approx(ours.table.token_times(0), abs=1e-6)
+
+
+@pytest.mark.parametrize("tool", sorted(set(READERS)))
+def test_a_written_file_is_recognised_without_being_told(tool):
+    found = read_foreign(WRITERS[tool](kept()), origin="x")[0]
+    told = read_foreign(WRITERS[tool](kept()), origin="x", tool=tool)[0]
+    assert found.tool == told.tool
+    assert found.summary == told.summary
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "nope", '{"benchmarks": 5}', "a,b\n1,2\n", '{"completed": 3}'])
+def test_anything_else_is_refused_in_one_sentence(text):
+    with pytest.raises(BadRun, match="is no result of"):
+        read_foreign(text, origin="x.json")
+
+
+def test_prometheus_text_is_read_by_its_own_library():
+    from prometheus_client.parser import text_string_to_metric_families
+
+    families = {family.name: family for family in text_string_to_metric_families(WRITERS["prometheus"](kept()))}
+    ok = [sample for sample in families["atoll_requests"].samples if sample.labels["outcome"] == "ok"]
+    assert ok[0].value == 10
+    assert families["atoll_ttft_seconds"].samples[0].labels["quantile"] == "0.5"
+    assert families["atoll_failures"].samples[0].labels["class"] == "http_503"
+
+
+def test_a_foreign_run_is_compared_with_one_of_ours(tmp_path):
+    for name, tool in (("theirs", "vllm"), ("others", "guidellm")):
+        (tmp_path / f"{name}.json").write_text(WRITERS[tool](kept()))
+        import_run(tmp_path / f"{name}.json", folder=tmp_path / name)
+    result = compare_folders([tmp_path / "theirs", tmp_path / "others"])
+    assert [run.name for run in result.runs] == ["theirs", "others"]
+    assert {difference.measure for difference in result.comparisons[0].differences} >= {"ttft_s"}
+    again = export_run(tmp_path / "theirs", "vllm")
+    assert read_foreign(again, origin="x")[0].summary.requests.ok == 10
+
+
+def test_figures_alone_are_kept_too(tmp_path):
+    import_run(DATA / "profile_export_aiperf.json", folder=tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    assert run.summary.requests.ok == 25
+    assert len(run.table) == 0
+    with pytest.raises(InputError, match="already holds"):
+        import_run(DATA / "profile_export_aiperf.json", folder=tmp_path / "run")
+
+
+def test_the_gaps_of_a_table_without_a_token_clock_are_none():
+    found = read_foreign(WRITERS["csv"](kept()), origin="x")[0]
+    values, counts = found.table.gaps(np.ones(len(found.table), dtype=bool))
+    assert len(values) == len(counts) == 0
