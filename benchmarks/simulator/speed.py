@@ -16,6 +16,7 @@ import cProfile
 import json
 import pstats
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,12 +125,22 @@ def measure_study() -> dict[str, object]:
 
 
 def profile(letter: str) -> None:
-    """The twenty functions that take most of one case's time."""
+    """What takes one case's time: by module, and the twenty functions that take most."""
     case = next(case for case in cases() if case.name.startswith(letter))
     simulate(case.layout, case.workload)
     with cProfile.Profile() as profiler:
         simulate(case.layout, case.workload)
-    pstats.Stats(profiler).sort_stats("tottime").print_stats(20)
+    stats = pstats.Stats(profiler)
+    shares: Counter[str] = Counter()
+    for (file, _, name), (_, _, own_s, _, _) in stats.stats.items():
+        place = Path(file)
+        known = place.parent.name in {"simulate", "traffic", "cost"}
+        shares[
+            f"{place.parent.name}/{place.name}" if known else "NumPy" if "numpy" in f"{file}{name}" else "other"
+        ] += own_s
+    for module, own_s in shares.most_common():
+        print(f"{module:24} {own_s / shares.total():6.1%}")
+    stats.sort_stats("tottime").print_stats(20)
 
 
 def main() -> None:
