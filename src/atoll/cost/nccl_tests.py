@@ -1,7 +1,8 @@
 """What nccl-tests' `all_reduce_perf` prints -> a measured all-reduce curve.
 
-The table's columns have changed over the years: older releases lack `root` and print `error` in scientific notation
-where newer ones print `#wrong`. The header line above the units tells where `time` stands, so that is what is read.
+The table's columns have changed over the years and differ by operation: `redop` and `root` may be missing. But a whole
+row has always ended in the same eight: time, algbw, busbw and errors, out of place and then in place. Shorter rows
+(ours, from torch) have `time` where the header says.
 """
 
 import re
@@ -30,11 +31,14 @@ def parse_all_reduce(text: str, *, origin: str = "all_reduce_perf") -> Curve:
 def _rows(text: str) -> Iterator[tuple[float, float]]:
     place: int | None = None
     for line in text.splitlines():
-        words = line.replace("#wrong", "wrong").replace("#", " ").split()
+        words = line.replace("#", " ").split()
         if words[:2] == ["size", "count"] and "time" in words:
             place = words.index("time")
-        elif place is not None and len(words) > place + 2 and all(map(str.isdigit, words[:2])):
-            yield from _row(words, place)
+        elif place is not None and len(words) > place and all(map(str.isdigit, words[:2])):
+            yield from _row(words, len(words) - _ENDING if len(words) >= _ENDING + 3 else place)
+
+
+_ENDING = 8  # columns
 
 
 def _row(words: list[str], place: int) -> Iterator[tuple[float, float]]:
