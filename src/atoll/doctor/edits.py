@@ -149,7 +149,7 @@ def _remove_items(items: Sequence[Node]) -> Edits:
 
 def _remove_span(first: Word, last: Word) -> Edits:
     """The words, the blanks before them, and their whole line when nothing else stands there."""
-    if not first.source.fixable or any(len(word.letters) != word.end - word.start for word in (first, last)):
+    if not first.source.fixable or not (first.direct and last.direct):
         return ()  # they came out of a variable
     text = first.source.text
     line_start = text.rfind("\n", 0, first.start) + 1
@@ -168,7 +168,7 @@ def _remove_span(first: Word, last: Word) -> Edits:
 def replace_option(option: Option, name: str, value: str | None) -> Edits:
     """Another name and value in place of an option's; in a list, the words it already has are used."""
     first, rest = option.words[0], option.words[1:]
-    if not first.source.fixable:
+    if not first.source.fixable or not all(word.direct for word in option.words):
         return ()
     if value is None or option.joined or not rest:
         head = name if value is None else f"{name}={value}"
@@ -195,7 +195,7 @@ def add_option(words: Sequence[Word], option: Sequence[str], command: Node | Non
         return ()
     last = words[-1]
     if last.item is None:
-        if len(last.letters) != last.end - last.start:
+        if not last.direct:
             return ()
         return (Edit(file=last.file, start=last.end, end=last.end, text=" " + " ".join(option)),)
     quoted = [_quoted(text, last) for text in option]

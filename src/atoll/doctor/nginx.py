@@ -233,6 +233,9 @@ class Location:
     @cached_property
     def target(self) -> tuple[str, str, int | None, str]:
         """Scheme, host (or upstream's name), port and URI part of proxy_pass; the URI is empty when there is none."""
+        variable = re.match(r"^(\$\w+)(/.*)?$", self.proxy_pass.arg)
+        if variable is not None:
+            return "http", variable[1], None, variable[2] or ""
         found = re.match(r"^(https?|grpcs?)://([^/]*)(/.*)?$", self.proxy_pass.arg)
         if found is None:
             return "", "", None, ""

@@ -5,6 +5,7 @@ variables are handed in, as Docker Compose does.
 """
 
 import re
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from atoll.errors import BadDocument
@@ -35,7 +36,9 @@ class Source:
     @cached_property
     def composed(self) -> list[Any]:
         """The nodes that ruamel makes of a YAML text, made once; raises what ruamel raises."""
-        return list(YAML(typ="safe", pure=True).compose_all(self.text))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # allowed; the later one counts
+            return list(YAML(typ="safe", pure=True).compose_all(self.text))
 
     def line(self, number: int) -> str:
         """Line `number` from 1; empty beyond the end."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atoll.doctor.tree import Letter, Node, Source, interpolate, letters
+from atoll.doctor.tree import Letter, Node, Source, letters
 
 _OPERATORS = ("&&", "||", ";", "|", "&", "\n")
 
@@ -18,7 +18,8 @@ class Word:
     start: int
     end: int
     item: Node | None = None  # the list item that it is, for a command written as a list
-    letters: tuple[Letter, ...] = ()
+    letters: tuple[Letter, ...] = ()  # of the text, quotes taken off
+    direct: bool = True  # it stands in the file as it is, and did not come out of a variable
     operator: bool = False
 
     @property
@@ -49,6 +50,7 @@ def _item_word(item: Node) -> Word:
         end=item.end,
         item=item,
         letters=tuple(letters(item)),
+        direct="$" not in (item.raw or ""),
     )
 
 
@@ -95,7 +97,8 @@ class _Splitter:
         here = "".join(letter.text for letter in self._chars[self._at : self._at + 2])
         for operator in _OPERATORS:
             if here.startswith(operator):
-                self._add(self._at, self._at + len(operator), operator, operator=True)
+                end = self._at + len(operator)
+                self._add(self._at, end, self._chars[self._at : end], operator=True)
                 self._at += len(operator)
                 return True
         return False
@@ -105,48 +108,49 @@ class _Splitter:
             self._at += 1
 
     def _take_word(self) -> None:
-        first, made, quote = self._at, [], ""
+        first, quote = self._at, ""
+        made: list[Letter] = []
         while self._at < len(self._chars):
-            char = self._chars[self._at].text
+            letter = self._chars[self._at]
+            char = letter.text
             if quote:
                 if char == quote:
                     quote = ""
                 elif char == "\\" and quote == '"' and self._at + 1 < len(self._chars):
-                    self._at += 1
-                    following = self._chars[self._at].text
-                    made.append(following if following in '"\\$`' else "\\" + following)
+                    made += self._escaped_in_quotes()
                 else:
-                    made.append(char)
+                    made.append(letter)
             elif char in {"'", '"'}:
                 quote = char
             elif char == "\\" and self._at + 1 < len(self._chars):
                 if self._is_continuation():
                     break
                 self._at += 1
-                made.append(self._chars[self._at].text)
+                made.append(self._chars[self._at])
             elif char.isspace() or (self._script and char in {";", "|", "&"}):
                 break
             else:
-                made.append(char)
+                made.append(letter)
             self._at += 1
-        self._add(first, self._at, "".join(made))
+        self._add(first, self._at, made)
 
-    def _add(self, first: int, last: int, text: str, *, operator: bool = False) -> None:
-        covered = tuple(self._chars[first:last])
-        start = covered[0].offset
+    def _escaped_in_quotes(self) -> list[Letter]:
+        """Between double quotes a backslash protects only these four."""
+        backslash, self._at = self._chars[self._at], self._at + 1
+        following = self._chars[self._at]
+        return [following] if following.text in '"\\$`' else [backslash, following]
+
+    def _add(self, first: int, last: int, inner: Sequence[Letter], *, operator: bool = False) -> None:
+        start, end = self._chars[first].offset, self._chars[last - 1].offset + 1
         self._made.append(
             Word(
-                text=text,
+                text="".join(letter.text for letter in inner),
                 source=self._source,
                 line=self._source.line_at(start),
                 start=start,
-                end=covered[-1].offset + 1,
-                letters=covered,
+                end=end,
+                letters=tuple(inner),
+                direct=last - first == end - start,
                 operator=operator,
             )
         )
-
-
-def with_variables(word: Word, variables: dict[str, str]) -> str:
-    """The word's text with `${VAR}` of the container's own environment put in (a script sees those)."""
-    return interpolate(word.text, variables)
