@@ -215,7 +215,8 @@ class Protocol(asyncio.Protocol):
         ask = json.loads(self.body) if b'"max_' in self.body else {}
         tokens = ask.get("max_tokens") or ask.get("max_completion_tokens") or self.truth.tokens
         plain = not path.endswith("/chat/completions")
-        self.stream = Stream(self.truth, self, plain=plain, prompt=len(self.body) // 5, tokens=tokens)
+        stream = Stream(self.truth, self, plain=plain, prompt=len(self.body) // 5, tokens=tokens)
+        self.stream = stream if stream.left else None
 
     def _json(self, plain: object, status: bytes = b"200 OK") -> None:
         body = json.dumps(plain).encode()

@@ -1,4 +1,4 @@
-"""`atoll import` and `atoll export`: runs of other load generators in, runs of ours out."""
+"""`atoll exchange`: runs of other load generators in, runs of ours out."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +18,10 @@ To = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    app.command("import")(import_)
-    app.command("export")(export)
+    group = typer.Typer(help="Runs of other load generators in, runs of ours out.", no_args_is_help=True)
+    group.command("import")(import_)
+    group.command("export")(export)
+    app.add_typer(group, name="exchange")
 
 
 def import_(
@@ -30,7 +32,7 @@ def import_(
 ) -> None:
     """Keep a run of vllm bench serve, AIPerf or GuideLLM as a run folder, to compare it with ours.
 
-    Example: atoll import result.json -o runs/theirs && atoll compare runs/ours runs/theirs
+    Example: atoll exchange import result.json -o runs/theirs && atoll compare runs/ours runs/theirs
     """
     from atoll.cli.show import out as console
     from atoll.cli.show import show_json, show_summary
@@ -57,7 +59,7 @@ def export(
 ) -> None:
     """Write a run in the format of another tool.
 
-    Example: atoll export runs/bench-20261122-183000 --to vllm -o result.json
+    Example: atoll exchange export runs/bench-20261122-183000 --to vllm -o result.json
     """
     from atoll.cli.show import show_json
     from atoll.outside.files import write_whole
