@@ -217,7 +217,8 @@ class _Reading:
             return False
         root = roots[0]
         if looks_like_inspect(root):
-            self._projects.append(project_of_inspect(root))
+            output = replace(source, fixable=False)  # a program's words, nothing that one could mend
+            self._projects.append(project_of_inspect(read_yaml(output)[0]))
         elif any(document.get("apiVersion") is not None and document.get("kind") is not None for document in roots):
             self._manifests += [document for document in roots if document.string("kind")]
             self._ray += [document for document in roots if document.string("kind") == "RayService"]

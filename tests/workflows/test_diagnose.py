@@ -1,0 +1,115 @@
+"""The workflow: bundles, layouts, advice, and how long it takes."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from atoll.doctor.facts import Load
+from atoll.errors import InputError
+from atoll.inventory.catalog import make_box
+from atoll.plan.layout import Layout, Replica
+from atoll.render.bundle import Bundle
+from atoll.workflows.advise import advise
+from atoll.workflows.diagnose import ask, diagnose, diagnose_bundle, diagnose_folder, diagnose_layout
+
+TOPO = """        GPU0 GPU1 GPU2 GPU3
+GPU0    X    NV12 SYS  SYS
+GPU1    NV12 X    SYS  SYS
+GPU2    SYS  SYS  X    NV12
+GPU3    SYS  SYS  NV12 X
+"""
+COMPOSE = """services:
+  vllm:
+    image: vllm/vllm-openai:v0.32.0
+    command: [Qwen/Qwen2.5-32B-Instruct, -tp, "{tp}", --max-num-seqs, "32", --max-model-len, "16384"]
+    shm_size: 16gb
+    gpus: all
+"""
+
+
+@pytest.fixture
+def one_over_four(tmp_path) -> Path:
+    """The whole box for one instance, although a pair would hold the model."""
+    (tmp_path / "compose.yaml").write_text(COMPOSE.format(tp=4))
+    (tmp_path / "topo.txt").write_text(TOPO)
+    return tmp_path
+
+
+def test_a_path_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="There is no file or folder nowhere"):
+        diagnose(ask(["nowhere"]))
+
+
+def test_a_bundle_is_examined_while_it_is_still_text():
+    bundle = Bundle(name="b", files={"compose.yaml": COMPOSE.format(tp=2).replace("    shm_size: 16gb\n", "")})
+    assert "DC004" in [finding.rule for finding in diagnose_bundle(bundle)]
+
+
+def test_a_folder_is_examined_before_it_is_started(one_over_four):
+    assert "TP001" in [finding.rule for finding in diagnose_folder(one_over_four)]
+
+
+def test_a_layout_by_itself_is_held_against_its_box():
+    box = make_box("H100-NVL-94GB", 4)
+    wide = Layout(
+        name="wide",
+        model="Qwen/Qwen2.5-32B-Instruct",
+        box=box,
+        replicas=(Replica(gpus=(0, 1, 2, 3), tensor_parallel=4),),
+    )
+    pairs = wide.replace(
+        name="pairs",
+        replicas=(Replica(gpus=(0, 1), tensor_parallel=2), Replica(gpus=(2, 3), tensor_parallel=2)),
+    )
+    assert [finding.rule for finding in diagnose_layout(wide)] == ["TP001", "TP006"]
+    assert diagnose_layout(pairs) == ()
+
+
+def test_a_better_layout_is_proposed_with_its_gain(one_over_four):
+    question = ask(
+        [str(one_over_four)], gpu="H100-NVL-94GB", load=Load(users=30, prompt_tokens=1000, output_tokens=100)
+    )
+    (advice,) = advise(diagnose(question).facts, gpu="H100-NVL-94GB")
+    assert [replica.gpus for replica in advice.better.replicas] == [(0, 1), (2, 3)]
+    assert advice.better_predicted.ttft_s.p95 < advice.yours_predicted.ttft_s.p95
+    assert "1xTP4 on GPUs 0,1,2,3, predicted TTFT p95 " in advice.sentence
+    assert "2xTP2 on GPUs 0,1 and 2,3, " in advice.sentence
+
+
+def test_no_advice_without_knowing_the_cards(one_over_four):
+    assert advise(diagnose(ask([str(one_over_four)])).facts) == ()
+
+
+def test_fifty_files_of_two_hundred_lines_take_less_than_two_seconds(tmp_path):
+    """Processor time of this process, so that a busy machine does not count."""
+    services = "".join(
+        f"  vllm-{n}:\n"
+        "    image: vllm/vllm-openai:v0.32.0\n"
+        "    command:\n      - Qwen/Qwen2.5-32B-Instruct\n      - --tensor-parallel-size\n      - '2'\n"
+        f"    ports:\n      - '127.0.0.1:80{n:02d}:8000'\n"
+        "    environment:\n      HF_HOME: /models\n      HF_HUB_OFFLINE: '1'\n"
+        "    volumes:\n      - /srv/models:/models:ro\n"
+        "    healthcheck:\n      test: [CMD, curl, -f, 'http://localhost:8000/health']\n      start_period: 15m\n"
+        "    restart: unless-stopped\n    stop_grace_period: 130s\n"
+        "    deploy:\n      resources:\n        reservations:\n          devices:\n"
+        f"            - driver: nvidia\n              device_ids: ['{2 * n}', '{2 * n + 1}']\n              capabilities: [gpu]\n"
+        for n in range(8)
+    )
+    locations = "".join(
+        f"    location /team{n}/v1/ {{\n      proxy_pass http://engines;\n      proxy_set_header Host $host;\n    }}\n"
+        for n in range(46)
+    )
+    nginx = f"events {{}}\nhttp {{\n  upstream engines {{\n    server vllm-0:8000;\n    server vllm-1:8000;\n  }}\n  server {{\n{locations}  }}\n}}\n"
+    for number in range(25):
+        folder = tmp_path / f"stack{number}"
+        folder.mkdir()
+        (folder / "compose.yaml").write_text("services:\n" + services)
+        (folder / "nginx.conf").write_text(nginx)
+    lines = sum(len(path.read_text().splitlines()) for path in tmp_path.rglob("*.*") if path.is_file())
+    assert lines >= 50 * 190
+    started = time.process_time()
+    found = diagnose(ask([str(tmp_path)])).findings
+    taken = time.process_time() - started
+    assert len(found) > 1000
+    assert taken < 2
