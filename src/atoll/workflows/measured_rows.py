@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from math import log
 from statistics import NormalDist
 
+from pydantic import ValidationError
+
+from atoll.documents import show_path
 from atoll.errors import AtollError, InputError
 from atoll.inventory.box import Box, Link, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
@@ -86,6 +89,14 @@ def read_rows(text: str, *, origin: str) -> list[dict[str, str]]:
 
 def make_case(row: Mapping[str, str]) -> Case:
     """The row as layout and load; raises Unfit with the reason."""
+    try:
+        return _make_case(row)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise Unfit(f"{show_path(problem['loc'])}: {problem['msg']}") from None
+
+
+def _make_case(row: Mapping[str, str]) -> Case:
     notes = row.get("notes", "").lower()
     _refuse_other_engines(row, notes)
     measured = _measures(_with_sharegpt(row, notes))
@@ -200,7 +211,7 @@ def _is_another_format(dtype: str, card: ModelCard) -> bool:
 
 
 def _layout(row: Mapping[str, str], card: ModelCard, quantisation: str | None, notes: str) -> Layout:
-    replicas = int(_number(row, "replicas") or 1)
+    replicas = max(1, int(_number(row, "replicas") or 1))
     gpus = int(_number(row, "n_gpu") or 0)
     split = int(_number(row, "tp") or 0) or (gpus // max(1, replicas))
     if split == 0:
@@ -211,21 +222,18 @@ def _layout(row: Mapping[str, str], card: ModelCard, quantisation: str | None, n
         raise Unfit(f"{split * stages * replicas} GPUs in one box")
     box = _box(row, gpus)
     size = split * stages
-    try:
-        return Layout(
-            name="row",
-            model=card.name,
-            box=box,
-            replicas=tuple(
-                Replica(gpus=box.indices[at * size : (at + 1) * size], tensor_parallel=split, pipeline_parallel=stages)
-                for at in range(replicas)
-            ),
-            router=Router(),
-            flags=_flags(quantisation, notes),
-            engine_version=_version(row),
-        )
-    except ValueError as error:
-        raise Unfit(f"no layout: {error}") from None
+    return Layout(
+        name="row",
+        model=card.name,
+        box=box,
+        replicas=tuple(
+            Replica(gpus=box.indices[at * size : (at + 1) * size], tensor_parallel=split, pipeline_parallel=stages)
+            for at in range(replicas)
+        ),
+        router=Router(),
+        flags=_flags(quantisation, notes),
+        engine_version=_version(row),
+    )
 
 
 def _box(row: Mapping[str, str], gpus: int) -> Box:

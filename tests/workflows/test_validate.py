@@ -1,0 +1,141 @@
+"""Rows of measurements become predictions, or a reason why not; never a traceback."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atoll.errors import InputError
+from atoll.workflows.measured_rows import Case, Measures, cases_or_reasons, read_rows
+from atoll.workflows.validate import Verdict, group_errors, validate_rows
+
+TABLE = Path(__file__).parents[1] / "data/validation/measured.csv"
+ROWS = {row["id"]: row for row in read_rows(TABLE.read_text(), origin="measured.csv")}
+QWEN = ROWS["aic-h100-qwen3-32b-002"]
+
+
+def case_of(**changes):
+    ((_, case),) = cases_or_reasons([{**QWEN, **changes}])
+    return case
+
+
+def test_a_dense_row_on_h100_is_predicted_within_its_aim():
+    (row,) = validate_rows([QWEN]).rows
+    assert row.measured.tpot_s == pytest.approx(0.0117584)
+    assert row.predicted.tpot_s == pytest.approx(row.measured.tpot_s, rel=0.06)
+    assert row.predicted.output_tokens_per_s > 0
+
+
+def test_tensor_parallel_sizes_come_out_in_the_measured_order():
+    rows = [
+        row
+        for name, row in ROWS.items()
+        if name.startswith("aic-h100-qwen3-32b-") and row["concurrency"] in {"8", "64"}
+    ]
+    (group, *_) = validate_rows(rows).groups
+    assert (group.order_by_latency.right, group.order_by_latency.cases) == (2, 2)
+    assert group.order_by_gpu_throughput.right == 2
+    assert group.tpot.mean_abs < 0.06
+
+
+def test_nominal_lengths_are_drawn_and_measured_ones_are_kept():
+    assert (case_of().workload.prompt.low, case_of().workload.prompt.high) == (819, 1024)
+    assert case_of(input_tokens="205.8").workload.prompt.mean == 205.8
+    assert case_of().workload.requests == 80  # ten a user
+
+
+def test_all_at_once_and_poisson():
+    burst = case_of(concurrency="", request_rate="inf", notes="100 prompts at once")
+    assert (burst.workload.users, burst.workload.requests) == (100, 100)
+    assert case_of(concurrency="", request_rate="4", notes="200 prompts").workload.rate == 4
+
+
+def test_engine_settings_are_read_from_the_notes():
+    case = case_of(notes="max-num-seqs 128, max-num-batched-tokens 2048, KV blocks 19251, enforce-eager")
+    flags = case.layout.flags
+    assert (flags.max_num_seqs, flags.max_num_batched_tokens, flags.enforce_eager) == (128, 2048, True)
+    assert case.kv_blocks == 19251
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"engine": "sglang"}, "engine sglang"),
+        ({"model": "no/such-model"}, "unknown model"),
+        ({"gpu": "MI300X"}, "unknown GPU"),
+        ({"gpu": ""}, "no GPU"),
+        ({"input_tokens": "many"}, "not a number"),
+        ({"tpot_ms_mean": "", "ttft_ms_mean": ""}, "was measured"),
+        ({"concurrency": ""}, "concurrency nor request rate"),
+        ({"notes": "MTP n=3 speculative decoding"}, "speculative"),
+        ({"interconnect": "200 GbE CX7"}, "nodes"),
+        ({"output_tokens": ""}, "length"),
+        ({"tpot_ms_mean": "-3"}, "cannot be"),
+        ({"tp": "", "n_gpu": ""}, "neither tp nor n_gpu"),
+        ({"tp": "64"}, "64 GPUs"),
+    ],
+)
+def test_what_cannot_be_expressed_is_skipped_with_its_reason(changes, reason):
+    found = case_of(**changes)
+    assert isinstance(found, str)
+    assert reason in found
+
+
+CELLS = st.one_of(
+    st.sampled_from(
+        ["", "-", "nan", "inf", "-1", "0", "1e999", "١٢", "1,024", "NULL", "8", "1024", "0.5", "\x00", "a\nb"]
+    ),
+    st.text(max_size=12),
+    st.floats().map(str),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(QWEN)), CELLS, max_size=6))
+def test_any_row_becomes_a_case_or_a_reason(changes):
+    found = case_of(**changes)
+    assert isinstance(found, Case) or found
+
+
+def test_every_row_of_the_table_becomes_a_case_or_a_reason():
+    found = [case for _, case in cases_or_reasons(list(ROWS.values()))]
+    assert len(found) == 380
+    assert sum(isinstance(case, Case) for case in found) > 250
+
+
+def test_a_table_without_the_needed_columns_is_refused():
+    with pytest.raises(InputError, match="column model is missing"):
+        read_rows("id,gpu\n1,H100\n", origin="table.csv")
+
+
+def test_errors_of_a_family():
+    case = case_of()
+    twice = Measures(ttft_s=case.measured.ttft_s * 2, tpot_s=case.measured.tpot_s * 0.9)
+    (group,) = group_errors([Verdict(case=case, predicted=twice), Verdict(case=case, predicted=case.measured)])
+    assert (group.ttft.mean_abs, group.ttft.bias) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert (group.tpot.mean_abs, group.tpot.median_abs, group.tpot.bias) == pytest.approx((0.05, 0.05, -0.05))
+
+
+def test_the_command_prints_one_document(tmp_path):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(QWEN))
+    writer.writeheader()
+    writer.writerows([QWEN, {**QWEN, "id": "odd", "engine": "trt"}])
+    (tmp_path / "table.csv").write_text(text.getvalue())
+    done = subprocess.run(
+        [sys.executable, "-m", "atoll", "validate", str(tmp_path / "table.csv"), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert set(found["rows"][0]) >= {"id", "measured", "predicted"}
+    assert set(found["rows"][0]["predicted"]) == {"ttft_s", "tpot_s", "output_tokens_per_s"}
+    assert found["rows"][1] == {"id": "odd", "skipped": "engine trt: only vLLM's scheduler is modelled"}
+    assert found["groups"][0]["n"] == 1
