@@ -14,6 +14,7 @@ from atoll.errors import AtollError, RunFailed, StartFailed
 from atoll.outside.clock import Clock
 from atoll.outside.files import read_text
 from atoll.outside.http import get_text
+from atoll.units import show_bytes
 
 FIRST_LOOK_S, LONGEST_PAUSE_S = 0.05, 1.0
 TAIL_LINES = 12
@@ -148,17 +149,31 @@ _REASONS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Reason]], ...] 
         _filled(r"\1 may not be listened on by this user", "Choose a router port above 1023."),
     ),
     (
-        re.compile(r"Errno 98\][^\n]*?(?:\('([^']+)', (\d+)\))?[^\n]*address already in use", re.IGNORECASE),
-        lambda m: Reason(
-            cause=f"port {m[2]} of {m[1]} is taken by another program" if m[2] else "its port is taken",
-            remedy="End that program or give the replica another port.",
-        ),
+        re.compile(r"Errno 98\][^\n]*address already in use", re.IGNORECASE),
+        _always("its port is taken by another program", "End that program or give the replica another port."),
     ),
     (
         re.compile(r"max seq len \((\d+)\)[^\n]*?([\d.]+) GiB KV cache is needed[^\n]*?\(([\d.]+) GiB\)"),
         _filled(
             r"one request of \1 tokens needs \2 GiB of KV cache and \3 GiB are left",
             "Lower max_model_len or raise gpu_memory_utilization.",
+        ),
+    ),
+    (
+        re.compile(r"max seq len \((\d+)\) is larger than the maximum number of tokens [^\n]*KV cache \((\d+)\)"),
+        _filled(
+            r"one request may have \1 tokens and the KV cache holds \2",
+            "Lower max_model_len or raise gpu_memory_utilization.",
+        ),
+    ),
+    (
+        re.compile(r"User-specified max_model_len \((\d+)\) is greater than the derived max_model_len \([^=\n]*=(\d+)"),
+        _filled(r"max_model_len \1 is above the model's own \2", r"Lower max_model_len to \2."),
+    ),
+    (
+        re.compile(r"attention heads \((\d+)\) must be divisible by tensor parallel size \((\d+)\)"),
+        _filled(
+            r"\1 attention heads cannot be split over \2 GPUs", "`atoll model` names the splits that are possible."
         ),
     ),
     (
@@ -170,6 +185,22 @@ _REASONS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Reason]], ...] 
         _filled(
             r"only \1 of \2 GiB are free on its GPU",
             "Another program uses this GPU: see `nvidia-smi`, end it, or lower gpu_memory_utilization.",
+        ),
+    ),
+    (
+        re.compile(
+            r"Available memory on node[^\n]*?\(([\d.]+)/([\d.]+) GiB\)[^\n]*?requested memory for kv \(([\d.]+) GiB\)"
+        ),
+        _filled(
+            r"\3 GiB of main memory are wanted for the KV cache and \1 are free",
+            "Lower VLLM_CPU_KVCACHE_SPACE or end other programs.",
+        ),
+    ),
+    (
+        re.compile(r"DefaultCPUAllocator: can't allocate memory: you tried to allocate (\d+) bytes"),
+        lambda m: Reason(
+            cause=f"main memory is exhausted ({show_bytes(int(m[1]))} were asked for)",
+            remedy="Lower max_model_len or VLLM_CPU_KVCACHE_SPACE, or end other programs.",
         ),
     ),
     (

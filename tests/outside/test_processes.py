@@ -1,0 +1,122 @@
+"""Processes and ports of this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from atoll.errors import MissingProgram
+from atoll.outside.ports import free_ports, holder_of, is_free
+from atoll.outside.processes import descendants, is_alive, read_stat, send_signal, session_members, spawn
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+@pytest.fixture
+def child(tmp_path):
+    process = spawn(SLEEP, log=tmp_path / "child.log", env=dict(os.environ))
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_process_is_named_by_pid_and_start(child):
+    stat = read_stat(child.pid)
+    assert (stat.parent, stat.session) == (os.getpid(), child.pid)
+    assert is_alive(stat.id)
+    assert not is_alive(replace(stat.id, started=stat.id.started - 1))
+    assert read_stat(2**22 + 1) is None
+
+
+def test_a_signal_reaches_only_the_very_process(child):
+    who = read_stat(child.pid).id
+    assert not send_signal(replace(who, started=1), signal.SIGKILL)
+    assert child.poll() is None
+    assert send_signal(who, signal.SIGTERM)
+    child.wait(5)
+    assert not is_alive(who)
+
+
+def test_a_zombie_is_not_alive(child):
+    who = read_stat(child.pid).id
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert read_stat(child.pid).state == "Z"
+    assert not is_alive(who)
+
+
+def test_children_and_grandchildren_are_found(tmp_path):
+    script = f"import subprocess, sys; subprocess.run({SLEEP!r})"
+    process = spawn([sys.executable, "-c", script], log=tmp_path / "log", env=dict(os.environ))
+    leader = read_stat(process.pid).id
+    try:
+        ends = time.monotonic() + 5
+        while len(session_members([leader])) < 2:
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+        family = {stat.id.pid for stat in descendants(process.pid)}
+        assert {stat.id.pid for stat in session_members([leader])} == family | {process.pid}
+        assert session_members([replace(leader, started=1)]) == []  # the pid is somebody else's now
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_what_a_child_says_goes_to_its_log(tmp_path):
+    argv = [sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr)"]
+    spawn(argv, log=tmp_path / "new" / "log", env=dict(os.environ), cwd=tmp_path).wait(10)
+    assert sorted((tmp_path / "new" / "log").read_text().split()) == ["err", "out"]
+
+
+def test_cores_can_be_chosen(tmp_path):
+    core = min(os.sched_getaffinity(0))
+    argv = [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"]
+    spawn(argv, log=tmp_path / "log", env=dict(os.environ), cpus=frozenset({core})).wait(10)
+    assert (tmp_path / "log").read_text().strip() == str({core})
+
+
+def test_a_missing_program_is_said(tmp_path):
+    with pytest.raises(MissingProgram, match="no-such-program"):
+        spawn(["no-such-program"], log=tmp_path / "log", env=dict(os.environ))
+
+
+def test_a_child_bound_to_its_parent_dies_with_it(tmp_path):
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom atoll.outside.processes import spawn\n"
+        f"child = spawn({SLEEP!r}, log=Path({str(tmp_path / 'log')!r}), env=dict(os.environ), dies_with_parent=True)\n"
+        "print(child.pid, flush=True)\nsys.stdin.read()\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    who = read_stat(int(parent.stdout.readline())).id
+    parent.kill()
+    parent.wait()
+    parent.stdin.close()
+    parent.stdout.close()
+    ends = time.monotonic() + 5
+    while is_alive(who):
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def test_free_ports_are_free_and_different():
+    ports = free_ports(20)
+    assert len(set(ports)) == 20
+    assert all(is_free(port) for port in ports)
+    assert not set(free_ports(5, apart_from=ports)) & set(ports)
+
+
+def test_a_taken_port_has_a_holder():
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        assert not is_free(port)
+        assert holder_of(port).endswith(f"(pid {os.getpid()})")
+    assert holder_of(port) is None
