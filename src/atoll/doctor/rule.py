@@ -16,16 +16,16 @@ from atoll.doctor.finding import Finding, Severity
 Check = Callable[[Facts], Iterable[Finding]]
 
 AREAS = {
-    "AT": "files",
+    "AT": "Files",
     "VL": "vLLM flags and environment",
     "TP": "GPU topology",
-    "MF": "model fit",
+    "MF": "Model fit",
     "DC": "Compose",
     "NG": "nginx",
-    "PX": "other proxies",
+    "PX": "Other proxies",
     "MG": "MongoDB",
     "K8": "Kubernetes",
-    "SE": "security",
+    "SE": "Security",
 }
 
 
@@ -39,6 +39,7 @@ class Page:
     fix: str
     fails: dict[str, str] = field(default_factory=dict)  # file name -> text
     passes: dict[str, str] = field(default_factory=dict)
+    remark: str = ""  # on the example that passes
 
 
 _SECTION = re.compile(r"^(Consequence|Evidence|Fix|Fails|Passes):[ \t]*", re.MULTILINE)
@@ -57,6 +58,7 @@ def read_page(docstring: str) -> Page:
         fix=_one_line(sections.get("Fix", "")),
         fails=dict(_FENCE.findall(sections.get("Fails", ""))),
         passes=dict(_FENCE.findall(sections.get("Passes", ""))),
+        remark=_one_line(sections.get("Passes", "").partition("```")[0]),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import atoll
 from atoll.doctor.checks import all_rules
 from atoll.doctor.finding import Edit, Finding, Severity
-from atoll.doctor.rule import Rule
+from atoll.doctor.rule import AREAS, Rule
 from atoll.doctor.tree import Source
 
 
@@ -135,7 +135,8 @@ def show_page(rule: Rule) -> Iterator[str]:
     yield f"**Fix:** {page.fix}"
     yield ""
     yield f"**Evidence:** {page.evidence}"
-    for title, files in (("An example that fails", page.fails), ("and one that passes", page.passes)):
+    passing = f"and one that passes ({page.remark})" if page.remark else "and one that passes"
+    for title, files in (("An example that fails", page.fails), (passing, page.passes)):
         yield ""
         yield f"{title}:"
         for name, text in files.items():
@@ -143,3 +144,26 @@ def show_page(rule: Rule) -> Iterator[str]:
             yield f"```{name}"
             yield text.rstrip("\n")
             yield "```"
+
+
+def show_handbook() -> Iterator[str]:
+    """All rules as one Markdown page: a table of contents by area, then every page."""
+    rules = all_rules()
+    yield "# The doctor's rules"
+    yield ""
+    yield "Made from the rules themselves; both examples of every rule are run as tests. [How to use the doctor](doctor.md)."
+    for area, group in groupby(
+        sorted(rules, key=lambda rule: list(AREAS).index(rule.id[:2])), key=lambda rule: rule.area
+    ):
+        yield ""
+        yield f"**{area}**"
+        yield ""
+        yield "| rule | | what is wrong |"
+        yield "|---|---|---|"
+        for rule in group:
+            yield f"| [{rule.id}](#{rule.id.lower()}) | {rule.severity} | {rule.page.what} |"
+    for rule in rules:
+        yield ""
+        yield f'<a id="{rule.id.lower()}"></a>'
+        yield ""
+        yield from show_page(rule)

@@ -26,7 +26,10 @@ class Format(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    app.command("doctor")(doctor)
+    app.command(
+        "doctor",
+        epilog="Example: `atoll doctor . --users 30 --box topo.txt --gpu H100-NVL-94GB`",
+    )(doctor)
 
 
 def doctor(
@@ -58,7 +61,7 @@ def doctor(
 ) -> None:
     """What is wrong with these compose, nginx and layout files, what follows from it, and the fix.
 
-    Exit 1 when a finding is an error.  Example: `atoll doctor . --users 30 --box topo.txt --gpu H100-NVL-94GB`
+    Exit 1 when a finding is an error. `--explain all` lists the rules.
     """
     if explain is not None:
         _explain(explain)

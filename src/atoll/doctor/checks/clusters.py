@@ -387,7 +387,7 @@ def any_two_gpus(facts: Facts) -> Iterable[Finding]:
 
 @rule("K8006", WARNING)
 def short_grace(facts: Facts) -> Iterable[Finding]:
-    """TerminationGracePeriodSeconds is shorter than an answer (30 s by default).
+    """The pod's terminationGracePeriodSeconds is shorter than an answer (30 s by default).
 
     Consequence: Answers are cut at every rollout.
 

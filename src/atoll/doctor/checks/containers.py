@@ -584,7 +584,7 @@ def _mount(service: Service, text: str) -> Edits:
 
 @rule("DC012", INFO)
 def compiles_again(facts: Facts) -> Iterable[Finding]:
-    """VLLM's compile cache is not kept.
+    """The compile cache of vLLM is not kept.
 
     Consequence: torch.compile runs again for each new container.
 

@@ -209,7 +209,7 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 @rule("VL023", ERROR)
 def unreachable_port(facts: Facts) -> Iterable[Finding]:
-    """VLLM listens on loopback inside its container, or on another port than the one that is published.
+    """The engine listens on loopback inside its container, or on another port than the one that is published.
 
     Consequence: Connection refused: nginx answers 502.
 

@@ -159,7 +159,7 @@ def unframed(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG004", ERROR)
 def gzipped_stream(facts: Facts) -> Iterable[Finding]:
-    """Gzip covers text/event-stream while buffering is on.
+    """Compression (gzip) covers text/event-stream while buffering is on.
 
     Consequence: The whole answer arrives at its end.
 
@@ -503,7 +503,7 @@ def slow_connect(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG033", INFO)
 def expected_header(facts: Facts) -> Iterable[Finding]:
-    """X-Accel-Buffering is expected to switch buffering off.
+    """The header X-Accel-Buffering is expected to switch buffering off.
 
     Consequence: nginx obeys this header only in the engine's answer, and vLLM 0.32 does not send it: nginx's own
     setting counts.

@@ -16,12 +16,12 @@ from atoll.plan.layout import Layout
 
 
 def default_max_num_seqs(kind: GpuKind | None) -> int | None:
-    """VLLM's own default: 1024 from 70 GiB up but for the A100, else 256; None for an unknown card."""
+    """The engine's own default: 1024 from 70 GiB up but for the A100, else 256; None for an unknown card."""
     return None if kind is None else 1024 if _is_large(kind) else 256
 
 
 def default_batched_tokens(kind: GpuKind | None) -> int:
-    """VLLM's own default for these cards; 8192, the H100 class's, where they are not known."""
+    """The engine's own default for these cards; 8192, the H100 class's, where they are not known."""
     if kind is None:
         return 8192
     return 16384 if kind.memory_bytes >= 160 * 10**9 else 8192 if _is_large(kind) else 2048

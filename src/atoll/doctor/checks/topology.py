@@ -86,7 +86,7 @@ def _on_boxes(facts: Facts) -> Iterator[tuple[Placement, Box, tuple[int, ...]]]:
 
 
 def _tensor_groups(placed: Placement, gpus: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """VLLM gives each pipeline stage neighbouring ranks."""
+    """The engine gives each pipeline stage neighbouring ranks."""
     for start in range(0, len(gpus), placed.tensor_parallel):
         yield gpus[start : start + placed.tensor_parallel]
 

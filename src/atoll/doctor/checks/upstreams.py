@@ -373,7 +373,7 @@ def late_retries(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG011", INFO)
 def refusals_passed_on(facts: Facts) -> Iterable[Finding]:
-    """VLLM refuses with 503 when it is full, and nginx does not try another engine.
+    """The engine refuses with 503 when it is full, and nginx does not try another engine.
 
     Consequence: Clients get the 503 while another engine is free.
 
