@@ -20,6 +20,7 @@ SAID = {
     "model_name_offline": "the model is not on this machine and the hub cannot be reached",
     "no_such_folder": "the model was not found",
     "model_not_found_dir": "the model was not found",
+    "no_weights": "/models/tiny holds no model weights",
     "context_above_model": "max_model_len 99999 is above the model's own 2048",
     "heads_not_divisible": "4 attention heads cannot be split over 3 GPUs",
     "kv_too_small": "one request of 1000000 tokens needs 1.91 GiB of KV cache and 1.0 GiB are left",

@@ -223,6 +223,10 @@ _REASONS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Reason]], ...] 
         ),
     ),
     (
+        re.compile(r"Cannot find any model weights with `([^`\n]+)`"),
+        _filled(r"\1 holds no model weights", "Copy the *.safetensors files there."),
+    ),
+    (
         re.compile(r"unrecognized arguments: ([^\n]+)"),
         _filled(r"this engine version does not know \1", "Remove it from the flags, or set engine_version."),
     ),

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from atoll.cost.profile import MachineProfile
 from atoll.errors import InputError, MissingProgram, RunFailed, StartFailed
 from atoll.model.card import ModelCard
 from atoll.outside.clock import Clock
@@ -49,6 +50,7 @@ from atoll.run.look import look_at_processes
 from atoll.run.supervisor import RELEASE
 
 ROUTER = "router"
+PROFILE_FILE = "profile.yaml"  # read by `atoll emulate` from beside its layout
 START_TIMEOUT_S = 1800.0  # a large model on a slow disk; a process that ends is noticed at once
 SUPERVISOR_S = 20.0  # how long the supervisor may take to start everything
 FOLLOW_EVERY_S = 0.25
@@ -60,7 +62,14 @@ def _silent(_: str) -> None:
     pass
 
 
-def prepare(layout: Layout, card: ModelCard, *, folder: Path, free_router_port: bool = False) -> Bundle:
+def prepare(
+    layout: Layout,
+    card: ModelCard,
+    *,
+    folder: Path,
+    free_router_port: bool = False,
+    profile: MachineProfile | None = None,
+) -> Bundle:
     """Write the process bundle of a layout into a folder, with ports that are free now.
 
     Args:
@@ -68,6 +77,7 @@ def prepare(layout: Layout, card: ModelCard, *, folder: Path, free_router_port: 
         card: the model's.
         folder: where the files go.
         free_router_port: take any free port for the router instead of the layout's.
+        profile: what calibration found on the machine that emulated replicas stand for.
 
     Raises:
         InputError: a deployment runs from this folder, or a file cannot be written.
@@ -76,6 +86,9 @@ def prepare(layout: Layout, card: ModelCard, *, folder: Path, free_router_port: 
     bundle = render_bundle(_with_free_ports(layout, free_router_port=free_router_port), card, to="process")
     for path, text in bundle.files.items():
         write_whole(folder / path, text, mode=bundle.modes.get(path, 0o644))
+    (folder / PROFILE_FILE).unlink(missing_ok=True)
+    if profile is not None:
+        write_whole(folder / PROFILE_FILE, profile.to_yaml())
     return bundle
 
 
@@ -144,13 +157,14 @@ async def deployed(
     clock: Clock,
     timeout_s: float = START_TIMEOUT_S,
     free_router_port: bool = True,
+    profile: MachineProfile | None = None,
     say: Say = _silent,
 ) -> AsyncIterator[Deployment]:
     """A layout that runs as long as the block does, and not longer than this process, even if that is killed.
 
     Its files and logs stay in `folder`. Raises what `up` raises.
     """
-    prepare(layout, card, folder=folder, free_router_port=free_router_port)
+    prepare(layout, card, folder=folder, free_router_port=free_router_port, profile=profile)
     deployment = await up(folder, shell=shell, clock=clock, attached=True, timeout_s=timeout_s, say=say)
     try:
         yield deployment
@@ -481,8 +495,8 @@ async def _wait_for_supervisor(supervisor: "subprocess.Popen[bytes]", folder: Pa
     """Until the state file has every pid."""
     ends = clock.now() + SUPERVISOR_S
     while clock.now() < ends and supervisor.poll() is None:
-        if (folder / STATE_FILE).exists():
-            return read_state(folder)
+        if (folder / STATE_FILE).exists() and (state := read_state(folder)).state == "up":
+            return state
         await clock.sleep(0.02)
     words = log_tail(folder / LOG_FOLDER / "supervisor.log", lines=5)
     raise StartFailed(f"The supervisor of {folder} did not come up: {words or 'it said nothing'}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atoll.cost.profile import MachineProfile
 from atoll.errors import InputError
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
@@ -163,6 +164,7 @@ async def deployed(
     folder: Path,
     card: ModelCard | None = None,
     timeout_s: float = process.START_TIMEOUT_S,
+    profile: MachineProfile | None = None,
     say: Say = lambda _: None,
 ) -> AsyncIterator[Deployment]:
     """A layout as plain processes, on free ports, for as long as the block runs and not longer than this process.
@@ -176,6 +178,7 @@ async def deployed(
         shell=RealShell(),
         clock=SystemClock(),
         timeout_s=timeout_s,
+        profile=profile,
         say=say,
     ) as deployment:
         yield deployment

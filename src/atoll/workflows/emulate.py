@@ -10,6 +10,8 @@ from atoll.inventory.catalog import make_box
 from atoll.model.read import read_model
 from atoll.outside.files import read_text
 from atoll.plan.layout import EngineFlags, Layout, Replica
+from atoll.run.process import PROFILE_FILE
+from atoll.workflows.profiles import read_profile
 
 
 def emulate_replica(
@@ -20,9 +22,10 @@ def emulate_replica(
     port: int,
     api_key: str | None = None,
     speed: float = 1.0,
+    profile: Path | None = None,
     say: Callable[[str], None],
 ) -> None:
-    """Serve replica `number` of the layout until SIGTERM or Ctrl-C.
+    """Serve replica `number` of the layout until SIGTERM or Ctrl-C, paced as the machine of the profile, if any.
 
     Raises:
         UnknownModel, UnknownGpu: a name that the catalogues do not have.
@@ -30,8 +33,15 @@ def emulate_replica(
         StartFailed: the port is taken.
     """
     card = read_model(layout.model)
-    blueprint = blueprint_of(layout, number, card)
+    blueprint = blueprint_of(layout, number, card, profile=read_profile(profile))
     listen(blueprint, host=host, port=port, api_key=api_key, speed=speed, say=say)
+
+
+def profile_beside(layout: Path | None) -> Path | None:
+    """The profile.yaml in the layout's folder, where a study puts it."""
+    if layout is None or not (layout.parent / PROFILE_FILE).exists():
+        return None
+    return layout.parent / PROFILE_FILE
 
 
 def layout_to_emulate(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from atoll.cli.options import GpuName, ModelName
+from atoll.cli.options import GpuName, ModelName, Profile
 from atoll.cli.show import progress
 
 
@@ -22,18 +22,33 @@ def emulate(
     tp: Annotated[int, typer.Option("--tp", min=1, metavar="N", help="Tensor-parallel size.")] = 1,
     model: ModelName = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="P", help="Port to listen on.")] = 8000,
     api_key: Annotated[
         str | None, typer.Option("--api-key", envvar="VLLM_API_KEY", help="Ask clients for this key under /v1.")
     ] = None,
     speed: Annotated[
-        float, typer.Option("--speed", min=0.001, help="10 runs ten times as fast as the real engine would.")
+        float,
+        typer.Option("--speed", min=0.001, metavar="X", help="10 runs ten times as fast as the real engine would."),
     ] = 1.0,
-    max_num_seqs: Annotated[int | None, typer.Option("--max-num-seqs", min=1, metavar="N")] = None,
-    max_num_batched_tokens: Annotated[int | None, typer.Option("--max-num-batched-tokens", min=1, metavar="N")] = None,
-    max_model_len: Annotated[int | None, typer.Option("--max-model-len", min=1, metavar="N")] = None,
-    max_num_queued_reqs: Annotated[int | None, typer.Option("--max-num-queued-reqs", min=1, metavar="N")] = None,
-    prefix_caching: Annotated[bool, typer.Option("--enable-prefix-caching/--no-enable-prefix-caching")] = True,
+    profile: Profile = None,
+    max_num_seqs: Annotated[
+        int | None, typer.Option("--max-num-seqs", min=1, metavar="N", help="Most requests in a batch.")
+    ] = None,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option("--max-num-batched-tokens", min=1, metavar="N", help="Most tokens of a step.")
+    ] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option("--max-model-len", min=1, metavar="N", help="Longest prompt and answer.")
+    ] = None,
+    max_num_queued_reqs: Annotated[
+        int | None, typer.Option("--max-num-queued-reqs", min=1, metavar="N", help="Waiting requests before 503.")
+    ] = None,
+    prefix_caching: Annotated[  # vLLM's names of it; too long for a column of the help
+        bool, typer.Option("--enable-prefix-caching/--no-enable-prefix-caching", hidden=True)
+    ] = True,
+    without_prefix_caching: Annotated[
+        bool, typer.Option("--no-prefix-caching", help="Compute every prompt from its start.")
+    ] = False,
 ) -> None:
     """Serve a model without a GPU, as fast as the cost model says that it would be.
 
@@ -43,17 +58,26 @@ def emulate(
     Example: atoll emulate --gpu H100-NVL-94GB --tp 2 --model Qwen/Qwen2.5-32B-Instruct --port 8001
     """
     from atoll.plan.layout import EngineFlags
-    from atoll.workflows.emulate import emulate_replica, layout_to_emulate
+    from atoll.workflows.emulate import emulate_replica, layout_to_emulate, profile_beside
 
     flags = EngineFlags(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         max_model_len=max_model_len,
         max_num_queued_reqs=max_num_queued_reqs,
-        enable_prefix_caching=prefix_caching,
+        enable_prefix_caching=prefix_caching and not without_prefix_caching,
     )
     chosen = layout_to_emulate(file=layout, gpu=gpu, tensor_parallel=tp, model=model, flags=flags)
-    emulate_replica(chosen, replica, host=host, port=port, api_key=api_key, speed=speed, say=_say)
+    emulate_replica(
+        chosen,
+        replica,
+        host=host,
+        port=port,
+        api_key=api_key,
+        speed=speed,
+        profile=profile or profile_beside(layout),
+        say=_say,
+    )
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,100 @@
+"""`atoll emulate` as a user runs it: a process of its own, stopped by a signal."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from atoll.cost.profile import MachineProfile
+from atoll.outside.ports import free_ports
+
+ONE = ["--gpu", "H100-SXM-80GB", "--model", "Qwen/Qwen2.5-7B-Instruct", "--max-model-len", "4096"]
+
+
+def start(*words: str) -> subprocess.Popen:
+    argv = [sys.executable, "-m", "atoll", "emulate", *words]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def emulator():
+    port = free_ports(1)[0]
+    process = start(*ONE, "--port", str(port), "--api-key", "k")
+    words = [process.stderr.readline(), process.stderr.readline()]
+    yield process, f"http://127.0.0.1:{port}", words
+    process.kill()
+    process.communicate()
+
+
+def test_it_says_what_it_is_and_stops_on_sigterm(emulator):
+    process, url, words = emulator
+    assert "Qwen/Qwen2.5-7B-Instruct on 1 x H100-SXM-80GB, TP 1, 1024 sequences, 8192 tokens a step" in words[0]
+    assert words[1].strip() == f"listening on {url}"
+    assert httpx.get(f"{url}/v1/models", trust_env=False).status_code == 401
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
+def test_an_answer_under_way_may_finish_after_sigterm(emulator):
+    process, url, _ = emulator
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 60, "stream": True}
+    headers = {"Authorization": "Bearer k"}
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, trust_env=False) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        process.send_signal(signal.SIGTERM)
+        text = "".join(lines)
+    assert text.endswith("data: [DONE]")
+    assert process.wait(10) == 0
+
+
+def test_a_taken_port_is_one_sentence(tmp_path):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        process = start(*ONE, "--port", str(holder.getsockname()[1]))
+        _, words = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert words.startswith("atoll: Port ")
+    assert len(words.strip().splitlines()) == 1
+
+
+def test_what_to_emulate_must_be_said():
+    process = start("--gpu", "L4")
+    _, words = process.communicate(timeout=20)
+    assert (process.returncode, words.count("\n")) == (2, 1)
+    assert "--model" in words
+
+
+def test_a_profile_beside_the_layout_changes_the_pace(tmp_path):
+    """A machine found to be five times as slow is emulated as slow."""
+    layout = {
+        "name": "one",
+        "model": "Qwen/Qwen2.5-7B-Instruct",
+        "box": {"gpus": [{"index": 0, "name": "H100-SXM-80GB"}]},
+        "replicas": [{"gpus": [0], "tensor_parallel": 1}],
+        "flags": {"max_model_len": 4096},
+    }
+    (tmp_path / "layout.yaml").write_text(json.dumps(layout))
+
+    def seconds() -> float:
+        port = free_ports(1)[0]
+        process = start("--layout", str(tmp_path / "layout.yaml"), "--port", str(port))
+        try:
+            process.stderr.readline(), process.stderr.readline()
+            began = time.monotonic()
+            body = {"prompt": "hi", "max_tokens": 40}
+            httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, trust_env=False, timeout=20)
+            return time.monotonic() - began
+        finally:
+            process.kill()
+            process.communicate()
+
+    plain = seconds()
+    (tmp_path / "profile.yaml").write_text(MachineProfile(weights_time=5.0).to_yaml())
+    assert seconds() > 3 * plain
