@@ -151,7 +151,7 @@ class _Reading:
             if inside is not None:
                 if depth < 5:
                     self._take_folder(child, inside, depth + 1)
-            elif _WALKED.search(name) and (source := self._source(child)) is not None:
+            elif _WALKED.search(name) and (source := self._source(child)) is not None and _is_worth_reading(source):
                 self._recognise(source, explicit=False)
 
     def _source(self, path: str) -> Source | None:
@@ -483,6 +483,19 @@ class _Reading:
                 directive for path in paths for directive in with_includes(self._nginx[path], self._include, (path,))
             )
             yield replace(_config(self._sources[paths[0]], joined, fragment=True), version=live)
+
+
+_TOLD_BY = re.compile(
+    r'^\s*[{"]*(services|apiVersion|static_resources|replicas|applications|HostConfig|architectures|model_type)"?\s*:',
+    re.MULTILINE,
+)
+
+
+def _is_worth_reading(source: Source) -> bool:
+    """Whether a YAML or JSON file met on a walk can be one of ours; reading a large one takes seconds."""
+    if not source.name.endswith((".yaml", ".yml", ".json")) or "compose" in source.name:
+        return True
+    return len(source.text) < 10**6 and _TOLD_BY.search(source.text) is not None
 
 
 def _is_whole(directives: Sequence[Directive]) -> bool:

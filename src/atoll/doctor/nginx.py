@@ -135,7 +135,8 @@ def _parse_or_nothing(source: Source) -> tuple[Directive, ...]:
 _LLM_WORD = re.compile(
     r"vllm|llm|openai|sglang|ollama|\btgi\b|llama|qwen|mistral|gpt|deepseek|inference", re.IGNORECASE
 )
-_LLM_PATH = re.compile(r"^\^?/(?:v1(?:/|$|\b)|api/(?:generate|chat)|generate|v1/chat|openai)")
+_LLM_PATH = re.compile(r"^\^?/(?:v1/(?:chat|completions|embeddings|models)|api/(?:generate|chat)|openai)\b")
+_API_PATH = re.compile(r"^\^?/v1(?:/|$|\b)")  # many APIs have one: it counts where the file speaks of a model elsewhere
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -262,7 +263,9 @@ class Location:
         if _LLM_PATH.match(self.path):
             return True
         names = [self.target[1], *(host for host, _ in self.hosts)]
-        return any(_LLM_WORD.search(name) for name in names)
+        if any(_LLM_WORD.search(name) for name in names):
+            return True
+        return bool(_API_PATH.match(self.path) and _LLM_WORD.search(self.directive.source.text))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

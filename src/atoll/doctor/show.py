@@ -151,7 +151,8 @@ def show_handbook() -> Iterator[str]:
     rules = all_rules()
     yield "# The doctor's rules"
     yield ""
-    yield "Made from the rules themselves; both examples of every rule are run as tests. [How to use the doctor](doctor.md)."
+    yield "Made from the rules themselves; both examples of every rule are run as tests."
+    yield "[How to use the doctor](doctor.md)."
     for area, group in groupby(
         sorted(rules, key=lambda rule: list(AREAS).index(rule.id[:2])), key=lambda rule: rule.area
     ):

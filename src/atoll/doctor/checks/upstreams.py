@@ -1039,7 +1039,9 @@ def wrong_port(facts: Facts) -> Iterable[Finding]:
             for host, port in location.hosts:
                 service = _service_called(facts, config, host)
                 listening = service.listen_port if service is not None else None
-                if service is None or listening is None or port in {listening, None} or service.host_network:
+                if service is None or not service.serves_llm or service.host_network:
+                    continue
+                if listening is None or port in {listening, None}:
                     continue
                 place = _place_of(location.upstream, host) or location.proxy_pass
                 yield found(
