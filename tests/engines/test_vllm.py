@@ -131,6 +131,13 @@ def test_a_folder_is_served_under_the_cards_name():
     assert option(made.argv, "--served-model-name") == "Qwen/Qwen2.5-32B-Instruct"
 
 
+@pytest.mark.parametrize("short", ["Qwen2.5-32B-Instruct", "qwen2.5-32b-instruct"])
+def test_a_short_name_is_loaded_and_served_under_the_hubs_name(short):
+    layout = layout_on(box_of("H100-NVL-94GB", PAIRS, 4), 0, 1).replace(model=short)
+    argv = launch(layout).argv
+    assert argv[argv.index("serve") + 1] == option(argv, "--served-model-name") == "Qwen/Qwen2.5-32B-Instruct"
+
+
 def test_legal_sizes_divide_heads_and_agree_with_kv_heads():
     assert vllm.legal_tensor_parallel(CARD, range(1, 17)) == (1, 2, 4, 8)  # 40 heads, 8 KV heads
     assert emulated.legal_tensor_parallel(CARD, (1, 3, 8)) == (1, 8)

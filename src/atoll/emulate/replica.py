@@ -46,7 +46,7 @@ def blueprint_of(layout: Layout, number: int, card: ModelCard, *, profile: Machi
     alone = layout.replace(replicas=(replica,), router=layout.router.replace(weights=None))
     equipment = equip_layout(alone, card, profile=profile)
     limits, (kv_blocks,) = equipment.limits, equipment.kv_blocks
-    name = _served_name(layout.flags.extra) or served_name(layout, card)
+    name = _served_name(layout.flags.extra) or served_name(card)
     return Blueprint(
         served=Served(model=name, root=layout.model, max_model_len=equipment.max_model_len),
         limits=limits,

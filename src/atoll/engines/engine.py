@@ -65,6 +65,14 @@ def is_path(model: str) -> bool:
     return model.startswith(("/", ".", "~"))
 
 
-def served_name(layout: Layout, card: ModelCard) -> str:
-    """The name that requests ask for: the model's, or the card's where the layout names a folder."""
-    return card.name if is_path(layout.model) else layout.model
+def loaded_name(layout: Layout, card: ModelCard) -> str:
+    """What an engine loads: a folder as the layout names it, otherwise the hub's full name.
+
+    A layout may say `qwen2.5-32b-instruct`, which atoll knows and the hub does not.
+    """
+    return layout.model if is_path(layout.model) else card.name
+
+
+def served_name(card: ModelCard) -> str:
+    """The name that requests ask for."""
+    return card.name

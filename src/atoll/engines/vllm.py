@@ -6,7 +6,7 @@ An option that a version lacks is left out when it is ours, and refused in a sen
 import json
 from collections.abc import Sequence
 
-from atoll.engines.engine import Counters, Launch, served_name
+from atoll.engines.engine import Counters, Launch, loaded_name, served_name
 from atoll.engines.pinning import cores_beside
 from atoll.engines.vllm_options import has_option, parse_version
 from atoll.errors import InputError, UnknownGpu
@@ -58,16 +58,16 @@ def health_command(port: int) -> tuple[str, ...]:
 def launch(layout: Layout, replica: Replica, card: ModelCard, *, host: str, port: int) -> Launch:
     """Program, arguments and variables of one replica.
 
-    `layout.model` is what vLLM loads and, unless it is a path, the name it serves; a path is served under the card's
-    name. The API key is never an argument: vLLM reads VLLM_API_KEY.
+    vLLM loads the folder that `layout.model` names, or the model of that name on the hub, and serves it under the
+    card's name. The API key is never an argument: vLLM reads VLLM_API_KEY.
 
     Raises:
         InputError: an option was asked for that this version of vLLM does not have.
     """
     version = layout.engine_version
     arguments = [
-        layout.model,
-        *("--served-model-name", served_name(layout, card)),
+        loaded_name(layout, card),
+        *("--served-model-name", served_name(card)),
         *("--host", host, "--port", str(port)),
         *_split(replica),
         *_flag_arguments(layout.flags, version),

@@ -80,7 +80,7 @@ def _document(layout: Layout, card: ModelCard, settings: ComposeSettings) -> dic
         volumes |= APP_VOLUMES
     document = {
         "name": project_name(layout),
-        "x-atoll": {"model": served_name(layout, card), "engine": layout.engine},
+        "x-atoll": {"model": served_name(card), "engine": layout.engine},
         "services": services,
         "networks": networks,
     }
@@ -287,7 +287,7 @@ def _readme(layout: Layout, card: ModelCard) -> str:
 
 The same with atoll, which also says why a replica does not come up: `atoll up .`, `atoll status .`, `atoll down .`
 
-The door is http://127.0.0.1:{layout.router.port}/v1, the model `{served_name(layout, card)}`; beside it no replica is
+The door is http://127.0.0.1:{layout.router.port}/v1, the model `{served_name(card)}`; beside it no replica is
 reachable.
 `.env` holds what belongs to this machine: the folder of the models, the address and port of the door, the API key.
 """

@@ -63,7 +63,7 @@ def plan_processes(layout: Layout, card: ModelCard) -> ProcessPlan:
     return ProcessPlan(
         name=layout.name,
         engine=layout.engine,
-        model=served_name(layout, card),
+        model=served_name(card),
         replicas=tuple(_replica(layout, card, number) for number in range(len(layout.replicas))),
         router=RouterProcess(
             argv=("nginx", "-p", ".", "-c", "nginx.conf", "-e", "stderr"), host=LOOPBACK, port=layout.router.port
