@@ -49,7 +49,7 @@ def test_a_field_of_the_wrong_kind_is_named_by_its_place():
 
 
 def test_text_that_is_no_yaml_is_refused_with_its_line():
-    assert refused("name: x\nsizes: [1\n", Small).startswith("layout.yaml: line 3 this is not YAML")
+    assert refused("name: x\nsizes: [1\n", Small).startswith("layout.yaml: line 3: this is not YAML")
 
 
 def test_text_that_is_no_mapping_is_refused():

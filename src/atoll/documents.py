@@ -70,7 +70,7 @@ def parse_yaml(text: str, *, origin: str) -> object:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark is not None else ""
+        where = f" line {mark.line + 1}:" if mark is not None else ""
         problem = getattr(error, "problem", None) or "not readable"
         raise BadDocument(f"{origin}:{where} this is not YAML: {problem}.") from None
     except (ValueError, RecursionError, ArithmeticError, AttributeError, TypeError, LookupError) as error:

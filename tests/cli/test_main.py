@@ -75,3 +75,26 @@ def test_a_wrong_option_is_exit_2(tmp_path):
 
 def test_the_version_is_shown(tmp_path):
     assert atoll("--version", cwd=tmp_path).stdout.startswith("atoll ")
+
+
+def test_no_cell_of_a_table_is_cut_at_80_columns(tmp_path):
+    eight = ["plan", "--gpu", "RTX-PRO-6000-SERVER-96GB", "--gpus", "8", "--model", MODEL, "--formula"]
+    for arguments in (
+        ["model", MODEL],
+        ["model", "Qwen/Qwen3-30B-A3B"],
+        [*eight, "--users", "50", "--slo-ttft", "1s"],
+        [*eight, "--rate", "5", "--policy", "random_two_least_conn"],
+        ["plan", "--gpu", "H100", "--gpus", "16", "--model", MODEL, "--formula", "--slo-ttft", "1s"],
+        ["emulate", "--help"],
+    ):
+        done = atoll(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "…" not in done.stdout, done.stdout
+        assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+def test_a_queue_that_never_ends_has_no_length(tmp_path):
+    plan = ["plan", "--gpu", "L4", "--gpus", "2", "--model", "Qwen/Qwen2.5-7B-Instruct", "--rate", "500", "--formula"]
+    done = atoll(*plan, cwd=tmp_path)
+    assert "grows: requests come faster" in done.stdout
+    assert " min" not in done.stdout.partition("Why")[0]

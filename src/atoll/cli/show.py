@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -34,25 +34,36 @@ def _plain(value: Any) -> Any:
 
 
 def table(
-    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()
+    title: str | None,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Iterable[int] = (),
+    wrap: Iterable[int] | None = None,
 ) -> Table:
-    """A plain table; the columns whose places are in `numbers` are set to the right."""
+    """A plain table: the columns in `numbers` are set to the right, those in `wrap` (else the last) may break."""
     made = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     made.padding = (0, 1, 0, 0)
     right = set(numbers)
+    breaking = {len(columns) - 1} - right if wrap is None else set(wrap)
     for place, name in enumerate(columns):
-        made.add_column(
-            name, justify="right" if place in right else "left", no_wrap=place != len(columns) - 1 or place in right
-        )
+        justify: Literal["right", "left"] = "right" if place in right else "left"
+        broken = place in breaking  # a long name is folded; a figure that lost its end would be wrong unmarked
+        made.add_column(name, justify=justify, no_wrap=not broken, overflow="fold" if broken else "ellipsis")
     for row in rows:
         made.add_row(*row)
     return made
 
 
 def show_table(
-    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()
+    title: str | None,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Iterable[int] = (),
+    wrap: Iterable[int] | None = None,
 ) -> None:
-    out.print(table(title, columns, rows, numbers=numbers))
+    out.print(table(title, columns, rows, numbers=numbers, wrap=wrap))
 
 
 DISTRIBUTION_COLUMNS = ("mean", "p50", "p90", "p95", "p99", "max")

@@ -84,4 +84,9 @@ def _alike(report: ModelReport) -> list[tuple[tuple[str, ...], list[str]]]:
 
 
 def _cell(fit: Fit) -> str:
-    return f"{fit.users:,} ({show_count(fit.kv_tokens)})" if fit.fits else "-"
+    return f"{fit.users:,} ({_tokens(fit.kv_tokens)})" if fit.fits else "-"
+
+
+def _tokens(count: int) -> str:
+    """`724k`, `7.56M`: narrow enough for four sizes beside a card's whole name in 80 columns."""
+    return f"{count / 1e6:.3g}M" if count >= 999_500 else f"{count / 1e3:.3g}k"

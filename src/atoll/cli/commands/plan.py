@@ -1,6 +1,6 @@
 """atoll plan: the layouts of a model on a box, best first."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import explain_choice
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.layout import Policy
+from atoll.plan.score import Prediction
 from atoll.plan.search import Choice
 from atoll.units import parse_seconds, show_seconds
 from atoll.workflows.diagnose import diagnose_layout
@@ -139,15 +140,33 @@ def show_plan(made: Plan) -> None:
 
 
 def _show_ranking(made: Plan) -> None:
-    columns = ["", "layout", "GPUs", "policy", "TTFT p50", "p95", "TPOT", "answer", "tokens/s"]
-    rows = [_row(place, choice) for place, choice in enumerate(made.search.choices, start=1)]
-    if made.search.goal.has_targets:
+    choices = made.search.choices
+    columns = ["", "layout", "GPUs", "TTFT p50", "p95", "TPOT", "answer", "tok/s"]
+    rows = [_row(place, choice) for place, choice in enumerate(choices, start=1)]
+    if any(choice.most_users is not None for choice in choices):
         columns.append("in target")
-        for row, choice in zip(rows, made.search.choices, strict=True):
+        for row, choice in zip(rows, choices, strict=True):
             row.append("-" if choice.most_users is None else f"{choice.most_users:,}")
-    show_table(None, columns, rows, numbers=range(4, len(columns)))
-    if not all(choice.predicted.simulated for choice in made.search.choices):
-        out.print("~ by formula; the others were simulated as well.")
+    show_table(None, columns, rows, numbers=range(3, len(columns)), wrap=(2,))
+    for note in _legend(choices):
+        out.print(note)
+
+
+def _legend(choices: Sequence[Choice]) -> Iterator[str]:
+    """What the table's marks mean, and how nginx balances."""
+    named: dict[str, list[str]] = {}
+    for choice in choices:
+        if len(choice.layout.replicas) > 1:
+            named.setdefault(str(choice.layout.router.policy), []).append(choice.name)
+    usual, *others = sorted(named, key=lambda policy: -len(named[policy])) or [""]
+    if usual:
+        rest = "".join(f", {', '.join(named[policy])} by {policy}" for policy in others)
+        yield f"Replicas are behind nginx, balanced by {usual}{rest}."
+    if any(choice.predicted.saturated for choice in choices):
+        yield "grows: requests come faster than this layout answers them, so the queue never ends."
+    simulated = [choice.predicted.simulated for choice in choices]
+    if not all(simulated):
+        yield "~ by formula; the others were simulated as well." if any(simulated) else "~ by formula."
 
 
 def _warnings(made: Plan) -> Iterable[str]:
@@ -161,18 +180,34 @@ def _warnings(made: Plan) -> Iterable[str]:
 
 def _row(place: int, choice: Choice) -> list[str]:
     predicted = choice.predicted
-    groups = " ".join(",".join(map(str, replica.gpus)) for replica in choice.layout.replicas)
     return [
         str(place) + ("" if predicted.simulated else "~"),
         choice.name + (" !" if choice.warnings else ""),
-        groups,
-        str(choice.layout.router.policy) if len(choice.layout.replicas) > 1 else "-",
-        show_seconds(predicted.ttft_s.p50),
-        show_seconds(predicted.ttft_s.p95),
+        _groups([replica.gpus for replica in choice.layout.replicas]),
+        _waited(predicted, predicted.ttft_s.p50),
+        _waited(predicted, predicted.ttft_s.p95),
         show_seconds(predicted.tpot_s.mean),
-        show_seconds(predicted.e2e_s.mean),
+        _waited(predicted, predicted.e2e_s.mean),
         f"{predicted.output_tokens_per_s:,.0f}",
     ]
+
+
+def _groups(replicas: Sequence[Sequence[int]]) -> str:
+    """`0,1 2,3`, `0-3 4-7`; `each of 0-7` where many replicas have one GPU each."""
+    if len(replicas) > 4 and all(len(gpus) == 1 for gpus in replicas):
+        return f"each of {_group([gpu for gpus in replicas for gpu in gpus])}"
+    return " ".join(map(_group, replicas))
+
+
+def _group(gpus: Sequence[int]) -> str:
+    """`0,1`, and from three neighbours on `0-3`."""
+    neighbours = len(gpus) > 2 and list(gpus) == list(range(gpus[0], gpus[0] + len(gpus)))
+    return f"{gpus[0]}-{gpus[-1]}" if neighbours else ",".join(map(str, gpus))
+
+
+def _waited(predicted: Prediction, seconds: float) -> str:
+    """A time with waiting in it; it has no end where more requests come than are answered."""
+    return "grows" if predicted.saturated else show_seconds(seconds)
 
 
 def _flags(choice: Choice) -> str:

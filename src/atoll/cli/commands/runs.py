@@ -58,7 +58,7 @@ def list_(
         )
         for entry in found
     ]
-    show_table(None, ("run", "engine", "started (UTC)", "TTFT p95", "tokens/s", "tags"), rows, numbers=(3, 4))
+    show_table(None, ("run", "engine", "started (UTC)", "TTFT p95", "tok/s", "tags"), rows, numbers=(3, 4), wrap=(0, 5))
 
 
 def tag(run_id: _RunId, tag: str, catalog: _Catalog = None) -> None:

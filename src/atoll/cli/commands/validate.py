@@ -38,11 +38,14 @@ def _without_blanks(row: dict[str, object]) -> dict[str, object]:
 
 def _show_groups(found: Validation) -> None:
     show_table(
-        "Error of the prediction: mean absolute (median, bias)",
-        ("family", "rows", "TTFT", "TPOT", "E2E", "tokens/s", "order of splits"),
+        "Error of the prediction: mean absolute, and in brackets the median",
+        ("family", "rows", "TTFT", "TPOT", "E2E", "tok/s", "order"),
         [_cells(group) for group in found.groups],
-        numbers=(1,),
+        numbers=range(1, 6),
+        wrap=(0,),
     )
+    if any(group.order_by_latency for group in found.groups):
+        out.print("order: pairs of splits ranked rightly, by latency and by throughput of a GPU.")
     skipped = [row for row in found.rows if row.skipped]
     out.print(f"{len(found.rows) - len(skipped)} rows predicted, {len(skipped)} skipped")
     for reason, count in _reasons(row.skipped or "" for row in skipped):
@@ -56,7 +59,7 @@ def _cells(group: GroupResult) -> tuple[str, ...]:
 
 
 def _error(error: ErrorOf | None) -> str:
-    return "-" if error is None else f"{error.mean_abs:.1%} ({error.median_abs:.1%}, {error.bias:+.1%})"
+    return "-" if error is None else f"{error.mean_abs:.0%} ({error.median_abs:.0%})"
 
 
 def _order(order: Order | None) -> str:
@@ -70,7 +73,7 @@ def _reasons(reasons: Iterable[str]) -> list[tuple[str, int]]:
 def _show_rows(found: Validation) -> None:
     show_table(
         None,
-        ("row", "TTFT s", "predicted", "TPOT ms", "predicted", "tokens/s", "predicted"),
+        ("row", "TTFT s", "predicted", "TPOT ms", "predicted", "tok/s", "predicted"),
         [
             (
                 row.id,
@@ -82,6 +85,7 @@ def _show_rows(found: Validation) -> None:
             if row.measured is not None and row.predicted is not None
         ],
         numbers=range(1, 7),
+        wrap=(0,),
     )
 
 
