@@ -260,9 +260,7 @@ def held_against(truth: dict, told: Told, users: int) -> dict:
     began, ended = np.sort(truth["began"]), np.sort(truth["ended"])
     start = began[min(users, len(began)) - 1]
     end = began[-1]
-    open_s = (
-        np.clip(end - np.maximum(began, start), 0, None).sum() - np.clip(end - np.maximum(ended, start), 0, None).sum()
-    )
+    since_began, since_ended = (np.clip(end - np.maximum(at, start), 0, None).sum() for at in (began, ended))
     known, mine = np.array(truth["ttft"]), np.array([value for value in told.ttft if not np.isnan(value)])
     return {
         "requests": len(ended),
