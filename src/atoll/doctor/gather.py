@@ -160,7 +160,7 @@ class _Reading:
             text = self._files.read(name)
             if text is None:
                 return None
-            self._sources[name] = Source(name, text)
+            self._sources[name] = Source(name, text, fixable=name != "-")
         return self._sources[name]
 
     # what kind of file ------------------------------------------------------------------------------------------

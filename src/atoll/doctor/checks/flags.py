@@ -57,7 +57,6 @@ _REPLACEMENTS: dict[str, str | None] = {
     "--disable-chunked-prefill": "--no-enable-chunked-prefill",
     "--disable-cascade-attn": None,
     "--log-config-file": "VLLM_LOGGING_CONFIG_PATH",
-    "--collect-detailed-traces": None,
 }
 
 # Options that no release ever had, seen in blogs; each was refused by the parser of 0.32.0.
@@ -484,11 +483,13 @@ def invented_option(facts: Facts) -> Iterable[Finding]:
             continue
         if engine.command.table.longer(option.name) and option.name not in _INVENTED:
             continue
-        instead = _INVENTED.get(option.name) or next(iter(engine.command.table.near(option.name)), None)
-        certain = option.name in _INVENTED and (instead is None or instead.startswith("--"))
-        edits = (
-            () if not certain else replace_option(option, instead, option.value) if instead else remove_option(option)
-        )
+        invented = option.name in _INVENTED
+        near = next(iter(engine.command.table.near(option.name)), None)
+        instead = _INVENTED[option.name] if invented else near
+        certain = invented and (instead is None or instead.startswith("--"))
+        edits: Edits = ()
+        if certain:
+            edits = replace_option(option, instead, option.value) if instead else remove_option(option)
         yield found(
             option.word,
             f"vLLM has no option {option.name}",

@@ -297,13 +297,16 @@ def nvlink_switched_off(facts: Facts) -> Iterable[Finding]:
 
 
 def remove_setting(service: Service | None, setting: Setting) -> Edits:
-    """Take a variable out of `environment`, list or mapping."""
+    """Take a variable out of `environment`, list or mapping; the whole of it when there is no other."""
     node = service.get("environment") if service is not None else None
-    if node is None:
+    if service is None or node is None:
         return ()
-    if node.is_map and setting.name in node.entries and setting.node is node.entries[setting.name].value:
-        return remove_key(node, setting.name) if len(node.entries) > 1 else ()
-    return remove_item(setting.node) if setting.node in node.items and len(node.items) > 1 else ()
+    entry = node.entries.get(setting.name)
+    if setting.node not in node.items and (entry is None or entry.value is not setting.node):
+        return ()  # it came out of a file or out of the command
+    if len(node.items) + len(node.entries) == 1:
+        return remove_key(service.node, "environment")
+    return remove_key(node, setting.name) if node.is_map else remove_item(setting.node)
 
 
 # A replica is called large enough when it holds so many tokens: 64 requests of 2 k, the length below which four fifths
