@@ -176,12 +176,21 @@ def calibrate(
     asking = _plain_asking(url, asking or Asking())
     points: list[Point] = []
     salt = int((clock or SystemClock()).wall()) % 10**8 * 100  # other words each time: nothing from the prefix cache
+    say("warming up")
+    asyncio.run(_measure(url, Probe(users=4, prompt=64, output=32), asking, seed=salt))
     for number, probe in enumerate(probes(quick=quick, longest=longest, most_users=most_users), start=1):
         say(f"{probe.users} at once, {probe.prompt} tokens in, {probe.output} out")
-        points += asyncio.run(_measure(url, probe, asking, seed=salt + number))
+        # Twice, and the faster of both counts: what disturbs only adds, and the first time may compile a shape.
+        tries = [asyncio.run(_measure(url, probe, asking, seed=salt + 2 * number + more)) for more in (0, 1)]
+        faster: list[Point] = min(tries, key=_seconds)
+        points += faster
     if not points:
         raise NoMeasurement(f"{url} answered no probe; `atoll bench {url} --users 1 --duration 10s` shows why.")
     return _fit(points, engine, start or MachineProfile())
+
+
+def _seconds(found: Sequence[Point]) -> float:
+    return found[0].seconds if found else float("inf")
 
 
 def _plain_asking(url: str, asking: Asking) -> Asking:
@@ -238,7 +247,7 @@ def _decode_point(table: RecordTable, rows: Sequence[int]) -> DecodePoint | None
     for row in rows:
         times = table.token_times(row)
         inside = times[(times >= start) & (times <= end)]
-        if len(inside) < 4:
+        if len(inside) < 4 or inside[-1] <= inside[0]:
             return None
         share = int(table.output_tokens[row]) / len(times)  # tokens a chunk, as usage tells
         gaps.append(_typical_gap(inside) / share)
@@ -249,7 +258,10 @@ def _decode_point(table: RecordTable, rows: Sequence[int]) -> DecodePoint | None
 def _typical_gap(times: Floats) -> float:
     """Mean gap in each of up to eight stretches of the stream, and of those the median.
 
-    Single gaps tell little: a busy machine hands out tokens late and then several at once.
+    Single gaps tell little: a busy machine hands out tokens late and then several at once. Where even whole stretches
+    come at once, only the mean over all is left.
     """
     marks = np.linspace(0, len(times) - 1, min(8, (len(times) - 1) // 2) + 1).round().astype(int)
-    return float(np.median(np.diff(times[marks]) / np.diff(marks)))
+    typical = float(np.median(np.diff(times[marks]) / np.diff(marks)))
+    mean = float(times[-1] - times[0]) / (len(times) - 1)
+    return typical if typical > mean / 2 else mean
