@@ -20,10 +20,10 @@ def show_bench(result: BenchResult) -> None:
     client = result.client
     held = ""
     if client.users_asked and client.users_held is not None:
-        held = f"{client.users_held:.1f} of {client.users_asked} users held; "
+        held = f"; {client.users_held:.1f} of {client.users_asked} users held"
     own = show_seconds(client.ttft_share_s) if client.ttft_share_s is not None else "unknown"
     mark = " [red](not to be trusted)[/red]" if client.limited else ""
-    out.print(f"TTFT p50 {show_seconds(result.summary.ttft_s.p50)}{mark}, of it the client's own share {own}; {held}")
+    out.print(f"TTFT p50 {show_seconds(result.summary.ttft_s.p50)}{mark}, of it the client's own share {own}{held}.")
     out.print(client.verdict, style="red" if client.limited else "")
     if client.backlog_max:
         out.print(f"At the worst, {client.backlog_max} requests were due and not yet sent.")
