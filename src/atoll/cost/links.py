@@ -207,8 +207,8 @@ class Reference:
     def seconds(self, size: float, group: Group) -> float:
         """The measured time, plus what `group`'s wire takes longer; never less than half of it.
 
-        Two H100 on a 300 GB/s bridge, 64 MiB: 277 µs (H100 SXM, vLLM 0.31) + 67.1 MB / 300 GB/s - 67.1 MB / 450 GB/s
-        = 352 µs; Vidur measured 352.
+        Two H100 on a 300 GB/s bridge, 64 MiB: 255 µs (H100 SXM, NCCL 2.29) + 67.1 MB / 300 GB/s - 67.1 MB / 450 GB/s
+        = 329 µs; Vidur measured 352.
         """
         measured = self.curve.seconds(size)
         slower = wire_bytes(size, group.ranks) / group.bytes_per_s - wire_bytes(size, self.ranks) / self.bytes_per_s
