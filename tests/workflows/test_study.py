@@ -56,7 +56,7 @@ class Stand:
     def simulate(self, layout, workload, profile):
         return self.table(layout, workload.duration_s)
 
-    def measure(self, layout, workload, folder, *, engine, say):
+    def measure(self, layout, workload, folder, *, engine, say, profile):
         self.asked.append((layout.name, workload.duration_s))
         if layout.name in self.fails:
             raise StartFailed("replica 0 ran out of memory; give it another GPU.")

@@ -32,9 +32,10 @@ from atoll.outside.parquet import write_parquet
 from atoll.outside.shell import environment
 from atoll.plan.layout import Layout
 from atoll.store.folder import RunInfo, finish_run, is_run, start_run
+from atoll.traffic.lengths import parse_lengths
 from atoll.traffic.record import RecordTable
 from atoll.traffic.trace import TraceRow, parse_trace
-from atoll.traffic.workload import Arrivals, Lengths, Workload
+from atoll.traffic.workload import Arrivals, Workload
 from atoll.units import parse_seconds
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
@@ -283,21 +284,6 @@ def workload_of(
     return Workload.from_plain(plain, origin="the load")
 
 
-def parse_lengths(text: str) -> Lengths:
-    """`1024`, `200-2000` (uniform) or `lognormal:1024:0.8` (mean and sigma); raises InputError."""
-    number = r"(\d+(?:\.\d+)?)"
-    if match := re.fullmatch(number, text):
-        plain: dict[str, object] = {"kind": "fixed", "mean": float(match[1])}
-    elif match := re.fullmatch(r"(\d+)-(\d+)", text):
-        low, high = int(match[1]), int(match[2])
-        plain = {"kind": "uniform", "mean": (low + high) / 2, "low": low, "high": high}
-    elif match := re.fullmatch(rf"lognormal:{number}:{number}", text):
-        plain = {"kind": "lognormal", "mean": float(match[1]), "sigma": float(match[2])}
-    else:
-        raise InputError(f"{text!r} is no length in tokens. Write it like 1024, 200-2000 or lognormal:1024:0.8.")
-    return Lengths.from_plain(plain, origin=text)
-
-
 def crew_of(workers: str, *, ray: bool = False) -> Crew | None:
     """Who sends: `1` is this process, `4` four of this machine, `ray://HOST:PORT` or `ray` a worker on every node.
 
@@ -363,14 +349,6 @@ def loads_of(text: str) -> tuple[float, ...]:
     if not loads or min(loads) <= 0:
         raise InputError(f"{text!r} are no levels of load. Write them like 1,2,4,8.")
     return loads
-
-
-def promise_of(ttft: str | None, tpot: str | None) -> Promise | None:
-    if ttft is None and tpot is None:
-        return None
-    return Promise(
-        ttft_s=None if ttft is None else parse_seconds(ttft), tpot_s=None if tpot is None else parse_seconds(tpot)
-    )
 
 
 def asking_of(

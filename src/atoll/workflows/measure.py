@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from atoll.cost.profile import MachineProfile
 from atoll.errors import Interrupted, NoMeasurement
 from atoll.model.read import read_model
 from atoll.outside.clock import SystemClock
@@ -17,11 +18,19 @@ from atoll.workflows.bench import bench
 Say = Callable[[str], None]
 
 
-def measure_layout(layout: Layout, workload: Workload, folder: Path, *, engine: str, say: Say) -> RecordTable:
+def measure_layout(
+    layout: Layout,
+    workload: Workload,
+    folder: Path,
+    *,
+    engine: str,
+    say: Say,
+    profile: MachineProfile | None = None,
+) -> RecordTable:
     """Bring the layout up as plain processes, send the workload, take it down.
 
     The records stand in `folder` as they come, the deployment's files and logs in `folder/deployment`. All processes
-    end with this one, however that happens.
+    end with this one, however that happens. Emulated engines are paced by the machine's profile, when there is one.
 
     Raises:
         StartFailed: an engine or nginx did not come up; the sentence carries the cause from its log.
@@ -30,7 +39,7 @@ def measure_layout(layout: Layout, workload: Workload, folder: Path, *, engine: 
     """
     clock, shell, place = SystemClock(), RealShell(), folder / "deployment"
     served = layout.replace(engine=engine)
-    prepare(served, read_model(layout.model), folder=place, free_router_port=True)
+    prepare(served, read_model(layout.model), folder=place, free_router_port=True, profile=profile)
     deployment = asyncio.run(up(place, shell=shell, clock=clock, attached=True, say=say))
     try:
         result = bench(deployment.url, workload, folder=folder, name=layout.name, engine=engine, layout=served)

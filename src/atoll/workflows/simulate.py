@@ -200,16 +200,6 @@ def workload_of(
     return Workload.from_plain(plain, origin="the load")
 
 
-def promise_of(slo_ttft: str | None, slo_tpot: str | None) -> Promise | None:
-    """Latency targets of the command line."""
-    if slo_ttft is None and slo_tpot is None:
-        return None
-    return Promise(
-        ttft_s=None if slo_ttft is None else parse_seconds(slo_ttft),
-        tpot_s=None if slo_tpot is None else parse_seconds(slo_tpot),
-    )
-
-
 def conditions_of(
     fail: Sequence[str], slow: Sequence[str], drain: str | None, *, replicas: int, duration_s: float | None
 ) -> Conditions:

@@ -28,7 +28,7 @@ from atoll.analyse.rank import Contender, Place, rank_runs
 from atoll.analyse.summary import Summary, summarise
 from atoll.cost.profile import MachineProfile
 from atoll.documents import Document
-from atoll.errors import BadRun, InputError, RunFailed
+from atoll.errors import BadRun, InputError, MissingProgram, RunFailed
 from atoll.inventory.box import Box
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import read_text, write_whole
@@ -101,7 +101,16 @@ class StudyResult:
 class Measure(Protocol):
     """Runs one layout under a workload and keeps its records in a folder as they come."""
 
-    def __call__(self, layout: Layout, workload: Workload, folder: Path, *, engine: str, say: Say) -> RecordTable: ...
+    def __call__(
+        self,
+        layout: Layout,
+        workload: Workload,
+        folder: Path,
+        *,
+        engine: str,
+        say: Say,
+        profile: MachineProfile | None,
+    ) -> RecordTable: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -282,11 +291,9 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
             table = roads.simulate(variant.layout, workload, result.profile)
         else:
             _predict(result, variant.layout, place, roads)
-            table, windows = _measure_pieces(
-                variant.layout, workload, place, engine=result.engine, say=say, roads=roads
-            )
+            table, windows = _measure_pieces(result, variant.layout, place, say=say, roads=roads)
     except (RunFailed, InputError) as error:
-        if isinstance(error, InputError) and not simulated:
+        if isinstance(error, MissingProgram):  # it would be missing for every variant
             raise
         say(f"{variant.name}: did not run: {error}")
         write_info(place, info.replace(failure=str(error)))
@@ -319,15 +326,16 @@ def _predict(result: StudyResult, layout: Layout, place: Path, roads: Roads) -> 
 
 
 def _measure_pieces(
-    layout: Layout, workload: Workload, place: Path, *, engine: str, say: Say, roads: Roads
+    result: StudyResult, layout: Layout, place: Path, *, say: Say, roads: Roads
 ) -> tuple[RecordTable, Windows]:
     """Measure what is left of the workload and join it to the pieces that were measured before."""
+    workload, engine = result.study.workload, result.engine
     done = [read_run(piece).table for piece in _pieces(place)]
     rest = remaining(workload, done)
     if rest is not None:
         piece = place / "pieces" / str(len(done) + 1)
         say(f"{layout.name}: {'resuming' if done else 'starting'} on {engine} engines")
-        done.append(roads.measure(layout, rest, piece, engine=engine, say=say))
+        done.append(roads.measure(layout, rest, piece, engine=engine, say=say, profile=result.profile))
     return join_pieces(done, warmup_s=workload.warmup_s)
 
 

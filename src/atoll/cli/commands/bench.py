@@ -161,6 +161,7 @@ def bench(
     from atoll.cli.show import progress
     from atoll.workflows import bench as work
     from atoll.workflows import capacity
+    from atoll.workflows.promises import promise_of
 
     load_steps = work.steps_of(steps)
     workload = work.workload_of(
@@ -200,7 +201,7 @@ def bench(
     )
     vocabulary, count = work.words_of(model, tokenizer, chat=endpoint != "completions")
     texts = work.prompts_of(prompts, seed=seed, count=count, own_output=dataset_output)
-    rows, promise = work.trace_of(trace, speed=trace_speed), work.promise_of(slo_ttft, slo_tpot)
+    rows, promise = work.trace_of(trace, speed=trace_speed), promise_of(slo_ttft, slo_tpot)
 
     def measure(load: "Workload", folder: Path | None) -> "BenchResult":
         with live_view(progress, silent=json, title=f"atoll bench {url}") as on_progress:

@@ -128,6 +128,7 @@ def simulate(
     from atoll.plan.study import Study
     from atoll.workflows import simulate as work
     from atoll.workflows.profiles import read_profile
+    from atoll.workflows.promises import promise_of
 
     given = work.read_layout_or_study(path) if path is not None else None
     if isinstance(given, Study):
@@ -172,7 +173,7 @@ def simulate(
     run = work.simulate_run(
         layout,
         workload,
-        promise=work.promise_of(slo_ttft, slo_tpot),
+        promise=promise_of(slo_ttft, slo_tpot),
         profile=read_profile(profile),
         trace=work.read_trace(trace),
         conditions=work.conditions_of(

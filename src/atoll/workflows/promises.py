@@ -1,0 +1,12 @@
+"""Latency targets as a command line gives them."""
+
+from atoll.analyse.summary import Promise
+from atoll.units import parse_seconds
+
+
+def promise_of(ttft: str | None, tpot: str | None) -> Promise | None:
+    if ttft is None and tpot is None:
+        return None
+    return Promise(
+        ttft_s=None if ttft is None else parse_seconds(ttft), tpot_s=None if tpot is None else parse_seconds(tpot)
+    )
