@@ -18,7 +18,7 @@ import numpy as np
 
 from atoll.documents import Document
 from atoll.load.client import Connection
-from atoll.traffic.record import RecordTable
+from atoll.traffic.record import Floats, RecordTable
 
 _PROBE_S = 0.010
 _SAMPLES_PER_S = 500  # of tcp_info: about 1 us each
@@ -36,7 +36,7 @@ class ClientReport(Document):
     users_asked: int | None = None
     users_held: float | None = None  # mean number of requests under way while all users were meant to be busy
     ttft_share_s: float | None = None  # mean time that first tokens waited for us
-    loop_lag_mean_s: float = 0.0
+    loop_lag_mean_s: float = 0.0  # how long an arrival at any moment waits for the loop
     loop_lag_p99_s: float = 0.0
     loop_lag_max_s: float = 0.0
     cpu_share: float = 0.0  # of one core, the busiest process
@@ -116,6 +116,32 @@ class WatchSeen:
         return self.cpu_s / self.wall_s if self.wall_s > 0 else 0.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waits:
+    """How long something that comes at any moment waits for the loop."""
+
+    mean_s: float
+    p99_s: float
+    max_s: float
+
+
+def loop_waits(lags: Floats, wall_s: float) -> Waits:
+    """From how late the probes were.
+
+    A loop that is stuck for 2 s makes one late probe, but whatever comes in those 2 s waits, 1 s on average. So a lag L
+    counts as waits evenly spread over 0 to L, and with the weight L. One stall of 2 s in a run of 100 s: the mean wait
+    is 2 * 2 / 2 / 100 = 0.02 s, and 1 in 100 waits more than 1 s.
+    """
+    if len(lags) == 0 or wall_s <= 0:
+        return Waits(mean_s=0.0, p99_s=0.0, max_s=0.0)
+    low, high = 0.0, float(lags.max())
+    for _ in range(40):
+        middle = (low + high) / 2
+        share = float(np.clip(lags - middle, 0.0, None).sum()) / wall_s
+        low, high = (middle, high) if share > 0.01 else (low, middle)
+    return Waits(mean_s=float((lags**2).sum()) / 2 / wall_s, p99_s=high, max_s=float(lags.max()))
+
+
 def users_held(table: RecordTable, *, start_s: float, end_s: float) -> float | None:
     """Mean number of requests under way between two times."""
     if end_s <= start_s:
@@ -134,23 +160,24 @@ def judge(
     backlog: int | None = None,
 ) -> ClientReport:
     """What the measures say, in one sentence and a flag."""
-    lags = np.concatenate([np.frombuffer(watch.lags) for watch in watches if len(watch.lags)] or [np.zeros(1)])
+    waits = [loop_waits(np.frombuffer(watch.lags), watch.wall_s) for watch in watches]
+    mean_wait = max(wait.mean_s for wait in waits)
     reads = np.concatenate(
         [np.frombuffer(watch.read_lags) for watch in watches if len(watch.read_lags)] or [np.empty(0)]
     )
     share = float(reads.mean()) if len(reads) else None
     cpu = max(watch.cpu_share for watch in watches)
     late = _late(table)
-    reasons = list(_reasons(table, share=share, lag=float(lags.mean()), cpu=cpu, users=users, held=held, late=late))
+    reasons = list(_reasons(table, share=share, lag=mean_wait, cpu=cpu, users=users, held=held, late=late))
     return ClientReport(
         limited=bool(reasons),
         verdict=_verdict(reasons, share),
         users_asked=users,
         users_held=held,
         ttft_share_s=share,
-        loop_lag_mean_s=float(lags.mean()),
-        loop_lag_p99_s=float(np.quantile(lags, 0.99)),
-        loop_lag_max_s=float(lags.max()),
+        loop_lag_mean_s=mean_wait,
+        loop_lag_p99_s=max(wait.p99_s for wait in waits),
+        loop_lag_max_s=max(wait.max_s for wait in waits),
         cpu_share=cpu,
         cpu_s=sum(watch.cpu_s for watch in watches),
         held_back_sends=sum(watch.held_back for watch in watches),
