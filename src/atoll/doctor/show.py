@@ -12,11 +12,17 @@ from atoll.doctor.tree import Source
 
 
 def show_text(findings: Sequence[Finding], sources: Mapping[str, Source]) -> Iterator[tuple[str, str]]:
-    """(style, line) of a report: by file, each finding with its line, what follows, and the fix."""
+    """(style, line) of a report: by file, each finding with its line; what follows and the fix are told once a rule."""
+    told: set[tuple[str, str, str]] = set()
     for path, group in groupby(findings, key=lambda finding: finding.file):
         yield "bold", path
         for finding in group:
             yield from _show_one(finding, sources.get(path))
+            lesson = (finding.rule, finding.why, finding.fix)
+            if lesson not in told:
+                yield "", f"      {finding.why}"
+                yield "green", f"      fix: {finding.fix}"
+            told.add(lesson)
         yield "", ""
     yield "bold", count_line(findings)
 
@@ -30,8 +36,6 @@ def _show_one(finding: Finding, source: Source | None) -> Iterator[tuple[str, st
     text = source.line(finding.line).strip() if source is not None else ""
     if text:
         yield "dim", f"      | {text[:110]}"
-    yield "", f"      {finding.why}"
-    yield "green", f"      fix: {finding.fix}"
 
 
 def count_line(findings: Sequence[Finding]) -> str:
