@@ -89,7 +89,7 @@ def search_users(
 ) -> Capacity:
     """The most users of whose requests a share keeps the promise: doubling, then bisection.
 
-    A level whose share is near the wanted one is measured again, up to `repeats` times, and its median counts.
+    A level whose share is near the wanted one is measured `repeats` times, and its median counts.
 
     Raises:
         InputError: no promise, or an open loop.
@@ -123,9 +123,10 @@ def _near_level(
     workload: Workload, users: int, folder: Path, share: float, *, repeats: int, measure: Measure, say: Say
 ) -> Level:
     level = _level(workload, users, folder, 1, measure=measure, say=say)
-    while len(level.runs) < repeats and abs((level.share or 0.0) - share) < _CLOSE:
-        more = _level(workload, users, folder, len(level.runs) + 1, measure=measure, say=say)
-        level = Level(load=users, runs=level.runs + more.runs)
+    if abs((level.share or 0.0) - share) < _CLOSE:
+        for repeat in range(2, repeats + 1):
+            more = _level(workload, users, folder, repeat, measure=measure, say=say)
+            level = Level(load=users, runs=level.runs + more.runs)
     return level
 
 

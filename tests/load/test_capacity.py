@@ -1,0 +1,108 @@
+"""Sweeps and the search for the most users, over a server made of numbers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from atoll.analyse.summary import Promise, summarise
+from atoll.errors import InputError
+from atoll.load.selfwatch import ClientReport
+from atoll.traffic.record import Record, RecordTable
+from atoll.traffic.workload import Workload
+from atoll.workflows.capacity import search_users, sweep
+
+PROMISE = Promise(ttft_s=1.0)
+
+
+@dataclass
+class Result:
+    """As much of a BenchResult as is looked at."""
+
+    summary: object
+    client: ClientReport
+    stopped: str | None = None
+
+
+def server(most, *, noise=()):
+    """Keeps the promise for all requests up to so many users, for half of them beyond. `noise` spoils single runs."""
+    runs = []
+
+    def measure(load, folder):
+        runs.append((load.users, folder.name))
+        good = load.users <= most and len(runs) - 1 not in noise
+        slow = 0 if good else 8 if len(runs) - 1 in noise else 50
+        records = [
+            Record(
+                number=n,
+                user=n,
+                sent_s=0.0,
+                token_s=(2.0 if n < slow else 0.5, 3.0),
+                done_s=3.0,
+                output_tokens=2,
+            )
+            for n in range(100)
+        ]
+        summary = summarise(RecordTable.from_records(records), promise=PROMISE)
+        return Result(summary, ClientReport(limited=False, verdict=""))
+
+    return measure, runs
+
+
+def search(measure, *, start=1, **more):
+    load = Workload(users=start, duration_s=1, prompt=1, output=1)
+    return search_users(load, Path("x"), promise=PROMISE, measure=measure, say=lambda _: None, **more)
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 8, 19, 20])
+def test_the_most_users_are_found_exactly_when_they_are_few(most):
+    measure, _ = server(most)
+    found = search(measure)
+    assert found.users == most
+    assert not found.limited
+
+
+@pytest.mark.parametrize("most", [137, 500, 999])
+def test_and_within_five_percent_when_they_are_many(most):
+    measure, runs = server(most)
+    found = search(measure)
+    assert most * 0.95 <= found.users <= most
+    assert len(runs) < 20
+
+
+def test_nobody_at_all():
+    measure, _ = server(0)
+    assert search(measure).users == 0
+
+
+def test_the_upper_end_is_told_of():
+    measure, _ = server(10**6)
+    found = search(measure, highest=40)
+    assert found.limited
+    assert found.users >= 32
+
+
+def test_a_level_near_the_edge_is_measured_again_and_its_median_counts():
+    measure, runs = server(8, noise={3})  # the first run of 8 users has 92 % good ones
+    assert search(measure).users == 8
+    assert [name for users, name in runs if users == 8] == ["users-8", "users-8-2", "users-8-3"]
+
+
+def test_a_search_without_a_promise_is_refused():
+    with pytest.raises(InputError, match="needs a promise"):
+        search_users(
+            Workload(users=1, duration_s=1, prompt=1, output=1),
+            Path("x"),
+            promise=None,
+            measure=server(1)[0],
+            say=lambda _: None,
+        )
+
+
+def test_a_sweep_measures_each_level_once_lowest_first():
+    measure, runs = server(10)
+    load = Workload(users=1, duration_s=1, prompt=1, output=1)
+    found = sweep(load, [8, 1, 4, 4], Path("x"), measure=measure, say=lambda _: None)
+    assert [users for users, _ in runs] == [1, 4, 8]
+    assert [level.load for level in found.levels] == [1, 4, 8]
+    assert found.knee in {1, 4, 8}
