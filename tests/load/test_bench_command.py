@@ -140,6 +140,14 @@ def test_bad_input_is_one_sentence_and_exit_2(tmp_path, more, said):
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_that_did_not_begin_leaves_nothing_behind(tmp_path):
+    program = [sys.executable, "-m", "atoll", "bench", "http://127.0.0.1:9", "--requests", "1", "-o", "run"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "connection_refused" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_with_a_run_is_not_overwritten(naughty, tmp_path):
     for code in (0, 2):
         done = bench(naughty.url, "--users", "1", "--requests", "1", "--json", out=tmp_path / "run")

@@ -20,19 +20,20 @@ def show_bench(result: BenchResult) -> None:
     client = result.client
     held = ""
     if client.users_asked and client.users_held is not None:
-        held = f"; {client.users_held:.1f} of {client.users_asked} users held"
-    own = show_seconds(client.ttft_share_s) if client.ttft_share_s is not None else "unknown"
+        held = f" {client.users_held:.1f} of {client.users_asked} users held."
+    own = "unknown" if client.ttft_share_s is None else show_seconds(client.ttft_share_s)
     mark = " [red](not to be trusted)[/red]" if client.limited else ""
-    out.print(f"TTFT p50 {show_seconds(result.summary.ttft_s.p50)}{mark}, of it the client's own share {own}{held}.")
-    out.print(client.verdict, style="red" if client.limited else "")
+    ttft = show_seconds(result.summary.ttft_s.p50)
+    out.print(f"TTFT p50 {ttft}{mark}, of it the client's own share {own}.{held}", soft_wrap=True)
+    out.print(client.verdict, style="red" if client.limited else "", soft_wrap=True)
     if client.backlog_max:
         out.print(f"At the worst, {client.backlog_max} requests were due and not yet sent.")
     show_summary(result.summary, title=result.info.name)
     _show_steps(result)
     _show_goodput(result)
     _show_worst(result.table)
-    out.print(f"Prompts: {result.prompts}.")
-    out.print(f"Kept in {result.folder}")
+    out.print(f"Prompts: {result.prompts}.", soft_wrap=True)
+    out.print(f"Kept in {result.folder}", soft_wrap=True)
 
 
 def bench_json(result: BenchResult) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import uvloop
 
 import atoll
 from atoll.analyse.summary import Promise, Summary, summarise
-from atoll.errors import InputError, MissingProgram
+from atoll.errors import AtollError, InputError, MissingProgram
 from atoll.load import records
 from atoll.load.datasets import DatasetPrompts, read_conversations
 from atoll.load.pace import Step, most_load, parse_steps
@@ -140,9 +140,23 @@ def bench(
         clock=clock,
         crew=crew,
     )
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _signals(runner, control):
-        result = runner.run(work)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _signals(runner, control):
+            result = runner.run(work)
+    except AtollError:
+        _take_back(folder)
+        raise
     return _finish(folder, info, result, workload, steps=steps, promise=promise)
+
+
+def _take_back(folder: Path) -> None:
+    """Remove what was written of a run that did not begin."""
+    if records.has_records(folder):
+        return
+    for name in ("run.yaml", "workload.yaml", "layout.yaml"):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # the folder was there before and holds other things
+        folder.rmdir()
 
 
 def _finish(
