@@ -7,28 +7,34 @@ comes is long-form: one row a counter and moment, so that any engine's counters 
 import asyncio
 from array import array
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
-from atoll.engines.vllm import counters
 from atoll.errors import InputError, RunFailed
 from atoll.load.connect import Dialer, ask_for_text
 from atoll.load.target import Asking, Target, Timeouts, parse_target
 
 EVERY_S = 1.0
-# Short names for what vLLM calls differently from version to version; vllm/v1/metrics/loggers.py and its history.
-ENGINE_COUNTERS = {
-    counters.running: "running",
-    counters.waiting: "waiting",
-    counters.kv_usage: "kv_usage",
-    "vllm:gpu_cache_usage_perc": "kv_usage",
-    counters.preemptions: "preemptions",
-    counters.prefix_hits: "prefix_hits",
-    counters.prefix_queries: "prefix_queries",
-    "vllm:gpu_prefix_cache_hits_total": "prefix_hits",
-    "vllm:gpu_prefix_cache_queries_total": "prefix_queries",
-    counters.generation_tokens: "output_tokens",
-    counters.prompt_tokens: "prompt_tokens",
-}
+
+
+@cache
+def short_names() -> dict[str, str]:
+    """Our names for the engine's, and for what older versions of vLLM called the same (vllm/v1/metrics/loggers.py)."""
+    from atoll.engines.vllm import counters  # brings in the whole stage; most servers show no such page
+
+    return {
+        counters.running: "running",
+        counters.waiting: "waiting",
+        counters.kv_usage: "kv_usage",
+        "vllm:gpu_cache_usage_perc": "kv_usage",
+        counters.preemptions: "preemptions",
+        counters.prefix_hits: "prefix_hits",
+        counters.prefix_queries: "prefix_queries",
+        "vllm:gpu_prefix_cache_hits_total": "prefix_hits",
+        "vllm:gpu_prefix_cache_queries_total": "prefix_queries",
+        counters.generation_tokens: "output_tokens",
+        counters.prompt_tokens: "prompt_tokens",
+    }
 
 
 class Telemetry:
@@ -67,7 +73,7 @@ def read_counters(page: str) -> dict[str, float]:
     for line in page.splitlines():
         if not line.startswith("vllm:"):
             continue
-        name = ENGINE_COUNTERS.get(line[: min(at for at in (line.find("{"), line.find(" "), len(line)) if at > 0)])
+        name = short_names().get(line[: min(at for at in (line.find("{"), line.find(" "), len(line)) if at > 0)])
         if name is not None:
             try:
                 found[name] = found.get(name, 0.0) + float(line.rsplit(" ", 1)[1])

@@ -16,16 +16,13 @@ import atoll
 from atoll.analyse.summary import Promise, Summary, summarise
 from atoll.errors import AtollError, InputError, MissingProgram
 from atoll.load import records
-from atoll.load.datasets import DatasetPrompts, read_conversations
 from atoll.load.pace import Step, most_load, parse_steps
 from atoll.load.progress import Progress
 from atoll.load.prompts import Prompts
-from atoll.load.ray_crew import RayActors
 from atoll.load.run import Crew, LoadControl, LoadResult, measure_load
 from atoll.load.selfwatch import ClientReport
 from atoll.load.target import Asking, Endpoint, Timeouts
 from atoll.load.tokens import Counter, Vocabulary, find_tokenizer, read_vocabulary
-from atoll.load.workers import Processes
 from atoll.outside.clock import SystemClock
 from atoll.outside.files import read_text, write_whole
 from atoll.outside.parquet import write_parquet
@@ -305,6 +302,11 @@ def crew_of(workers: str, *, ray: bool = False) -> Crew | None:
         InputError: neither a number nor a Ray address.
         MissingProgram: Ray is not installed.
     """
+    if workers == "1" and not ray:
+        return None
+    from atoll.load.ray_crew import RayActors
+    from atoll.load.workers import Processes
+
     if ray or workers == "ray" or workers.startswith("ray://"):
         return RayActors(workers if workers.startswith("ray://") else None)
     if not workers.isdigit() or int(workers) < 1:
@@ -350,6 +352,8 @@ def prompts_of(path: Path | None, *, seed: int, count: Counter | None, own_outpu
     """Prompts of a file or folder; None without one."""
     if path is None:
         return None
+    from atoll.load.datasets import DatasetPrompts, read_conversations
+
     found = read_conversations(path)
     return DatasetPrompts(found, origin=str(path), seed=seed, count=count, own_output=own_output)
 
