@@ -171,9 +171,10 @@ def fit_prefill(rows: list, head_dim: int, window: int) -> dict | None:
     """Microseconds of causal attention of one layer, by (heads x prompts, prompt length), grouped-query models."""
     groups: dict = defaultdict(list)
     for kv, win, dim, heads, kv_heads, batch, isl, _, ms in rows:
-        if (win, dim) == (window, head_dim) and kv in {"bfloat16", "float16"} and (heads > kv_heads or heads == 1):
-            if batch == 1 or heads == 64:  # more heads than a prompt has: several prompts of 64
-                groups[heads * batch, isl].append(ms * 1e3)
+        wanted = (win, dim) == (window, head_dim) and kv in {"bfloat16", "float16"}
+        grouped = heads > kv_heads or heads == 1
+        if wanted and grouped and (batch == 1 or heads == 64):  # beyond 64 heads: several prompts of 64
+            groups[heads * batch, isl].append(ms * 1e3)
     heads = [h for h in HEAD_COUNTS if all((h, i) in groups for i in (128, 1024))]
     lengths = [i for i in LENGTHS if any((h, i) in groups for h in heads)]
     if not heads:
