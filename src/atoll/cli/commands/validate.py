@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    table: Annotated[Path, typer.Argument(metavar="CSV", help="Measurements, one row a run; columns in docs.")],
+    table: Annotated[Path, typer.Argument(metavar="CSV", help="One row a run; docs/validation.md names the columns.")],
     rows: Annotated[bool, typer.Option("--rows", help="Show every row, not only the families.")] = False,
     json: options.Json = False,
 ) -> None:
