@@ -48,7 +48,7 @@ def render_compose(layout: Layout, card: ModelCard, settings: ComposeSettings) -
     """The files of a layout whose replicas have ports, path -> text. `.env` is for mode 600."""
     check_stack(settings.stack)
     files = {
-        "compose.yaml": _compose_head(layout) + write_yaml(_document(layout, card, settings)),
+        "compose.yaml": _compose_head(layout, card.name) + write_yaml(_document(layout, card, settings)),
         "nginx.conf": compose_nginx(layout, settings),
         ".env": _env_file(layout, settings),
         "layout.yaml": layout.to_yaml(),
@@ -239,9 +239,9 @@ def _fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _compose_head(layout: Layout) -> str:
+def _compose_head(layout: Layout, name: str) -> str:
     return (
-        f"# {layout.name}: {len(layout.replicas)} x {layout.model}, made by atoll from layout.yaml.\n"
+        f"# {layout.name}: {len(layout.replicas)} x {name}, made by atoll from layout.yaml.\n"
         "# Change the layout and render again rather than this file. Settings of this machine stand in .env.\n"
     )
 

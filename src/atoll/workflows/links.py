@@ -45,6 +45,15 @@ dist.destroy_process_group()
 """
 
 
+def _box_at_hand(shell: Shell) -> Box:
+    try:
+        return probe_box(shell)
+    except MissingProgram:
+        raise MissingProgram(
+            "Links can only be measured on the box itself, and no NVIDIA driver answers here. Run this command there."
+        ) from None
+
+
 def measure_links(
     *,
     capture: str | None = None,
@@ -67,7 +76,7 @@ def measure_links(
         CommandFailed, RunFailed: the program ended with an error, or printed no measurement.
     """
     shell = shell or RealShell()
-    box = named_box(capture=capture, gpu=gpu) if capture is not None else probe_box(shell)
+    box = named_box(capture=capture, gpu=gpu) if capture is not None else _box_at_hand(shell)
     measured: list[MeasuredReduce] = []
     for group in groups_to_measure(box):
         say(f"all-reduce over GPUs {', '.join(map(str, group))}")
