@@ -10,15 +10,16 @@ import numpy as np
 from atoll.cost.calibrate import DecodePoint, Fit, Point, PromptPoint, fit_line, fit_scales
 from atoll.cost.profile import MachineProfile
 from atoll.cost.step import StepFlags, StepModel
-from atoll.errors import InputError, NoMeasurement
+from atoll.errors import InputError, NoMeasurement, RunFailed
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
 from atoll.load.run import measure_load
-from atoll.load.target import Asking, Endpoint
+from atoll.load.target import Asking, Endpoint, parse_target
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import read_text
+from atoll.outside.http import get_json
 from atoll.plan.defaults import effective_flags
 from atoll.plan.layout import Layout, Replica
 from atoll.simulate.equip import kind_of
@@ -27,6 +28,7 @@ from atoll.traffic.workload import Workload
 from atoll.workflows.boxes import named_box
 
 Say = Callable[[str], None]
+_SPARE = 16  # tokens that a template or a tokenizer may add to a prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,21 +127,25 @@ def _engine(layout: Layout, replica: Replica, card: ModelCard) -> Engine:
 def probes(*, quick: bool, longest: int, most_users: int = 64) -> Iterator[Probe]:
     """What is asked: single streams at several contexts, prompts of several lengths, and several users at once.
 
-    Prompts and answers together stay within `longest` tokens.
+    Prompts and answers together stay within `longest` tokens: what would be longer is cut to fit, each length once.
     """
-    answer = 64 if quick else 128
-    for context in (32, 2048) if quick else (32, 1024, 4096, 8192):
-        if context + answer < longest:
-            yield Probe(users=1, prompt=context, output=answer)
-    for prompt in (120, 1000, 4050) if quick else (120, 500, 1000, 2000, 4050, 8100):  # a few short of a full tile
-        if prompt + 2 < longest:
-            yield Probe(users=1, prompt=prompt, output=2, repeats=3 if quick else 5)
+    answer = min(64 if quick else 128, longest // 2)
+    room = longest - answer - _SPARE
+    for context in _cut((32, 2048) if quick else (32, 1024, 4096, 8192), room):
+        yield Probe(users=1, prompt=context, output=answer)
+    # A few tokens short of a full tile.
+    for prompt in _cut((120, 1000, 4050) if quick else (120, 500, 1000, 2000, 4050, 8100), longest - 2 - _SPARE):
+        yield Probe(users=1, prompt=prompt, output=2, repeats=3 if quick else 5)
     crowds = (
         ((8, 32), (32, 32), (16, 1024)) if quick else ((4, 32), (16, 32), (32, 32), (64, 32), (8, 4096), (32, 1024))
     )
     for users, context in crowds:
-        if users <= most_users and context + answer < longest:
-            yield Probe(users=users, prompt=context, output=answer)
+        if users <= most_users:
+            yield Probe(users=users, prompt=min(context, room), output=answer)
+
+
+def _cut(lengths: Sequence[int], room: int) -> list[int]:
+    return sorted({max(1, min(length, room)) for length in lengths})
 
 
 def calibrate(
@@ -174,6 +180,7 @@ def calibrate(
     if engine is not None and engine.max_model_len:
         longest = min(longest, engine.max_model_len)
     asking = _plain_asking(url, asking or Asking())
+    longest = min(longest, asyncio.run(_longest_served(url, asking)) or longest)
     points: list[Point] = []
     salt = int((clock or SystemClock()).wall()) % 10**8 * 100  # other words each time: nothing from the prefix cache
     say("warming up")
@@ -187,6 +194,21 @@ def calibrate(
     if not points:
         raise NoMeasurement(f"{url} answered no probe; `atoll bench {url} --users 1 --duration 10s` shows why.")
     return _fit(points, engine, start or MachineProfile())
+
+
+async def _longest_served(url: str, asking: Asking) -> int | None:
+    """What vLLM says of its context in /v1/models; None where an engine does not say."""
+    target, _ = parse_target(url)
+    headers = {"Authorization": f"Bearer {asking.api_key}"} if asking.api_key else None
+    try:
+        answer = await get_json(target.origin + target.models_path, headers=headers)
+    except RunFailed:  # whether it can be asked at all, the probes will tell
+        return None
+    models = answer.get("data") if isinstance(answer, dict) else None
+    known = [model for model in models or () if isinstance(model, dict)]
+    chosen = next((model for model in known if model.get("id") == asking.model), known[0] if known else {})
+    length = chosen.get("max_model_len")
+    return length if isinstance(length, int) and length > 0 else None
 
 
 def _seconds(found: Sequence[Point]) -> float:
