@@ -40,6 +40,12 @@ def test_a_wait_that_nobody_feels_leaves_the_decision_to_the_pace():
     assert [(p.place, p.name) for p in rank_runs([prompt, brisk])] == [(1, "brisk"), (2, "prompt")]
 
 
+def test_a_pace_that_three_digits_do_not_show_leaves_runs_on_one_place():
+    """0.4 % slower, hour after hour the same: clear, and of no use to anybody."""
+    even, other = contender("even", 1.0, pace=0.1000, noise=0.0), contender("other", 1.0, pace=0.1004, noise=0.0)
+    assert [(p.place, p.shared) for p in rank_runs([even, other])] == [(1, True), (1, True)]
+
+
 def test_a_wait_that_is_felt_outweighs_the_pace():
     prompt, brisk = contender("prompt", 0.20, pace=0.2), contender("brisk", 0.40, pace=0.1, seed=2)
     assert [p.name for p in rank_runs([prompt, brisk])] == ["prompt", "brisk"]

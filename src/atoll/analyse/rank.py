@@ -3,8 +3,8 @@
 First comes the wait: the 95th percentile of TTFT. Two waits count as different when the 95 % interval of their
 difference does not span 0 and the difference could be felt: 0.1 s is the limit below which a person takes a reaction
 for immediate (Nielsen, Usability Engineering, 1993, section 5.5). Among runs whose waits do not differ, the pace of the
-answer decides: the mean time per output token, where the interval tells it apart. Runs that neither tells apart share a
-place.
+answer decides: the mean time per output token, where the interval tells it apart and it differs by a hundredth, about
+the least that three digits show. Runs that neither tells apart share a place.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from atoll.analyse.summary import Mask, Summary
 from atoll.traffic.record import RecordTable
 
 FELT_S = 0.1
+SHOWN = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +85,10 @@ class _Judge:
         return found.verdict is Verdict.SLOWER and found.difference >= FELT_S
 
     def paces_differ(self, best: Contender, other: Contender) -> bool:
-        return self.compare(best, other).difference("tpot_s", "mean").verdict is Verdict.SLOWER
+        found = self.compare(best, other).difference("tpot_s", "mean")
+        if found.difference is None or not found.first:
+            return False
+        return found.verdict is Verdict.SLOWER and found.difference >= SHOWN * found.first
 
 
 def _groups(contenders: Sequence[Contender], judge: _Judge) -> list[list[Contender]]:
