@@ -47,4 +47,4 @@ def _read_box(capture: Path | str) -> Box:
     text = read_text(capture)
     if str(capture).endswith((".yaml", ".yml", ".json")):
         return Box.parse(text, origin=str(capture))
-    return parse_box(text, origin=str(capture))
+    return parse_box(text, origin="standard input" if str(capture) == "-" else str(capture))
