@@ -1,1 +1,1 @@
-"""Measurements of atoll itself: ratios against a peer or a baseline in the same run, CPU-seconds rather than wall time."""
+"""Measurements of atoll itself: ratios against a peer or a baseline of the same run, in CPU-seconds."""
