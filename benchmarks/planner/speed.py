@@ -1,6 +1,6 @@
 """How long does a plan take? CPU-seconds of `plan_box` on a fixed set of boxes, models and loads.
 
-    python benchmarks/planner/speed.py
+python benchmarks/planner/speed.py
 """
 
 import time
