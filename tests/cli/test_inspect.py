@@ -86,7 +86,7 @@ def test_a_box_of_the_catalogue_needs_no_capture():
 
 REFUSED = {
     "no file": (("/no/such/topo.txt",), "", "There is no file"),
-    "no matrix": (("-",), "hello", "-: there is no GPU topology matrix in this text"),
+    "no matrix": (("-",), "hello", "standard input: there is no GPU topology matrix in this text"),
     "a cut matrix": (("-",), PAIRS.read_text()[:170], "cannot be read with certainty"),
     "an unknown card": ((str(PAIRS), "--gpu", "Voodoo 5"), "", "There is no GPU 'Voodoo 5'"),
     "a contradiction": ((str(PAIRS), "--gpus", "8"), "", "shows 4 GPUs"),
