@@ -190,6 +190,12 @@ def test_a_chunk_without_text_is_no_token(plain):
     assert len(feed([whole(event(plain), DONE)]).times) == 0
 
 
+def test_text_in_a_second_choice_is_seen_behind_an_empty_first():
+    two = chunk({"content": ""})
+    two["choices"].append({"index": 1, "delta": {"content": "x"}, "finish_reason": None})
+    assert len(feed([whole(event(two), DONE)]).times) == 1
+
+
 def test_completions_carry_text_in_text():
     plain = {"id": "cmpl-1", "object": "text_completion", "choices": [{"index": 0, "text": " a", "logprobs": None}]}
     empty = {"id": "cmpl-1", "object": "text_completion", "choices": [{"index": 0, "text": ""}]}

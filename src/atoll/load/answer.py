@@ -30,6 +30,9 @@ NEEDLES = (
 LONGEST_EVENT = 8 * 2**20  # bytes; vLLM's longest events (logprobs of a large vocabulary) are far below
 KEPT_BODY = 64 * 2**10  # of an error page
 _SAID = re.compile(rb'"(?:content|text)": ?"((?:[^"\\\\]|\\\\.)*)"')
+_EMPTY = b'"content":""'
+# Any of these in an event with an empty content, and it is looked at closely.
+_MORE_THAN_EMPTY = (b"reasoning", b'"finish_reason":"', b"tool_calls", b'"text"', b"refusal", b"error", b"usage")
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning", "text", "refusal")
 
 
@@ -267,6 +270,8 @@ class Answer:
         if payload.strip() == b"[DONE]":
             self.said_done = True
             return
+        if _EMPTY in payload and _is_plainly_empty(payload):
+            return  # the role chunk, or a token whose bytes are not yet a character
         try:
             plain = json.loads(payload)
         except ValueError:
@@ -344,6 +349,16 @@ class Answer:
             return ("bad_answer", f"an answer without choices: {_show(self._body)}")
         self._note_end(plain)
         return None
+
+
+def _is_plainly_empty(payload: bytes) -> bool:
+    """Whether an event with an empty content has nothing else that counts: one choice, no end, no usage, no error."""
+    return (
+        payload.startswith(b"{")
+        and payload.endswith(b"}")
+        and payload.count(b'"content"') == 1
+        and not any(word in payload for word in _MORE_THAN_EMPTY)
+    )
 
 
 def carries_text(choice: dict[str, Any]) -> bool:
