@@ -6,6 +6,7 @@ from pathlib import Path
 
 from atoll.cost.profile import MachineProfile
 from atoll.errors import Interrupted, NoMeasurement
+from atoll.load.tokens import Vocabulary
 from atoll.model.read import read_model
 from atoll.outside.clock import SystemClock
 from atoll.outside.shell import RealShell
@@ -13,7 +14,7 @@ from atoll.plan.layout import Layout
 from atoll.run.process import down, prepare, up
 from atoll.traffic.record import RecordTable
 from atoll.traffic.workload import Workload
-from atoll.workflows.bench import bench
+from atoll.workflows.bench import bench, words_of
 
 Say = Callable[[str], None]
 
@@ -42,7 +43,16 @@ def measure_layout(
     prepare(served, read_model(layout.model), folder=place, free_router_port=True, profile=profile)
     deployment = asyncio.run(up(place, shell=shell, clock=clock, attached=True, say=say))
     try:
-        result = bench(deployment.url, workload, folder=folder, name=layout.name, engine=engine, layout=served)
+        result = bench(
+            deployment.url,
+            workload,
+            folder=folder,
+            name=layout.name,
+            engine=engine,
+            layout=served,
+            vocabulary=_vocabulary(layout) if engine == "vllm" else None,
+            metrics=[f"{replica.url}/metrics" for replica in deployment.replicas],
+        )
     finally:
         asyncio.run(down(place, shell=shell, clock=clock))
     if result.stopped is not None:
@@ -50,3 +60,8 @@ def measure_layout(
     if result.summary.requests.ok == 0:
         raise NoMeasurement(f"Not one of {result.summary.requests.sent} requests was answered; see {place}.")
     return result.table
+
+
+def _vocabulary(layout: Layout) -> Vocabulary | None:
+    """Words of the model's own tokenizer, when it is on this disk: prompts are then as long as they are meant to be."""
+    return words_of(layout.model, None, chat=True)[0]
