@@ -132,6 +132,9 @@ class Naughty:
         writer.write(STREAM + text(" a") + text(" b", "stop") + DONE)
         return True
 
+    async def _busy_at_first(self, ask, head, writer):
+        return await (self._busy if len(self.asked) <= 2 else self._ok)(ask, head, writer)
+
     async def _busy(self, _ask, _head, writer):
         said = {"error": {"message": "the server is overloaded", "type": "ServiceUnavailable", "code": 503}}
         writer.write(plain("503 Service Unavailable", json.dumps(said).encode()))

@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.analyse.summary import Mask, latencies, measured_rows
+from atoll.analyse.summary import Mask, latencies
 from atoll.documents import Document
 from atoll.traffic.record import Floats, Ints, Outcome, RecordTable
 
@@ -67,7 +67,6 @@ def draw_run(
     name: str,
     table: RecordTable,
     *,
-    warmup_s: float = 0.0,
     rows: Mask | None = None,
     draws: int = 1000,
     seed: int = 1,
@@ -77,14 +76,14 @@ def draw_run(
     Args:
         name: what the run is called.
         table: its records.
-        warmup_s: what to leave out at its start.
-        rows: the measured rows, instead of those after the warm-up; shape (len(table),).
+        rows: the measured rows, None for all; shape (len(table),).
         draws: bootstrap samples.
         seed: of the drawing; the same seed gives the same interval.
     """
     rng = np.random.default_rng(seed)
-    chosen = measured_rows(table, warmup_s=warmup_s) if rows is None else rows
-    ok, values = chosen & _ok_rows(table), latencies(table)
+    ok, values = _ok_rows(table), latencies(table)
+    if rows is not None:
+        ok &= rows
     exact, drawn = {}, {}
     for measure in MEASURES:
         known, blocks = _blocks(getattr(values, measure)[ok], table.user[ok])
