@@ -1,6 +1,9 @@
-"""A Qwen2 of four layers with random weights and a tokenizer trained on the spot: vLLM loads it in seconds, offline.
+"""A Qwen2 with random weights and a tokenizer trained on the spot: vLLM loads it in seconds, offline.
 
-python tests/live/tiny_model.py FOLDER        needs torch, safetensors and tokenizers, as every vLLM has them
+python tests/live/tiny_model.py FOLDER [--wide]        needs torch, safetensors and tokenizers, as every vLLM has them
+
+Four narrow layers, whose step costs less than the server around it; with --wide twelve layers of 100 M weights in all,
+whose step is tens of milliseconds on a CPU, so that the engine and not its front is what a load waits for.
 """
 
 import json
@@ -25,6 +28,14 @@ CONFIG = {
     "eos_token_id": 1,
     "use_sliding_window": False,
 }
+WIDE = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 4,
+    "torch_dtype": "bfloat16",
+}
 TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}\n{% endfor %}<|assistant|>"
 WORDS = "the quick brown fox jumps over the lazy dog while many replicas share one long queue of prompts"
 
@@ -32,12 +43,13 @@ WORDS = "the quick brown fox jumps over the lazy dog while many replicas share o
 ALPHABET = [chr(code) for code in range(33, 127)] + ["Ġ", "Ċ"]  # ASCII, a blank and a line's end as bytes are written
 
 
-def make_tiny_model(folder: Path) -> None:
+def make_tiny_model(folder: Path, *, wide: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = _make_tokenizer(folder)
-    (folder / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": vocabulary}))
+    config = CONFIG | (WIDE if wide else {})
+    config["vocab_size"] = vocabulary = _make_tokenizer(folder)
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 0, "eos_token_id": 1}))
-    _make_weights(folder, vocabulary)
+    _make_weights(folder, config, vocabulary)
 
 
 def _make_tokenizer(folder: Path) -> int:
@@ -61,17 +73,18 @@ def _make_tokenizer(folder: Path) -> int:
     return int(tokenizer.get_vocab_size())
 
 
-def _make_weights(folder: Path, vocabulary: int) -> None:
+def _make_weights(folder: Path, config: dict, vocabulary: int) -> None:
     import torch
     from safetensors.torch import save_file
 
     torch.manual_seed(7)
+    kind = getattr(torch, config["torch_dtype"])
     hidden, inner, heads, kv = (
-        CONFIG[k] for k in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+        config[k] for k in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
     )
     kv_width = hidden // heads * kv
     shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
-    for layer in range(CONFIG["num_hidden_layers"]):
+    for layer in range(config["num_hidden_layers"]):
         at = f"model.layers.{layer}"
         for name, width in (("q", hidden), ("k", kv_width), ("v", kv_width)):
             shapes[f"{at}.self_attn.{name}_proj.weight"] = (width, hidden)
@@ -82,10 +95,10 @@ def _make_weights(folder: Path, vocabulary: int) -> None:
         shapes[f"{at}.mlp.down_proj.weight"] = (hidden, inner)
         shapes[f"{at}.input_layernorm.weight"] = (hidden,)
         shapes[f"{at}.post_attention_layernorm.weight"] = (hidden,)
-    weights = {name: torch.randn(*shape) * 0.05 for name, shape in shapes.items()}
-    weights |= {name: torch.ones(*shape) for name, shape in shapes.items() if name.endswith("norm.weight")}
+    weights = {name: (torch.randn(*shape) * 0.05).to(kind) for name, shape in shapes.items()}
+    weights |= {name: torch.ones(*shape).to(kind) for name, shape in shapes.items() if name.endswith("norm.weight")}
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
 if __name__ == "__main__":
-    make_tiny_model(Path(sys.argv[1]))
+    make_tiny_model(Path(sys.argv[1]), wide="--wide" in sys.argv)

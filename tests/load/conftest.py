@@ -71,6 +71,7 @@ class Naughty:
         self._ready.set()
         await self._end.wait()
         server.close()
+        await asyncio.sleep(0.01)  # what was accepted just now becomes a talk, so that it can be closed
         for talk in list(self._talks):
             talk.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)

@@ -32,6 +32,7 @@ class OpenAiServer:
         self.asked: list[dict] = []
         self.served = 0
         self._ready = threading.Event()
+        self._talks: dict[asyncio.Future[None], asyncio.StreamWriter] = {}
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     def __enter__(self) -> Self:
@@ -50,13 +51,21 @@ class OpenAiServer:
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._meet, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
         self._server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
+        await asyncio.sleep(0.01)  # what was accepted just now becomes a talk, so that it can be closed
+        for talk in self._talks:
+            talk.cancel()
+        await asyncio.gather(*self._talks, return_exceptions=True)
+        for writer in self._talks.values():  # also where the talk was ended before it began
+            writer.transport.abort()
+        await asyncio.sleep(0.01)
+
+    def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._talks[asyncio.ensure_future(self._talk(reader, writer))] = writer
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
