@@ -28,6 +28,9 @@ class FixedTimer:
     def decode_seconds(self, decodes: int, decode_context: int, steps: int) -> np.ndarray:
         return np.full(steps, self._seconds)
 
+    def front_seconds(self, prompt_tokens: float) -> float:
+        return 0.0
+
 
 def blueprint(
     *,

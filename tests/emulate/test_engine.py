@@ -16,11 +16,15 @@ SERVED = Served(model="m", root="m", max_model_len=4096)
 
 
 class Timer:
-    def __init__(self, seconds):
+    def __init__(self, seconds, front_s=0.0):
         self._seconds = seconds
+        self.front_s = front_s
 
     def seconds(self, batch: StepBatch) -> float:
         return self._seconds(batch) if callable(self._seconds) else self._seconds
+
+    def front_seconds(self, prompt_tokens: float) -> float:
+        return self.front_s
 
 
 class Watch:
@@ -42,10 +46,10 @@ def ask(tokens: int, *, prompt: str = "one two three"):
     return parse_ask(body, chat=False, served=SERVED)
 
 
-def make(clock, seconds, *, speed=1.0, async_scheduling=True, kv_blocks=1000):
+def make(clock, seconds, *, speed=1.0, async_scheduling=True, kv_blocks=1000, front_s=0.0):
     scheduler = Scheduler(SchedulerLimits(async_scheduling=async_scheduling), BlockPool(kv_blocks))
     meters = Meters(max_model_len=4096)
-    return Engine(scheduler, Timer(seconds), clock=clock, meters=meters, speed=speed, hold=clock.advance)
+    return Engine(scheduler, Timer(seconds, front_s), clock=clock, meters=meters, speed=speed, hold=clock.advance)
 
 
 async def turns(done):
@@ -64,12 +68,12 @@ async def run_until(engine, watches):
     await asyncio.gather(task, return_exceptions=True)
 
 
-def times_of(seconds, tokens, *, oversleep_s=0.0, speed=1.0):
+def times_of(seconds, tokens, *, oversleep_s=0.0, speed=1.0, front_s=0.0):
     async def story():
         clock = ManualClock(start=0.0, flows=True)
         clock.oversleep_s = oversleep_s
         watch = Watch(clock)
-        engine = make(clock, seconds, speed=speed)
+        engine = make(clock, seconds, speed=speed, front_s=front_s)
         engine.submit(ask(tokens), watch)
         await run_until(engine, [watch])
         return watch.times, engine
@@ -102,6 +106,33 @@ def test_a_machine_that_is_too_slow_says_so():
 def test_speed_divides_the_timers_seconds():
     times, _ = times_of(0.020, 5, speed=10)
     assert times == pytest.approx([0.002 * n for n in range(1, 6)])
+
+
+def test_the_api_servers_time_passes_before_the_first_step():
+    times, _ = times_of(0.020, 3, front_s=0.005)
+    assert times == pytest.approx([0.025, 0.045, 0.065])
+
+
+def test_speed_divides_the_api_servers_time_as_well():
+    times, _ = times_of(0.020, 2, front_s=0.005, speed=10)
+    assert times == pytest.approx([0.0025, 0.0045])
+
+
+def test_who_leaves_on_the_way_through_the_api_server_is_never_scheduled():
+    async def story():
+        clock = ManualClock(start=0.0, flows=True)
+        one, other = Watch(clock), Watch(clock)
+        engine = make(clock, 0.020, front_s=0.005)
+        leaving = engine.submit(ask(2), one)
+        engine.submit(ask(2), other)
+        engine.abort(leaving)
+        await run_until(engine, [other])
+        return one, other, engine
+
+    one, other, engine = asyncio.run(story())
+    assert one.times == []
+    assert other.times == pytest.approx([0.025, 0.045])
+    assert engine.meters.finished["abort"] == 1
 
 
 def test_the_timer_sees_the_batch_grow():

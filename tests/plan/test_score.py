@@ -17,12 +17,16 @@ class PlainTimer:
     step: float = 0.01
     each: float = 0.0
     token: float = 0.0
+    front: float = 0.0
 
     def seconds(self, batch):
         return self.step + self.each * batch.decodes + self.token * sum(new for new, _ in batch.prefills)
 
     def decode_seconds(self, decodes, decode_context, steps):
         return np.full(steps, self.seconds(StepBatch(decodes=decodes, decode_context=decode_context)))
+
+    def front_seconds(self, prompt_tokens):
+        return self.front
 
 
 def station(timer=None, *, kv_tokens=10**7, seqs=256, budget=8192):
@@ -44,6 +48,12 @@ def test_one_user_gets_one_step_for_the_prompt_and_one_for_each_further_token():
     assert predicted.ttft_s.mean == pytest.approx(0.015, rel=1e-3)
     assert predicted.tpot_s.mean == pytest.approx(0.01, rel=1e-3)
     assert predicted.output_tokens_per_s == pytest.approx(101 / 1.015, rel=1e-3)
+
+
+def test_the_api_servers_part_comes_before_the_first_token():
+    predicted = score([station(PlainTimer(front=0.005))], goal(users=1))
+    assert predicted.ttft_s.mean == pytest.approx(0.020, rel=1e-3)
+    assert predicted.e2e_s.mean == pytest.approx(1.020, rel=1e-3)
 
 
 def test_littles_law_holds():

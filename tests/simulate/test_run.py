@@ -27,16 +27,20 @@ CARD = ModelCard(
 
 
 class Second:
-    """Every step takes a second, or as long as it is told."""
+    """Every step takes a second, or as long as it is told; the scheduler has a request at once, or later."""
 
-    def __init__(self, step_s=1.0):
+    def __init__(self, step_s=1.0, front_s=0.0):
         self.step_s = step_s
+        self.front_s = front_s
 
     def seconds(self, batch):
         return self.step_s
 
     def decode_seconds(self, decodes, decode_context, steps):
         return np.full(steps, self.step_s)
+
+    def front_seconds(self, prompt_tokens):
+        return self.front_s
 
 
 def layout_of(replicas, *, policy=Policy.ROUND_ROBIN, router=None, **flags):
@@ -127,8 +131,24 @@ def test_open_loop_latency_counts_from_the_due_time():
     assert table.due_s.tolist() == table.sent_s.tolist() == [2.0, 4.0, 6.0]
 
 
+def test_a_request_reaches_the_scheduler_after_its_time_in_the_api_server():
+    """Alone: 0.25 s, then a step of a second for each token. The second user finds a step under way and waits it out."""
+    workload = Workload(users=2, requests=2, ramp="1s", prompt=10, output=2)
+    table = simulate(layout_of(1), workload, timers=[Second(front_s=0.25)])
+    assert table.sent_s.tolist() == [0.0, 0.5]
+    assert table.first_token_s.tolist() == [1.25, 2.25]
+
+
+def test_a_request_on_its_way_through_the_api_server_dies_with_it_and_counts_as_queued():
+    layout = layout_of(1, max_num_queued_reqs=1)
+    workload = Workload(users=2, requests=2, prompt=10, output=2)
+    outage = Conditions(outages=(Outage(replica=0, at_s=0.2),))
+    table = simulate(layout, workload, timers=[Second(front_s=0.25)], conditions=outage)
+    assert table.error == ("connection_reset", "http_503")
+
+
 def test_a_full_queue_is_tried_elsewhere_and_then_told():
-    layout = layout_of(2, max_num_queued_reqs=1)
+    layout = layout_of(2, max_num_queued_reqs=2)
     workload = Workload(users=7, requests=7, prompt=10, output=5)
     table = simulate(layout, workload, max_num_seqs=1)
     # One runs and one waits on each; of the others, each was refused twice.

@@ -49,6 +49,10 @@ class StepTimer(Protocol):
         """
         ...
 
+    def front_seconds(self, prompt_tokens: float) -> float:
+        """Seconds from a request's arrival at the API server until the scheduler has it."""
+        ...
+
 
 # Mean context lengths at which decode attention is evaluated; straight lines between them.
 CONTEXT_KNOTS = (0, 128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)

@@ -7,6 +7,7 @@ does not drift.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Protocol
@@ -78,6 +79,7 @@ class Engine:
         self._speed = speed
         self._hold = hold
         self._numbers = count()
+        self._front: deque[tuple[float, Running]] = deque()  # (when the scheduler gets it, job)
         self._wake = asyncio.Event()
         self._due = 0.0
         self._prefixes = PrefixIndex(4 * scheduler.pool.blocks) if scheduler.pool.prefix_caching else None
@@ -102,22 +104,33 @@ class Engine:
         """Queue a request; None when the queue is full."""
         chain = self._prefixes.chain(ask.prompt) if self._prefixes is not None else ()
         job = Running(ask, listener, number=next(self._numbers), arrived=self._clock.now(), chain=chain)
-        if self._is_full() or not self._scheduler.add(job):
+        if self._scheduler.is_full(coming=len(self._front)):
             self.meters.rejected += 1
             return None
+        ready = job.arrived + self._timer.front_seconds(job.prompt_tokens) / self._speed
+        if self._front:  # nobody overtakes, as in simulate/replica.py
+            ready = max(ready, self._front[-1][0])
+        self._front.append((ready, job))
         self._wake.set()
         return job
 
-    def _is_full(self) -> bool:
-        """VLLM counts running requests as well (v1/engine/async_llm.py, check_admission), and refuses with 503."""
-        most = self._scheduler.limits.max_num_queued_reqs
-        return most is not None and len(self._scheduler.running) + len(self._scheduler.waiting) >= most
+    def _let_in(self) -> None:
+        """The scheduler gets those whose time in the API server is over."""
+        now = self._clock.now()
+        while self._front and self._front[0][0] <= now:
+            self._scheduler.add(self._front.popleft()[1])
 
     def abort(self, job: Running) -> None:
         """The client is gone."""
-        if not job.gone:
+        if job.gone:
+            return
+        self.meters.finished["abort"] += 1
+        entry = next((entry for entry in self._front if entry[1] is job), None)
+        if entry is None:
             self._scheduler.abort(job)
-            self.meters.finished["abort"] += 1
+            return
+        job.gone = True
+        self._front.remove(entry)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -127,19 +140,27 @@ class Engine:
                 step = await self._first_step()
             seconds = self._timer.seconds(step.batch) / self._speed
             self._note_joined(step)
-            following = self._scheduler.schedule() if self._scheduler.limits.async_scheduling else None
+            following = self._schedule() if self._scheduler.limits.async_scheduling else None
             self._due += seconds
             await self._wait_until_due()
             self._hand_out(step)
-            step = following if following is not None else self._scheduler.schedule()
+            step = following if following is not None else self._schedule()
+
+    def _schedule(self) -> Step | None:
+        self._let_in()
+        return self._scheduler.schedule()
 
     async def _first_step(self) -> Step:
         """Idle until there is something to compute; the pace starts then."""
-        step = self._scheduler.schedule()
+        step = self._schedule()
         while step is None:
-            self._wake.clear()
-            await self._wake.wait()
-            step = self._scheduler.schedule()
+            if self._front:
+                self._due = self._front[0][0]
+                await self._wait_until_due()
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+            step = self._schedule()
         self._due = self._clock.now()
         return step
 

@@ -1,9 +1,10 @@
 """One layout under one load, by formula: how long answers take, without simulating a single request.
 
 Closed loop (users back to back). On one replica, with D the seconds of a decode step at the mean batch and context, p
-the seconds of the steps that hold one prompt, x the part of them that decoding requests feel, and O output tokens:
+the seconds of the steps that hold one prompt, x the part of them that decoding requests feel, O output tokens, and
+`front` the API server's part of the way to the scheduler:
 
-    answer = wait + p + (O - 1) D + x (others that start while I decode)          (1)
+    answer = front + wait + p + (O - 1) D + x (others that start while I decode)  (1)
     batch  = running (O - 1) D' / answer,  D' the mean gap between tokens         (2)
 
 which a few rounds of substitution settle. Requests beyond what max_num_seqs and the KV cache admit wait for a place:
@@ -102,6 +103,7 @@ class _Steady:
     """One replica in its steady state."""
 
     users: float
+    front_s: float  # in the API server, before the scheduler has it
     wait_s: float  # for a place in the batch, and for the prompts of others
     prompt_s: float
     gap_s: float  # mean time between tokens
@@ -157,7 +159,7 @@ def _closed(station: Station, goal: Goal, users: float) -> _Steady:
     users = max(users, 1.0)
     running = min(users, _places(station, goal))
     answer, steady = _answer_of(station, goal, running)
-    cycle = answer + goal.think_s
+    cycle = answer + goal.think_s  # the API server's part is in the answer
     rate = running / cycle
     queue = (users - running) / rate
     return replace(
@@ -202,6 +204,7 @@ def _places(station: Station, goal: Goal) -> float:
 def _answer_of(station: Station, goal: Goal, running: float) -> tuple[float, _Steady]:
     """Seconds of a whole answer with so many requests in the batch, and what it is made of."""
     output, decodes = goal.output, max(1.0, running)
+    front = station.timer.front_seconds(goal.prompt)
     answer = gap = prompt = extra = worst = wait = 0.0
     for _ in range(_ROUNDS):
         batch = max(1, round(decodes))
@@ -214,7 +217,7 @@ def _answer_of(station: Station, goal: Goal, running: float) -> tuple[float, _St
         decode_part = min(1.0, (output - 1) * gap / answer) if answer else 1.0
         gap = step + extra * others * decode_part / max(1.0, output - 1)
         wait = step / 2 + others * prompt * prompt / answer if answer else step / 2
-        new = wait + prompt + (output - 1) * gap
+        new = front + wait + prompt + (output - 1) * gap
         settled = abs(new - answer) < 1e-4 * new
         answer = new if not answer else (answer + new) / 2
         decodes = running * (output - 1) * gap / answer
@@ -222,6 +225,7 @@ def _answer_of(station: Station, goal: Goal, running: float) -> tuple[float, _St
             break
     return answer, _Steady(
         users=running,
+        front_s=front,
         wait_s=wait,
         prompt_s=prompt,
         gap_s=gap,
@@ -251,7 +255,7 @@ def _merge(parts: Sequence[_Steady], goal: Goal) -> Prediction:
         ReplicaShare(
             output_tokens_per_s=part.requests_per_s * goal.output,
             requests_per_s=part.requests_per_s,
-            ttft_s=Spread.around(part.prompt_s, part.wait_s),
+            ttft_s=Spread.around(part.front_s + part.prompt_s, part.wait_s),
             e2e_s=_narrow(part.answer_s),
         )
         for part in parts

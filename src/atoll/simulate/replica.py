@@ -4,6 +4,7 @@ Steps in which nothing but decoding happens are taken many at a time. The clock 
 step after another gives: the timer makes them from the same expression, and they are added up in the same order.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -55,6 +56,7 @@ class VirtualReplica:
         self._clock = np.empty(4096)
         self._ticks = 0  # entries of the clock
         self._prompt_clock: list[float] = []
+        self._front: deque[tuple[float, Job]] = deque()  # (when the scheduler gets it, job)
         self._open: dict[Job, int] = {}  # since which entry a job has had a token at each
         self._event = 0  # only the newest end of step counts
         self._settling = False  # a step has just ended
@@ -76,22 +78,28 @@ class VirtualReplica:
         return self.scheduler.takes(job)
 
     def arrive(self, job: Job) -> bool:
-        """A request comes in; False when the queue is full."""
-        if not self.scheduler.add(job):
+        """A request comes in, and the scheduler has it when the API server is done with it; False when it is full.
+
+        Those on their way count: vLLM looks before it tokenises, and again after. Nobody overtakes: one process reads
+        the requests, and tokenises one after the other.
+        """
+        if self.scheduler.is_full(coming=len(self._front)):
             return False
+        ready = self._timeline.now + self._timer.front_seconds(job.prompt_tokens)
+        if self._front:
+            ready = max(ready, self._front[-1][0])
+        self._front.append((ready, job))
         if not self._busy:
             self._begin_and_launch()
-        elif self._quiet > 1 and self.scheduler.can_admit():
-            self._quiet = 1
-            if self._ends is not None:
-                self._cut_run()
+        elif self._ends is not None and self.scheduler.can_admit(job):
+            self._cut_run(ready)
         return True
 
     def fail(self) -> list[Job]:
         """The engine dies; these are the requests that it had."""
         if self._ends is not None:
             self._tick_run(int(np.searchsorted(self._ends, self._timeline.now, side="left")))
-        lost = [*self.scheduler.running, *self.scheduler.waiting]
+        lost = [*self.scheduler.running, *self.scheduler.waiting, *(job for _, job in self._front)]
         for job in list(self._open):
             self._close(job, self._ticks)
         self.spans = [span for span in map(self._as_far_as_it_came, self.spans) if span.start < span.stop]
@@ -110,12 +118,25 @@ class VirtualReplica:
 
     def _start_afresh(self) -> None:
         self.scheduler = Scheduler(self._limits, BlockPool(self._kv_blocks, prefix_caching=self._prefix_caching))
+        self._front.clear()
         self._busy = False
         self._step: Step | None = None  # under way
         self._ahead: Step | None = None  # scheduled while that one runs
         self._ends: Floats | None = None  # of a run of quiet steps under way
         self._quiet = 0
         self._event += 1
+
+    # Those on their way through the API server
+
+    def _let_in(self) -> None:
+        """The scheduler gets those that are through."""
+        while self._front and self._front[0][0] <= self._timeline.now:
+            self.scheduler.add(self._front.popleft()[1])
+
+    def _rouse(self, event: int) -> None:
+        """An idle engine's next request is through."""
+        if event == self._event:
+            self._begin_and_launch()
 
     # A step's life: _begin decides what it is, _launch lets it run, _end takes in what it gave.
 
@@ -170,19 +191,29 @@ class VirtualReplica:
     def _begin_and_launch(self) -> None:
         if self._settling:
             return
+        self._let_in()
         self._begin()
         if self._busy:
             self._launch()
+        elif self._front:
+            self._event += 1
+            self._timeline.at(self._front[0][0], self._rouse, self._event)
 
     def _launch(self) -> None:
-        """Let the step, or the quiet steps, run; `_quiet` may have shrunk to 1 since _begin."""
+        """Let the step, or the quiet steps, run; no longer than until the next request may join."""
         now = self._timeline.now
         batch = self._step.batch if self._step is not None else self.scheduler.batch
-        if self._quiet > 1:
-            ends = np.empty(self._quiet + 1)
+        steps, ready = self._quiet, None
+        if steps > 1 and self._front and self.scheduler.can_admit(self._front[0][1]):
+            ready = self._front[0][0]
+            steps = min(steps, _steps_until(ready - now, self._timer.seconds(batch)))
+        if steps > 1:
+            ends = np.empty(steps + 1)
             ends[0] = now
-            ends[1:] = self._timer.decode_seconds(batch.decodes, batch.decode_context, self._quiet)
+            ends[1:] = self._timer.decode_seconds(batch.decodes, batch.decode_context, steps)
             self._ends = ends.cumsum(out=ends)[1:]
+            if ready is not None:
+                self._ends = self._ends[: int(np.searchsorted(self._ends, ready, side="left")) + 1]
             self._wake_at(float(self._ends[-1]))
         else:
             self._wake_at(now + self._timer.seconds(batch))
@@ -191,14 +222,14 @@ class VirtualReplica:
         self._event += 1
         self._timeline.at(when, self._end, self._event, rank=self.number)
 
-    def _cut_run(self) -> None:
-        """Someone may join at the end of the step under way, so the run ends there.
+    def _cut_run(self, ready: float) -> None:
+        """Someone may join at the end of the step that is under way then, so the run ends there.
 
         At the same moment as a step's end, an event of lower rank is before it, one of higher rank after it.
         """
         assert self._ends is not None
-        earlier = self._timeline.rank < self.number
-        steps = int(np.searchsorted(self._ends, self._timeline.now, side="left" if earlier else "right")) + 1
+        earlier = ready > self._timeline.now or self._timeline.rank < self.number
+        steps = int(np.searchsorted(self._ends, ready, side="left" if earlier else "right")) + 1
         if steps < len(self._ends):
             self._ends = self._ends[:steps]
             self._wake_at(float(self._ends[-1]))
@@ -210,6 +241,7 @@ class VirtualReplica:
         for job in finished:
             self._close(job, self._ticks)
         self._step = None
+        self._let_in()
         self._begin()
         if finished:
             self._settling = True
@@ -259,3 +291,8 @@ class VirtualReplica:
         clock = np.empty(2 * len(self._clock) + steps)
         clock[: self._ticks] = self._clock[: self._ticks]
         self._clock = clock
+
+
+def _steps_until(seconds: float, step_s: float) -> int:
+    """No fewer steps than fit into so many seconds, the first of them given and the others no shorter."""
+    return int(seconds / step_s) + 1 if 0 < step_s < seconds else 1

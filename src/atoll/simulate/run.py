@@ -67,6 +67,9 @@ class SlowedTimer:
     def decode_seconds(self, decodes: int, decode_context: int, steps: int) -> NDArray[np.float64]:
         return self.timer.decode_seconds(decodes, decode_context, steps) * self.factor
 
+    def front_seconds(self, prompt_tokens: float) -> float:
+        return self.timer.front_seconds(prompt_tokens)
+
 
 def simulate_layout(
     layout: Layout,
@@ -242,7 +245,7 @@ class _Simulation:
         """Ask one replica after another; None when one has taken it, else the class of failure."""
         tried: list[int] = []
         error: str | None = "http_502"
-        for _ in range(TRIES):
+        for _ in range(min(TRIES, len(self._replicas))):  # nginx hands on the refusal of the only server as it is
             number = self._router.choose(job, worker=worker, now=self._timeline.now, tried=tried)
             if number is None:
                 return "http_502"

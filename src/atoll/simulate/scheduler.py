@@ -28,7 +28,7 @@ class SchedulerLimits:
     chunked_prefill: bool = True
     long_prefill_token_threshold: int = 0  # 0: a chunk may take all that is left of the budget
     reserve_full_prompt: bool = True  # scheduler_reserve_full_isl: join only when the whole prompt fits in free blocks
-    max_num_queued_reqs: int | None = None  # more waiting ones are refused with 503
+    max_num_queued_reqs: int | None = None  # with so many waiting or running, the next is refused with 503
     async_scheduling: bool = True  # the next step is scheduled while this one runs
     prefill_first: bool = False  # the older engine
     watermark: float = 0.0  # share of the blocks that joining requests leave free; 0.01 in the older engine
@@ -99,10 +99,17 @@ class Scheduler:
         whole = self.limits.chunked_prefill or job.prompt_tokens <= self.limits.max_num_batched_tokens
         return whole and most <= self.pool.blocks - self._kept_free()
 
+    def is_full(self, coming: int = 0) -> bool:
+        """Whether one more request would be refused, with `coming` that were let in but are not here yet.
+
+        Running requests count as well: check_admission in vllm/v1/engine/async_llm.py asks for all unfinished ones.
+        """
+        most = self.limits.max_num_queued_reqs
+        return most is not None and len(self.running) + len(self.waiting) + coming >= most
+
     def add(self, job: Job) -> bool:
         """Put the job at the end of the queue; False when the queue is full (503)."""
-        most = self.limits.max_num_queued_reqs
-        if most is not None and len(self.waiting) >= most:
+        if self.is_full():
             return False
         self.waiting.append(job)
         return True
@@ -275,19 +282,22 @@ class Scheduler:
             budget -= chunk
         return joined
 
-    def can_admit(self) -> bool:
-        """Whether the first waiting request could join a step of decodes now."""
-        if not self.waiting:
+    def can_admit(self, coming: Job | None = None) -> bool:
+        """Whether the first waiting request, or without one the `coming` one, could join a step of decodes now."""
+        job = self.waiting[0] if self.waiting else coming
+        if job is None:
             return False
         beside = 0 if self.limits.prefill_first else len(self._decoding)
-        return self._next_chunk(self.limits.max_num_batched_tokens - beside) is not None
+        return self._chunk_of(job, self.limits.max_num_batched_tokens - beside) is not None
 
     def _next_chunk(self, budget: int) -> int | None:
         """How many tokens of the first waiting request can be computed now; None when it has to wait."""
+        return self._chunk_of(self.waiting[0], budget) if self.waiting else None
+
+    def _chunk_of(self, job: Job, budget: int) -> int | None:
         limits = self.limits
-        if not self.waiting or budget <= 0 or len(self.running) >= limits.max_num_seqs:
+        if budget <= 0 or len(self.running) >= limits.max_num_seqs:
             return None
-        job = self.waiting[0]
         hits = self.pool.hits(job)
         fresh = job.tokens - hits * BLOCK_TOKENS
         chunk = min(fresh, limits.long_prefill_token_threshold or fresh)

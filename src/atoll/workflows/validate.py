@@ -12,7 +12,6 @@ import numpy as np
 
 from atoll.analyse.summary import latencies
 from atoll.cost.profile import MachineProfile
-from atoll.cost.step import StepModel
 from atoll.documents import Document
 from atoll.errors import AtollError, NothingFits
 from atoll.outside.files import read_text
@@ -162,9 +161,7 @@ def predict_case(case: Case, *, profile: MachineProfile | None = None) -> Measur
     equipment = _equipment(case, profile)
     draws = min(MOST_DRAWS, ceil(ENOUGH_REQUESTS / (case.workload.requests or ENOUGH_REQUESTS)))
     tables = [_simulate(case, equipment, seed) for seed in range(1, draws + 1)]
-    timer = equipment.timers[0]
-    front_s = timer.front_seconds(case.workload.prompt.mean) if isinstance(timer, StepModel) else 0.0
-    found = [_measure(table, median_ttft=case.median, front_s=front_s) for table in tables]
+    found = [_measure(table, median_ttft=case.median) for table in tables]
     return Measures(
         ttft_s=_mean(one.ttft_s for one in found),
         tpot_s=_mean(one.tpot_s for one in found),
@@ -190,7 +187,7 @@ def _simulate(case: Case, equipment: Equipment, seed: int) -> RecordTable:
     )
 
 
-def _measure(table: RecordTable, *, median_ttft: bool, front_s: float) -> Measures:
+def _measure(table: RecordTable, *, median_ttft: bool) -> Measures:
     ok = np.array([outcome == Outcome.OK for outcome in table.outcome])
     if not ok.any():
         return Measures()
@@ -199,7 +196,7 @@ def _measure(table: RecordTable, *, median_ttft: bool, front_s: float) -> Measur
     tpot = measures.tpot_s[ok]
     duration = float(np.nanmax(table.last_token_s[ok]) - table.sent_s[0])
     return Measures(
-        ttft_s=front_s + float(np.median(ttft) if median_ttft else np.mean(ttft)),
+        ttft_s=float(np.median(ttft) if median_ttft else np.mean(ttft)),
         tpot_s=None if np.isnan(tpot).all() else float(np.nanmean(tpot)),
         output_tokens_per_s=float(table.output_tokens[ok].sum()) / duration if duration > 0 else None,
     )
