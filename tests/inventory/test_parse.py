@@ -14,6 +14,13 @@ GPU2\tSYS\tSYS\t X \tNV12\tSYS\t32-63,96-127\t1\t\tN/A
 GPU3\tSYS\tSYS\tNV12\t X \tSYS\t32-63,96-127\t1\t\tN/A
 NIC0\tPXB\tPXB\tSYS\tSYS\t X \t\t\t\t
 """
+LEGEND = """
+Legend:
+
+  X    = Self
+  PHB  = Connection traversing PCIe as well as a PCIe Host Bridge (typically the CPU)
+  NV#  = Connection traversing a bonded set of # NVLinks
+"""
 
 
 def read(text: str) -> Box:
@@ -64,6 +71,19 @@ DRESSES = {
     "wrapped rows": PAIRS.replace("\tPXB\t0-31", "\nPXB\t0-31"),
     "printed twice": PAIRS * 2,
     "no header": "\n".join(PAIRS.splitlines()[1:]),
+    "host named like a card": "".join(f"gpu01: {line}" for line in (PAIRS + LEGEND).splitlines(keepends=True)),
+    "service before a bar": "".join(f"gpu0-1  | {line}" for line in (PAIRS + LEGEND).splitlines(keepends=True)),
+    "numbered lines": "".join(
+        f"{n:6d}\t{line}" for n, line in enumerate((PAIRS + LEGEND).splitlines(keepends=True), 1)
+    ),
+    "numbers and a bar": "".join(
+        f"{n:3d} | {line}" for n, line in enumerate((PAIRS + LEGEND).splitlines(keepends=True))
+    ),
+    "cards and devices glued in a csv": PAIRS.replace("\tNIC0\tCPU Affinity\tNUMA", ",NIC0,CPU Affinity,NUMA", 1),
+    "line separators of a word processor": PAIRS.replace("\n", "\u2028"),
+    "cut at the width of a terminal": "\n".join(
+        line[start : start + 43] for line in PAIRS.expandtabs(8).splitlines() for start in range(0, len(line), 43)
+    ),
 }
 
 
@@ -169,3 +189,36 @@ def test_a_row_whose_label_was_cut_is_no_network_card():
     rows = ["GPU0 X NV8 NV8 NV8", "GPU1 NV8 X NV8 NV8", "GPU2 NV8 NV8 X NV8", "G", "PU3 NV8 NV8 NV8 X"]
     with pytest.raises(BadTopology):
         parse_box("\n".join(rows), origin="cut")
+
+
+def test_line_numbers_are_no_numa_nodes():
+    capture = "\tGPU0\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\nGPU0\t X \t\t\t\tN/A\n" + LEGEND
+    numbered = "".join(f"{n:3d} | {line}" for n, line in enumerate(capture.splitlines(keepends=True)))
+    assert read(numbered).gpus == read(capture).gpus
+    assert read(capture).gpus[0].numa_node is None
+
+
+def test_the_lines_of_two_hosts_that_came_in_turns_are_told_apart(pairs):
+    lines = PAIRS.splitlines()
+    other = PAIRS.replace("NV12", "NV4").splitlines()
+    alike = "\n".join(f"gpu01: {line}\ngpu02: {line}" for line in lines)
+    assert same(alike, pairs)
+    with pytest.raises(BadTopology, match="different topology matrices"):
+        read("\n".join(f"gpu01: {line}\ngpu02: {strange}" for line, strange in zip(lines, other, strict=True)))
+
+
+def test_a_row_that_the_header_does_not_list_is_refused():
+    capture = PAIRS.replace("GPU3\tNIC0", "GIC3\tNIC0").replace("NV12\t X \tSYS\t32", "NV12\tYS\tSYS\t32")
+    with pytest.raises(BadTopology, match="row of GPU3, which the header does not list"):
+        read(capture)
+
+
+def test_one_card_with_blank_affinity_is_read():
+    assert read("\tGPU0\tCPU Affinity\tNUMA Affinity\nGPU0\t X \t\t\n").indices == (0,)
+
+
+def test_a_legend_without_nvlink_may_be_the_pcie_view():
+    capture = PAIRS.replace("NV12", "PIX")
+    legend = "\nLegend:\n  X    = Self\n  PIX  = Connection traversing at most a single PCIe bridge\n"
+    assert "topo -mp" in read(capture + legend).notes[0]
+    assert read(capture + legend + "  NV#  = Connection traversing a bonded set of # NVLinks\n").notes == ()

@@ -24,7 +24,11 @@ _CODES_THEN_DIGITS = re.compile(rf"((?:{_CODE})*{_LETTERS})([0-9].*)", re.IGNORE
 _GPU = re.compile(r"(?<![A-Za-z0-9_-])GPU ?([0-9]{1,3})(?![0-9])", re.IGNORECASE)
 _GPU_GLUED = re.compile(r"GPU ?([0-9]{1,3})(?![0-9])", re.IGNORECASE)
 _ROW = re.compile(rf"(?<![A-Za-z_-])GPU ?([0-9]{{1,3}})(?![0-9])[\s|:]*(?!Node\s*Affinity)({_CODE}.*)$", re.IGNORECASE)
-_NIC = r"(?:NIC[0-9]+|(?:mlx|hfi)[0-9]+_[0-9a-z_]+|(?:irdma|cxi|bnxt_re|rdmap|rocep|ibp|efa_)[0-9a-z_]+)"
+_NIC = (
+    r"(?:NIC[0-9]+|(?:mlx|hfi)[0-9]+_[0-9a-z_]+"
+    r"|(?:irdma|cxi|bnxt_re|rdmap|roce|rocep|ib|ibp|ibs|efa|mana|erdma|hns|qedr|rxe|siw)_?[0-9][0-9a-z_]*)"
+)
+_NICS_GLUED = re.compile(r"NIC[0-9]+|(?:mlx|hfi)[0-9]_(?:bond_)?[0-9]{1,2}", re.IGNORECASE)
 _NIC_ROW = re.compile(rf"(?<![\w.-]){_NIC}[\s|:]+({_CODE}(?:[\s|].*)?)$", re.IGNORECASE)
 _COMMAND = re.compile(r"\btopo\s+(?:-\S+\s+)*?(-mp|--matrix_pci|-m|--matrix|-p2p|--p2pstatus)\b(?!_)", re.IGNORECASE)
 _AFFINITY = re.compile(r"CPU\s*Affinity|NUMA\s*Affinity|GPU\s*NUMA\s*ID|Node\s*Affinity", re.IGNORECASE)
@@ -103,7 +107,7 @@ def find_blocks(lines: Sequence[str]) -> list[Block]:
             view = _view(command[1])
         row, header = _read_row(line), _read_header(line)
         if row is not None:
-            if block.is_complete and not _is_repeat(block, row):
+            if block.is_complete and _begins_another(block, row):
                 block = Block()
             if not block.rows and block.header is None:
                 block.view, view = view, None
@@ -122,8 +126,8 @@ def find_blocks(lines: Sequence[str]) -> list[Block]:
         elif open_row and block.rows and _is_continuation(line):
             block.orphans += int(bool(block.rows[-1].rest) and _CODES.fullmatch(line.split()[0]) is not None)
             block.rows[-1] = _continued(block.rows[-1], line)
-        elif block.header is not None and not block.rows and _AFFINITY.search(line):
-            block.header = _with_affinity(block.header, line)
+        elif block.header is not None and not block.rows and _count_devices(line) is not None:
+            block.header = _with_more(block.header, line)
         open_row = row is not None or (open_row and _is_continuation(line))
     named = frozenset(int(match[1]) for line in lines for match in _GPU_GLUED.finditer(line))
     return [replace(one, named=named) for one in blocks if one.rows]
@@ -198,7 +202,9 @@ def _flaw_of_row(row: Row, n: int, *, most: int, exact: bool) -> str | None:
 
 def _is_whole_single(block: Block, row: Row) -> bool:
     """One card's matrix has no second row to agree with, so the header and the affinity after X must be there."""
-    return block.header is not None and bool(block.header.affinity) and bool(row.rest)
+    if block.header is None or not block.header.affinity:
+        return False
+    return bool(row.rest) or max(block.named) == 0
 
 
 def _foreign(block: Block) -> Flaw | None:
@@ -254,16 +260,19 @@ def _read_header(line: str) -> Header | None:
     text = line[first.start() :]
     names = list(_GPU_GLUED.finditer(text))
     gpus = tuple(int(match[1]) for match in names)
-    others = _AFFINITY.sub(" ", _GPU_GLUED.sub(" ", text))
-    words = [word for word in re.split(r"[\s|]+", others) if word]
-    devices = [word for word in words if re.fullmatch(r"[A-Za-z][\w.-]*[0-9][\w.-]*", word)]
-    dots = [word for word in words if set(word) == {"."}]
-    if len(set(gpus)) != len(gpus) or len(devices) + len(dots) != len(words):
+    devices = _count_devices(_GPU_GLUED.sub(" ", text))
+    if len(set(gpus)) != len(gpus) or devices is None:
         return None
     elided = bool(re.search(r"\.{2,}", text[: names[-1].start()]))
-    return Header(
-        gpus=gpus, devices=len(devices) + len(dots), elided=elided, affinity=_affinity_columns(line), line=line
-    )
+    return Header(gpus=gpus, devices=devices, elided=elided, affinity=_affinity_columns(line), line=line)
+
+
+def _count_devices(titles: str) -> int | None:
+    """Columns beside GPUs and affinities, "..." among them; None where there is a word that names no device."""
+    glued = _NICS_GLUED.sub(lambda name: f" {name[0]} ", re.sub(r",", " ", _AFFINITY.sub(" ", titles)))
+    words = [word for word in re.split(r"[\s|]+", glued) if word]
+    devices = [word for word in words if re.fullmatch(r"[A-Za-z][\w.-]*[0-9][\w.-]*|\.+", word)]
+    return len(devices) if len(devices) == len(words) else None
 
 
 def _affinity_columns(text: str) -> tuple[str, ...]:
@@ -291,12 +300,20 @@ def _joined(first: Header | None, second: Header) -> Header:
     )
 
 
-def _with_affinity(header: Header, line: str) -> Header:
-    return replace(header, affinity=header.affinity + _affinity_columns(line), line=header.line + " " + line)
+def _with_more(header: Header, line: str) -> Header:
+    """The header with the devices and affinities of its second line."""
+    return replace(
+        header,
+        devices=header.devices + (_count_devices(line) or 0),
+        affinity=header.affinity + _affinity_columns(line),
+        line=header.line + " " + line,
+    )
 
 
-def _is_repeat(block: Block, row: Row) -> bool:
-    return any(known.gpu == row.gpu and known.codes == row.codes for known in block.rows)
+def _begins_another(block: Block, row: Row) -> bool:
+    """Whether a row after a whole block is another matrix's: of the same card, yet different."""
+    same = [known for known in block.rows if known.gpu == row.gpu]
+    return bool(same) and all(known.codes != row.codes for known in same)
 
 
 def _is_nic_row(line: str) -> bool:
