@@ -222,3 +222,9 @@ def test_a_legend_without_nvlink_may_be_the_pcie_view():
     legend = "\nLegend:\n  X    = Self\n  PIX  = Connection traversing at most a single PCIe bridge\n"
     assert "topo -mp" in read(capture + legend).notes[0]
     assert read(capture + legend + "  NV#  = Connection traversing a bonded set of # NVLinks\n").notes == ()
+
+
+def test_rows_as_wide_as_each_other_are_not_taken_for_wrapped_ones():
+    rows = ("GPU0  X    NV4   <- pair A: GPU0 and GPU3", "GPU1  PHB  NODE  <- pair B: GPU1 and GPU2")
+    with pytest.raises(BadTopology, match="row of GPU1, GPU2, which the header does not list"):
+        read("\n".join(["      GPU0 GPU3", *rows, "GPU2  NODE PHB", "GPU3  NV4  X"]))

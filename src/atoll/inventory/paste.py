@@ -27,6 +27,7 @@ _SIGNS = _RULES | _WIDE | _BARS | _BLANKS | _NOTHING | _LINE_ENDS | _DASHES | _L
 _CODE = r"(?:NV[0-9]{1,2}|NODE|PIX|PXB|PHB|SYS|SOC|X)"
 _COMMA_TABLE = re.compile(rf"(?:^|[\s,])(?:{_CODE}|GPU[0-9]{{1,3}})\s*,|,\s*{_CODE}\s*(?:,|$)", re.IGNORECASE)
 _COMMA_OF_TABLE = re.compile(rf"\b({_CODE}|GPU[0-9]{{1,3}}),|^,|,$|,(?=\s)|(?<=\s),", re.IGNORECASE)
+_ROW = re.compile(rf"\s*GPU ?[0-9]{{1,3}}[\s|:]+{_CODE}(?:[\s|]|$)", re.IGNORECASE)
 _ROW_STARTS = re.compile(rf"(?<=\S)\s+(?=GPU ?[0-9]{{1,3}}[\s|:]+{_CODE}(?:[\s|]|$))", re.IGNORECASE)
 _NARROWEST_TERMINAL = 40
 _FEWEST_PREFIXES = 3  # fewer lines with a prefix prove nothing
@@ -50,9 +51,9 @@ def unwrap(text: str) -> list[str] | None:
     if width < _NARROWEST_TERMINAL or sum(len(line) == width for line in lines) < 2:
         return None
     joined = [""]
-    for line in lines:
+    for line, after in pairwise([*lines, ""]):
         joined[-1] += line
-        if len(line) < width:
+        if len(line) < width or _ROW.match(after):
             joined.append("")
     return _parted(_drop_prefixes(joined))
 
