@@ -1,4 +1,4 @@
-"""Make docs/validation.md's tables and drawings, and data/cost/bands.json, from a table of measurements.
+"""Make docs/validation.md's tables and drawings, data/cost/bands.json and pairs.json, from a table of measurements.
 
 python tools/make_validation.py tests/data/validation/measured.csv
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import quantiles
 
+import pair_bands
 import vl_convert
 
 from atoll.cost.band import NARROWEST, family_of
@@ -190,5 +191,6 @@ if __name__ == "__main__":
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found["bands"].items())
     target = ROOT / "src/atoll/data/cost/bands.json"
     target.write_text(f'{{\n"source": {json.dumps(found["source"])},\n"bands": {{\n{lines}\n}}\n}}\n')
+    pair_bands.write(verdicts)
     print(target.read_text())
     print(len(verdicts), "rows")

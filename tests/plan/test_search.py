@@ -9,7 +9,7 @@ from atoll.cost.links import Hop
 from atoll.inventory.box import Box, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.catalog import find_card
-from atoll.plan.band import error_band
+from atoll.plan.band import error_band, pair_band, shipped_pairs
 from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import explain_band, explain_choice, explain_economy, explain_flips, leaders, step_parts
 from atoll.plan.goal import Favour, Goal
@@ -294,23 +294,33 @@ def test_the_parts_of_a_step_add_up():
 
 
 def test_what_is_nearer_than_the_error_is_named():
-    """TP 4 across two bridged pairs has the widest band; one pair alone is a fifth slower and is not named."""
+    """TP 4 across two bridged pairs is within the error of their ratio; one pair alone is a fifth slower."""
     where = bench()
-    (sentence,) = explain_band(search(where), where)
-    assert sentence.startswith("1xTP4 is nearer to 2xTP2 than such predictions are right to (25%)")
+    near, own = explain_band(search(where), where)
+    assert near.startswith("1xTP4 cannot be told from 2xTP2: how two layouts compare is predicted to about ")
+    assert own.startswith("Four of five measurements lie within ")
 
 
-def test_bands_are_those_of_the_nearest_measured_family():
-    def band(kind, count, name, model="Qwen2.5-32B-Instruct"):
-        where = bench(make_box(kind, count), model)
-        return error_band(next(choice for choice in search(where).choices if choice.name == name), where)
+def test_a_ratio_is_surer_than_the_figures_and_less_sure_across_islands_or_without_pairs():
+    def bands(kind, one, other):
+        where = bench(make_box(kind, 4))
+        found = search(where)
+        first, second = (next(choice for choice in found.choices if choice.name == name) for name in (one, other))
+        return pair_band(first, second, where, found.goal), error_band(first, where)
 
-    assert band("H100-SXM-80GB", 4, "1xTP4") == 0.07
-    assert band("H100-SXM-80GB", 1, "1xTP1", "gpt-oss-20b") == 0.15
-    assert band("H100-NVL-94GB", 4, "2xTP2") == 0.10
-    assert band("H100-NVL-94GB", 4, "1xTP4") == 0.25
-    assert band("L40S-48GB", 4, "1xTP4") == 0.22
-    assert band("RTX-PRO-6000-SERVER-96GB", 1, "1xTP1") == 0.25
+    measured, own = bands("H100-SXM-80GB", "2xTP2", "1xTP4")
+    assert measured == shipped_pairs()["hopper-measured dense"].answer < own.tpot
+    borrowed, _ = bands("H100-NVL-94GB", "2xTP2", "1xTP2")
+    crossing, _ = bands("H100-NVL-94GB", "2xTP2", "1xTP4")
+    assert borrowed == 2 * measured
+    assert crossing == 1.5 * borrowed
+
+
+def test_the_first_token_has_a_band_of_its_own():
+    where = bench(make_box("H100-SXM-80GB", 4))
+    wanted = goal(favour="first_token")
+    one, other, *_ = search(where, wanted_goal=wanted).choices
+    assert pair_band(one, other, where, wanted) == shipped_pairs()["hopper-measured dense"].first_token
 
 
 def test_a_lead_within_the_error_is_called_small():

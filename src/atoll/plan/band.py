@@ -1,40 +1,76 @@
-"""How far off a prediction may be: the error that `atoll validate` found on measured rows of the nearest family.
+"""How far off a plan's figures may be, and how far off the ratio of two layouts; both read off measured rows.
 
-The figures are mean absolute errors of the time of a whole answer over the public rows, rounded up: what they say of
-one layout holds roughly for its difference to another.
+A figure of its own has the band of its family (cost/band.py). Whether one layout is better than another hangs on their
+ratio, in which most of what the model gets wrong cancels out: data/cost/pairs.json holds how far off predicted ratios
+were for measured layouts of one model and kind of card under the same load. tools/make_validation.py makes both.
 """
 
+import json
+from functools import cache
+from importlib import resources
+
+from pydantic import Field
+
+from atoll.cost.band import MIXED_LINKS, Band, family_of
+from atoll.cost.band import error_band as band_of_kind
+from atoll.documents import Document
 from atoll.inventory.catalog import GpuKind
 from atoll.model.card import ModelCard
+from atoll.plan.goal import Favour, Goal
 from atoll.plan.search import Choice
 from atoll.plan.workbench import Workbench
 
-# Hopper SXM, dense, closed loop: Qwen3-32B bf16 1.9 %, Llama-3.1-70B fp8 1.8 %, Qwen3-8B bf16 1.3 %, tt143 6.6 %.
-HOPPER_SXM = 0.07
-# ... and a mixture of experts: gpt-oss-120b 4 % on the H200, 15 % on the H100.
-HOPPER_SXM_EXPERTS = 0.15
-# H100 PCIe, seven models, open loop: 9 %. The H100 NVL and the GH200 have no rows of their own and scale likewise.
-HOPPER_OTHER = 0.10
-AMPERE_SXM = 0.15  # A100 SXM, Qwen3 14B to 235B, saturated: 14 %
-ADA = 0.22  # RTX 4090, 1 to 8 cards: 21 %
-UNMEASURED = 0.25
-# A group whose ring crosses from one NVLink island to another: the all-reduce was measured on one such box alone.
-CROSSING = 0.25
+
+class PairBand(Document):
+    """Relative half-widths of a ratio: 0.04 means that four of five measured ratios lie within 4 % of the predicted."""
+
+    answer: float = Field(ge=0)  # of the times of a whole answer
+    first_token: float = Field(ge=0)
+    pairs: int = Field(default=0, ge=0)  # measurements behind it; 0: borrowed from a relative, doubled
+
+    def widened(self, factor: float) -> "PairBand":
+        """The same band so many times as wide."""
+        return self.replace(answer=self.answer * factor, first_token=self.first_token * factor)
 
 
-def error_band(choice: Choice, workbench: Workbench) -> float:
-    """Relative error to reckon with: 0.1 says that the truth may well be a tenth more or less."""
-    kinds = {workbench.kind(replica).name: workbench.kind(replica) for replica in choice.layout.replicas}
-    band = max(_of_kind(kind, workbench.card) for kind in kinds.values())
-    groups = [workbench.timer(replica, choice.layout.flags).reduce.group for replica in choice.layout.replicas]
-    return max(band, CROSSING) if any(group.mixed for group in groups) else band
+@cache
+def shipped_pairs() -> dict[str, PairBand]:
+    text = resources.files("atoll").joinpath("data/cost/pairs.json").read_text(encoding="utf-8")
+    plain = json.loads(text)["pairs"]
+    return {name: PairBand.from_plain(band, origin="data/cost/pairs.json") for name, band in plain.items()}
 
 
-def _of_kind(kind: GpuKind, card: ModelCard) -> float:
-    if kind.architecture == "hopper" and "-SXM-" in kind.name:
-        return HOPPER_SXM if card.experts is None else HOPPER_SXM_EXPERTS
-    if kind.architecture == "hopper":
-        return HOPPER_OTHER if card.experts is None else HOPPER_SXM_EXPERTS
-    if kind.name.startswith("A100-SXM"):
-        return AMPERE_SXM
-    return ADA if kind.architecture == "ada" else UNMEASURED
+def error_band(choice: Choice, workbench: Workbench) -> Band:
+    """How far the choice's own figures may be from a measurement: the widest band among its replicas."""
+    bands = [band_of_kind(kind, workbench.card, mixed_links=mixed) for kind, mixed in _parts(choice, workbench)]
+    return max(bands, key=lambda band: (band.tpot, band.ttft))
+
+
+def pair_band(one: Choice, other: Choice, workbench: Workbench, goal: Goal) -> float:
+    """How far the ratio of the two choices may be from the measured one, in what the goal favours."""
+    parts = [*_parts(one, workbench), *_parts(other, workbench)]
+    widest = 0.0
+    for kind, mixed in parts:
+        band = _pair_of_kind(kind, workbench.card).widened(MIXED_LINKS if mixed else 1.0)
+        widest = max(widest, band.first_token if goal.favour is Favour.FIRST_TOKEN else band.answer)
+    return widest
+
+
+def _pair_of_kind(kind: GpuKind, card: ModelCard) -> PairBand:
+    """A family without such pairs borrows, twice as wide, from the one with measured kernels."""
+    known = shipped_pairs()
+    family = family_of(kind, card)
+    if family in known:
+        return known[family]
+    sort = family.split()[-1]
+    names = (f"{kind.architecture}-measured {sort}", f"hopper-measured {sort}")
+    relative = next((known[name] for name in names if name in known), PairBand(answer=0.25, first_token=0.5))
+    return relative.widened(2.0).replace(pairs=0)
+
+
+def _parts(choice: Choice, workbench: Workbench) -> list[tuple[GpuKind, bool]]:
+    """The kind of each replica's cards, and whether its group crosses from one NVLink island to another."""
+    return [
+        (workbench.kind(replica), workbench.timer(replica, choice.layout.flags).reduce.group.mixed)
+        for replica in choice.layout.replicas
+    ]

@@ -3,6 +3,7 @@
 import re
 
 from atoll.inventory.catalog import GpuKind
+from atoll.model.card import ModelCard
 from atoll.plan.layout import EngineFlags
 from atoll.units import GIB
 
@@ -40,6 +41,14 @@ def batch_defaults(version: str, kind: GpuKind | None, *, chunked_prefill: bool 
         return 16384, 1024
     spared = "a100" in kind.name.lower() and minor >= (0, 9)  # large batches slowed the A100: vllm#17885
     return (8192, 1024) if kind.memory_bytes >= 70 * GIB and not spared else (2048, 256)
+
+
+def cache_dtype(flags: EngineFlags, card: ModelCard) -> str:
+    """What keys and values are held in: for `auto` the checkpoint's wish counts, and without one they stay as computed.
+
+    Source: resolve_kv_cache_dtype_string in vllm/utils/torch_utils.py.
+    """
+    return (card.quantisation.kv_dtype or "auto") if flags.kv_cache_dtype == "auto" else flags.kv_cache_dtype
 
 
 def default_memory_utilization(version: str) -> float:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from atoll.cost.links import Group, Hop
 from atoll.cost.memory import users_that_fit
 from atoll.cost.step import StepBatch
-from atoll.plan.band import error_band
+from atoll.plan.band import error_band, pair_band
 from atoll.plan.goal import Goal
 from atoll.plan.search import TIE, Choice, Flip, Search
 from atoll.plan.workbench import Workbench
@@ -66,7 +66,10 @@ def explain_flips(search: Search, workbench: Workbench) -> Iterator[str]:
     unit = "users" if search.goal.users is not None else "requests/s"
     for place, flip in enumerate(search.flips):
         until = search.flips[place + 1].load if place + 1 < len(search.flips) else float("inf")
-        band = max(error_band(c, workbench) for c in search.choices if c.name in {flip.before, flip.after})
+        before, after = (
+            next(choice for choice in search.choices if choice.name == name) for name in (flip.before, flip.after)
+        )
+        band = pair_band(before, after, workbench, search.goal)
         small = ", by less than the error of such predictions" if _lead_of(search, flip, until) < band else ""
         yield f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is better than {flip.before}{small}."
     if search.curves and not search.flips:
@@ -100,19 +103,30 @@ def explain_economy(search: Search) -> Iterator[str]:
 
 
 def explain_band(search: Search, workbench: Workbench) -> Iterator[str]:
-    """Which choices the prediction cannot tell from the best one."""
+    """How sure the figures are, and which choices cannot be told from the best one."""
     best = search.best
-    own, cost = error_band(best, workbench), best.predicted.cost(search.goal)
-    bands = {choice.name: max(own, error_band(choice, workbench)) for choice in search.choices[1:]}
-    near = [c for c in search.choices[1:] if c.predicted.cost(search.goal) <= cost * (1 + bands[c.name])]
-    near = [choice for choice in near if choice.predicted.meets(search.goal) >= best.predicted.meets(search.goal)]
+    near = [choice for choice in search.choices[1:] if is_near_best(choice, search, workbench)]
     if near:
         names = [choice.name for choice in near]
         joined = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+        widest = max(pair_band(best, choice, workbench, search.goal) for choice in near)
         yield (
-            f"{joined} {'is' if len(names) == 1 else 'are'} nearer to {best.name} than such predictions are right to"
-            f" ({max(bands[name] for name in names):.0%}): measure before you decide between them."
+            f"{joined} cannot be told from {best.name}: how two layouts compare is predicted to about {widest:.0%}."
+            " Measure before you decide between them."
         )
+    band = error_band(best, workbench)
+    borrowed = "" if band.rows else ", borrowed from related cards"
+    yield (
+        f"Four of five measurements lie within {band.tpot:.0%} of such a TPOT, {band.ttft:.0%} of such a TTFT and"
+        f" {band.throughput:.0%} of such a throughput{borrowed}."
+    )
+
+
+def is_near_best(choice: Choice, search: Search, workbench: Workbench) -> bool:
+    """Whether the choice may be the better one for all we know: within the error of their ratio, and the targets."""
+    best, goal = search.best, search.goal
+    near = choice.predicted.cost(goal) <= best.predicted.cost(goal) * (1 + pair_band(best, choice, workbench, goal))
+    return near and choice.predicted.meets(goal) >= best.predicted.meets(goal)
 
 
 def _load(flip: Flip, goal: Goal) -> str:

@@ -10,7 +10,7 @@ from atoll.cost.step import StepFlags, StepModel
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
 from atoll.model.card import ModelCard
-from atoll.plan.defaults import effective_flags
+from atoll.plan.defaults import cache_dtype, effective_flags
 from atoll.plan.layout import EngineFlags, Replica
 from atoll.plan.score import Station
 
@@ -61,7 +61,7 @@ class Workbench:
         kind = self.kind(replica)
         step_flags = StepFlags(
             quantization=flags.quantization,
-            kv_cache_dtype=_kv_dtype(self.card, flags),
+            kv_cache_dtype=cache_dtype(flags, self.card),
             max_num_seqs=self.flags(replica, flags).max_num_seqs,
             enforce_eager=flags.enforce_eager,
             engine_version=self.engine_version,
@@ -93,11 +93,6 @@ class Workbench:
         if replica.pipeline_parallel > 1 or (self.profile is not None and self.profile.reduces):
             return replica.gpus  # what lies between stages, or a curve measured for this very group
         return describe_group(self.box, replica.gpus, kind)
-
-
-def _kv_dtype(card: ModelCard, flags: EngineFlags) -> str:
-    """The checkpoint's wish counts when the flag says `auto`."""
-    return card.quantisation.kv_dtype or "auto" if flags.kv_cache_dtype == "auto" else flags.kv_cache_dtype
 
 
 def common_flags(workbench: Workbench, replicas: Sequence[Replica], flags: EngineFlags) -> EngineFlags:

@@ -10,7 +10,7 @@ from atoll.cost.step import StepFlags, StepModel, StepTimer
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.catalog import GpuKind, find_gpu
 from atoll.model.card import ModelCard
-from atoll.plan.defaults import effective_flags
+from atoll.plan.defaults import cache_dtype, effective_flags
 from atoll.plan.layout import EngineFlags, Layout, Replica
 from atoll.simulate.scheduler import SchedulerLimits
 
@@ -133,7 +133,7 @@ def _timer(
         gpus=replica.gpus,
         flags=StepFlags(
             quantization=flags.quantization,
-            kv_cache_dtype=flags.kv_cache_dtype,
+            kv_cache_dtype=cache_dtype(flags, card),
             max_num_seqs=flags.max_num_seqs,
             enforce_eager=flags.enforce_eager,
             engine_version=layout.engine_version,

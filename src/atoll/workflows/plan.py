@@ -18,7 +18,14 @@ from atoll.outside.files import write_whole
 from atoll.plan.band import error_band
 from atoll.plan.defaults import effective_flags
 from atoll.plan.enumerate import OPEN, Rejected, Wanted
-from atoll.plan.explain import explain_band, explain_choice, explain_economy, explain_flips, step_parts
+from atoll.plan.explain import (
+    explain_band,
+    explain_choice,
+    explain_economy,
+    explain_flips,
+    is_near_best,
+    step_parts,
+)
 from atoll.plan.goal import Goal
 from atoll.plan.layout import EngineFlags, Layout
 from atoll.plan.limits import VLLM, legal_tensor_parallel
@@ -368,7 +375,8 @@ def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
         "meets_targets": choice.predicted.meets(goal),
         "most_users": choice.most_users,
         "score": choice.predicted.cost(goal),
-        "error_band": error_band(choice, plan.workbench),
+        "error_band": error_band(choice, plan.workbench).to_plain(),
+        "near_best": choice is not plan.best and is_near_best(choice, plan.search, plan.workbench),
         "why": explain_choice(choice, plan.search, plan.workbench),
         "warnings": list(choice.warnings),
         "idle_gpus": list(layout.idle_gpus),

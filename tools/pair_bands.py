@@ -1,0 +1,110 @@
+"""Make data/cost/pairs.json: how far off predictions are of how two layouts compare. Run by tools/make_validation.py.
+
+Two layouts of one model on one kind of card share most of what the model gets wrong, so their ratio is nearer to the
+truth than either figure. Compared are closed-loop rows of one source that differ in the split and the users alone, and
+that make layouts of one box under one load: N replicas under N x c users are N copies of one engine under c. A row of
+TP 2 under 16 users and one of TP 4 under 32 so stand for 2 x TP 2 and 1 x TP 4 under 32.
+
+python tools/pair_bands.py tests/data/validation/measured.csv      this file alone
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from itertools import combinations
+from pathlib import Path
+from statistics import quantiles
+
+from atoll.cost.band import family_of
+from atoll.inventory.catalog import find_gpu
+from atoll.workflows.measured_rows import Measures
+from atoll.workflows.validate import SAME, Verdict
+
+TARGET = Path(__file__).parents[1] / "src/atoll/data/cost/pairs.json"
+BOX = 8  # GPUs
+FEW = 5
+
+
+def pair_bands(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
+    """By family: what four of five ratios stay within, of whole answers and of first tokens, and how many there are."""
+    errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for one, other in pairs(verdicts):
+        family = family_of(find_gpu(one.case.layout.box.gpus[0].name or ""), one.case.card)
+        for name, value in VALUES.items():
+            error = error_of_ratio(one, other, value)
+            if error is not None:
+                errors[family][name].append(error)
+    return {
+        family: {
+            **{name: round(max(SAME, quantiles(found, n=5)[3]), 3) for name, found in by_name.items()},
+            "pairs": len(by_name["answer"]),
+        }
+        for family, by_name in sorted(errors.items())
+        if len(by_name["answer"]) >= FEW
+    }
+
+
+def pairs(verdicts: Sequence[Verdict]) -> Iterator[tuple[Verdict, Verdict]]:
+    """Rows that make two layouts of a box of 8 under the same load."""
+    alike: dict[object, list[Verdict]] = defaultdict(list)
+    for one in verdicts:
+        if one.case.users is not None and not one.case.family.endswith("burst"):
+            alike[all_but_layout(one)].append(one)
+    for group in alike.values():
+        yield from (pair for pair in combinations(group, 2) if share_a_box(*pair))
+
+
+def all_but_layout(one: Verdict) -> object:
+    """The source (the id's first word), model, card, flags, version and lengths."""
+    case = one.case
+    load = case.workload.replace(seed=1, users=1, requests=1).to_yaml()
+    flags = case.layout.flags.to_yaml()
+    source = case.id.split("-")[0]
+    return source, case.card.name, case.layout.box.gpus[0].name, flags, case.layout.engine_version, load
+
+
+def share_a_box(one: Verdict, other: Verdict) -> bool:
+    """Whether so many copies of each, under the same users together, fit into the box."""
+    copies = Fraction(other.case.users or 1, one.case.users or 1)
+    layouts = [
+        (count, len(row.case.layout.replicas[0].gpus))
+        for count, row in ((copies.numerator, one), (copies.denominator, other))
+    ]
+    return layouts[0] != layouts[1] and all(count * gpus <= BOX for count, gpus in layouts)
+
+
+def answer(one: Verdict, measures: Measures) -> float | None:
+    if measures.ttft_s is None or measures.tpot_s is None:
+        return None
+    return measures.ttft_s + measures.tpot_s * (one.case.output_tokens - 1)
+
+
+VALUES: dict[str, Callable[[Verdict, Measures], float | None]] = {
+    "answer": answer,
+    "first_token": lambda _, measures: measures.ttft_s,
+}
+
+
+def error_of_ratio(one: Verdict, other: Verdict, value: Callable[[Verdict, Measures], float | None]) -> float | None:
+    """0.05: the predicted ratio is 1.05 times the measured one, or the other way about."""
+    predicted, measured = value(one, one.predicted), value(one, one.case.measured)
+    predicted_other, measured_other = value(other, other.predicted), value(other, other.case.measured)
+    if not (predicted and measured and predicted_other and measured_other):
+        return None
+    off = (predicted / predicted_other) / (measured / measured_other)
+    return max(off, 1 / off) - 1
+
+
+def write(verdicts: Sequence[Verdict]) -> None:
+    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in pair_bands(verdicts).items())
+    source = "Made by tools/make_validation.py: the error that four of five ratios of two layouts stay within"
+    TARGET.write_text(f'{{\n"source": {json.dumps(source)},\n"pairs": {{\n{lines}\n}}\n}}\n')
+
+
+if __name__ == "__main__":
+    from make_validation import predict_all
+
+    write(predict_all(Path(sys.argv[1]))[0])
+    print(TARGET.read_text())
