@@ -229,3 +229,20 @@ def test_cards_of_the_captures_are_known():
     assert {find_gpu(row["gpu_model"]).name for row in rows if row["gpu_model"].startswith("Tesla V100-SXM2-16")} == {
         "V100-SXM-16GB"
     }
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("RTX3090", "RTX-3090-24GB"),
+        ("GeForce RTX4090", "RTX-4090-24GB"),
+        ("RTXA6000", "A6000-48GB"),
+        ("RTX6000Ada", "RTX-6000-ADA-48GB"),
+        ("H100-80G", "H100-SXM-80GB"),
+        ("A100 40G PCIE", "A100-PCIe-40GB"),
+        ("A100 80GB SXM4", "A100-SXM-80GB"),
+        ("H100 80GB PCIe", "H100-PCIe-80GB"),
+    ],
+)
+def test_glued_words_short_units_and_the_size_anywhere(written, name):
+    assert find_gpu(written).name == name

@@ -177,8 +177,10 @@ def _tera(figure: float | None) -> float | None:
 def _key(name: str) -> str:
     """`NVIDIA H100 80GB HBM3`, `h100-80gb` and `H100 80 GiB` have one key."""
     text = name.lower().replace("gib", "gb").replace("graphics device", "")
+    text = re.sub(r"\b(\d+)g\b", r"\1gb", re.sub(r"\brtx(?=a?\d)", "rtx ", text))
     text = re.sub(r"\b(nvidia|tesla|geforce|quadro|rtx)\b|\(r\)|\(tm\)|[®™]", " ", text.replace("_", "-"))
     text = re.sub(r"hbm\de?", "", re.sub(r"sxm\d", "sxm", text))
+    text = re.sub(r"\b(\d+) ?gb\b(.*)", r"\2 \1gb", text)  # "80GB PCIe" is "PCIe 80GB"
     return re.sub(r"[^a-z0-9]", "", text)
 
 

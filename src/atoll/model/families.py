@@ -65,6 +65,25 @@ FAMILIES: dict[str, Family] = {
     "opt": Family(tied=True, expansion=4, **(_PLAIN_BIASED | {"learned_positions": 2})),  # type: ignore[arg-type]
     "gpt_bigcode": Family(tied=True, expansion=4, **_PLAIN_BIASED),  # type: ignore[arg-type]
 }
+# What a multimodal config leaves out of its text_config because transformers has it as a default
+# (configuration_{gemma3,llama,mistral}.py); Google's Gemma 3 and the LLaVA models are published so.
+INNER_DEFAULTS: dict[str, dict[str, int]] = {
+    "gemma3_text": {
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262208,
+        "max_position_embeddings": 131072,
+    },
+    "llama": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+    },
+    "mistral": {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32000},
+}
 UNKNOWN = Family(known=False, learned_positions=_ROTARY)
 
 

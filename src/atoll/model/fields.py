@@ -34,9 +34,7 @@ class Fields:
         value = self.find(*names)
         if value is None:
             if default is None:
-                raise BadModel(
-                    f"{self.origin}: {' or '.join(names)} is missing. Is this the config.json of a language model?"
-                )
+                raise BadModel(f"{self.origin}: {names[0]} is missing. Is this the config.json of a language model?")
             return default
         if isinstance(value, float) and value.is_integer():
             value = int(value)

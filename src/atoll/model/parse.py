@@ -7,7 +7,7 @@ from typing import Any
 from atoll.errors import BadModel
 from atoll.model.card import Attention, AttentionKind, Experts, ModelCard, Quantisation
 from atoll.model.count import Counts, Shape, count_active, count_weights, read_linear_attention
-from atoll.model.families import Family, find_family
+from atoll.model.families import INNER_DEFAULTS, Family, find_family
 from atoll.model.fields import Fields
 from atoll.model.quantise import parse_quantisation
 
@@ -98,7 +98,8 @@ def _language_part(whole: Fields) -> tuple[Fields, tuple[str, ...]]:
         inner = {**inner, **inner["text_config"]}
     outer = {key: value for key, value in whole.plain.items() if not isinstance(value, dict)}
     stated = {key: value for key, value in inner.items() if value is not None}
-    merged = Fields({**outer, **stated}, origin=whole.origin)
+    left_out = INNER_DEFAULTS.get(str(stated.get("model_type")), {})
+    merged = Fields({**left_out, **outer, **stated}, origin=whole.origin)
     note = "Only the language model is counted; the encoders for images or sound come on top."
     return merged, (note,) if whole.has("vision_config", "audio_config") else ()
 
@@ -271,6 +272,8 @@ def _max_context(fields: Fields) -> int:
     )
     scaling = fields.part("rope_scaling") if fields.has("rope_scaling") else fields.part("rope_parameters")
     kind = scaling.word("rope_type", "type")
+    if "gemma3" in fields.word("model_type"):
+        return stated  # Gemma 3 states the context after scaling
     if kind in {"", "default", "llama3", "longrope", "su", "mrope", "dynamic"} or not scaling.has("factor"):
         return stated
     factor = scaling.number("factor", default=1.0)

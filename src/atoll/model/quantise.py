@@ -20,6 +20,10 @@ def parse_quantisation(config: Fields, sidecar: Fields, *, layers: int) -> Quant
         BadModel: a method that atoll does not know.
     """
     stated = config.part("quantization_config", "compression_config")
+    if isinstance(config.find("quantization_config"), str):
+        raise BadModel(f"{config.origin}: quantization_config is a text; an object with quant_method is expected.")
+    if stated.has("quantization"):  # ModelOpt's file, put whole into config.json
+        stated = Fields({"quant_method": "modelopt", **stated.part("quantization").plain}, origin=stated.origin)
     if not stated.plain and sidecar.has("quantization"):
         stated = sidecar.part("quantization")
         stated = Fields({"quant_method": "modelopt", **stated.plain}, origin=sidecar.origin)
