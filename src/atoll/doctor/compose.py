@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from atoll.doctor.tree import Entry, Node, Source
-from atoll.doctor.vllm import Version, VllmCommand, parse_version, read_command
+from atoll.doctor.tree import Entry, Node, Source, read_yaml
+from atoll.doctor.vllm import Version, VllmCommand, parse_version, read_command, with_config
 from atoll.doctor.words import Word, words_of
+from atoll.errors import BadDocument
 
 _REPLACED = {"command", "entrypoint", "test"}  # lists that an override replaces; other lists grow
 
@@ -152,6 +153,7 @@ class Service:
     name_node: Node
     project: str
     env_file: Mapping[str, Setting]
+    config: Node | None = None  # the file of vLLM's --config, where it is mounted and lies here
 
     def get(self, *path: str | int) -> Node | None:
         return self.node.get(*path)
@@ -179,7 +181,13 @@ class Service:
         for kind, pattern in _KINDS:
             if pattern.search(path.lower()):
                 return kind
-        return "vllm" if self.vllm is not None else "other"
+        return "vllm" if self.vllm is not None else self._kind_by_program
+
+    @property
+    def _kind_by_program(self) -> str:
+        words = (*words_of(self.get("entrypoint")), *words_of(self.get("command")))
+        program = words[0].text.rpartition("/")[2] if words else ""
+        return program if program in {"vllm-router", "litellm", "sglang-router"} else "other"
 
     @property
     def serves_llm(self) -> bool:
@@ -190,7 +198,8 @@ class Service:
         path = self.image.path.lower() if self.image is not None else ""
         if any(pattern.search(path) for kind, pattern in _KINDS[:3]):
             return None  # a router that has vllm in its name
-        entrypoint = words_of(self.get("entrypoint")) or None
+        said = self.get("entrypoint")
+        entrypoint = words_of(said) if said is not None and said.tag != "null" else None  # `[]` clears the image's own
         command = words_of(self.get("command"))
         found = read_command(
             entrypoint,
@@ -201,8 +210,8 @@ class Service:
         )
         if found is None and "vllm" in path and entrypoint is None and _looks_like_options(command):
             version = self.image.version if self.image is not None else None
-            return VllmCommand(words=command, version=version, version_known=version is not None)
-        return found
+            found = VllmCommand(words=command, version=version, version_known=version is not None)
+        return with_config(found, self.config) if found is not None else None
 
     @cached_property
     def environment(self) -> dict[str, Setting]:
@@ -210,7 +219,7 @@ class Service:
         inline = self.vllm.environment if self.vllm is not None else {}
         return {
             **self.env_file,
-            **{name: Setting(name=name, value=value, node=self.node) for name, value in inline.items()},
+            **{name: _assigned(name, word) for name, word in inline.items()},
             **own,
         }
 
@@ -227,8 +236,15 @@ class Service:
         return tuple(mount for mount in made if mount is not None)
 
     @cached_property
-    def gpus(self) -> GpuRequest | None:
+    def requested_gpus(self) -> GpuRequest | None:
+        """What the container gets."""
         return _gpu_request(self)
+
+    @cached_property
+    def gpus(self) -> GpuRequest | None:
+        """What of that its program takes: of all GPUs those that CUDA_VISIBLE_DEVICES or --device-ids names."""
+        asked = self.requested_gpus
+        return _chosen_inside(self) or asked if asked is not None and asked.all else asked
 
     @cached_property
     def networks(self) -> tuple[str, ...]:
@@ -291,7 +307,10 @@ class Service:
     @property
     def has_healthcheck(self) -> bool:
         node = self.get("healthcheck")
-        return node is not None and node.get("test") is not None and node.string("disable") != "true"
+        test = node.get("test") if node is not None else None
+        if node is None or test is None or node.string("disable") == "true":
+            return False
+        return (test.string(0) if test.is_list else test.text) != "NONE"
 
 
 def _looks_like_options(words: Sequence[Word]) -> bool:
@@ -411,17 +430,41 @@ def _cdi_request(service: Service) -> GpuRequest | None:
 
 
 def _runtime_request(service: Service) -> GpuRequest | None:
-    if service.string("runtime") != "nvidia":
+    """What NVIDIA_VISIBLE_DEVICES asks for: under `runtime: nvidia`, or by ids where that is the host's default."""
+    setting, runtime = service.environment.get("NVIDIA_VISIBLE_DEVICES"), service.get("runtime")
+    listed = _listed_gpus(setting)
+    if setting is not None and listed:
+        return GpuRequest(ids=listed, count=None, node=setting.node)
+    if runtime is None or runtime.text != "nvidia" or (setting is not None and setting.value in {"none", "void"}):
         return None
-    setting = service.environment.get("NVIDIA_VISIBLE_DEVICES")
-    node = service.get("runtime")
-    assert node is not None
-    if setting is None or setting.value in {None, "all", ""}:
-        return GpuRequest(ids=None, count=-1, node=setting.node if setting is not None else node)
-    if setting.value in {"none", "void"}:
-        return None
-    ids = tuple(part.strip() for part in (setting.value or "").split(","))
-    return GpuRequest(ids=ids, count=None, node=setting.node)
+    count = -1 if setting is None or setting.value in {None, "all", ""} else None
+    return GpuRequest(ids=None, count=count, node=setting.node if setting is not None else runtime)
+
+
+def _listed_gpus(setting: Setting | None) -> tuple[str, ...]:
+    """The ids in `0,1` or `GPU-aaaa,GPU-bbbb`; none for `all`, `void` or what is not known."""
+    parts = tuple(part.strip() for part in (setting.value or "").split(",")) if setting is not None else ()
+    return parts if all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", part) for part in parts) else ()
+
+
+def _chosen_inside(service: Service) -> GpuRequest | None:
+    setting = service.environment.get("CUDA_VISIBLE_DEVICES")
+    listed = _listed_gpus(setting)
+    if setting is not None and listed:
+        return GpuRequest(ids=listed, count=None, node=setting.node)
+    option = service.vllm.option("--device-ids") if service.vllm is not None else None
+    chosen = tuple(re.findall(r"\d+", option.value or "")) if option is not None and option.known else ()
+    return GpuRequest(ids=chosen, count=None, node=_as_node(option.word)) if option is not None and chosen else None
+
+
+def _as_node(word: Word) -> Node:
+    return Node(
+        source=word.source, line=word.line, start=word.start, end=word.end, tag="str", text=word.text, raw=word.text
+    )
+
+
+def _assigned(name: str, word: Word) -> Setting:
+    return Setting(name=name, value=word.text.partition("=")[2], node=_as_node(word))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -433,6 +476,7 @@ class Project:
     root: Node
     services: tuple[Service, ...]
     origin: str = "compose"  # or inspect, kubernetes
+    roots: tuple[Node, ...] = ()  # the files that it was made of, each for itself
 
     @cached_property
     def _by_name(self) -> dict[str, Service]:
@@ -474,22 +518,41 @@ def build_project(name: str, roots: Sequence[Node], read: Reader, parse: Callabl
     for root in roots[1:]:
         whole = merge(whole, root)
     sources = tuple(dict.fromkeys(root.source for root in roots))
+    parts = list(roots)
     for included, source in _included(whole, read, parse):
         whole = merge(included, whole)
         sources = (*sources, source)
+        parts.append(included)
     listed = whole.get("services")
     services = []
     for service_name, entry in (listed.entries if listed is not None else {}).items():
         node = _extended(service_name, whole, read, parse, ())
         if node is not None and node.is_map:
             services.append(_service(name, entry, node, read))
-    return Project(name=name, sources=sources, root=whole, services=tuple(services))
+    return Project(name=name, sources=sources, root=whole, services=tuple(services), roots=tuple(parts))
 
 
 def _service(project: str, entry: Entry, node: Node, read: Reader) -> Service:
-    return Service(
+    service = Service(
         name=entry.key.raw or "", node=node, name_node=entry.key, project=project, env_file=_env_files(node, read)
     )
+    path = service.vllm.text("--config") if service.vllm is not None else None
+    config = _config_file(service, path, read) if path else None
+    return replace(service, config=config) if config is not None else service
+
+
+def _config_file(service: Service, path: str, read: Reader) -> Node | None:
+    """The options in the file that a mount puts at this path of the container."""
+    for mount in service.mounts:
+        if mount.kind != "bind" or mount.source is None or not f"{path}/".startswith(f"{mount.target.rstrip('/')}/"):
+            continue
+        source = read(mount.source + path[len(mount.target.rstrip("/")) :], mount.node.source)
+        try:
+            roots = read_yaml(replace(source, fixable=False)) if source is not None else ()
+        except BadDocument:
+            return None  # vLLM says so itself
+        return roots[0] if roots and roots[0].is_map else None
+    return None
 
 
 def _included(root: Node, read: Reader, parse: Callable[[Source], Node | None]) -> Iterator[tuple[Node, Source]]:

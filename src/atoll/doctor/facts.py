@@ -159,6 +159,14 @@ class Facts:
             return None
         return box.indices if request.all else box.indices[: request.count]  # Docker gives the first ones
 
+    def gpu_names(self, service: Service) -> tuple[str, ...]:
+        """The GPUs that a service names: host numbers where the box knows its UUIDs; none for a count."""
+        request = service.gpus
+        if request is None or request.ids is None:
+            return ()
+        numbers = self.gpus_of(service)
+        return tuple(map(str, numbers)) if numbers is not None else request.ids
+
     @cached_property
     def routes(self) -> tuple[Route, ...]:
         """The nginx locations that lead to a language model."""

@@ -216,6 +216,8 @@ class _Reading:
         if not roots:
             return False
         root = roots[0]
+        if any(document.string("kind") == "List" for document in roots):
+            roots = [one for document in roots for one in _listed_objects(document)] or roots
         if looks_like_inspect(root):
             output = replace(source, fixable=False)  # a program's words, nothing that one could mend
             self._projects.append(project_of_inspect(read_yaml(output)[0]))
@@ -496,6 +498,12 @@ def _is_worth_reading(source: Source) -> bool:
     if not source.name.endswith((".yaml", ".yml", ".json")) or "compose" in source.name:
         return True
     return len(source.text) < 10**6 and _TOLD_BY.search(source.text) is not None
+
+
+def _listed_objects(document: Node) -> tuple[Node, ...]:
+    """The objects of Kubernetes' `kind: List`, or the one object itself."""
+    items = document.get("items") if document.string("kind") == "List" else None
+    return items.items if items is not None else (document,)
 
 
 def _is_whole(directives: Sequence[Directive]) -> bool:

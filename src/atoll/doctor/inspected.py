@@ -84,9 +84,12 @@ def _unless(node: Node | None, usual: set[str], wanted: set[str] | None = None) 
 
 def _own_entrypoint(config: Node) -> Node | None:
     """The entrypoint, but not the one that vLLM's own image carries."""
-    node = _filled(config.get("Entrypoint"))
-    words = [item.text for item in node.items] if node is not None else []
-    return None if words in (["vllm", "serve"], ["python3", "-m", "vllm.entrypoints.openai.api_server"]) else node
+    node = config.get("Entrypoint")
+    if node is None:
+        return None
+    words = [item.text for item in node.items]
+    ours = words in (["vllm", "serve"], ["python3", "-m", "vllm.entrypoints.openai.api_server"])
+    return None if ours else _listing(node, node.items)  # null, too, says that the image's own was cleared
 
 
 def _ports(bindings: Node | None) -> Node | None:

@@ -234,9 +234,9 @@ class Location:
     @cached_property
     def target(self) -> tuple[str, str, int | None, str]:
         """Scheme, host (or upstream's name), port and URI part of proxy_pass; the URI is empty when there is none."""
-        variable = re.match(r"^(\$\w+)(/.*)?$", self.proxy_pass.arg)
+        variable = re.match(r"^(\$\w+|\$\{\w+\})([/$].*)?$", self.proxy_pass.arg)
         if variable is not None:
-            return "http", variable[1], None, variable[2] or ""
+            return "http", f"${variable[1].strip('${}')}", None, variable[2] or ""
         found = re.match(r"^(https?|grpcs?)://([^/]*)(/.*)?$", self.proxy_pass.arg)
         if found is None:
             return "", "", None, ""
@@ -254,7 +254,7 @@ class Location:
             return tuple((server.host, server.port or 80) for server in self.upstream.servers)
         _, host, port, _ = self.target
         if host.startswith("$"):
-            return self.config.variable_hosts(host, self)
+            return self.config.variable_hosts(host, self, port or 80)
         return ((host, port or 80),) if host else ()
 
     @cached_property
@@ -324,8 +324,8 @@ class NginxConfig:
     def walk(self) -> Iterator[Directive]:
         yield from _walk(self.directives)
 
-    def variable_hosts(self, variable: str, place: Location) -> tuple[tuple[str, int | None], ...]:
-        """The hosts of `set $up http://vllm:8000;` or of a map's values."""
+    def variable_hosts(self, variable: str, place: Location, usual: int) -> tuple[tuple[str, int | None], ...]:
+        """The hosts of `set $up http://vllm:8000;` or of a map's values; `usual` is the port where they name none."""
         name = variable.split(":", maxsplit=1)[0]
         values = [
             line.args[1]
@@ -342,7 +342,7 @@ class NginxConfig:
             for host, _ in hosts
             if host in self.upstreams
             for server in self.upstreams[host].servers
-        ) or tuple((host, port or 80) for host, port in hosts if host)
+        ) or tuple((host, port or usual) for host, port in hosts if host)
 
     @property
     def modern(self) -> bool:

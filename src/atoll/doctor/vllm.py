@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache, cached_property
 from typing import Any
 
+from atoll.doctor.tree import Node
 from atoll.doctor.words import Word, script_words
 from atoll.engines.vllm_options import Option as TableOption
 from atoll.engines.vllm_options import known_versions, listed_version, options_of
@@ -131,7 +132,7 @@ class VllmCommand:
     version: Version | None  # None: latest, or not to be told from the image
     version_known: bool  # the image's tag names a release
     program: tuple[Word, ...] = ()  # `vllm serve`, `python -m ...`, as far as written out
-    environment: dict[str, str] = field(default_factory=dict)  # assignments before the program
+    environment: dict[str, Word] = field(default_factory=dict)  # assignments before the program, exports
     stray: tuple[Word, ...] = ()  # `serve` given to an image that already says it
 
     @cached_property
@@ -264,6 +265,12 @@ def _most_values(name: str, path: str, table: OptionTable) -> int:
 
 
 _SHELLS = re.compile(r"^(?:/usr)?(?:/bin/)?(?:ba|da|a|z)?sh$")
+
+
+def is_shell(text: str) -> bool:
+    return _SHELLS.match(text) is not None
+
+
 _ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 _BEFORE_PROGRAM = {"exec", "nohup", "env", "command", "tini", "--", "dumb-init", "/bin/tini", "/usr/bin/tini"}
 
@@ -286,20 +293,71 @@ def read_command(
         version_known: whether the image's tag names a release.
     """
     common = {"version": version, "version_known": version_known}
+    found = _started(command if entrypoint is None else [*entrypoint, *command])
     if entrypoint is None and image_serves:
         stray = _stray(command)
-        return VllmCommand(words=tuple(command[len(stray) :]), stray=stray, **common)  # type: ignore[arg-type]
-    for segment in _segments([*(entrypoint or ()), *command]):
+        words = found[2] if stray and found is not None else tuple(command[len(stray) :])
+        return VllmCommand(words=words, stray=stray, **common)  # type: ignore[arg-type]
+    if found is None:
+        return None
+    environment, program, words = found
+    return VllmCommand(words=words, program=program, environment=environment, **common)  # type: ignore[arg-type]
+
+
+_Started = tuple[dict[str, Word], tuple[Word, ...], tuple[Word, ...]]  # variables, program, arguments
+
+
+def _started(words: Sequence[Word]) -> _Started | None:
+    """The first of the simple commands that starts vLLM, with what the ones before it export."""
+    exported: dict[str, Word] = {}
+    for segment in _segments(words):
         found = _after_program(segment)
         if found is not None:
-            environment, program, words = found
-            return VllmCommand(words=words, program=program, environment=environment, **common)  # type: ignore[arg-type]
+            environment, program, arguments = found
+            return {**exported, **environment}, program, arguments
+        if segment and (segment[0].text == "export" or _ASSIGNMENT.match(segment[0].text)):
+            exported |= _assignments(segment)
     return None
 
 
+def with_config(command: VllmCommand, config: Node | None) -> VllmCommand:
+    """The command with the options of its --config file before its own, as vLLM reads them (FlexibleArgumentParser)."""
+    if config is None:
+        return command
+    written = command.model_word
+    words = [
+        word
+        for name, value in config.pairs()
+        if name != "model" or written is None
+        for word in _config_words(name, value, config)
+    ]
+    return replace(command, words=(*words, *command.words))
+
+
+def _config_words(name: str, value: Node, config: Node) -> Iterator[Word]:
+    """`--name value`; a bare switch for true, nothing for false, the value alone for the model."""
+    place = config.key(name) or value
+    if value.tag == "bool" and value.text != "true":
+        return
+    if name != "model":
+        yield _word_at(place, f"--{name}")
+    if value.is_list:
+        yield from (_word_at(item, item.text or "") for item in value.items)
+    elif value.is_map:
+        yield _word_at(value, json.dumps(value.plain()))
+    elif value.tag != "bool":
+        yield _word_at(value, value.text or "")
+
+
+def _word_at(node: Node, text: str) -> Word:
+    return Word(text=text, source=node.source, line=node.line, start=node.start, end=node.end)
+
+
 def _stray(command: Sequence[Word]) -> tuple[Word, ...]:
-    """`vllm serve`, `serve` or `python -m ...api_server` that repeat what the image's entrypoint says."""
+    """`vllm serve`, `serve`, `python -m ...api_server` or `bash -c` in place of arguments of the image's entrypoint."""
     texts = [word.text for word in command[:3]]
+    if texts and is_shell(texts[0]):
+        return tuple(command[:2])
     if texts[:2] == ["vllm", "serve"]:
         return tuple(command[:2])
     if texts[:1] == ["serve"]:
@@ -312,7 +370,7 @@ def _stray(command: Sequence[Word]) -> tuple[Word, ...]:
 def _segments(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
     """The simple commands in it: `bash -c "a && b"` gives two."""
     for place, word in enumerate(words[:-1]):
-        if _SHELLS.match(word.text):
+        if is_shell(word.text):
             flags = [n for n in range(place + 1, len(words) - 1) if re.fullmatch(r"-[a-z]*c[a-z]*", words[n].text)]
             if flags:
                 yield from _split_at_operators(script_words(words[flags[0] + 1]))
@@ -331,13 +389,15 @@ def _split_at_operators(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
     yield tuple(segment)
 
 
-def _after_program(words: Sequence[Word]) -> tuple[dict[str, str], tuple[Word, ...], tuple[Word, ...]] | None:
-    environment: dict[str, str] = {}
+def _assignments(words: Sequence[Word]) -> dict[str, Word]:
+    return {word.text.partition("=")[0]: word for word in words if _ASSIGNMENT.match(word.text)}
+
+
+def _after_program(words: Sequence[Word]) -> _Started | None:
     place = 0
     while place < len(words) and (_ASSIGNMENT.match(words[place].text) or words[place].text in _BEFORE_PROGRAM):
-        name, equals, value = words[place].text.partition("=")
-        environment |= {name: value} if equals else {}
         place += 1
+    environment = _assignments(words[:place])
     for at in range(place, len(words)):
         text = words[at].text
         following = words[at + 1].text if at + 1 < len(words) else ""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.places import found
+from atoll.doctor.checks.timeouts import USUAL_WAIT_S, needed_wait_s
 from atoll.doctor.edits import add_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
@@ -117,7 +118,9 @@ def pod_without_shared_memory(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for pod in pods(facts.manifests):
-        size = pod.service.vllm.tensor_parallel if pod.service.vllm is not None else 1
+        command = pod.service.vllm
+        tp, pp = (command.tensor_parallel, command.pipeline_parallel) if command is not None else (1, 1)
+        size = tp * pp if tp is not None and pp is not None else None
         if size is not None and size > 1 and not _has_shared_memory(pod) and pod.spec.string("hostIPC") != "true":
             yield found(pod.container, f"{pod.name} has {size} workers and 64 MiB of shared memory")
 
@@ -304,15 +307,18 @@ def ingress_defaults(facts: Facts) -> Iterable[Finding]:
         to_engine = backends & fronts or any("vllm" in (name or "") or "llm" in (name or "") for name in backends)
         if kind != "nginx" or not to_engine:
             continue
-        missing = [
-            name
-            for name in ("proxy-read-timeout", "proxy-body-size")
-            if ingress.get("metadata", "annotations", f"{_INGRESS}/{name}") is None
-        ]
+        said = {name: ingress.get("metadata", "annotations", f"{_INGRESS}/{name}") for name in _NEEDED_ANNOTATIONS}
+        missing = [name for name, node in said.items() if node is None]
+        short = said["proxy-read-timeout"]
         if missing:
             yield found(
                 ingress.get("metadata") or ingress, f"ingress-nginx keeps its defaults for {' and '.join(missing)}"
             )
+        if short is not None and _number(short, USUAL_WAIT_S) < needed_wait_s(facts):
+            yield found(short, f"ingress-nginx cuts an answer after {short.text} s of silence")
+
+
+_NEEDED_ANNOTATIONS = ("proxy-read-timeout", "proxy-body-size")
 
 
 def _backends(ingress: Node) -> Iterator[str | None]:
@@ -379,7 +385,8 @@ def any_two_gpus(facts: Facts) -> Iterable[Finding]:
     if len(groups) < 2 or max(len(group) for group in groups) < 2:
         return
     for pod in pods(facts.manifests):
-        count = pod.container.get("resources", "limits", "nvidia.com/gpu")
+        resources = pod.container.get("resources") or pod.container
+        count = resources.get("limits", "nvidia.com/gpu") or resources.get("requests", "nvidia.com/gpu")
         asked = _number(count, 1)
         if count is not None and 1 < asked < sum(len(group) for group in groups):
             yield found(count, f"{pod.name} may get {asked:g} GPUs of different islands")

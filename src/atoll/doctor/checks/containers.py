@@ -19,6 +19,7 @@ from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
 from atoll.doctor.tree import Node
+from atoll.doctor.words import words_of
 from atoll.errors import InputError
 from atoll.units import parse_seconds
 
@@ -63,10 +64,10 @@ def version_key(facts: Facts) -> Iterable[Finding]:
       web: {image: "example/web:1.0"}
     ```
     """
-    for project in facts.projects:
-        key = project.root.key("version") if project.origin == "compose" else None
+    for root in (root for project in facts.projects for root in project.roots):
+        key = root.key("version")
         if key is not None:
-            yield found(key, "`version:` is obsolete", edits=remove_key(project.root, "version"))
+            yield found(key, "`version:` is obsolete", edits=remove_key(root, "version"))
 
 
 _MOVING = {"latest", "nightly", "main", "stable", "mainline", "alpine", "dev", "edge", "main-latest", "main-stable"}
@@ -100,9 +101,11 @@ def unpinned_image(facts: Facts) -> Iterable[Finding]:
       vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
     ```
     """
-    for project, service in serving(facts):
+    clusters = (service for project in facts.projects if project.origin == "kubernetes" for service in project.services)
+    composed = (service for project, service in serving(facts) if project.origin == "compose")
+    for service in (*composed, *clusters):
         node = service.get("image")
-        if node is not None and is_unpinned(service) and project.origin == "compose":
+        if node is not None and is_unpinned(service):
             yield found(node, f"{node.text} is another program after every pull", edits=_pinned(service, node))
 
 
@@ -215,14 +218,9 @@ def small_shared_memory(facts: Facts) -> Iterable[Finding]:
     for _, service in engines(facts):
         assert service.vllm is not None
         tp, pp = service.vllm.tensor_parallel, service.vllm.pipeline_parallel
-        if (
-            tp is None
-            or pp is None
-            or tp * pp < 2
-            or (service.string("ipc") or "").startswith(("host", "shareable", "service:"))
-        ):
+        if tp is None or pp is None or tp * pp < 2 or service.string("ipc") not in {None, "private"}:
             continue
-        if service.get("ipc") is not None or any(mount.target == "/dev/shm" for mount in service.mounts):  # noqa: S108
+        if any(_lies_at(target, "/dev/shm") for target in _laid_in(service)):  # noqa: S108
             continue
         node = service.get("shm_size")
         size = _bytes(node.text or "") if node is not None and node.known else None
@@ -238,6 +236,17 @@ def small_shared_memory(facts: Facts) -> Iterable[Finding]:
                 f"{service.name} has {tp * pp} workers and {node.text} of shared memory",
                 edits=replace_value(node, "16gb"),
             )
+
+
+def _laid_in(service: Service) -> Iterator[str]:
+    """The places of a container that come from elsewhere: mounts and tmpfs."""
+    yield from (mount.target for mount in service.mounts)
+    temporary = service.get("tmpfs")
+    yield from ((node.text or "").partition(":")[0] for node in (temporary.scalars() if temporary is not None else ()))
+
+
+def _lies_at(target: str, path: str) -> bool:
+    return target.rstrip("/") == path
 
 
 @rule("DC005", WARNING)
@@ -307,14 +316,30 @@ def started_is_not_ready(facts: Facts) -> Iterable[Finding]:
     for project in facts.projects:
         for service in project.services:
             listed = service.get("depends_on")
-            slow = [name for name in service.depends_on if _is_slow(project, name)]
-            if listed is None or not listed.is_list or not slow:
+            slow = [
+                name for name, said in service.depends_on.items() if _is_slow(project, name) and _is_impatient(said)
+            ]
+            if listed is None or not slow:
                 continue
-            yield found(
-                listed,
-                f"{service.name} does not wait until {join(slow)} can answer",
-                edits=_with_conditions(project, service, listed),
-            )
+            edits = _with_conditions(project, service, listed) if listed.is_list else _waiting(project, service, slow)
+            place = listed if listed.is_list else service.depends_on[slow[0]]
+            yield found(place, f"{service.name} does not wait until {join(slow)} can answer", edits=edits)
+
+
+def _is_impatient(said: Node) -> bool:
+    """Whether a dependency is fulfilled when its container runs: the short form, or the condition of that name."""
+    return said.string("condition") in {None, "service_started"} and said.string("required") != "false"
+
+
+def _waiting(project: Project, service: Service, slow: Iterable[str]) -> Edits:
+    """service_healthy in place of service_started, where there is a health check to wait for."""
+    edits: Edits = ()
+    for name in slow:
+        condition, other = service.depends_on[name].get("condition"), project.service(name)
+        if condition is None or other is None or not other.has_healthcheck:
+            return ()
+        edits = (*edits, *replace_value(condition, "service_healthy"))
+    return edits
 
 
 def _is_slow(project: Project, name: str) -> bool:
@@ -475,11 +500,13 @@ def stays_down(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for _, service in serving(facts):
-        if service.get("restart") is None and service.get("deploy", "restart_policy") is None:
+        node = service.get("restart")
+        if (node is None or node.text == "no") and service.get("deploy", "restart_policy") is None:
+            edits = replace_value(node, "unless-stopped") if node is not None else ()
             yield found(
-                service,
+                node or service,
                 f"{service.name} stays down after a crash",
-                edits=add_key(service.node, ("restart: unless-stopped",)),
+                edits=edits or add_key(service.node, ("restart: unless-stopped",)),
             )
 
 
@@ -519,8 +546,9 @@ def missing_network(facts: Facts) -> Iterable[Finding]:
     for project in facts.projects:
         declared = project.root.get("networks") if project.origin == "compose" else None
         for name, network in declared.pairs() if declared is not None else ():
-            called = network.string("name") or name
-            if network.string("external") == "true" and called not in known:
+            called = network.string("name") or network.string("external", "name") or name
+            external = network.get("external")
+            if external is not None and external.text != "false" and called not in known:
                 yield found(network, f"this host has no network {called}")
 
 
@@ -655,16 +683,24 @@ def literal_secret(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for project in facts.projects:
-        if not any(service.serves_llm or service.kind == "mongo" for service in project.services):
-            continue
+        ours = any(service.serves_llm or service.kind == "mongo" for service in project.services)
         for service in project.services:
             for name, setting in service.environment.items():
-                node = setting.node
-                if setting.value is None or "$" in (node.raw or "") or node.source not in project.sources:
+                node, value = setting.node, setting.value or ""
+                if "$" in (node.raw or "") or node.source not in project.sources:
                     continue
-                if _TOKEN.search(setting.value) or (_SECRET_NAME.search(name) and _is_secret(name, setting.value)):
+                password = _PASSWORD_IN_URL.search(value)
+                if _TOKEN.search(value) or (ours and _SECRET_NAME.search(name) and _is_secret(name, value)):
                     edits = _by_variable(node, name) if node.is_scalar and project.origin == "compose" else ()
                     yield found(node, f"{name} of {service.name} stands in the file", edits=edits)
+                elif ours and password is not None and not _DUMMY.match(password[1]):
+                    yield found(node, f"the password in {name} of {service.name} stands in the file")
+            for word in words_of(service.get("command")):
+                if word.direct and _TOKEN.search(word.text):
+                    yield found(word, f"a key in the command of {service.name} stands in the file")
+
+
+_PASSWORD_IN_URL = re.compile(r"^[a-z][a-z0-9+.-]*://[^:/@\s]*:([^@/\s]+)@")
 
 
 def _is_secret(name: str, value: str) -> bool:
@@ -750,6 +786,9 @@ def no_toolkit(facts: Facts) -> Iterable[Finding]:
             )
 
 
+_SHORTEST_GRACE_S = 30.0  # the shortest of the answers (30 to 150 s) in the load that atoll comes from
+
+
 @rule("DC016", WARNING)
 def killed_in_mid_answer(facts: Facts) -> Iterable[Finding]:
     """No stop_grace_period.
@@ -773,7 +812,14 @@ def killed_in_mid_answer(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for _, service in serving(facts):
-        if service.kind in {"vllm", "nginx"} and service.get("stop_grace_period") is None:
+        if service.kind not in {"vllm", "nginx"}:
+            continue
+        node = service.get("stop_grace_period")
+        grace = _seconds(node, 10.0)
+        if node is not None and grace is not None and node.tag == "str" and grace < _SHORTEST_GRACE_S:
+            edits = replace_value(node, "130s")
+            yield found(node, f"{service.name} is killed {grace:g} s after it is told to stop", edits=edits)
+        elif node is None:
             lines = ["stop_grace_period: 130s"]
             if service.kind == "nginx" and service.get("stop_signal") is None:
                 lines.insert(0, "stop_signal: SIGQUIT")

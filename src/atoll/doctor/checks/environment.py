@@ -6,16 +6,14 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from itertools import combinations
 
 from atoll.doctor.checks.places import found, join, option_place
 from atoll.doctor.checks.topology import remove_setting
-from atoll.doctor.checks.upstreams import engine_keep_alive_s, keeps_connections
+from atoll.doctor.checks.upstreams import engine_keep_alive_s, kept_s
 from atoll.doctor.compose import Port, Service
-from atoll.doctor.edits import Edits, replace_directive, replace_option, replace_value
+from atoll.doctor.edits import Edits, replace_option, replace_value
 from atoll.doctor.facts import Engine, Facts
 from atoll.doctor.finding import Finding
-from atoll.doctor.nginx import nginx_seconds
 from atoll.doctor.rule import ERROR, WARNING, rule
 from atoll.doctor.vllm import parse_version, show_version
 
@@ -56,28 +54,50 @@ def memory_promised_twice(facts: Facts) -> Iterable[Finding]:
         gpus: [{device_ids: ["0"]}]
     ```
     """
-    for one, other in combinations(facts.engines, 2):
-        first, second = one.service.gpus, other.service.gpus
-        if first is None or second is None or not one.service.together_with(other.service):
-            continue
-        shared = set(first.ids or ()) & set(second.ids or ())
-        shares = (one.command.memory_utilization, other.command.memory_utilization)
-        if not shared or None in shares or _sized_by_bytes(one) or _sized_by_bytes(other):
-            continue
-        if one.service.project == other.service.project and sum(share or 0 for share in shares) > 0.95:
+    sharing = [engine for engine in facts.engines if _share(engine) is not None]
+    for place, engine in enumerate(sharing):
+        crowds = {gpu: _crowd(facts, gpu, engine, sharing[:place]) for gpu in _cards(facts, engine)}
+        crowded = [gpu for gpu, crowd in crowds.items() if len(crowd) > 1 and sum(map(_share_or_0, crowd)) > 0.95]
+        if crowded:
+            crowd = crowds[crowded[0]]
+            names, shares = [one.name for one in crowd], [f"{_share_or_0(one):g}" for one in crowd]
             yield found(
-                option_place(other.command, "--gpu-memory-utilization", other.service),
-                f"{one.name} and {other.name} take {shares[0]:g} and {shares[1]:g} of GPU {join(sorted(shared))}",
+                option_place(engine.command, "--gpu-memory-utilization", engine.service),
+                f"{join(names)} take {join(shares)} of {join(sorted(crowded))}",
             )
 
 
-def _sized_by_bytes(engine: Engine) -> bool:
-    return engine.command.has("--kv-cache-memory-bytes")
+def _share(engine: Engine) -> float | None:
+    """The part of each card that it takes; None when its cache is sized in bytes, or the number is not known."""
+    return None if engine.command.has("--kv-cache-memory-bytes") else engine.command.memory_utilization
+
+
+def _share_or_0(engine: Engine) -> float:
+    return _share(engine) or 0.0
+
+
+def _cards(facts: Facts, engine: Engine) -> tuple[str, ...]:
+    request = engine.service.gpus
+    if request is not None and request.all:
+        return ("every GPU",)
+    return tuple(f"GPU {name}" for name in facts.gpu_names(engine.service))
+
+
+def _crowd(facts: Facts, gpu: str, engine: Engine, others: list[Engine]) -> list[Engine]:
+    """The engine and those of its project on this card that one `up` starts with it."""
+    here = [
+        other
+        for other in others
+        if other.service.project == engine.service.project
+        and other.service.together_with(engine.service)
+        and gpu in _cards(facts, other)
+    ]
+    return [*here, engine]
 
 
 @rule("VL020", WARNING)
 def engine_closes_first(facts: Facts) -> Iterable[Finding]:
-    """Nginx is told to keep idle connections for longer than vLLM does (5 s unless told otherwise).
+    """An engine ends idle connections (after 5 s unless told otherwise) before nginx does; NG006 is nginx's side.
 
     Consequence: A POST lands on a connection that vLLM is closing: 502, not tried again, and the engine is left out for
     10 s.
@@ -117,22 +137,16 @@ def engine_closes_first(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for route in facts.upstream_routes:
-        upstream = route.location.upstream
-        line = upstream.directive.child("keepalive_timeout") if upstream is not None else None
-        seconds = nginx_seconds(line.arg) if line is not None and line.args else None
-        engine = engine_keep_alive_s(route)
-        if (
-            line is not None
-            and seconds is not None
-            and route.engines
-            and keeps_connections(route)
-            and seconds >= engine
-        ):
-            yield found(
-                line,
-                f"idle connections are kept for {seconds:g} s here and for {engine:g} s by vLLM",
-                edits=replace_directive(line, f"keepalive_timeout {max(1, int(engine * 0.8))}s;"),
-            )
+        kept, engine = kept_s(route), engine_keep_alive_s(route)
+        if not route.engines or kept is None or kept < engine:
+            continue
+        first = route.engines[0]
+        setting = first.environment.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE")
+        names = join([service.name for service in route.engines])
+        yield found(
+            setting.node if setting is not None else first,
+            f"idle connections end after {engine:g} s at {names}; nginx keeps them for {kept:g} s",
+        )
 
 
 @cache

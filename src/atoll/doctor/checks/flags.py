@@ -11,7 +11,7 @@ from atoll.doctor.edits import Edits, add_option, remove_option, replace_option
 from atoll.doctor.facts import Engine, Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
-from atoll.doctor.vllm import Option, VllmCommand, is_listed, newest_version, show_version, table_for
+from atoll.doctor.vllm import Option, VllmCommand, is_listed, is_shell, newest_version, show_version, table_for
 from atoll.engines.vllm_options import known_versions, options_of
 
 # What took the place of an option that is gone. None: drop it, the engine does it by itself or not at all.
@@ -74,7 +74,6 @@ _INVENTED: dict[str, str | None] = {
     "--max-concurrent-requests": "--max-num-seqs",
     "--context-length": "--max-model-len",
     "--max-tokens": "--max-model-len",
-    "--gpu-memory": "--gpu-memory-utilization",
 }
 
 
@@ -252,7 +251,7 @@ def repeated_program(facts: Facts) -> Iterable[Finding]:
             yield found(
                 stray[0],
                 f"the image already runs `vllm serve`; `{words}` is read as arguments",
-                edits=remove_option(option),
+                edits=remove_option(option) if not is_shell(stray[0].text) else (),
             )
 
 
@@ -374,8 +373,11 @@ def old_value_syntax(facts: Facts) -> Iterable[Finding]:
         command: [Qwen/Qwen2.5-VL-7B-Instruct, --limit-mm-per-prompt, '{"image": 4}']
     ```
     """
-    for engine, option in named_options(facts, "--limit-mm-per-prompt", "--compilation-config", "--seed"):
+    names = ("--limit-mm-per-prompt", "--compilation-config", "--seed")
+    for engine, option in options(facts):
         command = engine.command
+        if option.name not in names or option.path not in {"", "level"}:
+            continue
         if (command.version is not None and command.version < (0, 12)) or not option.known or option.value is None:
             continue
         fixed = _modern_value(option)
@@ -391,6 +393,8 @@ def old_value_syntax(facts: Facts) -> Iterable[Finding]:
 def _modern_value(option: Option) -> tuple[str, str] | None:
     """Name and value as they are written today, ("", "") to drop it, None when it is right."""
     value = option.value or ""
+    if option.path == "level":
+        return f"{option.name}.mode", value
     if option.name == "--seed":
         return ("", "") if value == "None" else None
     if option.name == "--limit-mm-per-prompt":
@@ -433,8 +437,10 @@ def abbreviated_option(facts: Facts) -> Iterable[Finding]:
     """
     for engine, option in _unknown(facts):
         whole = engine.command.table.longer(option.name)
-        if option.name in {*_REPLACEMENTS, *_INVENTED} or not whole or not option.name.startswith("--"):
+        if option.name in _INVENTED or not whole or not option.name.startswith("--"):
             continue
+        if option.name in _REPLACEMENTS and len(whole) == 1:
+            continue  # VL001 says what took its place
         if len(whole) == 1:
             value = option.value
             yield found(
@@ -618,6 +624,8 @@ def steps_too_small(facts: Facts) -> Iterable[Finding]:
         if tokens is None:
             continue
         seqs, length = command.integer("--max-num-seqs"), command.integer("--max-model-len")
+        if not command.has("--max-model-len") and engine.card is not None:
+            length = engine.card.max_context
         if seqs is not None and tokens < seqs:
             yield found(
                 option.word,

@@ -324,14 +324,18 @@ def everything_open(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for route in facts.routes:
-        location = route.location
-        if (
-            route.to_vllm
-            and location.path == "/"
-            and location.modifier in {"", "^~"}
-            and not location.target[3].strip("/")
-        ):
-            yield found(location.directive, f"clients reach {_OPEN}", edits=_only_v1(route))
+        if route.to_vllm and _passes_all(route):
+            yield found(route.location.directive, f"clients reach {_OPEN}", edits=_only_v1(route))
+
+
+def _passes_all(route: Route) -> bool:
+    """Whether every path of the engine can be asked for: `/`, a pattern of anything, or a prefix that is taken off."""
+    location, uri = route.location, route.location.target[3]
+    if location.modifier in {"~", "~*"}:
+        return re.fullmatch(r"\^?/?(\.\*|\(\.\*\))?\$?", location.path) is not None
+    if location.modifier not in {"", "^~"} or not location.path.startswith("/"):
+        return False
+    return uri == "/" and not location.path.startswith("/v1") if location.path != "/" else not uri.strip("/")
 
 
 def _only_v1(route: Route) -> Edits:
@@ -377,7 +381,7 @@ def open_prefix(facts: Facts) -> Iterable[Finding]:
     """
     for route in facts.routes:
         location = route.location
-        if location.directive.args == ("/v1",) and not location.target[3]:
+        if location.path == "/v1" and location.modifier in {"", "^~"} and not location.target[3]:
             brace = opening_brace(location.directive)
             edits: Edits = ()
             if brace is not None:

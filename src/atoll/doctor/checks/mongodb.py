@@ -145,6 +145,14 @@ def open_database(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for _, service in _databases(facts):
+        node = service.get("network_mode")
+        if (
+            service.host_network
+            and node is not None
+            and not _has_auth(service)
+            and not _has_option(service, "--bind_ip")
+        ):
+            yield found(node, f"{service.name} is open to every network of the host, without a password")
         for port in service.ports:
             if port.open_to_all and not _has_auth(service):
                 yield found(

@@ -1,5 +1,6 @@
 """Where a finding stands: the small words that every check uses."""
 
+import re
 from collections.abc import Iterator
 
 from atoll.doctor.compose import Service
@@ -9,7 +10,7 @@ from atoll.doctor.finding import Finding
 from atoll.doctor.nginx import Directive
 from atoll.doctor.tree import Node
 from atoll.doctor.vllm import Option, VllmCommand
-from atoll.doctor.words import Word
+from atoll.doctor.words import Word, script_words, words_of
 
 Place = Node | Word | Directive | Service
 
@@ -39,6 +40,14 @@ def option_place(command: VllmCommand, name: str, otherwise: Service) -> Place:
     """Where an option stands; the service when it is not written."""
     option = command.option(name)
     return option.word if option is not None else otherwise
+
+
+def installed(service: Service, package: str) -> Iterator[Word]:
+    """The words of a service's command that pin this Python package: `litellm[proxy]==1.2.3`."""
+    pinned = re.compile(rf"^{re.escape(package)}(\[[\w,-]*\])?==")
+    for word in (*words_of(service.get("entrypoint")), *words_of(service.get("command"))):
+        script = script_words(word) if " " in word.text else (word,)
+        yield from (inner for inner in script if pinned.match(inner.text))
 
 
 def join(names: list[str] | tuple[str, ...]) -> str:

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from atoll.doctor.checks.places import found
+from atoll.doctor.checks.places import found, installed
+from atoll.doctor.checks.timeouts import needed_wait_s
 from atoll.doctor.compose import Service
-from atoll.doctor.edits import Edits, add_key
+from atoll.doctor.edits import Edits, add_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
@@ -138,6 +139,9 @@ def slow_first_chunk(facts: Facts) -> Iterable[Finding]:
             and service.image.version == (0, 3, 2)
         ):
             yield found(node, "sglang-router 0.3.2 holds the first chunk of an answer")
+        for word in installed(service, "sglang-router"):
+            if word.text.endswith("==0.3.2"):
+                yield found(word, "sglang-router 0.3.2 holds the first chunk of an answer")
 
 
 def _options(words: Iterable[Word]) -> Mapping[str, str]:
@@ -294,12 +298,21 @@ def cut_after_15_s(facts: Facts) -> Iterable[Finding]:
     for root in facts.envoy:
         for node in _walk(root):
             route, match = node.get("route"), node.get("match")
-            if route is None or match is None or not route.is_map or route.get("timeout") is not None:
+            if route is None or match is None or not route.is_map:
                 continue
-            cluster, prefix = route.string("cluster") or "", match.string("prefix") or ""
+            cluster, prefix, limit = route.string("cluster") or "", match.string("prefix") or "", route.get("timeout")
+            seconds = _seconds(limit) if limit is not None else 15.0
+            if seconds is None or not 0 < seconds < needed_wait_s(facts):
+                continue
             if _LLM.search(cluster) or prefix.startswith("/v1"):
-                edits: Edits = add_key(route, ("timeout: 0s",))
-                yield found(route, f"Envoy cuts answers of {cluster} after 15 s", edits=edits)
+                edits: Edits = replace_value(limit, "0s") if limit is not None else add_key(route, ("timeout: 0s",))
+                yield found(limit or route, f"Envoy cuts answers of {cluster} after {seconds:g} s", edits=edits)
+
+
+def _seconds(node: Node) -> float | None:
+    """Envoy writes durations in seconds alone: `15s`, `0.5s`."""
+    written = re.fullmatch(r"(\d+(?:\.\d+)?)s", node.text or "")
+    return float(written[1]) if written is not None else None
 
 
 @rule("PX006", INFO)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from atoll.doctor.checks.containers import VLLM
-from atoll.doctor.checks.places import found, join, named_options
+from atoll.doctor.checks.places import found, installed, join, named_options
 from atoll.doctor.compose import Service
 from atoll.doctor.edits import Edits, add_item, add_key, remove_option, replace_value
 from atoll.doctor.facts import Facts
@@ -50,7 +50,7 @@ def known_holes(facts: Facts) -> Iterable[Finding]:
         if version is None or not engine.command.version_known or node is None or image is None:
             continue
         holes = [name for name, first, below in _HOLES if first <= version < below]
-        if holes and "vllm-openai" in image.path:
+        if holes and (image.name == "vllm" or image.name.startswith(("vllm-openai", "vllm-cpu"))):
             edits = replace_value(node, f"{image.path}:{VLLM}") if image.path == "vllm/vllm-openai" else ()
             yield found(node, f"vLLM {show_version(version)} has {join(holes)}", edits=edits)
 
@@ -158,13 +158,16 @@ def stolen_keys(facts: Facts) -> Iterable[Finding]:
       litellm: {image: "ghcr.io/berriai/litellm:main-v1.106.2-stable"}
     ```
     """
+    stolen = r"(?<![\d.])(1\.82\.[78]|1\.107\.0)(?![\d.]*\d)"
     for service in facts.services:
         image, node = service.image, service.get("image")
-        if image is None or node is None or service.kind != "litellm":
-            continue
-        version = re.search(r"(?<![\d.])(1\.82\.[78]|1\.107\.0)(?![\d.]*\d)", image.tag or "")
-        if version is not None:
+        version = re.search(stolen, image.tag or "") if image is not None and service.kind == "litellm" else None
+        if version is not None and node is not None:
             yield found(node, f"LiteLLM {version[1]} steals credentials")
+        for word in installed(service, "litellm"):
+            version = re.search(stolen, word.text)
+            if version is not None:
+                yield found(word, f"LiteLLM {version[1]} steals credentials")
 
 
 @rule("SE005", WARNING)

@@ -7,7 +7,7 @@ from itertools import combinations
 from atoll.doctor.checks.memory import Placement, placements
 from atoll.doctor.checks.places import found, join
 from atoll.doctor.compose import Project, Service, Setting
-from atoll.doctor.edits import Edits, add_key, remove_item, remove_key, replace_value
+from atoll.doctor.edits import Edits, add_key, add_option, remove_item, remove_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
@@ -432,9 +432,18 @@ def ids_and_split_differ(facts: Facts) -> Iterable[Finding]:
         nodes = engine.command.integer("--nnodes", 1)
         if request is None or needed is None or local is not None or nodes != 1:
             continue
-        if request.size is not None and request.size != needed:
-            few = "it will not start" if request.size < needed else f"{request.size - needed} stay idle"
-            yield found(request.node, f"{engine.name} gets {request.size} GPUs and its flags ask for {needed}: {few}")
+        size = _most_gpus(facts, engine.service, needed)
+        if size is not None and size != needed:
+            few = "it will not start" if size < needed else f"{size - needed} stay idle"
+            yield found(request.node, f"{engine.name} gets {size} GPUs and its flags ask for {needed}: {few}")
+
+
+def _most_gpus(facts: Facts, service: Service, needed: int) -> int | None:
+    """How many GPUs a service gets; of a request for all, those of the box where they are too few (else TP010's)."""
+    request, box = service.gpus, facts.box_of(service)
+    if request is not None and request.all and box is not None and len(box.gpus) < needed:
+        return len(box.gpus)
+    return request.size if request is not None else None
 
 
 @rule("TP008", ERROR)
@@ -465,22 +474,26 @@ def shared_gpu(facts: Facts) -> Iterable[Finding]:
     for project in facts.projects:
         taken: dict[str, Service] = {}
         for service in project.gpu_services:
-            ids = service.gpus.ids if service.gpus is not None else None
-            both = [name for name in ids or () if name in taken and taken[name].together_with(service)]
+            ids = facts.gpu_names(service)
+            both = [name for name in ids if name in taken and taken[name].together_with(service)]
             if both and not _share_on_purpose(taken[both[0]], service) and service.gpus is not None:
                 other = taken[both[0]]
-                edits = _free_ids(facts, project) if {*(ids or ())} else ()
                 yield found(
-                    service.gpus.node, f"GPU {join(both)} is given to {other.name} and to {service.name}", edits=edits
+                    service.gpus.node,
+                    f"GPU {join(both)} is given to {other.name} and to {service.name}",
+                    edits=_free_ids(facts, project),
                 )
-            taken |= dict.fromkeys(ids or (), service)
+            taken |= dict.fromkeys(ids, service)
+
+
+_TAKES_ALL = {"vllm", "tgi", "sglang", "lmdeploy"}  # engines that fill a card unless told otherwise
 
 
 def _share_on_purpose(one: Service, other: Service) -> bool:
-    """Two engines that both say their fraction of the memory (VL014 judges those), or a service that is no engine."""
-    if one.vllm is None or other.vllm is None:
-        return True
-    return one.vllm.has("--gpu-memory-utilization") and other.vllm.has("--gpu-memory-utilization")
+    """No engine that fills the card is among them, or those that would say their share of it (VL014 adds them up)."""
+    greedy = [service for service in (one, other) if service.kind in _TAKES_ALL]
+    shares = ("--gpu-memory-utilization", "--kv-cache-memory-bytes")
+    return all(service.vllm is not None and service.vllm.has(*shares) for service in greedy)
 
 
 def _free_ids(facts: Facts, project: Project) -> Edits:
@@ -630,7 +643,7 @@ def host_numbers_inside(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for service in facts.services:
-        setting, request = service.environment.get("CUDA_VISIBLE_DEVICES"), service.gpus
+        setting, request = service.environment.get("CUDA_VISIBLE_DEVICES"), service.requested_gpus
         if setting is None or setting.value is None or request is None or request.size is None:
             continue
         asked = (
@@ -791,14 +804,23 @@ def unbound_processes(facts: Facts) -> Iterable[Finding]:
         service = placed.service
         nodes = {gpu.numa_node for gpu in box.gpus if gpu.numa_node is not None}
         mine = {box.gpu(index).cpu_affinity for index in gpus}
-        if service is None or service.vllm is None or len(nodes) < 2 or len(mine) != 1 or None in mine or placed.ours:
+        if service is None or service.vllm is None or len(nodes) < 2 or None in mine or placed.ours:
             continue
-        if service.get("cpuset") is None and not service.vllm.has("--numa-bind"):
+        if service.get("cpuset") is not None or service.vllm.has("--numa-bind"):
+            continue
+        if len(mine) == 1:
             cores = next(iter(mine))
             yield found(
                 service,
                 f"{service.name} may run on the socket far from its GPUs; theirs has cores {cores}",
                 edits=add_key(service.node, (f'cpuset: "{cores}"',)),
+            )
+        elif service.vllm.table.known("--numa-bind"):
+            yield found(
+                service,
+                f"the workers of {service.name} may run on the socket far from their GPU",
+                fix="--numa-bind: its GPUs are on both sockets, so that no cpuset serves them all.",
+                edits=add_option(service.vllm.words, ("--numa-bind",), service.get("command")),
             )
 
 

@@ -167,16 +167,23 @@ def stale_connections(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for route in facts.upstream_routes:
-        upstream = route.location.upstream
-        assert upstream is not None
-        if route.to_vllm and keeps_connections(route) and not upstream.has("keepalive_timeout"):
-            engine = engine_keep_alive_s(route)
-            if engine <= 60:
-                yield found(
-                    upstream.directive,
-                    f"idle connections are kept for 60 s here and for {engine:g} s by vLLM",
-                    edits=add_directives(upstream.directive, (f"keepalive_timeout {max(1, int(engine * 0.8))}s;",)),
-                )
+        upstream, kept, engine = route.location.upstream, kept_s(route), engine_keep_alive_s(route)
+        if upstream is None or not route.to_vllm or kept is None or kept < engine:
+            continue
+        text = f"keepalive_timeout {max(1, int(engine * 0.8))}s;"
+        yield found(
+            upstream.directive.child("keepalive_timeout") or upstream.directive,
+            f"idle connections are kept for {kept:g} s here and for {engine:g} s by vLLM",
+            edits=put_in_block(upstream.directive, "keepalive_timeout", text),
+        )
+
+
+def kept_s(route: Route) -> float | None:
+    """Seconds for which idle connections to the engines are kept; None when they are not, or for a variable."""
+    upstream = route.location.upstream
+    if upstream is None or not keeps_connections(route):
+        return None
+    return nginx_seconds(upstream.value("keepalive_timeout") or "60s")
 
 
 @rule("NG007", ERROR)
@@ -696,7 +703,7 @@ def by_address(facts: Facts) -> Iterable[Finding]:
     """
     for _, upstream in _upstreams(facts):
         for line in (upstream.directive.child("ip_hash"), upstream.directive.child("hash")):
-            if line is not None and (line.name == "ip_hash" or "$remote_addr" in line.arg):
+            if line is not None and (line.name == "ip_hash" or re.fullmatch(r"\$(binary_)?remote_addr", line.arg)):
                 yield found(
                     line,
                     "clients behind one address all land on one engine",
@@ -1095,24 +1102,25 @@ def open_door(facts: Facts) -> Iterable[Finding]:
     """
     for route in _one_each(facts.answering):
         if _is_reachable(route) and not _asks_for_a_key(route):
-            listen = _listens(route)
+            listen = next(iter(_listens(route)), None)
             yield found(listen or route.location.directive, "anyone who reaches nginx uses the GPUs: no TLS, no key")
 
 
-def _listens(route: Route) -> Directive | None:
+def _listens(route: Route) -> tuple[Directive, ...]:
     server = next((block for block in reversed(route.location.around) if block.name == "server"), None)
-    return server.child("listen") if server is not None else None
+    return server.children("listen") if server is not None else ()
 
 
 def _is_reachable(route: Route) -> bool:
-    listen = _listens(route)
-    words = listen.args if listen is not None and listen.args else ("80",)
-    if "ssl" in words or words[0].startswith(("127.", "localhost", "unix:")):
-        return False
+    doors = [line.args for line in _listens(route) if line.args] or [("80",)]
+    doors = [words for words in doors if "ssl" not in words and not words[0].startswith(_FOR_THIS_MACHINE)]
     service = route.config.service
-    if service is None:
-        return words[0] in {"80", "0.0.0.0:80", "*:80"}  # behind another port there may be something that guards it
-    return any(port.open_to_all for port in service.ports)
+    if service is None:  # behind another port there may be something that guards it
+        return any(words[0] in {"80", "0.0.0.0:80", "*:80", "[::]:80"} for words in doors)
+    return bool(doors) and (service.host_network or any(port.open_to_all for port in service.ports))
+
+
+_FOR_THIS_MACHINE = ("127.", "localhost", "unix:", "[::1]")
 
 
 def _asks_for_a_key(route: Route) -> bool:
