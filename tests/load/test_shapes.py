@@ -267,3 +267,44 @@ def test_a_tokenizer_on_disk_makes_lengths_exact(tmp_path):
         rendered = template.replace("{% for m in messages %}", "").replace("{% endfor %}", "")
         rendered = rendered.replace("{{ m.role }}", "user").replace("{{ m.content }}", text)
         assert count(rendered) == tokens
+
+
+def test_a_small_tokenizer_lends_its_own_words(tmp_path):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    from atoll.load.tokens import read_vocabulary
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    korean = (
+        "모든 사용자는 질문을 보내고 긴 답을 기다리며 서버는 여러 요청을 한꺼번에 처리하고 남은 것은 줄을 서서 차례를 기다린다 "
+        "그래서 첫째 토큰까지 걸리는 시간이 사람이 느끼는 속도를 정한다"
+    )
+    corpus = [f"{korean} {' '.join(reversed(korean.split()))}"] * 20
+    tokenizer.train_from_iterator(
+        corpus, trainers.BpeTrainer(vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    words, count = read_vocabulary(tmp_path / "tokenizer.json", chat=False)
+    assert "기다린다" in words.words
+    prompts = SyntheticPrompts(seed=1, words=words.words, overhead=words.overhead)
+    for tokens in (60, 200, 1000):
+        text = prompts.make(Request(number=tokens, user=0, prompt_tokens=tokens, output_tokens=1)).text.decode()
+        assert abs(count(text) - tokens) <= 2  # the first word has no blank before it
+
+
+def test_a_tokenizer_without_words_still_counts(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from atoll.load.tokens import read_vocabulary
+
+    letters = {letter: number for number, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    words, count = read_vocabulary(tmp_path / "tokenizer.json", chat=False)
+    assert words.how.startswith("about right")
+    prompts = SyntheticPrompts(seed=1, words=words.words, tokens_per_word=words.tokens_per_word)
+    text = prompts.make(Request(number=0, user=0, prompt_tokens=3000, output_tokens=1)).text.decode()
+    assert count(text) == pytest.approx(3000, rel=0.1)

@@ -122,7 +122,7 @@ def _spread(request: Request) -> int:
 
 def _blob(words: Sequence[str]) -> _Blob:
     text = (" ".join(words) + " ").encode()
-    lengths = np.fromiter((len(word) + 1 for word in words), dtype=np.int64)
+    lengths = np.fromiter((len(word.encode()) + 1 for word in words), dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     return _Blob(text, array("q", starts.astype(np.int64).tobytes()))
 

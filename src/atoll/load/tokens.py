@@ -3,8 +3,8 @@ counting words.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atoll.errors import InputError, MissingProgram
@@ -86,15 +86,41 @@ def read_vocabulary(path: Path, *, chat: bool) -> tuple[Vocabulary, Counter]:
         return len(tokenizer.encode(text, add_special_tokens=False).ids)
 
     template = _chat_template(path.parent) if chat else None
-    frame = count("the of") + 1
-    words = tuple(word for word in WORDS if count(word) == 1 and count(f"the {word} of") == frame)
+    words = _single_tokens((word for word in WORDS if count(word) == 1), count)
+    if len(words) < _FEWEST_WORDS:  # a tokenizer of another language, or a small one: its own words
+        words = _single_tokens(_own_words(tokenizer), count)
     if len(words) < _FEWEST_WORDS:
-        return BY_WORDS, count
+        return _by_local_count(count, path), count
     overhead = _overhead(template, count) if template else _special_tokens(tokenizer)
+    overhead += count(" ".join(words)) - len(words)  # a first word without a blank before it may be several
     how = (
         f"exact, by {path}" if template or not chat else f"exact by {path} but for the chat template, which is missing"
     )
     return Vocabulary(words=words, overhead=overhead, tokens_per_word=1.0, how=how), count
+
+
+def _single_tokens(words: Iterable[str], count: Counter) -> tuple[str, ...]:
+    """Those that add one token between others: a text has then as many tokens as words, but for its first word."""
+    pair = count("the of")
+    kept = tuple(word for word in words if count(f"the {word} of") == pair + 1)
+    joined, twice = count(" ".join(kept)), count(" ".join(kept + kept))
+    return kept if twice - joined == len(kept) else ()
+
+
+def _own_words(tokenizer: object) -> list[str]:
+    """What the tokenizer's single tokens say, where that is a word or a piece of one; in the order of their numbers."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()  # type: ignore[attr-defined]
+    said = (tokenizer.decode([number]).strip() for number in sorted(vocabulary.values()))  # type: ignore[attr-defined]
+    return [word for word in dict.fromkeys(said) if len(word) > 1 and word.isalpha()]
+
+
+def _by_local_count(count: Counter, path: Path) -> Vocabulary:
+    """English words, and how many tokens they are on average."""
+    return replace(
+        BY_WORDS,
+        tokens_per_word=max(count(" ".join(WORDS)) / len(WORDS), 0.1),
+        how=f"about right: {path} has no words of one token, so its tokens a word are taken on average",
+    )
 
 
 def _special_tokens(tokenizer: object) -> int:
