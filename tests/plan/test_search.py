@@ -11,11 +11,19 @@ from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.catalog import find_card
 from atoll.plan.band import error_band, pair_band, shipped_pairs
 from atoll.plan.enumerate import Wanted
-from atoll.plan.explain import explain_band, explain_choice, explain_economy, explain_flips, leaders, step_parts
+from atoll.plan.explain import (
+    explain_band,
+    explain_choice,
+    explain_economy,
+    explain_flips,
+    explain_tuning,
+    leaders,
+    step_parts,
+)
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.layout import EngineFlags, Policy
 from atoll.plan.score import Prediction, Spread
-from atoll.plan.search import Curve, find_flips, power_of_two, search_layouts
+from atoll.plan.search import Curve, find_flips, option_of, power_of_two, search_layouts
 from atoll.plan.workbench import Workbench
 
 NVL = make_box("H100-NVL-94GB", 4)
@@ -117,15 +125,20 @@ def test_batch_sizes_suit_the_users():
     assert seqs == {"1xTP1": 64, "1xTP2": 64, "1xTP4": 64, "2xTP1": 32, "2xTP2": 32, "3xTP1": 16, "4xTP1": 16}
 
 
-def test_fp8_keys_only_where_the_plain_cache_has_no_room_and_with_a_warning():
-    found = {choice.name: choice for choice in search().choices}
+def test_fp8_keys_only_when_they_are_allowed():
+    found = search()
+    assert {choice.layout.flags.kv_cache_dtype for choice in found.choices} == {"auto"}
+
+
+def test_allowed_fp8_keys_where_the_plain_cache_has_no_room_and_with_a_warning():
+    found = {choice.name: choice for choice in search(wanted=Wanted(fp8_cache=True)).choices}
     assert found["2xTP2"].layout.flags.kv_cache_dtype == "auto"
     assert found["1xTP1"].layout.flags.kv_cache_dtype == "fp8"  # 30 users of 3,500 tokens in a cache for 24
     assert any("fp8" in warning for warning in found["1xTP1"].warnings)
 
 
 def test_ampere_has_no_fp8_cache():
-    found = search(bench(make_box("A100-SXM-80GB", 2)), goal(users=100))
+    found = search(bench(make_box("A100-SXM-80GB", 2)), goal(users=100), wanted=Wanted(fp8_cache=True))
     assert {choice.layout.flags.kv_cache_dtype for choice in found.choices} == {"auto"}
 
 
@@ -182,15 +195,16 @@ def test_an_open_loop_that_nothing_can_serve_is_still_ranked():
 
 @dataclass
 class Measured:
-    """Stands for the simulator: the formula's word, but one policy is better than the others."""
+    """Stands for the simulator: every layout alike, but one value of an option is better than the others."""
 
-    better: Policy
+    option: str
+    better: object
     calls: int = 0
 
     def __call__(self, layout, goal, answer_s):
         self.calls += 1
-        factor = 0.9 if layout.router.policy is self.better else 1.0
-        return flat(answer_s * factor, simulated=True)
+        factor = 0.9 if option_of(layout, self.option) == str(self.better) else 1.0
+        return flat(10 * factor + len(layout.name) / 100, simulated=True)
 
 
 def flat(seconds, **changes):
@@ -210,16 +224,52 @@ def flat(seconds, **changes):
 
 
 def test_the_measure_that_is_handed_in_decides_about_policies():
-    measure = Measured(better=Policy.ROUND_ROBIN)
-    found = search(measure=measure)
-    best = next(choice for choice in found.choices if choice.name == "2xTP2")
+    measure = Measured("policy", Policy.ROUND_ROBIN)
+    best = search(measure=measure, wanted=Wanted(tensor_parallel=2, replicas=2)).best
     assert best.layout.router.policy is Policy.ROUND_ROBIN
-    assert {policy for policy, _ in best.policies} == {Policy.LEAST_CONN, Policy.ROUND_ROBIN, Policy.RANDOM_TWO}
-    assert 7 <= measure.calls <= 20
+    tried = [(trial.value, trial.taken) for trial in best.trials if trial.option == "policy"]
+    assert tried == [("round_robin", True), ("random_two_least_conn", False)]
+    assert measure.calls == 1 + 3 + 2 + 1 + 2  # itself, budgets, seats, fp8, policies
+
+
+@pytest.mark.parametrize(("option", "value"), [("max_num_batched_tokens", 2048), ("max_num_seqs", 16)])
+def test_flags_that_serve_better_are_taken(option, value):
+    best = search(measure=Measured(option, value), wanted=Wanted(tensor_parallel=2, replicas=2)).best
+    assert option_of(best.layout, option) == str(value)
+    (line,) = [line for line in explain_tuning(best, goal()) if line.startswith(option.replace("_", "-"))]
+    assert f"{value} (-10.0%)" in line
+    assert f"took {value} instead of" in line
+
+
+def test_an_fp8_cache_is_shown_with_its_gain_but_not_taken_without_leave():
+    pair = Wanted(tensor_parallel=2, replicas=2)
+    shown = search(measure=Measured("kv_cache_dtype", "fp8"), wanted=pair).best
+    assert shown.layout.flags.kv_cache_dtype == "auto"
+    (line,) = [line for line in explain_tuning(shown, goal()) if line.startswith("kv-cache-dtype")]
+    assert line.startswith("kv-cache-dtype: fp8 (-10.0%); kept auto, since ")
+    taken = search(measure=Measured("kv_cache_dtype", "fp8"), wanted=replace(pair, fp8_cache=True)).best
+    assert taken.layout.flags.kv_cache_dtype == "fp8"
+
+
+def test_an_option_that_is_given_is_not_tried():
+    given = EngineFlags(max_num_seqs=48, max_num_batched_tokens=4096, kv_cache_dtype="fp8")
+    best = search(measure=Measured("policy", "none"), wanted=Wanted(tensor_parallel=2, replicas=2), flags=given).best
+    assert {trial.option for trial in best.trials} == {"policy"}
+
+
+def test_flags_that_keep_the_targets_are_taken_though_answers_take_longer():
+    def measure(layout, goal, answer_s):
+        careful = layout.flags.max_num_batched_tokens == 2048
+        return flat(11.0 if careful else 10.0, tpot_s=flat(0.02 if careful else 0.03).tpot_s)
+
+    wanted_goal = goal(slo_tpot_s=0.025)
+    best = search(wanted_goal=wanted_goal, measure=measure, wanted=Wanted(tensor_parallel=2, replicas=2)).best
+    assert best.layout.flags.max_num_batched_tokens == 2048
+    assert "2048 (+10.0%, meets the targets)" in next(explain_tuning(best, wanted_goal))
 
 
 def test_least_connections_where_policies_make_no_difference():
-    found = search(measure=Measured(better=Policy.PREFIX_AFFINITY))
+    found = search(measure=Measured("policy", Policy.PREFIX_AFFINITY))
     assert {choice.layout.router.policy for choice in found.choices} == {Policy.LEAST_CONN}
 
 

@@ -1,14 +1,14 @@
 """A Choice in sentences: what its memory holds, what its links cost, where a step's time goes, how it compares."""
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from atoll.cost.links import Group, Hop
 from atoll.cost.memory import users_that_fit
 from atoll.cost.step import StepBatch
 from atoll.plan.band import error_band, pair_band
 from atoll.plan.goal import Goal
-from atoll.plan.search import TIE, Choice, Flip, Search
+from atoll.plan.search import TIE, Choice, Flip, Search, Trial
 from atoll.plan.workbench import Workbench
 from atoll.units import show_bytes, show_seconds
 
@@ -59,6 +59,29 @@ def mean_batch(choice: Choice, goal: Goal) -> int:
     predicted = choice.formula
     in_flight = predicted.requests_per_s * goal.output * predicted.tpot_s.mean / len(choice.layout.replicas)
     return max(1, round(in_flight))
+
+
+def explain_tuning(choice: Choice, goal: Goal) -> Iterator[str]:
+    """A line for each option whose other values were simulated: what they change, and which is kept."""
+    for option, group in groupby(choice.trials, key=lambda trial: trial.option):
+        trials = list(group)
+        tried = ", ".join(f"{trial.value} ({_change(trial, goal)})" for trial in trials)
+        taken = next((trial for trial in trials if trial.taken), None)
+        kept = f"took {taken.value} instead of {taken.was}" if taken else f"kept {trials[0].was}"
+        leave = ""
+        if trials[0].needs_leave:
+            leave = ", since fp8 keys and values are rounded; --kv-cache-dtype either would allow it"
+        yield f"{option.replace('_', '-')}: {tried}; {kept}{leave}."
+
+
+def _change(trial: Trial, goal: Goal) -> str:
+    """`+0.4 %`, and whether the targets are now missed or met."""
+    meets, met = trial.predicted.meets(goal), trial.instead_of.meets(goal)
+    word = "" if meets == met else ", meets the targets" if meets else ", misses a target"
+    if trial.predicted.saturated:
+        return "cannot keep up"
+    change = trial.predicted.cost(goal) / trial.instead_of.cost(goal) - 1
+    return (f"{change:+.1%}" if abs(change) >= 0.0005 else "no change") + word
 
 
 def explain_flips(search: Search, workbench: Workbench) -> Iterator[str]:

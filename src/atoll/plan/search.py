@@ -1,9 +1,9 @@
 """Enumerate, score, rank -> Choice: the best first, the rest behind, and what was rejected and why.
 
 1. Every split that the engine cannot do, or that does not fit, is rejected with its reason.
-2. The others get their flags by formula: batch sizes, KV dtype, context limit.
-3. `measure`, when it is handed in, simulates the candidates in the order of the formula, as many as can still win, and
-   the routers' policies of the best of them.
+2. The others get their flags by formula: batch sizes, context limit.
+3. `measure`, when it is handed in, simulates the candidates in the order of the formula, as many as can still win. Of
+   the best of them it tries other flags and the routers' policies.
 4. For the best few the load is varied, which shows how many users each carries and where the ranking flips.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, log2, sqrt
 
+from atoll.cost.memory import MemoryFit
 from atoll.inventory.islands import islands
 from atoll.plan.enumerate import (
     OPEN,
@@ -25,7 +26,7 @@ from atoll.plan.enumerate import (
     shape_name,
 )
 from atoll.plan.goal import Goal
-from atoll.plan.layout import EngineFlags, Layout, Policy, Router
+from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.plan.limits import VLLM, EngineLimits
 from atoll.plan.score import Prediction, equal_counts, equal_rates, score_stations
 from atoll.plan.weights import router_weights
@@ -39,9 +40,22 @@ TIE = 0.01  # relative; below it two predictions are the same and the simpler la
 TOKEN_BUDGETS = (2048, 4096, 8192, 16384)  # max_num_batched_tokens that are tried
 HOPELESS = 2.5  # times the best formula cost: such a candidate is not simulated
 MOST_SIMULATED = 16
-LEADERS = 3  # choices whose routers' policies are simulated
+LEADERS = 3  # choices whose other flags and routers' policies are simulated
 CURVES = 4  # layouts whose load is varied
 MOST_USERS = 4096  # where the search for the most users ends
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """A value of an option that was simulated beside the one that the choice then had."""
+
+    option: str  # vLLM's name for it, or `policy`
+    value: str
+    was: str  # the value that was there before
+    predicted: Prediction
+    instead_of: Prediction  # with that one
+    taken: bool = False
+    needs_leave: bool = False  # never taken unless the user allows it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +66,7 @@ class Choice:
     predicted: Prediction
     formula: Prediction  # the same by formula; equal to `predicted` when nothing was simulated
     warnings: tuple[str, ...] = ()
-    policies: tuple[tuple[Policy, Prediction], ...] = ()  # of those that were simulated
+    trials: tuple[Trial, ...] = ()  # other values of its options that were simulated
     most_users: int | None = (
         None  # users (or requests per second x 100) within the targets; None: not asked or not known
     )
@@ -192,18 +206,21 @@ class _Run:
         """The reason when even small batches leave no room; sized by the roomiest cards of the box."""
         candidate = pin(self.workbench.box, (split,))
         replica = candidate.replicas[0]
-        kv_dtypes = (None, "fp8") if self._may_quantise_kv() else (None,)
-        choices = (flags for kv_dtype in kv_dtypes for flags in self._flag_choices(1, kv_dtype))
-        fit = max((self.workbench.fit(replica, flags) for flags in choices), key=lambda fit: fit.kv_tokens)
+        fit = self._roomiest(replica, "fp8" if self._may_quantise_kv() else None)
         if not fit.fits:
             return f"{(fit.reason or '').rstrip('.')}."
-        if fit.kv_tokens < self.goal.longest:
-            free = show_bytes(fit.kv_bytes)
-            return (
-                f"The context is too long: a request of {self.goal.longest:,} tokens does not fit into the"
-                f" {fit.kv_tokens:,} tokens of KV cache that {free} on each GPU hold."
-            )
-        return None
+        if fit.kv_tokens >= self.goal.longest:
+            return None
+        packed = self._can_quantise_kv() and self._roomiest(replica, "fp8").kv_tokens >= self.goal.longest
+        return (
+            f"The context is too long: a request of {self.goal.longest:,} tokens does not fit into the"
+            f" {fit.kv_tokens:,} tokens of KV cache that {show_bytes(fit.kv_bytes)} on each GPU hold"
+            f"{'; with --kv-cache-dtype fp8 it would' if packed else ''}."
+        )
+
+    def _roomiest(self, replica: Replica, kv_dtype: str | None) -> MemoryFit:
+        fits = (self.workbench.fit(replica, flags) for flags in self._flag_choices(1, kv_dtype))
+        return max(fits, key=lambda fit: fit.kv_tokens)
 
     def _mixes_kinds(self, candidate: Candidate) -> bool:
         kinds = self.workbench.kinds
@@ -224,7 +241,7 @@ class _Run:
     def _draft(self, candidate: Candidate, goal: Goal) -> Choice | None:
         """The candidate under the flags that the formula likes best; None when no flags make it hold one request.
 
-        An fp8 KV cache rounds keys and values, so it is taken only where the plain one has no room for all users.
+        An fp8 KV cache, where it is allowed, is taken only if the plain one has no room for all users.
         """
         users = self._users_of_a_replica(candidate, goal)
         best = self._best_flags(candidate, self._flag_choices(users), goal)
@@ -253,7 +270,7 @@ class _Run:
 
     def _flag_choices(self, users: int, kv_dtype: str | None = None) -> Iterator[EngineFlags]:
         """Batch sizes that suit so many users a replica; those that the user gave stay."""
-        seqs = min(power_of_two(max(8.0, 1.25 * users)), 1024)
+        seqs = seats_for(users)
         for budget in TOKEN_BUDGETS:
             yield self.flags.replace(
                 max_num_seqs=self.flags.max_num_seqs or seqs,
@@ -263,6 +280,9 @@ class _Run:
             )
 
     def _may_quantise_kv(self) -> bool:
+        return self.wanted.fp8_cache and self._can_quantise_kv()
+
+    def _can_quantise_kv(self) -> bool:
         """fp8 keys and values: on cards that have fp8 (8.9 on), unless checkpoint or user have settled it."""
         settled = self.flags.kv_cache_dtype != "auto" or self.workbench.card.quantisation.kv_dtype is not None
         return not settled and all(float(kind.compute_capability) >= 8.9 for kind in self.workbench.kinds.values())
@@ -311,7 +331,7 @@ class _Run:
         near = [c for c in drafts if c.formula.cost(self.goal) <= HOPELESS * best][:MOST_SIMULATED]
         rest = [choice for choice in drafts if choice not in near]
         measured = sorted((self._measure(choice) for choice in near), key=self._order)
-        lead = [self._try_policies(choice) if place < LEADERS else choice for place, choice in enumerate(measured)]
+        lead = [self._tune(choice) if place < LEADERS else choice for place, choice in enumerate(measured)]
         lead.sort(key=self._order)
         return lead + rest
 
@@ -326,24 +346,84 @@ class _Run:
             self._measured[key] = self.measure(layout, goal, min(self._formula(layout, goal).e2e_s.mean, 3600.0))
         return self._measured[key]
 
-    def _try_policies(self, choice: Choice) -> Choice:
-        """The router's policy that serves best; least connections where it makes no difference."""
-        if len(choice.layout.replicas) == 1 or self.wanted.policy is not None:
-            return choice
-        tried = {
-            policy: self._predict(with_policy(choice.layout, policy), self.goal) for policy in self._policies(choice)
-        }
-        best = min(tried, key=lambda policy: tried[policy].cost(self.goal))
-        if tried[Policy.LEAST_CONN].cost(self.goal) <= tried[best].cost(self.goal) * (1 + TIE):
-            best = Policy.LEAST_CONN
-        return replace(
-            choice, layout=with_policy(choice.layout, best), predicted=tried[best], policies=tuple(tried.items())
+    def _tune(self, choice: Choice) -> Choice:
+        """One option after the other is tried with other values; what serves clearly better is kept."""
+        choice = self._try(choice, "max_num_batched_tokens", self._other_budgets(choice))
+        choice = self._try(choice, "max_num_seqs", self._other_seats(choice))
+        choice = self._try(choice, "kv_cache_dtype", self._other_caches(choice), needs_leave=not self.wanted.fp8_cache)
+        return self._try(choice, "policy", self._other_policies(choice))
+
+    def _try(
+        self, choice: Choice, option: str, others: Sequence[tuple[str, Choice]], *, needs_leave: bool = False
+    ) -> Choice:
+        found = [
+            (value, replace(other, predicted=self._predict(other.layout, self.goal), trials=choice.trials))
+            for value, other in others
+        ]
+        best = choice
+        for _, other in [] if needs_leave else found:
+            best = other if self._is_clearly_better(other, best) else best
+        trials = tuple(
+            Trial(
+                option=option,
+                value=value,
+                was=option_of(choice.layout, option),
+                predicted=other.predicted,
+                instead_of=choice.predicted,
+                taken=other is best,
+                needs_leave=needs_leave,
+            )
+            for value, other in found
+        )
+        return replace(best, trials=(*choice.trials, *trials))
+
+    def _is_clearly_better(self, one: Choice, other: Choice) -> bool:
+        """Within the targets when the other is not, or better by more than two predictions count as the same."""
+        meets, met = one.predicted.meets(self.goal), other.predicted.meets(self.goal)
+        cheaper = one.predicted.cost(self.goal) * (1 + TIE) < other.predicted.cost(self.goal)
+        return meets if meets != met else cheaper
+
+    def _with_option(self, choice: Choice, **options: object) -> Choice | None:
+        """The same replicas and router with other flags; None when these leave no room for a request."""
+        flags = choice.layout.flags.replace(max_model_len=self.flags.max_model_len, **options)
+        made = self._with_flags(Candidate(name=choice.name, replicas=choice.layout.replicas), flags, self.goal)
+        if made is None:
+            return None
+        return replace(made, layout=with_policy(made.layout, choice.layout.router.policy))
+
+    def _other_values(self, choice: Choice, option: str, values: Sequence[object]) -> list[tuple[str, Choice]]:
+        made = ((str(value), self._with_option(choice, **{option: value})) for value in values)
+        return [(value, other) for value, other in made if other is not None]
+
+    def _other_budgets(self, choice: Choice) -> list[tuple[str, Choice]]:
+        """The other budgets of tokens a step, as far as they hold a token of every sequence."""
+        if self.flags.max_num_batched_tokens is not None:
+            return []
+        now, least = choice.layout.flags.max_num_batched_tokens, choice.layout.flags.max_num_seqs or 1
+        values = [budget for budget in TOKEN_BUDGETS if budget != now and budget >= least]
+        return self._other_values(choice, "max_num_batched_tokens", values)
+
+    def _other_seats(self, choice: Choice) -> list[tuple[str, Choice]]:
+        """Half as many sequences at once, and twice."""
+        now = choice.layout.flags.max_num_seqs
+        if self.flags.max_num_seqs is not None or now is None:
+            return []
+        return self._other_values(
+            choice, "max_num_seqs", [seats for seats in (now // 2, now * 2) if 1 <= seats <= 1024]
         )
 
-    def _policies(self, choice: Choice) -> tuple[Policy, ...]:
+    def _other_caches(self, choice: Choice) -> list[tuple[str, Choice]]:
+        if not self._can_quantise_kv() or choice.layout.flags.kv_cache_dtype == "fp8":
+            return []
+        return self._other_values(choice, "kv_cache_dtype", ["fp8"])
+
+    def _other_policies(self, choice: Choice) -> list[tuple[str, Choice]]:
+        """The router's other policies that nginx has; by island only where that is not the same as round robin."""
+        if len(choice.layout.replicas) == 1 or self.wanted.policy is not None:
+            return []
         weights = router_weights(with_policy(choice.layout, Policy.PER_ISLAND))
-        plain = (Policy.LEAST_CONN, Policy.ROUND_ROBIN, Policy.RANDOM_TWO)
-        return plain if len(set(weights)) == 1 else (*plain, Policy.PER_ISLAND)
+        others = [Policy.ROUND_ROBIN, Policy.RANDOM_TWO] + ([Policy.PER_ISLAND] if len(set(weights)) > 1 else [])
+        return [(str(policy), replace(choice, layout=with_policy(choice.layout, policy))) for policy in others]
 
     def _order(self, choice: Choice, goal: Goal | None = None) -> tuple[object, ...]:
         """Within the targets first; then by cost, where a difference below TIE goes to fewer GPUs a replica."""
@@ -366,14 +446,28 @@ class _Run:
         )
 
     def _at_load(self, choice: Choice, load: float) -> Prediction:
-        """The choice with batch sizes that suit this load."""
+        """The choice with so many sequences at once as suit this load."""
         goal = self.goal.with_load(load)
-        tuned = self._draft(Candidate(name=choice.name, replicas=choice.layout.replicas), goal)
+        if load == (self.goal.users or self.goal.rate):
+            return choice.predicted
+        tuned = self._draft_as(choice, goal)
         layout = choice.layout if tuned is None else with_policy(tuned.layout, choice.layout.router.policy)
         return self._predict(layout, goal)
 
+    def _draft_as(self, choice: Choice, goal: Goal) -> Choice | None:
+        """The choice's replicas under another load: max_num_seqs is free again, the rest stays as it was chosen."""
+        candidate = Candidate(name=choice.name, replicas=choice.layout.replicas)
+        flags = choice.layout.flags
+        seats = self.flags.max_num_seqs or seats_for(self._users_of_a_replica(candidate, goal))
+        flags = flags.replace(
+            max_num_seqs=seats,
+            max_num_batched_tokens=self.flags.max_num_batched_tokens or max(flags.max_num_batched_tokens or 0, seats),
+            max_model_len=self.flags.max_model_len,
+        )
+        return self._with_flags(candidate, flags, goal)
+
     def _most_users(self, choice: Choice, *, simulate: bool) -> int | None:
-        """The most back-to-back users within the targets, each number with batch sizes that suit it.
+        """The most back-to-back users within the targets, each number with as many sequences at once as suit it.
 
         Found by formula; simulation then moves it by an eighth at a time to where the targets are just met.
         """
@@ -388,7 +482,7 @@ class _Run:
 
     def _carries(self, choice: Choice, users: int, *, simulate: bool) -> bool:
         goal = self.goal.with_load(users)
-        draft = self._draft(Candidate(name=choice.name, replicas=choice.layout.replicas), goal)
+        draft = self._draft_as(choice, goal)
         if draft is None or not simulate:
             return draft is not None and draft.predicted.meets(goal)
         return self._predict(with_policy(draft.layout, choice.layout.router.policy), goal).meets(goal)
@@ -400,7 +494,7 @@ class _Run:
         if self.wanted.policy is not None and not self.wanted.policy.renders:
             yield f"nginx cannot do {self.wanted.policy}; it can be simulated only."
         if flags.kv_cache_dtype == "fp8" and self.flags.kv_cache_dtype != "fp8":
-            yield "The KV cache is held in fp8, since all users would not fit otherwise; check the answers' quality."
+            yield "The KV cache is held in fp8, as was allowed, which rounds them; check the answers' quality."
 
 
 _MIXED = "A replica would stand on cards of different kinds, and the slowest would hold up the others."
@@ -411,8 +505,18 @@ def power_of_two(number: float) -> int:
     return 1 << (ceil(number) - 1).bit_length()
 
 
+def seats_for(users: int) -> int:
+    """A max_num_seqs with some room above so many users of a replica: 30 get 64."""
+    return min(power_of_two(max(8.0, 1.25 * users)), 1024)
+
+
 def with_policy(layout: Layout, policy: Policy) -> Layout:
     return layout.replace(router=layout.router.replace(policy=policy))
+
+
+def option_of(layout: Layout, option: str) -> str:
+    """The value of a flag, or of `policy`, as it is written."""
+    return str(layout.router.policy if option == "policy" else layout.flags.to_plain()[option])
 
 
 def find_flips(curves: Sequence[Curve], goal: Goal) -> Iterator[Flip]:

@@ -30,7 +30,7 @@ from atoll.plan.goal import Goal
 from atoll.plan.layout import EngineFlags, Layout
 from atoll.plan.limits import VLLM, legal_tensor_parallel
 from atoll.plan.score import Prediction, ReplicaShare, Spread
-from atoll.plan.search import PLAIN, Choice, Search, search_layouts
+from atoll.plan.search import PLAIN, Choice, Search, Trial, search_layouts
 from atoll.plan.workbench import Workbench
 from atoll.report.charts import chart_png, chart_svg
 from atoll.report.crossover import crossover_chart
@@ -387,10 +387,25 @@ def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
             "budget_bytes": fit.budget_bytes,
         },
         "decode_step_s": step_parts(choice, plan.workbench, goal),
-        "policies": {
-            str(policy): {"ttft_p95_s": tried.ttft_s.p95, "e2e_mean_s": tried.e2e_s.mean}
-            for policy, tried in choice.policies
-        },
+        "tuning": [trial_document(trial, goal) for trial in choice.trials],
+    }
+
+
+def trial_document(trial: Trial, goal: Goal) -> dict[str, Any]:
+    """One value that was tried: what it gives, what that changes (-0.02: a fiftieth less time), whether it is kept."""
+    predicted = trial.predicted
+    return {
+        "option": trial.option,
+        "value": trial.value,
+        "was": trial.was,
+        "ttft_p95_s": _finite(predicted.ttft_s.p95),
+        "tpot_p95_s": _finite(predicted.tpot_s.p95),
+        "e2e_mean_s": _finite(predicted.e2e_s.mean),
+        "output_tokens_per_s": predicted.output_tokens_per_s,
+        "meets_targets": predicted.meets(goal),
+        "change": predicted.cost(goal) / trial.instead_of.cost(goal) - 1,
+        "taken": trial.taken,
+        "needs_leave": trial.needs_leave,
     }
 
 

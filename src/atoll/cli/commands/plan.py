@@ -1,6 +1,7 @@
 """atoll plan: the layouts of a model on a box, best first."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,9 @@ from atoll.cli.warn import show_warnings
 from atoll.errors import InputError
 from atoll.outside.files import write_whole
 from atoll.plan.enumerate import Wanted
-from atoll.plan.explain import explain_choice
+from atoll.plan.explain import explain_choice, explain_tuning
 from atoll.plan.goal import Favour, Goal
-from atoll.plan.layout import Policy
+from atoll.plan.layout import EngineFlags, Policy
 from atoll.plan.score import Prediction
 from atoll.plan.search import Choice
 from atoll.units import parse_seconds, show_seconds
@@ -31,6 +32,14 @@ from atoll.workflows.plan import (
     verdict,
 )
 from atoll.workflows.profiles import read_profile
+
+
+class CacheChoice(StrEnum):
+    """What the KV cache may be held in."""
+
+    AUTO = "auto"
+    FP8 = "fp8"
+    EITHER = "either"
 
 
 def register(app: typer.Typer) -> None:
@@ -58,6 +67,17 @@ def plan(
     tp: options.TensorParallel = None,
     replicas: options.Replicas = None,
     policy: options.PolicyName = None,
+    max_num_seqs: Annotated[
+        int | None, typer.Option("--max-num-seqs", min=1, metavar="N", help="vLLM's option; chosen when left out.")
+    ] = None,
+    max_num_batched_tokens: Annotated[
+        int | None,
+        typer.Option("--max-num-batched-tokens", min=1, metavar="N", help="vLLM's option; chosen when left out."),
+    ] = None,
+    kv_cache_dtype: Annotated[
+        CacheChoice,
+        typer.Option("--kv-cache-dtype", help="auto: as the checkpoint says; fp8; either: fp8 where it serves better."),
+    ] = CacheChoice.AUTO,
     profile: options.Profile = None,
     formula: Annotated[bool, typer.Option("--formula", help="Do not simulate; the formula alone.")] = False,
     chart: Annotated[
@@ -76,7 +96,17 @@ def plan(
         capture=box,
         gpu=gpu,
         gpus=gpus,
-        wanted=Wanted(tensor_parallel=tp, replicas=replicas, policy=parse_policy(policy)),
+        wanted=Wanted(
+            tensor_parallel=tp,
+            replicas=replicas,
+            policy=parse_policy(policy),
+            fp8_cache=kv_cache_dtype is CacheChoice.EITHER,
+        ),
+        flags=EngineFlags(
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            kv_cache_dtype="fp8" if kv_cache_dtype is CacheChoice.FP8 else "auto",
+        ),
         simulate=not formula,
         profile=read_profile(profile),
     )
@@ -132,6 +162,7 @@ def show_plan(made: Plan) -> None:
     _show_ranking(made)
     out.print(f"[bold]Why {made.best.name}:[/bold] {explain_choice(made.best, made.search, made.workbench)}")
     out.print(f"[bold]Flags:[/bold] {_flags(made.best)}")
+    _show_tuning(made)
     for choice in made.search.choices[1:4]:
         out.print(f"  {choice.name}: {explain_choice(choice, made.search, made.workbench)}")
     _show_lines((*verdict(made), *_warnings(made)))
@@ -219,6 +250,16 @@ def _flags(choice: Choice) -> str:
 def _show_lines(lines: Iterable[str]) -> None:
     for line in lines:
         out.print(f"- {line}")
+
+
+def _show_tuning(made: Plan) -> None:
+    """What else was simulated for the winner."""
+    lines = list(explain_tuning(made.best, made.search.goal))
+    if lines:
+        what = "TTFT p95" if made.search.goal.favour is Favour.FIRST_TOKEN else "the time of a whole answer"
+        out.print(f"[bold]Tried beside them[/bold] (change of {what}):")
+    for line in lines:
+        out.print(f"  {line}")
 
 
 def _show_rejected(made: Plan) -> None:
