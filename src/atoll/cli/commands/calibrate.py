@@ -106,11 +106,13 @@ def _show_fit(fit: Fit) -> None:
         numbers=(1, 2, 3),
     )
     out.print(f"mean error {fit.mean_error:.1%} over {len(fit.points)} points")
-    for name, value in fit.profile.to_plain().items():
+    line = fit.profile.line
+    factors = fit.profile.to_plain() if line is None else {"front_s": fit.profile.front_s, **line.to_plain()}
+    for name, value in factors.items():
         if isinstance(value, float) and name != "fit_error":
-            out.print(f"  {name:18} {value:.4g}")
-    for name, value in (fit.profile.line.to_plain() if fit.profile.line is not None else {}).items():
-        out.print(f"  line.{name:18} {value:.4g}")
+            out.print(f"  {name:20} {value:.4g}")
+    for note in fit.profile.notes:
+        out.print(f"  {note}", soft_wrap=True)
 
 
 def _what(point: object) -> str:
