@@ -98,3 +98,28 @@ def test_a_queue_that_never_ends_has_no_length(tmp_path):
     done = atoll(*plan, cwd=tmp_path)
     assert "grows: requests come faster" in done.stdout
     assert " min" not in done.stdout.partition("Why")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["inspect", "--gpus", "0"], "Invalid value for '--gpus'"),
+        (["inspekt"], "No such command 'inspekt'"),
+        (["bench", "--jsn"], "No such option: --jsn"),
+        (["model"], "Missing argument"),
+        (["model", MODEL, "--kv-dtype", "int3"], "'int3' is no type of KV cache"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_usage_is_one_sentence_too(arguments, words, tmp_path):
+    done = atoll(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("atoll: ")
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_words_at_all_show_the_help(tmp_path):
+    done = atoll(cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "inspect" in done.stdout

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -66,15 +67,38 @@ def make_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
 def main() -> None:
     """Run the command line, with only the command that is asked for."""
     asked = sys.argv[1:2]
-    guarded(make_app(asked if asked and asked[0] in COMMANDS else COMMANDS))
+    app = make_app(asked if asked and asked[0] in COMMANDS else COMMANDS)
+    code = guarded(lambda: app(standalone_mode=False))
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def guarded(call: Callable[[], object]) -> None:
+# typer brings its own click along or uses the installed one, release by release; this is UsageError's base of either.
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def guarded(call: Callable[[], object]) -> object:
     """Call it; the only place that turns an error of ours into its sentence and its exit code."""
     try:
-        call()
+        return call()
     except AtollError as error:
-        Console(stderr=True, highlight=False, markup=False).print(f"atoll: {error}", soft_wrap=True)
+        _say(str(error))
         sys.exit(error.exit_code)
+    except _CommandLineError as error:
+        _say(_usage_sentence(error))
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _say(sentence: str) -> None:
+    if sentence:
+        Console(stderr=True, highlight=False, markup=False).print(f"atoll: {sentence}", soft_wrap=True)
+
+
+def _usage_sentence(error: Any) -> str:
+    """What was wrong with the words of the command line; nothing when it was empty and the help has been shown."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if type(error).__name__ == "NoArgsIsHelpError" or not message:
+        return ""
+    context = getattr(error, "ctx", None)
+    return f"{message}; see `{context.command_path if context else 'atoll'} --help`."

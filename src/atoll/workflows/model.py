@@ -5,6 +5,7 @@ from typing import Any
 
 from atoll.cost.memory import MemoryFit, fit_memory, kv_bytes_per_token, users_that_fit
 from atoll.documents import Document
+from atoll.errors import InputError
 from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
 from atoll.model.card import Attention, Experts, ModelCard, Quantisation
 from atoll.model.read import read_model
@@ -12,6 +13,7 @@ from atoll.plan.defaults import effective_flags
 from atoll.plan.layout import EngineFlags
 from atoll.plan.limits import legal_tensor_parallel, why_not_on
 
+_KV_DTYPES = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
 TABLE_SIZES = (1, 2, 4, 8)  # of the table of what fits; one box seldom holds more
 
 
@@ -80,7 +82,10 @@ def report_model(
 
     Raises:
         UnknownModel, BadModel, UnknownGpu.
+        InputError: a KV dtype that is neither.
     """
+    if kv_dtype not in _KV_DTYPES:
+        raise InputError(f"{kv_dtype!r} is no type of KV cache; it is auto, or fp8 for half the bytes.")
     card = read_model(name_or_path, hub=hub)
     kinds = (find_gpu(gpu),) if gpu is not None else all_gpus()
     wanted = (flags or EngineFlags()).replace(kv_cache_dtype=kv_dtype)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -122,7 +123,7 @@ def plan(
         progress.print(f"Wrote {chart}")
     if path is not None:
         write_whole(path, made.best.layout.to_yaml())
-        progress.print(f"Wrote {path}: {made.best.name}. Next: atoll render {path}")
+        progress.print(f"Wrote {path}: {made.best.name}. Next: atoll render {quote(str(path))}", soft_wrap=True)
 
 
 def make_goal(

@@ -1,6 +1,7 @@
 """`atoll render`: a layout becomes the files that deploy it."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -79,4 +80,4 @@ def _show_files(rendered: Rendered) -> None:
 
 def _show_folder(rendered: Rendered) -> None:
     out.print(f"{rendered.folder}: {', '.join(rendered.bundle.files)}", markup=False)
-    out.print(f"Next: atoll up {rendered.folder}", markup=False)
+    out.print(f"Next: atoll up {quote(str(rendered.folder))}", markup=False, soft_wrap=True)
