@@ -52,6 +52,25 @@ def test_a_prompt_shorter_than_the_shared_head_is_all_head():
     assert demand.next_request(0, 0).shared_prefix_tokens == 10
 
 
+def test_prompts_come_again_after_so_many_distinct_ones():
+    demand = Demand(Workload(users=3, requests=20, prompt=MIXED, output=MIXED, distinct_prompts=4))
+    asked = [[demand.next_request(user, n) for n in range(4)] for user in range(3)]
+    assert [[r.prefix for r in requests] for requests in asked] == [[0, 3, 2, 1], [1, 0, 3, 2], [2, 1, 0, 3]]
+    assert all(r.shared_prefix_tokens == r.prompt_tokens for requests in asked for r in requests)
+    assert asked[0][0].prompt_tokens == asked[1][1].prompt_tokens == asked[2][2].prompt_tokens
+    assert len({requests[0].prompt_tokens for requests in asked}) == 3
+
+
+def test_prompts_come_again_in_an_open_loop_and_in_a_trace():
+    load = Workload(rate=2, requests=5, prompt=MIXED, output=MIXED, distinct_prompts=2)
+    requests = list(Demand(load).open_requests())
+    assert [r.prefix for r in requests] == [0, 1, 0, 1, 0]
+    assert requests[0].prompt_tokens == requests[4].prompt_tokens
+    rows = [TraceRow(due_s=n, prompt_tokens=50 + n % 2, output_tokens=9) for n in range(4)]
+    again = Demand(load.replace(arrivals="trace", rate=None, requests=None), rows).open_requests()
+    assert [(r.prompt_tokens, r.shared_prefix_tokens, r.prefix) for r in again] == [(50, 50, 0), (51, 51, 1)] * 2
+
+
 def test_users_start_spread_over_the_ramp():
     assert Demand(Workload(users=4, requests=4, prompt=1, output=1, ramp_s=10)).starts() == (0.0, 2.5, 5.0, 7.5)
 

@@ -63,6 +63,34 @@ def test_engine_settings_are_read_from_the_notes():
     assert case.kv_blocks == 19251
 
 
+def test_aiperf_sends_a_hundred_prompts_over_and_over():
+    """aiconfigurator's bench_run.sh gives aiperf lengths without spread, and no number of prompts."""
+    workload = case_of(input_tokens="4000", output_tokens="500").workload
+    assert (workload.prompt.kind, workload.prompt.mean, workload.output.mean) == ("fixed", 4000, 500)
+    assert workload.distinct_prompts == 100
+    assert case_of(input_tokens="8192", output_tokens="1024").workload.distinct_prompts is None
+    assert case_of(input_tokens="4000", output_tokens="1000", source_url_or_title="a blog").workload.prompt.low == 3200
+    assert case_of(notes="40 distinct prompts").workload.distinct_prompts == 40
+
+
+def test_a_script_that_goes_through_its_rates_finds_its_prompts_cached():
+    """run_benchmark.sh of the source: seed 42, rates 32, 16, 8, 4, 1, the same 200 prompts for each."""
+    row = ROWS["iog-1qps_acemath-7b-instruct_1xh100-pcie"]
+    ((_, case),) = cases_or_reasons([row])
+    assert (case.arrivals.seed, case.arrivals.rates_before) == (42, (32, 16, 8, 4))
+    (found,) = validate_rows([row]).rows
+    # 200 requests in 187.6 s and the last answer's 1.7 s: the source's 189.3 s.
+    assert found.predicted.output_tokens_per_s == pytest.approx(found.measured.output_tokens_per_s, rel=0.02)
+    (alone,) = validate_rows([{**row, "source_url_or_title": "elsewhere"}]).rows
+    assert found.predicted.ttft_s < 0.9 * alone.predicted.ttft_s
+
+
+def test_cards_without_peer_access_take_longer():
+    pair = {"gpu": "H100 PCIe 80GB", "n_gpu": "2", "tp": "2", "interconnect": "PCIe"}
+    (plain, without) = validate_rows([{**QWEN, **pair}, {**QWEN, **pair, "interconnect": "PCIe (no P2P)"}]).rows
+    assert without.predicted.tpot_s > 1.1 * plain.predicted.tpot_s
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -79,6 +107,7 @@ def test_engine_settings_are_read_from_the_notes():
         ({"tpot_ms_mean": "-3"}, "cannot be"),
         ({"tp": "", "n_gpu": ""}, "neither tp nor n_gpu"),
         ({"tp": "64"}, "64 GPUs"),
+        ({"notes": "concurrency column = batch_size of the row"}, "planned"),
     ],
 )
 def test_what_cannot_be_expressed_is_skipped_with_its_reason(changes, reason):

@@ -37,6 +37,7 @@ class ReducePath(StrEnum):
     NVLS = "nvls"  # multicast in the switch, torch symmetric memory or NCCL
     NCCL = "nccl"
     FLASHINFER = "flashinfer"  # TRT-LLM's kernel forced over PCIe
+    HOST = "host"  # NCCL through the host's memory: NCCL_P2P_DISABLE=1, or a virtual machine that hides peer access
 
 
 CUSTOM_LIMIT = 8 * 2**20  # bytes, custom_all_reduce.py max_size
@@ -151,11 +152,19 @@ def _all_links_everywhere(box: Box, kind: GpuKind) -> bool:
 
 
 def _pcie(kind: GpuKind, path: LinkKind) -> tuple[Hop, float]:
-    rate = PCIE_LANE_BYTES.get(kind.pcie_generation, PCIE_LANE_BYTES[4]) * kind.pcie_lanes
     if not kind.pcie_peer_to_peer:
-        return Hop.HOST, rate * shipped_overheads().host_link_share
+        return Hop.HOST, host_rate(kind)
     hop = Hop.PCIE_FAR if path is LinkKind.SYS else Hop.PCIE
-    return hop, rate * PCIE_SHARE[hop]
+    return hop, _pcie_rate(kind) * PCIE_SHARE[hop]
+
+
+def _pcie_rate(kind: GpuKind) -> float:
+    return PCIE_LANE_BYTES.get(kind.pcie_generation, PCIE_LANE_BYTES[4]) * kind.pcie_lanes
+
+
+def host_rate(kind: GpuKind) -> float:
+    """Bytes a second, one direction, between two cards of this kind by way of the host's memory."""
+    return _pcie_rate(kind) * shipped_overheads().host_link_share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +176,7 @@ class AllReduce:
     engine_version: tuple[int, ...] = (0, 32, 0)
     override: ReducePath | None = None
     measured: Curve | None = None
+    host_bytes_per_s: float | None = None  # through host memory, where that is not the group's own hop
 
     def path(self, size: float) -> ReducePath:
         """Who reduces a message of `size` bytes."""
@@ -187,9 +197,15 @@ class AllReduce:
         if self.measured is not None:
             return self.measured.seconds(size)
         path = self.path(size)
+        if path is ReducePath.HOST:
+            return _through_host(self.engine_version).seconds(size, self._over_host())
         slow = FLASHINFER_OVER_PCIE if path is ReducePath.FLASHINFER and not self.group.full_nvlink else 1.0
         reference = choose_reference(self.group, path, self.architecture, self.engine_version)
         return slow * reference.seconds(size, self.group)
+
+    def _over_host(self) -> Group:
+        rate = self.host_bytes_per_s or HOST_REFERENCE
+        return Group(ranks=self.group.ranks, hop=Hop.HOST, bytes_per_s=rate, full_nvlink=False)
 
 
 _NVLS = {"hopper", "blackwell"}  # NVSwitch that can multicast
@@ -249,17 +265,21 @@ def _through_host(version: tuple[int, ...]) -> Reference:
 def _from_table(
     system: str, name: str, ranks: int, version: tuple[int, ...], rate: float, *, per_rank_s: float = 3e-6
 ) -> Reference:
-    """The curve of the nearest measured number of ranks, of the newest release that is not newer than the engine."""
+    """The curve of the nearest measured number of ranks, of the release nearest to the engine's."""
     curves: dict[str, list[tuple[float, float]]] = load_table(system)["reduce"]
     size = min((2, 4, 8), key=lambda known: (abs(known - ranks), -known))
     keys = [key for key in curves if key.startswith(f"{name}-") and key.endswith(f"-{size}")]
-    older = [key for key in keys if version_tuple(key.split("-")[1]) <= version]
-    pick = max(older, key=_version_of) if older and name == "vllm" else min(keys, key=_version_of)
+    pick = min(keys, key=lambda key: (_apart(_version_of(key), version) if name == "vllm" else 0, _version_of(key)))
     return Reference(curve=_curve(curves[pick]), ranks=size, bytes_per_s=rate, floor_s=per_rank_s)
 
 
 def _version_of(key: str) -> tuple[int, ...]:
     return version_tuple(key.split("-")[1])
+
+
+def _apart(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """Minor releases between two versions of vLLM."""
+    return abs((*one, 0, 0)[1] - (*other, 0, 0)[1])
 
 
 def _curve(points: Sequence[Sequence[float]]) -> Curve:

@@ -28,10 +28,11 @@ GRAPH_BYTES = round(0.3 * GIB)
 GRAPH_BYTES_EXPERTS = round(1.2 * GIB)
 GRAPHS_BUDGETED_SINCE = (0, 21)
 # Bytes for each (sequence, vocabulary entry) while the sampler is profiled: bf16 logits, their fp32 copy and the
-# probabilities. Older versions sorted them as well (fp32 values, 64-bit indices): 20 in all, as on 2 x H100 PCIe under
-# 0.8.5, where DeepSeek-R1-Distill-Llama-70B kept 39 requests of about 305 tokens going at most (logs.json).
+# probabilities. Older versions sorted them instead (v1/sample/ops/topk_topp_sampler.py): bf16 logits, fp32 copy, sorted
+# fp32 values and 64-bit indices, 2 + 4 + 4 + 8. On 2 x H100 PCIe under 0.8.5 that leaves DeepSeek-R1-Distill-Llama-70B
+# 15 thousand tokens of cache; half of 200 requests at 16 a second started within 0.8 s there (logs.json).
 SAMPLER_BYTES = 10
-SAMPLER_BYTES_SORTED = 20
+SAMPLER_BYTES_SORTED = 18
 SAMPLER_SORTS_UNTIL = (0, 16)
 
 _KV_BYTES = {"fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "float32": 4.0, "nvfp4": 0.5625}

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.cost.kernels import Kernels
-from atoll.cost.links import AllReduce, ReducePath, describe_group, version_tuple
+from atoll.cost.links import AllReduce, ReducePath, describe_group, host_rate, version_tuple
+from atoll.cost.memory import kv_value_bytes
 from atoll.cost.operations import WeightFormat, attention_heads, expert_block, layer_gemms, weight_format
 from atoll.cost.overheads import Overheads, shipped_overheads
 from atoll.cost.profile import MachineProfile
@@ -200,6 +201,7 @@ def _slowest_reduce(
             engine_version=version_tuple(flags.engine_version),
             override=flags.all_reduce,
             measured=profile.reduce_curve(group),
+            host_bytes_per_s=host_rate(kind),
         )
         for group in groups
     ]
@@ -256,7 +258,7 @@ class StepModel:
         self.kernels = Kernels(kind, self.overheads)
         self.host = host_cost(flags, self.profile, self.overheads)
         self._format = weight_format(card.quantisation, override=flags.quantization, has_fp8=kind.fp8_flops is not None)
-        self._kv_bytes = 1.0 if "fp8" in flags.kv_cache_dtype else 2.0
+        self._kv_bytes = kv_value_bytes(card, flags.kv_cache_dtype)
         self._gemms = layer_gemms(card, tensor_parallel)
         self._experts = expert_block(card, tensor_parallel)
         self._heads = attention_heads(card, tensor_parallel)

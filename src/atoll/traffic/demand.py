@@ -5,6 +5,7 @@ happens in the run. So user 7's third request is the same in virtual time and ov
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from atoll.traffic.trace import TraceRow
 from atoll.traffic.workload import Arrivals, Lengths, Workload
 
 _BATCH = 64  # lengths drawn at once for one user; part of what a seed means, so do not change it
-_ARRIVALS, _SIZES, _USERS = 1, 2, 3  # independent streams of one seed
+_ARRIVALS, _SIZES, _USERS, _PROMPTS = 1, 2, 3, 5  # independent streams of one seed; the router's dice are the fourth
 
 
 class Drawn(NamedTuple):
@@ -47,6 +48,7 @@ class Demand:
         self.workload = workload
         self._trace = tuple(trace)
         self._users: dict[int, Iterator[Drawn]] = {}
+        self._prompts: list[tuple[int, int]] = []  # those that come again
 
     @property
     def is_closed(self) -> bool:
@@ -75,6 +77,7 @@ class Demand:
             shared_prefix_tokens=drawn.shared_prefix_tokens,
             session=drawn.session,
             history_tokens=drawn.history_tokens,
+            prefix=drawn.prefix,
         )
 
     def draw(self, user: int) -> Drawn:
@@ -86,19 +89,27 @@ class Demand:
 
     def open_requests(self) -> Iterator[Request]:
         """Open loop: every request of the run, in order of its due time."""
-        lengths = self._open_lengths()
-        for number, due in enumerate(self._due_times()):
+        for (number, due), drawn in zip(enumerate(self._due_times()), self._open_draws(), strict=False):
             if not self.goes_on(due, number):
                 return
-            prompt, output = next(lengths)
             yield Request(
                 number=number,
                 user=number,
                 due_s=due,
-                prompt_tokens=prompt,
-                output_tokens=output,
-                shared_prefix_tokens=min(self.workload.shared_prefix_tokens, prompt),
+                prompt_tokens=drawn.prompt_tokens,
+                output_tokens=drawn.output_tokens,
+                shared_prefix_tokens=drawn.shared_prefix_tokens,
+                prefix=drawn.prefix,
             )
+
+    def _open_draws(self) -> Iterator[Drawn]:
+        distinct, head = self.workload.distinct_prompts, self.workload.shared_prefix_tokens
+        if distinct is None:
+            return (Drawn(prompt, output, min(head, prompt)) for prompt, output in self._open_lengths())
+        if self.workload.arrivals is not Arrivals.TRACE:
+            return self._repeated(0, 1, distinct)
+        rows = enumerate(self._open_lengths())
+        return (Drawn(prompt, output, prompt, prefix=number % distinct) for number, (prompt, output) in rows)
 
     def _due_times(self) -> Iterator[float]:
         if self.workload.arrivals is Arrivals.TRACE:
@@ -113,6 +124,8 @@ class Demand:
     def _plan_of(self, user: int) -> Iterator[Drawn]:
         """One user's requests without end."""
         load = self.workload
+        if load.distinct_prompts is not None:
+            yield from self._repeated(user, load.users or 1, load.distinct_prompts)
         head, lengths = load.shared_prefix_tokens, self._lengths(self._rng(_USERS, user))
         if load.turns == 1:
             yield from (Drawn(prompt, output, min(head, prompt)) for prompt, output in lengths)
@@ -125,6 +138,14 @@ class Demand:
                 yield Drawn(prompt, output, min(head, prompt), turn, session, history)
                 history = prompt + output
             session += load.users or 1
+
+    def _repeated(self, first: int, step: int, distinct: int) -> Iterator[Drawn]:
+        """Prompts `first`, `first + step`, ... of a list of `distinct` ones that begins again at its end."""
+        if not self._prompts:
+            self._prompts = [next(self._lengths(self._rng(_PROMPTS, number))) for number in range(distinct)]
+        for number in count(first, step):
+            prompt, output = self._prompts[number % distinct]
+            yield Drawn(prompt, output, prompt, prefix=number % distinct)
 
     def _lengths(self, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
         """Pairs of prompt and output tokens, without end."""

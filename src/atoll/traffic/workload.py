@@ -58,6 +58,7 @@ class Workload(Document):
     think_s: float = Field(default=0.0, ge=0)  # closed loop: pause between an answer and the next request
     ramp_s: float = Field(default=0.0, ge=0)  # closed loop: users start evenly spread over this time
     shared_prefix_tokens: int = Field(default=0, ge=0)  # head of every prompt that is the same for all
+    distinct_prompts: int | None = Field(default=None, ge=1)  # after so many, prompts come again in the same order
     turns: int = Field(default=1, ge=1)  # closed loop: a session of so many requests, each carrying the last ones
     seed: int = 1
 
@@ -86,6 +87,8 @@ class Workload(Document):
             raise ValueError(f"{self.arrivals} arrivals need a rate")
         if self.users is not None and self.rate is not None:
             raise ValueError("give users (closed loop) or a rate (open loop), not both")
+        if self.distinct_prompts is not None and self.turns > 1:
+            raise ValueError("distinct_prompts does not go with sessions (turns)")
         if self.duration_s is None and self.requests is None and self.arrivals is not Arrivals.TRACE:
             raise ValueError("say how long (duration) or how many requests")
         return self

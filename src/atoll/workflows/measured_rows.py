@@ -57,10 +57,24 @@ class Case:
     card: ModelCard
     workload: Workload
     measured: Measures
-    output_tokens: float
+    prompt_tokens: float  # mean
+    output_tokens: float  # mean
     users: int | None
     median: bool = False  # the row gives the median TTFT, not the mean
     kv_blocks: int | None = None
+    arrivals: "Rehearsed | None" = None  # an open loop whose arrivals are known
+    through_host: bool = False  # no peer access between the GPUs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rehearsed:
+    """An open loop by a script that we have read: the same prompts at several rates, one after the other, one server.
+
+    Prompts that are still in the prefix cache from the runs before cost next to nothing.
+    """
+
+    seed: int  # of `benchmark_serving.py`, for the gaps between requests
+    rates_before: tuple[float, ...]  # requests a second
 
 
 class Unfit(Exception):
@@ -111,10 +125,13 @@ def _make_case(row: Mapping[str, str]) -> Case:
         card=card,
         workload=workload,
         measured=measured,
-        output_tokens=workload.output.mean,
+        prompt_tokens=_mean_of(workload.prompt),
+        output_tokens=_mean_of(workload.output),
         users=workload.users,
         median=not row.get("ttft_ms_mean") and bool(row.get("ttft_ms_p50")),
         kv_blocks=_count_in(notes, r"kv blocks (\d+)"),
+        arrivals=_rehearsed(row, workload),
+        through_host=_without_peer_access(row),
     )
 
 
@@ -246,10 +263,16 @@ def _box(row: Mapping[str, str], gpus: int) -> Box:
         box = make_box(kind.name, gpus)
     except AtollError:
         raise Unfit(f"unknown GPU {name!r}") from None
-    if "bridge" in words and gpus > 1:  # "PCIe or bridge" too: a pair that was bought for TP has one
+    # "unknown (PCIe or bridge)" is read as PCIe: a rented pair of cards has no bridge.
+    if "bridge" in words and "unknown" not in words and gpus > 1:
         count = int(found[1]) if (found := re.search(r"nv(\d+)", words)) else max(1, kind.nvlinks)
         return box.replace(links=tuple(_bridged(link, count) for link in box.links))
     return box
+
+
+def _without_peer_access(row: Mapping[str, str]) -> bool:
+    """Whether the GPUs reach each other through the host's memory alone."""
+    return bool(re.search(r"no p2p|p2p off", row.get("interconnect", "").lower()))
 
 
 def _bridged(link: Link, nvlinks: int) -> Link:
@@ -285,6 +308,8 @@ def _version(row: Mapping[str, str]) -> str:
 
 
 def _workload(row: Mapping[str, str], notes: str) -> Workload:
+    if "concurrency column = batch_size" in notes:
+        raise Unfit("the number of users is not known, only the batch that was planned for")
     users, rate = _number(row, "concurrency"), row.get("request_rate", "").lower()
     sharegpt = "sharegpt" in notes
     prompt, answer = _number(row, "input_tokens"), _number(row, "output_tokens")
@@ -294,8 +319,12 @@ def _workload(row: Mapping[str, str], notes: str) -> Workload:
         raise Unfit("prompt or answer length is not given")
     if prompt + answer > 2_000_000:
         raise Unfit("prompt and answer are longer than any model reads")
-    lengths = _drawn_lengths if sharegpt else _nominal_lengths if users and users > 1 else _fixed_lengths
+    by_aiperf = _measured_by_aiperf(row)
+    nominal = users and users > 1 and not by_aiperf
+    lengths = _drawn_lengths if sharegpt else _nominal_lengths if nominal else _fixed_lengths
     plain: dict[str, object] = {"prompt": lengths(prompt), "output": lengths(answer), "seed": 1}
+    if distinct := AIPERF_PROMPTS if by_aiperf else _count_in(notes, r"(\d+) distinct prompts"):
+        plain["distinct_prompts"] = distinct
     if shared := _count_in(notes, r"shared_prefix.*?sys (\d+)"):
         plain["shared_prefix_tokens"] = min(shared, int(prompt))
     return Workload.model_validate(plain | _arrivals(users, rate, row, notes))
@@ -315,6 +344,29 @@ def _arrivals(users: float | None, rate: str, row: Mapping[str, str], notes: str
     if not per_second:
         raise Unfit("neither concurrency nor request rate is given")
     return {"rate": per_second, "requests": min(at_once or 500, MOST_REQUESTS)}
+
+
+# run_benchmark.sh of github.com/IOG-Foundation/llm-inference-benchmarks: `--seed 42`, QPS_VALUES=(32 16 8 4 1).
+_IOG, _IOG_SEED, _IOG_RATES = "iog-foundation/llm-inference-benchmarks", 42, (32.0, 16.0, 8.0, 4.0, 1.0)
+
+
+# What aiperf sends when it is not told otherwise: lengths without spread, and so many prompts over and over
+# (`--num-dataset-entries`, default 100). aiconfigurator's bench_run.sh, which made the rows with decimal lengths of its
+# silicon_sample.csv, tells it nothing else, and vLLM finds repeated prompts in its prefix cache.
+AIPERF_PROMPTS = 100
+
+
+def _measured_by_aiperf(row: Mapping[str, str]) -> bool:
+    if "silicon_sample.csv" not in row.get("source_url_or_title", ""):
+        return False
+    lengths = [_number(row, column) or 0.0 for column in ("input_tokens", "output_tokens")]
+    return all(length % 1000 == 0 or (length % 100 == 0 and length % 64 != 0) for length in lengths)
+
+
+def _rehearsed(row: Mapping[str, str], workload: Workload) -> Rehearsed | None:
+    if _IOG not in row.get("source_url_or_title", "").lower() or workload.rate not in _IOG_RATES:
+        return None
+    return Rehearsed(seed=_IOG_SEED, rates_before=_IOG_RATES[: _IOG_RATES.index(workload.rate)])
 
 
 def _fixed_lengths(mean: float) -> Lengths:
@@ -338,6 +390,10 @@ def _drawn_lengths(mean: float) -> Lengths:
         middle = (low + high) / 2
         low, high = (middle, high) if _clipped_mean(middle) < mean else (low, middle)
     return Lengths(kind="lognormal", mean=low, sigma=SHAREGPT_SIGMA, low=4, high=SHAREGPT_LONGEST)
+
+
+def _mean_of(lengths: Lengths) -> float:
+    return _clipped_mean(lengths.mean) if lengths.kind == "lognormal" else lengths.mean
 
 
 def _clipped_mean(mean: float) -> float:

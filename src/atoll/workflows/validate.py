@@ -9,15 +9,21 @@ from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atoll.analyse.summary import latencies
-from atoll.cost.profile import MachineProfile
+from atoll.cost.links import AllReduce, ReducePath, describe_group, host_rate, version_tuple
+from atoll.cost.profile import MachineProfile, MeasuredReduce
 from atoll.documents import Document
 from atoll.errors import AtollError, NothingFits
+from atoll.inventory.catalog import find_gpu
 from atoll.outside.files import read_text
 from atoll.simulate.equip import Equipment
 from atoll.simulate.run import simulate_layout
+from atoll.traffic.lengths import draw_lengths
 from atoll.traffic.record import Outcome, RecordTable
+from atoll.traffic.trace import TraceRow
+from atoll.traffic.workload import Arrivals, Lengths
 from atoll.workflows.measured_rows import Case, Measures, cases_or_reasons, read_rows
 from atoll.workflows.simulate import equipment_for
 
@@ -161,7 +167,7 @@ def predict_case(case: Case, *, profile: MachineProfile | None = None) -> Measur
     equipment = _equipment(case, profile)
     draws = min(MOST_DRAWS, ceil(ENOUGH_REQUESTS / (case.workload.requests or ENOUGH_REQUESTS)))
     tables = [_simulate(case, equipment, seed) for seed in range(1, draws + 1)]
-    found = [_measure(table, median_ttft=case.median) for table in tables]
+    found = [_measure(table, case) for table in tables]
     return Measures(
         ttft_s=_mean(one.ttft_s for one in found),
         tpot_s=_mean(one.tpot_s for one in found),
@@ -170,33 +176,104 @@ def predict_case(case: Case, *, profile: MachineProfile | None = None) -> Measur
 
 
 def _equipment(case: Case, profile: MachineProfile | None) -> Equipment:
-    equipment = equipment_for(case.layout, case.card, profile)
+    equipment = equipment_for(case.layout, case.card, profile or (_host_links(case) if case.through_host else None))
     if case.kv_blocks is None:
         return equipment
     return replace(equipment, kv_blocks=(case.kv_blocks,) * len(equipment.kv_blocks))
 
 
+_REDUCED_BYTES = tuple(2.0**power for power in range(12, 28))
+
+
+def _host_links(case: Case) -> MachineProfile | None:
+    """The machine's links as a profile: all-reduce through the host's memory for every group of the layout."""
+    groups = [
+        replica.gpus[at : at + replica.tensor_parallel]
+        for replica in case.layout.replicas
+        for at in range(0, len(replica.gpus), replica.tensor_parallel)
+        if replica.tensor_parallel > 1
+    ]
+    return MachineProfile(name="no peer access", reduces=tuple(_host_reduce(case, group) for group in groups))
+
+
+def _host_reduce(case: Case, gpus: tuple[int, ...]) -> MeasuredReduce:
+    kind = find_gpu(case.layout.box.gpu(gpus[0]).name or "")
+    reduce = AllReduce(
+        group=describe_group(case.layout.box, gpus, kind),
+        architecture=kind.architecture,
+        engine_version=version_tuple(case.layout.engine_version),
+        override=ReducePath.HOST,
+        host_bytes_per_s=host_rate(kind),
+    )
+    return MeasuredReduce(gpus=gpus, points=tuple((size, reduce.seconds(size)) for size in _REDUCED_BYTES))
+
+
 def _simulate(case: Case, equipment: Equipment, seed: int) -> RecordTable:
+    """Records of the case's requests; the last `workload.requests` of them where runs went before."""
+    workload, trace = case.workload.replace(seed=seed), _trace(case, seed)
+    if trace:
+        count = workload.requests
+        workload = workload.replace(arrivals=Arrivals.TRACE, rate=None, requests=len(trace), distinct_prompts=count)
     return simulate_layout(
         case.layout,
         case.card,
-        case.workload.replace(seed=seed),
+        workload,
         timers=equipment.timers,
         kv_blocks=equipment.kv_blocks,
         limits=equipment.limits,
+        trace=trace,
     )
 
 
-def _measure(table: RecordTable, *, median_ttft: bool) -> Measures:
+DRAINED_S = 1800.0  # between two runs of a script: by then every answer has ended
+
+
+def _trace(case: Case, seed: int) -> tuple[TraceRow, ...]:
+    """The requests of all runs of a script, one after the other; none where a row's arrivals are not known."""
+    known, load = case.arrivals, case.workload
+    if known is None or load.requests is None or load.rate is None:
+        return ()
+    rng = np.random.default_rng(seed)
+    prompts = _lengths_like(load.prompt, case.prompt_tokens, load.requests, rng)
+    outputs = _lengths_like(load.output, case.output_tokens, load.requests, rng)
+    rows: list[TraceRow] = []
+    for run, rate in enumerate((*known.rates_before, load.rate)):
+        due = run * DRAINED_S + _benchmark_arrivals(rate, load.requests, known.seed)
+        rows += [
+            TraceRow(due_s=float(at), prompt_tokens=int(prompt), output_tokens=int(output))
+            for at, prompt, output in zip(due, prompts, outputs, strict=True)
+        ]
+    return tuple(rows)
+
+
+def _benchmark_arrivals(rate: float, count: int, seed: int) -> NDArray[np.float64]:
+    """When vLLM's benchmark_serving.py sends: the first request at once, then after gaps from NumPy's old generator.
+
+    200 requests at 1 a second with seed 42 are sent within 187.6 s.
+    """
+    gaps = np.random.RandomState(seed).gamma(1.0, 1 / rate, count)
+    return np.concatenate([[0.0], np.cumsum(gaps[:-1])])
+
+
+def _lengths_like(lengths: Lengths, mean: float, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Drawn lengths, stretched to the mean that the row gives."""
+    drawn = draw_lengths(lengths, count, rng)
+    stretched: NDArray[np.int64] = np.maximum(1, np.rint(drawn * (mean / drawn.mean()))).astype(np.int64)
+    return stretched
+
+
+def _measure(table: RecordTable, case: Case) -> Measures:
+    first = len(table) - (case.workload.requests or len(table)) if case.arrivals else 0
     ok = np.array([outcome == Outcome.OK for outcome in table.outcome])
+    ok[:first] = False
     if not ok.any():
         return Measures()
     measures = latencies(table)
     ttft = measures.ttft_s[ok]
     tpot = measures.tpot_s[ok]
-    duration = float(np.nanmax(table.last_token_s[ok]) - table.sent_s[0])
+    duration = float(np.nanmax(table.last_token_s[ok]) - table.sent_s[first])
     return Measures(
-        ttft_s=float(np.median(ttft) if median_ttft else np.mean(ttft)),
+        ttft_s=float(np.median(ttft) if case.median else np.mean(ttft)),
         tpot_s=None if np.isnan(tpot).all() else float(np.nanmean(tpot)),
         output_tokens_per_s=float(table.output_tokens[ok].sum()) / duration if duration > 0 else None,
     )
