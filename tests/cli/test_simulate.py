@@ -55,6 +55,21 @@ def test_a_replayed_trace(tmp_path):
     assert json.loads(done.stdout)["requests"]["ok"] == 40
 
 
+def test_a_study_may_name_a_trace(tmp_path):
+    (tmp_path / "azure.csv").write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        + "".join(f"2023-11-16 18:17:{second:02}.9799600,{500 + second},40\n" for second in range(30))
+    )
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "name: day\nbox: {gpu: H100-NVL-94GB, gpus: 2}\nmodel: Qwen/Qwen2.5-7B-Instruct\n"
+        "workload: {trace: azure.csv}\nvariants: [{name: one}, {name: two, replicas: 2}]\n"
+    )
+    done = atoll(str(study), "--json")
+    assert done.returncode == 0, done.stderr
+    assert [run["summary"]["requests"]["ok"] for run in json.loads(done.stdout)["runs"]] == [30, 30]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -64,6 +79,16 @@ def test_a_replayed_trace(tmp_path):
         ((*PLAIN, "--output", "some"), "'some' is no length in tokens"),
         ((*PLAIN, "--rate", "3"), "not both"),
         (("nowhere.yaml",), "There is no file nowhere.yaml"),
+        (PLAIN[:-6], "Say how many users send back to back (--users 30), or how many requests come (--rate 2)."),
+        ((*PLAIN, "--fail", "2@1m"), "there is no replica 2; they are 0-1."),
+        ((*PLAIN, "--kv-cache-dtype", "fp3"), "kv_cache_dtype fp3 is not one of auto, "),
+        ((*PLAIN, "--gpus", "6", "--tp", "3"), "cannot be split over 3 GPUs"),
+        ((*PLAIN, "--max-num-batched-tokens", "8", "--max-num-seqs", "64"), "8 is less than max_num_seqs 64"),
+        ((*PLAIN, "--warmup", "20m", "--duration", "1m"), "leaves nothing of the 60 s"),
+        ((*PLAIN, "--burstiness", "2"), "--burstiness is for requests that come at a rate"),
+        ((*PLAIN, "--only", "2xTP2"), "--only chooses variants of a study"),
+        ((str(STUDY), "--users", "5"), "is a study with its own load, so --users does not go with it."),
+        ((*PLAIN, "--engine-version", "latest"), "is no version of vLLM"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_exit_2(arguments, sentence):

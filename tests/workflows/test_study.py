@@ -8,8 +8,10 @@ import pytest
 from atoll.analyse import summarise
 from atoll.errors import BadRun, InputError, StartFailed
 from atoll.store.folder import RunInfo, finish_run, start_run
-from atoll.traffic import Record, RecordTable
+from atoll.traffic import Arrivals, Record, RecordTable, Workload
+from atoll.traffic.trace import parse_trace
 from atoll.workflows.study import Roads, find_study_folder, read_result, resume_study, run_study
+from atoll.workflows.traces import rest_of_trace
 
 STUDY = """
 name: two
@@ -44,6 +46,7 @@ class Stand:
     cut_after_s: dict[str, float] = field(default_factory=dict)
     fails: frozenset[str] = frozenset()
     asked: list[tuple[str, float]] = field(default_factory=list)
+    traces: list[tuple] = field(default_factory=list)
 
     def table(self, layout, seconds):
         wait = 0.1 * layout.replicas[0].tensor_parallel
@@ -53,10 +56,12 @@ class Stand:
             for i in range(int(seconds))
         )  # fmt: skip
 
-    def simulate(self, layout, workload, profile):
+    def simulate(self, layout, workload, profile, trace):
+        self.traces.append(trace)
         return self.table(layout, workload.duration_s)
 
-    def measure(self, layout, workload, folder, *, engine, say, profile):
+    def measure(self, layout, workload, folder, *, engine, say, profile, trace):
+        self.traces.append(trace)
         self.asked.append((layout.name, workload.duration_s))
         if layout.name in self.fails:
             raise StartFailed("replica 0 ran out of memory; give it another GPU.")
@@ -110,6 +115,53 @@ def test_a_cut_variant_goes_on_where_it_stopped_and_a_finished_one_is_not_measur
     assert both.table.sent_s[4] == pytest.approx(3.6)
     assert both.summary.requests.sent == 8  # each piece has a warm-up of one second, in which one request was sent
     assert result.variant("both").resumed
+
+
+def trace_of(rows):
+    """Requests of ten and two tokens, a second apart."""
+    return "timestamp,prompt_tokens,output_tokens\n" + "".join(f"{second},10,2\n" for second in range(rows))
+
+
+def with_a_trace():
+    """The study with a workload that names a trace, which stands beside it."""
+    text = Path("study.yaml").read_text()
+    before, _, after = text.partition("workload:")
+    _, _, after = after.partition("}")
+    Path("traffic").mkdir()
+    Path("traffic/day.csv").write_text(trace_of(10))
+    Path("study.yaml").write_text(f"{before}workload: {{trace: traffic/day.csv}}{after}")
+
+
+@pytest.mark.parametrize("engine", ["simulated", "emulated"])
+def test_a_studys_trace_goes_to_the_simulator_and_to_the_load_generator_and_is_kept(engine):
+    with_a_trace()
+    stand = Stand()
+    result = run(stand, engine, workload_changes={"duration_s": 10.0})
+    assert result.study.workload.arrivals is Arrivals.TRACE
+    assert {len(trace) for trace in stand.traces} == {10}
+    assert Path("out/trace.csv").read_text() == trace_of(10)
+    assert result.study.workload.trace == "trace.csv"
+
+
+def test_a_cut_replay_goes_on_with_the_rows_that_were_not_sent():
+    def piece(seconds):
+        return RecordTable.from_records(
+            Record(number=i, user=i, due_s=float(i), sent_s=float(i), done_s=i + 1.0) for i in range(seconds)
+        )
+
+    trace = parse_trace(trace_of(10), origin="t")
+    replay = Workload(trace="t.csv")
+    rest = rest_of_trace(trace, replay, [piece(4), piece(3)])
+    assert [row.due_s for row in rest] == [2.0, 3.0, 4.0]  # those due at 7, 8 and 9; the last sent was due at 3 + 2
+    assert rest_of_trace(trace, Workload(trace="t.csv", users=3, requests=5), [piece(4)]) == trace
+
+
+def test_a_trace_that_is_not_there_is_told_before_anything_is_written():
+    with_a_trace()
+    Path("traffic/day.csv").unlink()
+    with pytest.raises(InputError, match=r"traffic/day.csv"):
+        run(Stand())
+    assert not Path("out").exists()
 
 
 def test_resuming_a_finished_study_measures_nothing():

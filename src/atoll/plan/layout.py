@@ -104,6 +104,15 @@ class Layout(Document):
         return self
 
     @property
+    def max_fails(self) -> int:
+        """How many failures take a replica out; none where replicas refuse with 503 once their queue is full.
+
+        Such a refusal counts as a failure: two full replicas with max_fails=3 gave five 503 and then 502 to everybody
+        for the rest of fail_timeout, free or not (nginx 1.31.3). A dead replica is still passed over, by the retry.
+        """
+        return 0 if self.flags.max_num_queued_reqs is not None else self.router.max_fails
+
+    @property
     def idle_gpus(self) -> tuple[int, ...]:
         taken = {gpu for replica in self.replicas for gpu in replica.gpus}
         return tuple(index for index in self.box.indices if index not in taken)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from atoll.inventory.catalog import GpuKind
 from atoll.model.card import AttentionKind, ModelCard
+from atoll.plan.layout import EngineFlags
 
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)  # tensor-parallel sizes worth asking about in one box
 
@@ -52,6 +53,23 @@ def explain_sizes(card: ModelCard, sizes: Sequence[int] = SIZES) -> str:
     legal = [str(size) for size in legal_tensor_parallel(card, sizes)]
     joined = legal[0] if len(legal) == 1 else ", ".join(legal[:-1]) + " and " + legal[-1]
     return f"legal sizes are {joined}" if len(legal) > 1 else f"the only legal size is {joined}"
+
+
+# cache_dtype in vllm/config/cache.py of 0.32, those that a GPU of NVIDIA holds keys and values in.
+CACHE_DTYPES = ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "nvfp4")
+
+
+def why_not_flags(flags: EngineFlags) -> str | None:
+    """Why vLLM would not start with these options, whatever the model; None when it would.
+
+    The batch sizes are held against each other as config/scheduler.py does.
+    """
+    if flags.kv_cache_dtype not in CACHE_DTYPES:
+        return f"kv_cache_dtype {flags.kv_cache_dtype} is not one of {', '.join(CACHE_DTYPES)}"
+    tokens, sequences = flags.max_num_batched_tokens, flags.max_num_seqs
+    if tokens is not None and sequences is not None and tokens < sequences:
+        return f"max_num_batched_tokens {tokens} is less than max_num_seqs {sequences}, which needs one for each"
+    return None
 
 
 def why_not_on(card: ModelCard, kind: GpuKind) -> str | None:

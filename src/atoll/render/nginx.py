@@ -176,7 +176,7 @@ def _upstream(layout: Layout, upstreams: Sequence[Upstream], form: NginxForm, ke
     for upstream, weight in zip(upstreams, router_weights(layout), strict=True):
         words = [f"  server {upstream.host}:{upstream.port}"]
         words += [f"weight={weight}"] if weight != 1 else []
-        words += [f"max_fails={_max_fails(layout)}", f"fail_timeout={_show(router.fail_timeout_s)}"]
+        words += [f"max_fails={layout.max_fails}", f"fail_timeout={_show(router.fail_timeout_s)}"]
         words += ["resolve"] if form.resolver is not None else []
         lines.append(" ".join(words) + ";")
     lines += [
@@ -185,15 +185,6 @@ def _upstream(layout: Layout, upstreams: Sequence[Upstream], form: NginxForm, ke
         "  keepalive_requests 100000;",
     ]
     return "upstream replicas {\n" + "\n".join(lines) + "\n}"
-
-
-def _max_fails(layout: Layout) -> int:
-    """How many failures take a replica out; none where replicas refuse with 503 once their queue is full.
-
-    Such a refusal counts as a failure: two full replicas with max_fails=3 gave five 503 and then 502 to everybody for
-    the rest of fail_timeout, free or not (nginx 1.31.3). A dead replica is still passed over, by the retry.
-    """
-    return 0 if layout.flags.max_num_queued_reqs is not None else layout.router.max_fails
 
 
 def _server(form: NginxForm) -> str:

@@ -12,6 +12,7 @@ from atoll.inventory.catalog import GpuKind, find_gpu
 from atoll.model.card import ModelCard
 from atoll.plan.defaults import cache_dtype, effective_flags
 from atoll.plan.layout import EngineFlags, Layout, Replica
+from atoll.plan.limits import explain_sizes, why_not_flags, why_not_split
 from atoll.simulate.scheduler import SchedulerLimits
 
 ASYNC_SCHEDULING_SINCE = (0, 14)  # the version that made it the default, see cost/step.py
@@ -36,12 +37,14 @@ def equip_layout(layout: Layout, card: ModelCard, *, profile: MachineProfile | N
 
     Raises:
         UnknownGpu: the box names a card that the catalogue does not have.
-        NothingFits: the model does not fit on a replica, or not with `max_model_len`.
+        NothingFits: the model does not fit on a replica, or not with `max_model_len`; or it cannot be split so.
+        InputError: vLLM would not start with these options.
     """
     timers: list[StepModel] = []
     blocks: list[int] = []
     context = layout.flags.max_model_len or card.max_context
     flags = layout.flags
+    _check_options(layout, card)
     for number, replica in enumerate(layout.replicas):
         kind = kind_of(layout, replica)
         flags = effective_flags(layout.flags, layout.engine_version, kind, max_model_len=context)
@@ -101,6 +104,17 @@ def _fit(flags: EngineFlags, card: ModelCard, kind: GpuKind, replica: Replica, v
         enforce_eager=flags.enforce_eager,
         engine_version=version,
     )
+
+
+def _check_options(layout: Layout, card: ModelCard) -> None:
+    """What the engine itself would refuse at start."""
+    why = why_not_flags(layout.flags)
+    if why is not None:
+        raise InputError(f"{layout.name}: {why}.")
+    for size in sorted({replica.tensor_parallel for replica in layout.replicas}):
+        why = why_not_split(card, size)
+        if why is not None:
+            raise NothingFits(f"{layout.name}: {why.rstrip('.')}; {explain_sizes(card)}.")
 
 
 def _check(fit: MemoryFit, layout: Layout, number: int, card: ModelCard) -> None:

@@ -134,7 +134,8 @@ class _Simulation:
         self._pauses: dict[int, float] = {}  # users whose last request failed, and how long they wait
         self._longest = layout.flags.max_model_len or card.max_context
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([demand.workload.seed, _ROUTER_STREAM])))
-        self._router = VirtualRouter(layout.router, router_weights(layout), rng)
+        router = layout.router.replace(max_fails=layout.max_fails)
+        self._router = VirtualRouter(router, router_weights(layout), rng)
         slow = conditions.slowdown or (1.0,) * len(layout.replicas)
         self._replicas = [
             VirtualReplica(

@@ -30,7 +30,7 @@ def parse_lengths(text: str) -> Lengths:
         plain = {"kind": "trace", "mean": 1.0}
     else:
         raise BadTraffic(f"{text!r} is no length in tokens. Write it like 1024, 200-2000 or lognormal:1024:0.8.")
-    return Lengths.from_plain(plain, origin=text)
+    return Lengths.from_plain(plain, origin=f"a length of {text} tokens")
 
 
 def draw_lengths(lengths: Lengths, count: int, rng: np.random.Generator) -> Ints:

@@ -57,6 +57,7 @@ class Workload(Document):
     warmup_s: float = Field(default=0.0, ge=0)  # requests sent before this are kept but not summed up
     think_s: float = Field(default=0.0, ge=0)  # closed loop: pause between an answer and the next request
     ramp_s: float = Field(default=0.0, ge=0)  # closed loop: users start evenly spread over this time
+    trace: str | None = None  # a trace's file, beside the study: lengths, and due times without users and rate
     shared_prefix_tokens: int = Field(default=0, ge=0)  # head of every prompt that is the same for all
     distinct_prompts: int | None = Field(default=None, ge=1)  # after so many, prompts come again in the same order
     turns: int = Field(default=1, ge=1)  # closed loop: a session of so many requests, each carrying the last ones
@@ -77,7 +78,14 @@ class Workload(Document):
         plain = {renamed.get(key, key): item for key, item in value.items()}
         if plain.get("rate") is not None and "arrivals" not in plain:
             plain["arrivals"] = Arrivals.POISSON
-        return plain
+        return plain if plain.get("trace") is None else _traced(plain)
+
+    @model_validator(mode="after")
+    def _a_replayed_trace_has_its_own_lengths(self) -> "Workload":
+        own = self.prompt.kind == self.output.kind == "trace"
+        if self.trace is not None and self.arrivals is Arrivals.TRACE and not own:
+            raise ValueError("a trace that is replayed brings its own lengths; leave out prompt and output")
+        return self
 
     @model_validator(mode="after")
     def _loop_is_closed_or_open(self) -> "Workload":
@@ -92,3 +100,11 @@ class Workload(Document):
         if self.duration_s is None and self.requests is None and self.arrivals is not Arrivals.TRACE:
             raise ValueError("say how long (duration) or how many requests")
         return self
+
+
+def _traced(plain: dict[str, object]) -> dict[str, object]:
+    """Lengths that are not given come from the trace, and due times where neither users nor a rate are given."""
+    own: dict[str, object] = {"prompt": {"kind": "trace", "mean": 1}, "output": {"kind": "trace", "mean": 1}}
+    if plain.get("users") is None and plain.get("rate") is None:
+        own["arrivals"] = Arrivals.TRACE
+    return own | plain

@@ -1,7 +1,7 @@
 """One layout, measured: engines behind nginx come up, the load generator sends, everything is taken down again."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atoll.cost.profile import MachineProfile
@@ -13,6 +13,7 @@ from atoll.outside.shell import RealShell
 from atoll.plan.layout import Layout
 from atoll.run.process import down, prepare, up
 from atoll.traffic.record import RecordTable
+from atoll.traffic.trace import TraceRow
 from atoll.traffic.workload import Workload
 from atoll.workflows.bench import bench, words_of
 
@@ -27,6 +28,7 @@ def measure_layout(
     engine: str,
     say: Say,
     profile: MachineProfile | None = None,
+    trace: Sequence[TraceRow] = (),
 ) -> RecordTable:
     """Bring the layout up as plain processes, send the workload, take it down.
 
@@ -47,6 +49,7 @@ def measure_layout(
             deployment.url,
             workload,
             folder=folder,
+            trace=trace,
             name=layout.name,
             engine=engine,
             layout=served,

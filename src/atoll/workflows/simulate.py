@@ -26,6 +26,8 @@ from atoll.traffic.trace import TraceRow, parse_trace
 from atoll.traffic.workload import Workload
 from atoll.units import parse_seconds
 from atoll.workflows.boxes import named_box, with_gpu_names
+from atoll.workflows.profiles import read_profile
+from atoll.workflows.traces import trace_beside
 
 _AS_IT_SHOULD_BE = Conditions()
 
@@ -124,6 +126,8 @@ def plain_layout(
     """
     if model is None:
         raise InputError("Say which model: --model NAME, such as Qwen/Qwen2.5-32B-Instruct.")
+    if re.match(r"v?\d+\.\d+", engine_version) is None:
+        raise InputError(f"--engine-version {engine_version} is no version of vLLM; write it like 0.32.0.")
     wanted = tensor_parallel * replicas
     box = named_box(capture=capture, gpu=gpu, gpus=gpus or (wanted if capture is None else None))
     if wanted > len(box.gpus):
@@ -174,8 +178,10 @@ def workload_of(
     With a trace (`traced`) and users, lengths come from it; with neither users nor a rate it is replayed.
 
     Raises:
-        BadTraffic, BadDocument: a length, a time or a combination that makes no sense.
+        InputError, BadTraffic, BadDocument: a length, a time or a combination that makes no sense.
     """
+    if users is None and rate is None and not traced:
+        raise InputError("Say how many users send back to back (--users 30), or how many requests come (--rate 2).")
     replayed = traced and users is None and rate is None
     kinds = ("trace", "trace") if traced else (prompt, output)
     plain: dict[str, object] = {
@@ -195,6 +201,11 @@ def workload_of(
     }
     if duration is None and requests is None and not replayed:
         plain["duration_s"] = 600.0
+    if not traced and shared_prefix > parse_lengths(prompt).mean:
+        raise InputError(f"--shared-prefix {shared_prefix} is longer than the prompts, --prompt {prompt}.")
+    lasts = plain["duration_s"]
+    if isinstance(lasts, float) and parse_seconds(warmup) >= lasts:
+        raise InputError(f"--warmup {warmup} leaves nothing of the {lasts:g} s that the load lasts.")
     if arrivals is not None or replayed:
         plain["arrivals"] = "trace" if replayed else arrivals
     return Workload.from_plain(plain, origin="the load")
@@ -225,20 +236,28 @@ def keep_run(run: SimulatedRun, folder: Path) -> None:
 
 
 def simulate_study(
-    study: Study, folder: Path, *, only: Sequence[str] | None = None, out: Path | None = None
+    study: Study,
+    folder: Path,
+    *,
+    only: Sequence[str] | None = None,
+    out: Path | None = None,
+    promise: Promise | None = None,
 ) -> tuple[SimulatedRun | tuple[str, str], ...]:
     """Every variant under the study's workload, in its order; one that does not fit is (name, reason).
 
     Args:
         study: the document.
-        folder: where its box's capture is looked for.
+        folder: where its box's capture, its trace and its machine's profile are looked for.
         only: names of the variants that are wanted.
         out: keep the runs in folders under this one.
+        promise: latencies that requests should keep.
     """
     runs: list[SimulatedRun | tuple[str, str]] = []
+    trace = trace_beside(folder, study.workload)
+    profile = read_profile(folder / study.profile if study.profile else None)
     for layout in layouts_of_study(study, folder, only=only):
         try:
-            run = simulate_run(layout, study.workload)
+            run = simulate_run(layout, study.workload, promise=promise, profile=profile, trace=trace)
         except NothingFits as error:
             runs.append((layout.name, str(error)))
             continue

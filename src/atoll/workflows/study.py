@@ -4,6 +4,7 @@ A study's folder:
 
     study.yaml  box.yaml  study-run.yaml     what is run, on what, how
     profile.yaml                             what calibration found on the machine, when the study names it
+    trace.csv  (or .jsonl)                   the trace that its workload names
     VARIANT/                                 a run's folder (store/folder.py), one a variant
         predicted.json                       what the simulator said beforehand, when the run is measured
         pieces/1, pieces/2 ...               a measured run that was cut and resumed keeps its pieces here
@@ -50,6 +51,7 @@ from atoll.units import show_seconds
 from atoll.workflows.boxes import named_box
 from atoll.workflows.profiles import read_profile, write_profile
 from atoll.workflows.runs import entry_of, remember
+from atoll.workflows.traces import Trace, rest_of_trace, trace_beside
 
 ENGINES = ("simulated", "emulated", "vllm")
 _SHORTEST_REST_S = 1.0  # a piece shorter than this is not worth bringing the engines up for
@@ -110,6 +112,7 @@ class Measure(Protocol):
         engine: str,
         say: Say,
         profile: MachineProfile | None,
+        trace: Trace,
     ) -> RecordTable: ...
 
 
@@ -117,7 +120,7 @@ class Measure(Protocol):
 class Roads:
     """The two ways to records; tests hand in their own."""
 
-    simulate: Callable[[Layout, Workload, MachineProfile | None], RecordTable]
+    simulate: Callable[[Layout, Workload, MachineProfile | None, Trace], RecordTable]
     measure: Measure
     clock: Clock
 
@@ -129,10 +132,10 @@ def real_roads() -> Roads:
     return Roads(simulate=_simulate, measure=measure_layout, clock=SystemClock())
 
 
-def _simulate(layout: Layout, workload: Workload, profile: MachineProfile | None) -> RecordTable:
+def _simulate(layout: Layout, workload: Workload, profile: MachineProfile | None, trace: Trace) -> RecordTable:
     from atoll.workflows.simulate import simulate
 
-    return simulate(layout, workload, profile=profile)
+    return simulate(layout, workload, profile=profile, trace=trace)
 
 
 def read_study(path: Path) -> tuple[Study, Box]:
@@ -171,6 +174,7 @@ def run_study(
     if workload_changes:
         study = study.replace(workload=study.workload.replace(**workload_changes))
     study_layouts(study, box, only=only)  # a wrong name is refused before anything is written
+    trace_beside(path.parent, study.workload)  # and so is a bad trace
     folder = out or Path("runs") / f"{study.name}-{engine}"
     if (folder / "study-run.yaml").exists():
         raise InputError(
@@ -180,6 +184,10 @@ def run_study(
         raise InputError(f"--engine {engine} is not one of {', '.join(ENGINES)}.")
     roads = roads or real_roads()
     profile = read_profile(path.parent / study.profile if study.profile else None)
+    if study.workload.trace is not None:
+        kept = f"trace{Path(study.workload.trace).suffix}"
+        write_whole(folder / kept, read_text(path.parent / study.workload.trace))
+        study = study.replace(workload=study.workload.replace(trace=kept))
     write_whole(folder / "study.yaml", study.to_yaml())
     if profile is not None:
         write_profile(profile, folder / "profile.yaml")
@@ -288,7 +296,7 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
     windows: Windows = ()
     try:
         if simulated:
-            table = roads.simulate(variant.layout, workload, result.profile)
+            table = roads.simulate(variant.layout, workload, result.profile, trace_beside(result.folder, workload))
         else:
             _predict(result, variant.layout, place, roads)
             table, windows = _measure_pieces(result, variant.layout, place, say=say, roads=roads)
@@ -319,7 +327,8 @@ def _predict(result: StudyResult, layout: Layout, place: Path, roads: Roads) -> 
     if (place / "predicted.json").exists():
         return
     try:
-        table = roads.simulate(layout, result.study.workload, result.profile)
+        load = result.study.workload
+        table = roads.simulate(layout, load, result.profile, trace_beside(result.folder, load))
     except InputError:
         return
     write_whole(place / "predicted.json", summarise(table, warmup_s=result.study.workload.warmup_s).to_json())
@@ -331,11 +340,12 @@ def _measure_pieces(
     """Measure what is left of the workload and join it to the pieces that were measured before."""
     workload, engine = result.study.workload, result.engine
     done = [read_run(piece).table for piece in _pieces(place)]
-    rest = remaining(workload, done)
-    if rest is not None:
+    whole = trace_beside(result.folder, workload)
+    rest, trace = remaining(workload, done), rest_of_trace(whole, workload, done)
+    if rest is not None and bool(trace) == bool(whole):
         piece = place / "pieces" / str(len(done) + 1)
         say(f"{layout.name}: {'resuming' if done else 'starting'} on {engine} engines")
-        done.append(roads.measure(layout, rest, piece, engine=engine, say=say, profile=result.profile))
+        done.append(roads.measure(layout, rest, piece, engine=engine, say=say, profile=result.profile, trace=trace))
     return join_pieces(done, warmup_s=workload.warmup_s)
 
 

@@ -1,5 +1,6 @@
 """`atoll simulate`: a study, a layout, or so many replicas of a kind, in virtual time."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ from atoll.cli.options import (
     Users,
     Warmup,
 )
+from atoll.errors import InputError
 
 if TYPE_CHECKING:
     from atoll.plan.layout import Layout
@@ -75,7 +77,27 @@ def register(app: typer.Typer) -> None:
     app.command()(simulate)
 
 
+# What a file of its own says already.
+_OF_THE_LAYOUT = frozenset(
+    {"box", "gpu", "gpus", "tp", "replicas", "model", "engine_version"}
+    | {"max_num_seqs", "max_num_batched_tokens", "max_model_len", "kv_cache_dtype", "max_num_queued_reqs"}
+)
+_BESIDE_A_STUDY = frozenset({"path", "only", "out", "json", "slo_ttft", "slo_tpot"})
+
+
+def _given(context: typer.Context) -> list[str]:
+    """The options that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
+def _refuse(names: Iterable[str], path: Path | None, why: str) -> None:
+    for name in names:
+        raise InputError(f"{path} {why}, so --{name.replace('_', '-')} does not go with it.")
+
+
 def simulate(
+    context: typer.Context,
     path: _Path = None,
     only: _Only = None,
     box: BoxFile = None,
@@ -133,9 +155,16 @@ def simulate(
     given = work.read_layout_or_study(path) if path is not None else None
     if isinstance(given, Study):
         assert path is not None
-        runs = work.simulate_study(given, path.parent, only=only, out=out)
+        _refuse([n for n in _given(context) if n not in _BESIDE_A_STUDY], path, "is a study with its own load")
+        promise = promise_of(slo_ttft, slo_tpot)
+        runs = work.simulate_study(given, path.parent, only=only, out=out, promise=promise)
         _show_study(given.title or given.name, runs, json=json)
         return
+    if only:
+        raise InputError("--only chooses variants of a study; name a study's file.")
+    if given is not None:
+        _refuse([n for n in _given(context) if n in _OF_THE_LAYOUT], path, "is a layout and says so itself")
+    _check_load(_given(context), trace)
     layout = given or work.plain_layout(
         capture=box,
         gpu=gpu,
@@ -183,6 +212,20 @@ def simulate(
     if out is not None:
         work.keep_run(run, out)
     _show(run, json=json)
+
+
+def _check_load(given: list[str], trace: Path | None) -> None:
+    """An option that would have no effect is refused."""
+    closed = "rate" not in given and ("users" in given or trace is None)
+    for name in ("think", "ramp", "turns") if not closed else ():
+        if name in given:
+            raise InputError(f"--{name} is for users who send back to back; say how many with --users.")
+    for name in ("arrivals", "burstiness") if "rate" not in given else ():
+        if name in given:
+            raise InputError(f"--{name} is for requests that come at a rate; say it with --rate.")
+    for name in ("prompt", "output") if trace is not None else ():
+        if name in given:
+            raise InputError(f"--{name} does not go with --trace, which brings its own lengths.")
 
 
 def _show(run: "SimulatedRun", *, json: bool) -> None:
