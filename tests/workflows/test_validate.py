@@ -73,6 +73,12 @@ def test_aiperf_sends_a_hundred_prompts_over_and_over():
     assert case_of(notes="40 distinct prompts").workload.distinct_prompts == 40
 
 
+def test_inference_perf_goes_through_its_prompts_in_a_loop():
+    ((_, case),) = cases_or_reasons([ROWS["blis-62-s0"]])
+    load = case.workload
+    assert (load.rate, load.requests, load.distinct_prompts) == (2.5, 1500, 45)  # 600 s; 9 prompts x 5 users
+
+
 def test_a_script_that_goes_through_its_rates_finds_its_prompts_cached():
     """run_benchmark.sh of the source: seed 42, rates 32, 16, 8, 4, 1, the same 200 prompts for each."""
     row = ROWS["iog-1qps_acemath-7b-instruct_1xh100-pcie"]

@@ -323,9 +323,9 @@ def _workload(row: Mapping[str, str], notes: str) -> Workload:
     nominal = users and users > 1 and not by_aiperf
     lengths = _drawn_lengths if sharegpt else _nominal_lengths if nominal else _fixed_lengths
     plain: dict[str, object] = {"prompt": lengths(prompt), "output": lengths(answer), "seed": 1}
-    if distinct := AIPERF_PROMPTS if by_aiperf else _count_in(notes, r"(\d+) distinct prompts"):
+    if distinct := AIPERF_PROMPTS if by_aiperf else _distinct_prompts(notes):
         plain["distinct_prompts"] = distinct
-    if shared := _count_in(notes, r"shared_prefix.*?sys (\d+)"):
+    elif shared := _count_in(notes, r"shared_prefix.*?sys (\d+)"):
         plain["shared_prefix_tokens"] = min(shared, int(prompt))
     return Workload.model_validate(plain | _arrivals(users, rate, row, notes))
 
@@ -336,18 +336,16 @@ def _arrivals(users: float | None, rate: str, row: Mapping[str, str], notes: str
             raise Unfit(f"{users:,.0f} users")
         rounds = 1 if "single wave" in notes else ROUNDS
         return {"users": int(users), "requests": int(min(max(rounds * users, rounds * 2), max(MOST_REQUESTS, users)))}
-    at_once = _count_in(notes, r"(\d+) (?:\w+ )?(?:prompts|requests)(?: at once)?")
+    at_once = _count_in(notes, r"(\d+) (?:\w+ )?(?:prompts|requests)(?! x)(?: at once)?")
     if rate in {"inf", "infinity"}:
         count = min(at_once or 1000, MOST_REQUESTS)
         return {"users": count, "requests": count}
     per_second = _number(row, "request_rate")
     if not per_second:
         raise Unfit("neither concurrency nor request rate is given")
-    return {"rate": per_second, "requests": min(at_once or 500, MOST_REQUESTS)}
-
-
-# run_benchmark.sh of github.com/IOG-Foundation/llm-inference-benchmarks: `--seed 42`, QPS_VALUES=(32 16 8 4 1).
-_IOG, _IOG_SEED, _IOG_RATES = "iog-foundation/llm-inference-benchmarks", 42, (32.0, 16.0, 8.0, 4.0, 1.0)
+    seconds = re.search(r"stage \d+ (\d+) s\b", notes)
+    count = round(per_second * int(seconds[1])) if seconds else at_once
+    return {"rate": per_second, "requests": min(count or 500, MOST_REQUESTS)}
 
 
 # What aiperf sends when it is not told otherwise: lengths without spread, and so many prompts over and over
@@ -361,6 +359,21 @@ def _measured_by_aiperf(row: Mapping[str, str]) -> bool:
         return False
     lengths = [_number(row, column) or 0.0 for column in ("input_tokens", "output_tokens")]
     return all(length % 1000 == 0 or (length % 100 == 0 and length % 64 != 0) for length in lengths)
+
+
+def _distinct_prompts(notes: str) -> int | None:
+    """`40 distinct prompts`; `9 prompts x 5 users` of inference-perf, whose groups go through their prompts in a loop.
+
+    https://github.com/kubernetes-sigs/inference-perf/pull/257; each round is as long as the first, as
+    https://github.com/inference-sim/inference-sim/pull/517 found.
+    """
+    if group := re.search(r"inference-perf.*?(\d+) prompts x (\d+) users", notes):
+        return int(group[1]) * int(group[2])
+    return _count_in(notes, r"(\d+) distinct prompts")
+
+
+# run_benchmark.sh of github.com/IOG-Foundation/llm-inference-benchmarks: `--seed 42`, QPS_VALUES=(32 16 8 4 1).
+_IOG, _IOG_SEED, _IOG_RATES = "iog-foundation/llm-inference-benchmarks", 42, (32.0, 16.0, 8.0, 4.0, 1.0)
 
 
 def _rehearsed(row: Mapping[str, str], workload: Workload) -> Rehearsed | None:
