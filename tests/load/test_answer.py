@@ -106,6 +106,58 @@ def has_text(delta):
     return any(said) or any(call["function"]["arguments"] for call in calls)
 
 
+class Slowly(Answer):
+    """Takes nothing the short way: the parser sees every byte."""
+
+    def take_chunk(self, data):
+        return False
+
+
+@st.composite
+def chunked_events(draw):
+    """HTTP chunks: mostly an event each, now and then two, a piece of one, a comment, an extension or capitals."""
+    events = [event(chunk(delta)) for delta in draw(st.lists(deltas, max_size=10))] + [event(usage(3)), DONE]
+    pieces, body = [], b""
+    for one in events:
+        body += draw(st.sampled_from([b"", b"", b"", b": keep-alive\n\n", b"\r", b"data: {"])) + one
+        how = draw(st.sampled_from(["whole", "whole", "whole", "wait", "halves", "extension", "capitals"]))
+        if how == "wait":
+            continue
+        cut = draw(st.integers(1, len(body) - 1)) if how == "halves" else len(body)
+        size = b"%X" if how == "capitals" else b"%x;a=b" if how == "extension" else b"%x"
+        pieces += [size % len(part) + b"\r\n" + part + b"\r\n" for part in (body[:cut], body[cut:]) if part]
+        body = b""
+    return pieces + ([b"%x\r\n%s\r\n" % (len(body), body)] if body else []) + [b"0\r\n\r\n"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(chunks=chunked_events(), joined=st.lists(st.integers(1, 4), max_size=30), cuts=st.lists(st.integers(0, 3000)))
+def test_the_short_way_finds_what_the_parser_finds(chunks, joined, cuts):
+    """Reads of one chunk, of several, and cut anywhere: the same events at the same times."""
+    reads, left = [CHUNKED], list(chunks)
+    for count in [*joined, len(left)]:
+        reads, left = [*reads, b"".join(left[:count])], left[count:]
+    reads = [read for read in reads if read]
+    data = b"".join(reads)
+    places = sorted({0, len(data), *(at for at in cuts if at < len(data))})
+    for pieces in (reads, [CHUNKED, *chunks], [data[a:b] for a, b in itertools.pairwise(places)]):
+        quick, slow = Answer(keep=True), Slowly(keep=True)
+        for number, piece in enumerate(pieces):
+            for answer in (quick, slow):
+                answer.now = float(number + 1)
+                answer.take_chunk(piece) or answer.feed(piece)
+        assert (*told(quick), list(quick.times), quick.said) == (*told(slow), list(slow.times), slow.said)
+
+
+def test_a_chunk_of_one_event_does_not_reach_the_parser():
+    answer = feed([CHUNKED + framed(event(chunk({"role": "assistant", "content": ""})))[:-5]])
+    read = framed(event(chunk({"content": " a"})))[:-5]
+    answer.take_chunk(read)  # the first may be needed to learn where this server puts its text
+    assert answer.take_chunk(read)
+    assert not answer.take_chunk(read[:-1])
+    assert not answer.take_chunk(read.replace(b" a", b""))
+
+
 @settings(max_examples=150, deadline=None)
 @given(stream=streams(), size=st.integers(1, 400), cuts=st.lists(st.integers(0, 4000), max_size=12))
 def test_any_split_of_the_bytes_gives_the_same_events(stream, size, cuts):

@@ -203,6 +203,18 @@ SHARE_GPT = [
 ]
 
 
+def test_prompts_do_not_come_again_after_all_places_are_taken():
+    prompts = SyntheticPrompts(seed=1)
+
+    def text(number, tokens=40):
+        return prompts.make(Request(number=number, user=0, prompt_tokens=tokens, output_tokens=1)).text
+
+    numbers = [lap * 200_000 + number for lap in (0, 1, 2, 400, 160_000) for number in (0, 1, 77, 199_999)]
+    assert len({text(number)[:100] for number in numbers}) == len(numbers)
+    assert {len(text(number).split()) for number in numbers} == {40}
+    assert {len(text(number, 1).split()) for number in numbers} == {1}
+
+
 def test_sharegpt(tmp_path, naughty):
     path = tmp_path / "share.json"
     path.write_text(json.dumps(SHARE_GPT))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import cast
 
 from atoll.load.answer import Answer
+from atoll.load.reader import Reader
 from atoll.traffic.request import Request
 
 NAN = float("nan")
@@ -52,7 +53,9 @@ class Connection(asyncio.Protocol):
         self._on_end = on_end
         self._on_first = on_first
         self._transport: asyncio.Transport | None = None
-        self._socket: socket.socket | None = None  # None with TLS: bytes have to go through it
+        self._socket: socket.socket | None = None  # None with TLS: bytes have to go through a transport
+        self._reader: Reader | None = None  # of the socket
+        self._unsent = b""
         self._waiting_for_first = False
 
     # What a RecordLog asks of a request that is under way.
@@ -85,7 +88,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        return self._transport is not None
+        return self._transport is not None or self._socket is not None
 
     def begin(self, request: Request, due: float) -> None:
         """Take on a request; nothing is sent yet."""
@@ -100,18 +103,18 @@ class Connection(asyncio.Protocol):
 
     def send(self, message: bytes) -> None:
         """Hand the whole message to the socket, at once when it takes it."""
-        transport = self._transport
         self._waiting_for_first = True
-        if transport is None:
-            self.fail("connection_closed", "the connection was closed before the request was sent")
-            return
-        if self._socket is None:
-            self.sent = self._now()
-            transport.write(message)
-            return
         self.sent = self._now()
+        if self._socket is not None:
+            self._send_to(self._socket, message)
+        elif self._transport is not None:
+            self._transport.write(message)
+        else:
+            self.fail("connection_closed", "the connection was closed before the request was sent")
+
+    def _send_to(self, plain: socket.socket, message: bytes) -> None:
         try:
-            taken = self._socket.send(message)
+            taken = plain.send(message)
         except BlockingIOError:
             taken = 0
         except OSError as error:
@@ -119,7 +122,24 @@ class Connection(asyncio.Protocol):
             return
         if taken < len(message):
             self.held_back += 1
-            transport.write(message[taken:])  # resume_writing tells when its last byte has gone
+            self._unsent = message[taken:]
+            asyncio.get_running_loop().add_writer(plain, self._send_rest)
+
+    def _send_rest(self) -> None:
+        """The socket takes more; the request counts as sent when it has taken the last byte."""
+        plain = self._socket
+        if plain is None:
+            return
+        try:
+            self._unsent = self._unsent[plain.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.fail("connection_reset", f"the request could not be sent: {error.strerror}")
+            return
+        if not self._unsent:
+            asyncio.get_running_loop().remove_writer(plain)
+            self.resume_writing()
 
     def resume_writing(self) -> None:
         if self.busy and not self.answer.first_byte:
@@ -131,14 +151,22 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self._transport.set_write_buffer_limits(high=0)
 
-    def use_socket(self, plain: socket.socket) -> None:
-        """Send straight to this socket, past the transport's buffer."""
-        self._socket = plain
+    def use_socket(self, plain: socket.socket, reader: Reader) -> None:
+        """Talk over this connected socket, without a transport; it is ours to close."""
+        self._socket, self._reader = plain, reader
+        reader.add(plain, self)
 
     def data_received(self, data: bytes) -> None:
+        self.take(data, self._now())
+
+    def take(self, data: bytes, moment: float) -> None:
+        """Bytes that had come by this moment."""
         answer = self.answer
-        answer.now = self._now()
-        answer.feed(data)
+        answer.now = moment
+        if not answer.take_chunk(data):
+            answer.feed(data)
+        elif not self._waiting_for_first:
+            return
         if self._waiting_for_first and answer.times:
             self._waiting_for_first = False
             self._on_first(self)
@@ -146,7 +174,7 @@ class Connection(asyncio.Protocol):
             self._end()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = self._socket = None
+        self.close()
         if not self.busy:
             return
         self.answer.now = self._now()
@@ -177,9 +205,16 @@ class Connection(asyncio.Protocol):
         self._on_end(self)
 
     def close(self) -> None:
-        transport, self._transport, self._socket = self._transport, None, None
+        transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
+        plain, self._socket = self._socket, None
+        if plain is not None and self._reader is not None:
+            self._reader.remove(plain)
+            if self._unsent:
+                self._unsent = b""
+                asyncio.get_running_loop().remove_writer(plain)
+            plain.close()
 
     def read_lag(self) -> float | None:
         """Seconds that the last bytes lay in the kernel before we took them; None where it cannot tell.

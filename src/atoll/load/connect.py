@@ -15,6 +15,7 @@ from atoll.errors import InputError, RunFailed
 from atoll.load.answer import Answer, error_text
 from atoll.load.client import Connection, classify
 from atoll.load.message import head_lines
+from atoll.load.reader import Reader
 from atoll.load.target import Asking, Target
 
 
@@ -29,9 +30,16 @@ class Address:
 class Dialer:
     """Makes connections to one target."""
 
-    def __init__(self, target: Target, asking: Asking) -> None:
-        """Raises InputError for a proxy or a certificate file that cannot be used."""
+    def __init__(self, target: Target, asking: Asking, reader: Reader | None = None) -> None:
+        """Raises InputError for a proxy or a certificate file that cannot be used.
+
+        Args:
+            target: where to.
+            asking: how.
+            reader: reads plain sockets; None leaves them to the event loop, as those with TLS are.
+        """
         self._target = target
+        self._reader = reader
         self._asking = asking
         self._tls = _tls_context(asking) if target.tls else None
         self._proxy = _proxy_address(asking.proxy) if asking.proxy else None
@@ -59,10 +67,11 @@ class Dialer:
             except BaseException:
                 plain.close()
                 raise
-        if self._tls is None:
-            connection.use_socket(plain)
 
     async def _dress(self, plain: socket.socket, connection: Connection) -> None:
+        if self._tls is None and self._reader is not None:
+            connection.use_socket(plain, self._reader)
+            return
         loop = asyncio.get_running_loop()
         if self._proxy is not None and self._tls is not None:
             await _tunnel(plain, self._target)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atoll.traffic.request import Request
 
@@ -33,6 +34,7 @@ sun thing whole hear example heard several change answer room sea against top tu
 toward five using himself usually money seen car morning
 """.split()  # noqa: SIM905 - a page of words reads better than a list
 _BLOB_WORDS = 200_000
+_STRIDE = 61_803  # odd and no multiple of 5, so that its multiples reach every place of the blob
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,8 +82,8 @@ class SyntheticPrompts:
             how: how the counts were made, for the report.
         """
         rng = np.random.default_rng([seed, 4])
-        chosen = rng.integers(len(words), size=_BLOB_WORDS).tolist()
-        self._blob = _blob([words[number] for number in chosen])
+        self._blob = _blob(words, rng.integers(len(words), size=_BLOB_WORDS))
+        self._lap_words = [word.encode() for word in words]
         self._overhead = overhead
         self._tokens_per_word = tokens_per_word
         self.how = how or "one common English word a token; the model's tokenizer was not at hand"
@@ -92,7 +94,7 @@ class SyntheticPrompts:
         wanted = self._words(request.prompt_tokens - request.history_tokens - overhead)
         shared = min(self._words(request.shared_prefix_tokens), wanted) if self._shares(request) else 0
         head = self._piece(request.prefix * 7919, shared) if shared else b""
-        own = self._piece(104_729 + _spread(request), wanted - shared) if wanted > shared else b""
+        own = self._own(request.number, wanted - shared) if wanted > shared else b""
         return Made(text=head + b" " + own if head and own else head or own)
 
     def _words(self, tokens: int) -> int:
@@ -101,6 +103,22 @@ class SyntheticPrompts:
     def _shares(self, request: Request) -> bool:
         """The first turn of a session carries the shared prefix; the later ones have it in their history."""
         return request.shared_prefix_tokens > 0 and request.history_tokens == 0
+
+    def _own(self, number: int, count: int) -> bytes:
+        """Words that no other request begins with.
+
+        Multiples of an odd number reach every place once; who comes after all places are taken also gets words in
+        front that count the laps.
+        """
+        lap, _ = divmod(number, _BLOB_WORDS)
+        front: list[bytes] = []
+        while lap and len(front) < count:
+            lap, word = divmod(lap, len(self._lap_words))
+            front.append(self._lap_words[word])
+        place = 104_729 + number * _STRIDE
+        if len(front) == count:
+            return b" ".join(front)
+        return b" ".join([*front, self._piece(place, count - len(front))])
 
     def _piece(self, place: int, count: int) -> bytes:
         """Words from a place in the blob, going round at its end."""
@@ -115,15 +133,10 @@ class SyntheticPrompts:
         return b" ".join(pieces)
 
 
-def _spread(request: Request) -> int:
-    """A place for each request, far from its neighbours': multiples of an odd number reach every place once."""
-    return (request.number * 61_803 + request.turn) % _BLOB_WORDS
-
-
-def _blob(words: Sequence[str]) -> _Blob:
-    text = (" ".join(words) + " ").encode()
-    lengths = np.fromiter((len(word.encode()) + 1 for word in words), dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
+def _blob(words: Sequence[str], chosen: NDArray[np.int64]) -> _Blob:
+    lengths = np.array([len(word.encode()) + 1 for word in words], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(lengths[chosen])])
+    text = (" ".join([words[number] for number in chosen.tolist()]) + " ").encode()
     return _Blob(text, array("q", starts.astype(np.int64).tobytes()))
 
 

@@ -246,7 +246,7 @@ class _Tail:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="atoll-records")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / "clock.json", json.dumps({"origin": origin}))
+            write_whole(folder / "clock.json", json.dumps({"origin": origin}), sync=False)
         except OSError as error:
             raise RunFailed(f"{folder} cannot be written: {error.strerror}.") from None
         self.begin_next()

@@ -20,6 +20,7 @@ from atoll.load.message import MessageWriter
 from atoll.load.pace import Step, moved_due, next_turn
 from atoll.load.progress import Progress, Window
 from atoll.load.prompts import Made, Prompts
+from atoll.load.reader import Reader
 from atoll.load.records import OUTCOMES, RecordLog
 from atoll.load.selfwatch import SelfWatch, WatchSeen
 from atoll.load.target import Asking, Endpoint, Target
@@ -36,6 +37,7 @@ _TICKS_A_CYCLE = 16  # 0.8 s and some lateness: a kill costs less than a second
 _PROGRESS_S = 0.5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0  # of a user whose request failed, so that a dead server is not hammered
 _EARLY_S = 2.0  # a user's connection is made before the run when the user starts within this time
+_FIRSTS_AT_ONCE = 32  # about 3 ms
 _REDIRECTS = {307, 308}  # those that keep the POST a POST
 _MOST_HOPS = 5
 
@@ -101,7 +103,8 @@ class Sender:
         self._share = orders.share
         self._target = orders.target
         self._asking = orders.asking
-        self._dialer = Dialer(orders.target, orders.asking)
+        self._reader = Reader(clock.now)
+        self._dialer = Dialer(orders.target, orders.asking, self._reader)
         self._demand = Demand(orders.workload, orders.trace)
         self._load = orders.workload
         self._steps = orders.steps
@@ -140,6 +143,7 @@ class Sender:
         """
         allow_open_files((self._load.users or 1000) // self._share.count + 200)
         await self._dialer.resolve()
+        self._reader.start()
         if self._demand.is_closed:
             await self._connect_early()
         gc.collect()
@@ -163,6 +167,7 @@ class Sender:
             ticking.cancel()
             self._watch.stop()
             self._hang_up()
+            self._reader.stop()
             gc.set_threshold(*before)
             gc.unfreeze()
             self.log.close()
@@ -212,10 +217,17 @@ class Sender:
         starts = self._my_starts()
         self._active = len(starts)
         for user, start in starts:
-            if start <= 0:
-                self._send_next(user)
-            else:
+            if start > 0:
                 self._timers[user] = loop.call_later(start, self._send_next, user)
+        self._send_firsts(iter([user for user, start in starts if start <= 0]))
+
+    def _send_firsts(self, users: Iterator[int]) -> None:
+        """Send for all who start at once, a few at a time: meanwhile the loop reads what already comes back."""
+        batch = list(islice(users, _FIRSTS_AT_ONCE))
+        for user in batch:
+            self._send_next(user)
+        if batch:
+            asyncio.get_running_loop().call_soon(self._send_firsts, users)
 
     def _my_starts(self) -> list[tuple[int, float]]:
         """Users of this share and when they start."""

@@ -35,8 +35,14 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
+def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644, sync: bool = True) -> None:
     """Write all of it or nothing: a reader, a crash or a full disk never meets half a file.
+
+    Args:
+        path: the file; its folder is made when it is not there.
+        content: all of it.
+        mode: of the file.
+        sync: wait until the disk has it, so that a power cut cannot take it; a busy disk may need seconds for that.
 
     Raises:
         InputError: the place cannot be written; the file that was there before is untouched.
@@ -52,7 +58,8 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         temporary.chmod(mode)
         temporary.replace(path)
     except OSError as error:

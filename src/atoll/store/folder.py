@@ -82,17 +82,17 @@ def rows_within(table: RecordTable, windows: Sequence[tuple[float, float]], *, w
     return np.asarray(np.any([(table.sent_s >= start) & (table.sent_s < end) for start, end in windows], axis=0))
 
 
-def write_info(folder: Path, info: RunInfo) -> None:
-    write_whole(folder / "run.yaml", info.to_yaml())
+def write_info(folder: Path, info: RunInfo, *, sync: bool = True) -> None:
+    write_whole(folder / "run.yaml", info.to_yaml(), sync=sync)
 
 
 def start_run(folder: Path, info: RunInfo, *, layout: Layout | None, workload: Workload | None) -> None:
-    """Write down what is about to run, before it runs."""
-    write_info(folder, info)
+    """Write down what is about to run, before it runs; nobody waits for the disk."""
+    write_info(folder, info, sync=False)
     if layout is not None:
-        write_whole(folder / "layout.yaml", layout.to_yaml())
+        write_whole(folder / "layout.yaml", layout.to_yaml(), sync=False)
     if workload is not None:
-        write_whole(folder / "workload.yaml", workload.to_yaml())
+        write_whole(folder / "workload.yaml", workload.to_yaml(), sync=False)
 
 
 def finish_run(folder: Path, info: RunInfo, table: RecordTable, summary: Summary) -> None:
