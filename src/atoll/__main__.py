@@ -1,6 +1,17 @@
 """`python -m atoll` is the same as `atoll`."""
 
-from atoll.cli.main import main
+import sys
+
+
+def main() -> None:
+    """The command line; its modules take a moment to import, and Ctrl-C then is no traceback either."""
+    try:
+        from atoll.cli.main import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -123,3 +123,18 @@ def test_no_words_at_all_show_the_help(tmp_path):
     done = atoll(cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "")
     assert "inspect" in done.stdout
+
+
+def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path):
+    """The finder stands in for a Ctrl-C that comes while the first module of the command line is looked for."""
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'rich.console': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from atoll.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (130, "")

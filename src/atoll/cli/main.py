@@ -67,8 +67,8 @@ def make_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
 def main() -> None:
     """Run the command line, with only the command that is asked for."""
     asked = sys.argv[1:2]
-    app = make_app(asked if asked and asked[0] in COMMANDS else COMMANDS)
-    code = guarded(lambda: app(standalone_mode=False))
+    names = asked if asked and asked[0] in COMMANDS else COMMANDS
+    code = guarded(lambda: make_app(names)(standalone_mode=False))
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,6 +1,7 @@
 """Deployment: a bundle that runs. The state file beside the bundle says which processes are ours."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from pydantic import Field
@@ -90,7 +91,9 @@ def read_state(folder: Path) -> DeploymentState:
     """
     path = folder / STATE_FILE
     if not path.exists():
-        raise BadRun(f"{folder} holds no deployment ({STATE_FILE} is missing); start one with `atoll up {folder}`.")
+        raise BadRun(
+            f"{folder} holds no deployment ({STATE_FILE} is missing); start one with `atoll up {quote(str(folder))}`."
+        )
     return DeploymentState.parse(read_text(path), origin=str(path))
 
 

@@ -331,7 +331,7 @@ def read_plan(folder: Path) -> ProcessPlan:
 
 def _refuse_if_up(folder: Path) -> None:
     if (folder / STATE_FILE).exists() and read_state(folder).supervised:
-        raise InputError(f"{folder} is up already; `atoll down {folder}` first.")
+        raise InputError(f"{folder} is up already; `atoll down {shlex.quote(str(folder))}` first.")
 
 
 def _refuse_taken_ports(plan: ProcessPlan) -> None:
