@@ -138,3 +138,17 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.parametrize("group", ["study", "runs", "exchange"])
+def test_the_help_of_a_group_has_an_example(group, tmp_path):
+    assert f"Example: atoll {group}" in " ".join(atoll(group, "--help", cwd=tmp_path).stdout.split())
+
+
+def test_brackets_in_a_title_are_no_markup(capsys):
+    from atoll.cli import show
+
+    show.show_table("[bold] of 한글", ("a [red]", "b"), [("[emerg] bind", "x")])
+    printed = capsys.readouterr().out
+    assert "[bold] of 한글" in printed
+    assert "[emerg] bind" in printed

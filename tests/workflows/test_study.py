@@ -179,9 +179,25 @@ def test_a_variant_that_does_not_start_is_a_row_with_its_reason():
     assert [place.name for place in result.ranking] == ["both"]
 
 
+def test_a_variant_that_did_not_start_is_tried_again_on_resumption():
+    run(Stand(fails=frozenset({"one"})))
+    stand = Stand()
+    result = resume_study(Path("out"), roads=stand.roads)
+    assert [name for name, _ in stand.asked] == ["one"]
+    assert result.variant("one").failure is None
+    assert {place.name for place in result.ranking} == {"one", "both"}
+
+
 def test_a_folder_that_holds_a_study_is_not_written_over():
     run(Stand())
-    with pytest.raises(InputError, match="already holds a study"):
+    with pytest.raises(InputError, match="already holds a study, this one"):
+        run(Stand())
+
+
+def test_it_is_said_when_the_file_has_changed_since():
+    run(Stand())
+    Path("study.yaml").write_text(STUDY.replace("users: 2", "users: 3"))
+    with pytest.raises(InputError, match=r"study.yaml has changed since it was started \(workload\)"):
         run(Stand())
 
 

@@ -8,12 +8,13 @@ from typing import Any, Literal
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from atoll.analyse.summary import Distribution, Summary
 from atoll.units import show_seconds
 
 out = Console(highlight=False)
-progress = Console(stderr=True, highlight=False)
+progress = Console(stderr=True, highlight=False, markup=False)  # nginx says "[emerg]"
 
 
 def show_json(document: Any) -> None:
@@ -42,7 +43,9 @@ def table(
     wrap: Iterable[int] | None = None,
 ) -> Table:
     """A plain table: the columns in `numbers` are set to the right, those in `wrap` (else the last) may break."""
-    made = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    made = Table(
+        title=Text(title) if title else None, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
+    )
     made.padding = (0, 1, 0, 0)
     right = set(numbers)
     breaking = {len(columns) - 1} - right if wrap is None else set(wrap)
@@ -51,7 +54,7 @@ def table(
         broken = place in breaking  # a long name is folded; a figure that lost its end would be wrong unmarked
         made.add_column(name, justify=justify, no_wrap=not broken, overflow="fold" if broken else "ellipsis")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(Text, row))
     return made
 
 

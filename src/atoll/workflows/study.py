@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Protocol
 
 import numpy as np
@@ -177,9 +178,7 @@ def run_study(
     trace_beside(path.parent, study.workload)  # and so is a bad trace
     folder = out or Path("runs") / f"{study.name}-{engine}"
     if (folder / "study-run.yaml").exists():
-        raise InputError(
-            f"{folder} already holds a study. Go on with it by `atoll study resume {folder}`, or choose another by -o."
-        )
+        raise InputError(_already_there(folder, path, study))
     if engine not in ENGINES:
         raise InputError(f"--engine {engine} is not one of {', '.join(ENGINES)}.")
     roads = roads or real_roads()
@@ -200,6 +199,21 @@ def run_study(
     )
     write_whole(folder / "study-run.yaml", run.to_yaml())
     return resume_study(folder, say=say, roads=roads)
+
+
+def _already_there(folder: Path, path: Path, study: Study) -> str:
+    kept = Study.parse(read_text(folder / "study.yaml"), origin=str(folder / "study.yaml"))
+    kept = kept.replace(
+        workload=kept.workload.replace(trace=study.workload.trace)
+    )  # a trace is kept under another name
+    changed = [name for name in Study.model_fields if getattr(kept, name) != getattr(study, name)]
+    resume = f"`atoll study resume {quote(str(folder))}`"
+    if changed:
+        return (
+            f"{folder} already holds a study, and {path} has changed since it was started ({', '.join(changed)})."
+            f" Go on with the old one by {resume}, or run the new one into another folder with -o."
+        )
+    return f"{folder} already holds a study, this one. Go on with it by {resume}, or choose another folder with -o."
 
 
 def find_study_folder(path: Path, *, engine: str | None = None) -> Path:
@@ -224,6 +238,8 @@ def find_study_folder(path: Path, *, engine: str | None = None) -> Path:
 def resume_study(folder: Path, *, say: Say = lambda _: None, roads: Roads | None = None) -> StudyResult:
     """Run what is not finished yet; what was measured is neither lost nor measured again.
 
+    A variant that did not run is tried again: what kept it from starting may be gone.
+
     Raises:
         BadRun: the folder holds no study.
         Interrupted: Ctrl-C; the piece that was under way is kept.
@@ -232,7 +248,7 @@ def resume_study(folder: Path, *, say: Say = lambda _: None, roads: Roads | None
     before = read_result(folder, rank=False)
     with _alone_in(folder):
         for number, variant in enumerate(before.variants):
-            if variant.run is not None and (variant.run.info.complete or variant.failure):
+            if variant.run is not None and variant.run.info.complete:
                 say(f"{variant.name}: already measured")
                 continue
             if number and before.engine != "simulated" and before.study.cooldown_s:
@@ -303,8 +319,9 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
     except (RunFailed, InputError) as error:
         if isinstance(error, MissingProgram):  # it would be missing for every variant
             raise
-        say(f"{variant.name}: did not run: {error}")
-        write_info(place, info.replace(failure=str(error)))
+        reason = str(error).removeprefix(f"{variant.name}: ")
+        say(f"{variant.name}: did not run: {reason}")
+        write_info(place, info.replace(failure=reason))
         return
     info = info.replace(windows=windows)
     summary = summarise(table, rows=rows_within(table, windows, warmup_s=workload.warmup_s))
@@ -318,7 +335,8 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
 def _headline(summary: Summary) -> str:
     return (
         f"{summary.requests.ok} of {summary.requests.sent} ok, TTFT p50 {show_seconds(summary.ttft_s.p50)}"
-        f" p95 {show_seconds(summary.ttft_s.p95)}, {summary.output_tokens_per_s:,.0f} tokens/s"
+        f" p95 {show_seconds(summary.ttft_s.p95)},"
+        f" {summary.steady_output_tokens_per_s or summary.output_tokens_per_s:,.0f} tokens/s"
     )
 
 

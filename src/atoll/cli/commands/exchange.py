@@ -18,7 +18,11 @@ To = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Runs of other load generators in, runs of ours out.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Runs of other load generators in, runs of ours out.",
+        epilog="Example: `atoll exchange import result.json -o runs/theirs`",
+        no_args_is_help=True,
+    )
     group.command("import")(import_)
     group.command("export")(export)
     app.add_typer(group, name="exchange")

@@ -29,4 +29,4 @@ def report(
     if json:
         show_json({"report": str(written), "charts": str(charts_folder(written))})
     else:
-        out.print(f"Report: {written}")
+        out.print(f"Report: {written}", markup=False, soft_wrap=True)

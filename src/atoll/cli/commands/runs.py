@@ -17,7 +17,11 @@ _RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="As `atoll runs li
 
 
 def register(app: typer.Typer) -> None:
-    runs = typer.Typer(help="The catalogue of runs: list, tag, forget.", no_args_is_help=True)
+    runs = typer.Typer(
+        help="The catalogue of runs: list, tag, forget.",
+        epilog="Example: `atoll runs list --model Qwen/Qwen2.5-32B-Instruct`",
+        no_args_is_help=True,
+    )
     app.add_typer(runs, name="runs")
     runs.command("list")(list_)
     runs.command("tag")(tag)

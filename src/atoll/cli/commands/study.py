@@ -12,7 +12,11 @@ _Language = Annotated[str, typer.Option("--lang", metavar="en|ko", help="Languag
 
 
 def register(app: typer.Typer) -> None:
-    study = typer.Typer(help="Run the variants of a study, compare them, write the report.", no_args_is_help=True)
+    study = typer.Typer(
+        help="Run the variants of a study, compare them, write the report.",
+        epilog="Example: `atoll study run examples/four-h100-nvl/study.yaml`",
+        no_args_is_help=True,
+    )
     app.add_typer(study, name="study")
     study.command("run")(run)
     study.command("resume")(resume)
@@ -90,4 +94,4 @@ def _finish(result: Any, *, lang: str, json: bool) -> None:
         show_json(study_document(result) | {"report": str(written)})
         return
     show_study(result)
-    out.print(f"Report: {written}")
+    out.print(f"Report: {written}", markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """A study's result as tables and as JSON."""
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import Any
 
 from atoll.analyse.compare import Comparison, Difference, Verdict
@@ -31,11 +32,13 @@ def show_study(result: StudyResult) -> None:
     show_table(title, columns, rows, numbers=range(2, len(columns)))
     for variant in result.variants:
         if variant.failure:
-            out.print(f"{variant.name} did not run: {variant.failure}")
+            out.print(f"{variant.name} did not run: {variant.failure}", markup=False)
         elif variant.run is None or not variant.run.info.complete:
-            out.print(f"{variant.name} has not finished: `atoll study resume {result.folder}`")
+            out.print(
+                f"{variant.name} has not finished: `atoll study resume {quote(str(result.folder))}`", markup=False
+            )
     if any(place.shared for place in result.ranking):
-        out.print("= neither the wait (TTFT p95, 0.1 s) nor the pace (TPOT) tells these apart at 95 %.")
+        out.print("= neither the wait (TTFT p95, 0.1 s) nor the pace (TPOT) tells these apart at 95 %.", soft_wrap=True)
     _show_predictions(result)
 
 

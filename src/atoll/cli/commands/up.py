@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -58,7 +59,8 @@ def _show(deployment: Deployment) -> None:
     replicas = len(deployment.replicas)
     out.print(f"{deployment.name} is up: {replicas} x {deployment.engine} behind {deployment.url}", markup=False)
     out.print(f"Next: atoll bench {deployment.url} --model {deployment.model} --users 30 --duration 1m", soft_wrap=True)
-    out.print(f"      atoll status {deployment.folder}; atoll down {deployment.folder}", soft_wrap=True)
+    folder = quote(str(deployment.folder))
+    out.print(f"      atoll status {folder}; atoll down {folder}", markup=False, soft_wrap=True)
 
 
 def _show_plan(target: Target, *, json: bool) -> None:
