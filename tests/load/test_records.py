@@ -26,6 +26,8 @@ class Open:
     sent: float = 100.5
     first_byte: float = 100.6
     prompt_tokens: int = 8
+    status: int = 0
+    replica: str | None = None
     logged: int = 0
 
 
@@ -90,6 +92,19 @@ def test_a_request_under_way_is_there_as_cancelled_with_all_its_times(tmp_path):
     assert kept.outcome == ("ok", "cancelled")
     assert kept.error == (None, "killed")
     assert kept.token_times(1) == pytest.approx([0.7, 0.8, 0.8, 0.9])
+
+
+def test_a_request_under_way_names_its_replica_once_the_header_was_seen(tmp_path):
+    log = RecordLog(100.0, tmp_path)
+    first, second = Open(1), Open(2)
+    log.flush([first, second])
+    second.replica, second.status = "gpu-3", 200
+    log.flush([first, second])
+    log.close()
+    kept = read_records(tmp_path)
+    assert kept.replica == (None, "gpu-3")
+    assert kept.status.tolist() == [0, 200]
+    assert kept.error == ("killed", "killed")
 
 
 def test_a_request_that_ended_later_is_there_once(tmp_path):

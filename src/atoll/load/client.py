@@ -81,6 +81,14 @@ class Connection(asyncio.Protocol):
         return self.answer.first_byte or NAN
 
     @property
+    def replica(self) -> str | None:
+        return self.answer.replica
+
+    @property
+    def status(self) -> int:
+        return self.answer.status
+
+    @property
     def times(self) -> "array[float]":
         return self.answer.times
 

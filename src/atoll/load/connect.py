@@ -9,12 +9,11 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from atoll.errors import InputError, RunFailed
 from atoll.load.answer import Answer, error_text
 from atoll.load.client import Connection, classify
-from atoll.load.message import head_lines
+from atoll.load.message import head_lines, proxy_address, proxy_headers
 from atoll.load.reader import Reader
 from atoll.load.target import Asking, Target
 
@@ -42,7 +41,7 @@ class Dialer:
         self._reader = reader
         self._asking = asking
         self._tls = _tls_context(asking) if target.tls else None
-        self._proxy = _proxy_address(asking.proxy) if asking.proxy else None
+        self._proxy = proxy_address(asking)
         self._addresses: list[Address] = []
 
     @property
@@ -74,7 +73,7 @@ class Dialer:
             return
         loop = asyncio.get_running_loop()
         if self._proxy is not None and self._tls is not None:
-            await _tunnel(plain, self._target)
+            await _tunnel(plain, self._target, self._asking)
         name = self._target.host if self._tls is not None else None
         await loop.create_connection(lambda: connection, sock=plain, ssl=self._tls, server_hostname=name)
 
@@ -112,18 +111,12 @@ def _tls_context(asking: Asking) -> ssl.SSLContext:
     return context
 
 
-def _proxy_address(proxy: str) -> tuple[str, int]:
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if parts.scheme != "http" or not parts.hostname:
-        raise InputError(f"{proxy!r} is no HTTP proxy. Write it like http://proxy:3128.")
-    return parts.hostname, parts.port or 3128
-
-
-async def _tunnel(plain: socket.socket, target: Target) -> None:
+async def _tunnel(plain: socket.socket, target: Target, asking: Asking) -> None:
     """Ask the proxy for a tunnel to the target; raises ConnectionRefusedError when it does not give one."""
     loop = asyncio.get_running_loop()
-    where = f"{target.host}:{target.port}"
-    await loop.sock_sendall(plain, f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n\r\n".encode())
+    where = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+    headers = "".join(f"{name}: {value}\r\n" for name, value in ({"Host": where} | proxy_headers(asking)).items())
+    await loop.sock_sendall(plain, f"CONNECT {where} HTTP/1.1\r\n{headers}\r\n".encode())
     head = b""
     while b"\r\n\r\n" not in head and len(head) < 65536:
         data = await loop.sock_recv(plain, 4096)

@@ -1,10 +1,13 @@
 """A Request as the bytes of an HTTP message."""
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import atoll
+from atoll.errors import InputError
 from atoll.load.target import Asking, Endpoint, Target
 from atoll.traffic.request import Request
 
@@ -68,10 +71,41 @@ def head_lines(method: str, path: str, target: Target, asking: Asking) -> str:
     }
     if method == "POST":
         headers["Content-Type"] = "application/json"
+    if not target.tls:
+        headers |= proxy_headers(asking)
     if asking.api_key:
         headers["Authorization"] = f"Bearer {asking.api_key}"
     headers = _with_own(headers, asking.headers)
-    return f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    line = f"{method} {request_target(path, target, asking)} HTTP/1.1\r\n"
+    return line + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
+
+def request_target(path: str, target: Target, asking: Asking) -> str:
+    """What the request line names: a path; for a proxy that passes plain HTTP on, the whole URL (RFC 9112, 3.2.2)."""
+    return f"{target.origin}{path}" if asking.proxy is not None and not target.tls else path
+
+
+def proxy_headers(asking: Asking) -> dict[str, str]:
+    """What a proxy wants to hear: the name and password of its URL, when there are any."""
+    parts = urlsplit(_with_scheme(asking.proxy or ""))
+    if parts.username is None:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": "Basic " + b64encode(pair.encode()).decode()}
+
+
+def proxy_address(asking: Asking) -> tuple[str, int] | None:
+    """Host and port of the proxy; None without one. Raises InputError when it is no HTTP proxy."""
+    if asking.proxy is None:
+        return None
+    parts = urlsplit(_with_scheme(asking.proxy))
+    if parts.scheme != "http" or not parts.hostname:
+        raise InputError(f"{asking.proxy!r} is no HTTP proxy. Write it like http://proxy:3128.")
+    return parts.hostname, parts.port or 3128
+
+
+def _with_scheme(proxy: str) -> str:
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _with_own(headers: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

@@ -84,6 +84,10 @@ class UnderWay(Protocol):
     @property
     def first_byte(self) -> float: ...
     @property
+    def status(self) -> int: ...
+    @property
+    def replica(self) -> str | None: ...
+    @property
     def times(self) -> "array[float]": ...
 
 
@@ -177,14 +181,14 @@ class RecordLog:
             return
         rows = self._rows[self._rows_flushed :]
         tokens = self._tokens[self._tokens_flushed :]
-        words = list(self._words)[self._words_flushed :] if len(self._words) > self._words_flushed else []
         self._rows_flushed, self._tokens_flushed = len(self._rows), len(self._tokens)
-        self._words_flushed = len(self._words)
         for request in under_way:
             fresh = request.times[request.logged :]
-            rows += _pack_under_way(request, fresh)
+            rows += _pack_under_way(request, fresh, self.word(request.replica))
             tokens.extend(fresh)
             request.logged += len(fresh)
+        words = list(self._words)[self._words_flushed :] if len(self._words) > self._words_flushed else []
+        self._words_flushed = len(self._words)
         if rows or words:
             tail.append(words, tokens.tobytes(), bytes(rows))
 
@@ -324,7 +328,7 @@ def _write_all(handle: int, data: bytes) -> None:
         view = view[os.write(handle, view) :]
 
 
-def _pack_under_way(request: UnderWay, fresh: "array[float]") -> bytes:
+def _pack_under_way(request: UnderWay, fresh: "array[float]", replica: int) -> bytes:
     times = request.times
     return _PACK.pack(
         request.number,
@@ -339,10 +343,10 @@ def _pack_under_way(request: UnderWay, fresh: "array[float]") -> bytes:
         request.prompt_tokens,
         len(times),
         0,
-        0,
+        request.status,
         -1,
         -1,
-        -1,
+        replica,
         UNDER_WAY,
         True,
         len(fresh),

@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 from atoll.load.answer import Answer
 from atoll.load.client import NAN, Connection, classify
 from atoll.load.connect import Dialer, allow_open_files
-from atoll.load.message import MessageWriter
+from atoll.load.message import MessageWriter, request_target
 from atoll.load.pace import Step, moved_due, next_turn
 from atoll.load.progress import Progress, Window
 from atoll.load.prompts import Made, Prompts
@@ -444,7 +444,9 @@ class Sender:
             return False
         hops, sent, due = connection.hops + 1, connection.sent, connection.due
         message = self._message(request, self._prompts.make(request)).replace(
-            f"POST {self._target.path} ".encode(), f"POST {there.removeprefix(self._target.origin)} ".encode(), 1
+            f"POST {self._request_target(self._target.path)} ".encode(),
+            f"POST {self._request_target(there.removeprefix(self._target.origin))} ".encode(),
+            1,
         )
         again = connection if connection.is_open else self._new_connection()
         again.begin(request, due)
@@ -456,6 +458,9 @@ class Sender:
         else:
             self._spawn(self._connect_and_send(again, message))
         return True
+
+    def _request_target(self, path: str) -> str:
+        return request_target(path, self._target, self._asking)
 
     # Meanwhile.
 
