@@ -2,9 +2,12 @@
 
 import pytest
 
+from atoll.doctor.checks import all_rules
 from atoll.doctor.examine import examine
 from atoll.doctor.examples import facts_of
+from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.mend import mend
+from atoll.doctor.rule import Rule
 
 
 def mended(files: dict[str, str], *select: str) -> dict[str, str]:
@@ -138,3 +141,66 @@ def test_a_secret_becomes_a_variable():
 def test_mending_twice_changes_nothing():
     once = mended({"nginx.conf": NGINX})
     assert mended(once) == once
+
+
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.id) for rule in all_rules()])
+def test_the_fixes_of_every_failing_example_settle_and_start_nothing_new(rule: Rule):
+    files = dict(rule.page.fails)
+    after = mended(files)
+    before, left = examine(facts_of(files)), examine(facts_of(after))
+    assert mended(after) == after
+    assert [finding.what for finding in left if finding.edits] == []
+    # the invented --max-batch-size becomes --max-num-seqs, whose small value can now be judged
+    assert {finding.rule for finding in left} - {finding.rule for finding in before} <= {"VL009"}
+
+
+def test_a_block_that_ends_on_its_last_directives_line_gets_its_lines_inside():
+    text = "events {}\nhttp {\n  upstream vllm {\n    server a:8000; server b:8000; keepalive 64; }\n  server { location /v1/ { proxy_pass http://vllm; } }\n}\n"
+    after = mended({"nginx.conf": text}, "NG006", "NG005")["nginx.conf"]
+    assert "keepalive 64; keepalive_timeout 4s; }\n" in after
+
+
+def test_a_volume_of_the_last_service_is_declared_below_it():
+    text = "services:\n  mongo:\n    image: mongo:7.0\n"
+    assert compose(text, "MG001") == (
+        text + "    volumes:\n      - mongo_data:/data/db\n\nvolumes:\n  mongo_data: {}\n"
+    )
+
+
+def test_json_in_a_plain_string_stays_one_word_for_yaml():
+    text = "services:\n  vllm:\n" + IMAGE + "    command: org/m --compilation-config 3 --swap-space 4\n"
+    assert "    command: org/m --compilation-config '{\"mode\":3}'\n" in compose(text, "VL001", "VL006")
+
+
+def test_a_fix_that_spoils_a_file_is_left_out_and_the_others_are_made():
+    def look(texts):
+        text = texts.get("a.yaml", "one two")
+        if "BAD" in text:
+            return (Finding(rule="AT001", file="a.yaml", line=1, what="not readable"),)
+        places = [(text.find(word), word, new) for word, new in (("one", "BAD"), ("two", "good"))]
+        return tuple(
+            Finding(
+                rule=f"X{word}",
+                file="a.yaml",
+                line=1,
+                what=word,
+                edits=(Edit(file="a.yaml", start=at, end=at + 3, text=new),),
+            )
+            for at, word, new in places
+            if at >= 0
+        )
+
+    made, _ = mend(look, lambda _: "one two")
+    assert [one.after for one in made] == ["one good"]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_line_ends_stay_of_one_kind(line_end):
+    text = (
+        "services:\n  vllm:\n"
+        + IMAGE
+        + "    command:\n      - org/m\n      - --swap-space=4\n      - -tp\n      - '2'\n"
+    )
+    after = compose(text.replace("\n", line_end))
+    assert "shm_size: 16gb" in after
+    assert after.count("\n") == after.count(line_end)

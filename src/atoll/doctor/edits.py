@@ -60,6 +60,12 @@ def _end_of_line(text: str, offset: int) -> int:
     return end - 1 if end > offset and text[end - 1] == "\r" else end
 
 
+def _next_line(text: str, offset: int) -> int:
+    """Where the line after this place begins; the end of the text after the last."""
+    found = text.find("\n", offset)
+    return len(text) if found < 0 else found + 1
+
+
 def _last_character(source: Source, values: Sequence[Node], least: int) -> int:
     """Where the last value that stands in this file ends, aliases and trailing blanks not counted."""
     here = (value for value in values if value.source.path == source.path and value.end > least)
@@ -113,11 +119,9 @@ def _remove_from_flow(node: Node) -> Edits:
 
 
 def _remove_lines(source: Source, start: int, end: int) -> Edits:
-    first = source.text.rfind("\n", 0, start) + 1
-    last = source.text.find("\n", end)
-    stop = len(source.text) if last < 0 else last + 1
-    while first == 0 and source.text[stop : stop + 1] == "\n":  # no blank line at the head of a file
-        stop += 1
+    first, stop = source.text.rfind("\n", 0, start) + 1, _next_line(source.text, end)
+    while first == 0 and re.match(r"\r?\n", source.text[stop : stop + 2]):  # no blank line at the head of a file
+        stop = _next_line(source.text, stop)
     return (Edit(file=source.path, start=first, end=stop, text=""),)
 
 
@@ -157,7 +161,7 @@ def _remove_span(first: Word, last: Word) -> Edits:
     start, end = first.start, last.end
     before, after = text[line_start:start], text[end:line_end]
     if not before.strip() and after.strip() in {"", "\\"}:
-        return (Edit(file=first.file, start=line_start, end=min(line_end + 1, len(text)), text=""),)
+        return (Edit(file=first.file, start=line_start, end=_next_line(text, line_end), text=""),)
     if before.strip():
         start = line_start + len(before.rstrip(" \t"))
     else:
@@ -265,7 +269,7 @@ def remove_directive(directive: Directive) -> Edits:
     last = _end_of_line(text, span[1])
     alone = not text[first : span[0]].strip() and not re.sub(r"#.*", "", text[span[1] : last]).strip()
     if alone:
-        return (Edit(file=directive.file, start=first, end=min(last + 1, len(text)), text=""),)
+        return (Edit(file=directive.file, start=first, end=_next_line(text, last), text=""),)
     return (Edit(file=directive.file, start=span[0], end=span[1], text=""),)
 
 
@@ -280,10 +284,9 @@ def add_directives(block: Directive, lines: Sequence[str], *, first: bool = Fals
     span = span_of(inner[-1])
     if span is None:
         return _after_brace(block, inner, lines)
-    indent = _indent_at(text, span[0])
-    if inner[-1].line == block.line:  # all on one line
+    indent, end = _indent_at(text, span[0]), _end_of_line(text, span[1])
+    if re.sub(r"#.*", "", text[span[1] : end]).strip():  # the block ends on this very line
         return (Edit(file=block.file, start=span[1], end=span[1], text=" " + " ".join(lines)),)
-    end = _end_of_line(text, span[1])
     return (Edit(file=block.file, start=end, end=end, text="".join(f"\n{indent}{line}" for line in lines)),)
 
 
@@ -330,10 +333,11 @@ def put_in_block(block: Directive, name: str, text: str) -> Edits:
 
 
 def apply_edits(text: str, edits: Sequence[Edit]) -> str:
-    """The text with these edits of one file, none of which may touch another."""
+    """The text with these edits of one file, none of which may touch another; its line ends stay of one kind."""
     made, position = [], 0
+    line_end = "\r\n" if "\r\n" in text else "\n"
     for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
-        made += [text[position : edit.start], edit.text]
+        made += [text[position : edit.start], edit.text.replace("\n", line_end)]
         position = edit.end
     return "".join(made) + text[position:]
 

@@ -1,7 +1,9 @@
 """Facts in, findings out: every rule, less what was told to be left out."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 
 from atoll.doctor.checks import all_rules
 from atoll.doctor.facts import Facts
@@ -28,11 +30,17 @@ def examine(facts: Facts, *, select: Sequence[str] = (), ignore: Sequence[str] =
         if wanted(rule.id):
             found += rule.run(facts)
     kept = {
-        (finding.rule, finding.file, finding.line, finding.what): finding
+        (finding.rule, finding.file, finding.line, finding.what): _mendable(finding, facts.sources)
         for finding in reversed(found)
         if not is_silenced(finding, facts.sources.get(finding.file))
     }
     return tuple(sorted(kept.values(), key=lambda finding: finding.order))
+
+
+def _mendable(finding: Finding, sources: Mapping[str, Source]) -> Finding:
+    """The finding, without its edits where one is of a file that nobody may rewrite."""
+    barred = any(edit.file in sources and not sources[edit.file].fixable for edit in finding.edits)
+    return replace(finding, edits=()) if barred else finding
 
 
 def _chooser(select: Sequence[str], ignore: Sequence[str]) -> Callable[[str], bool]:
@@ -90,4 +98,15 @@ def find_rule(number: str) -> Rule:
     for rule in all_rules():
         if rule.id == number.strip().upper():
             return rule
-    raise InputError(f"{number} is no rule; `atoll doctor --explain all` lists them.")
+    near = _near_rules(number.strip().upper())
+    said = f" Near it: {', '.join(near)}." if near else ""
+    raise InputError(f"{number} is no rule.{said} `atoll doctor --explain all` lists them.")
+
+
+def _near_rules(number: str) -> list[str]:
+    """Rules with a like number; for a word, those that speak of it."""
+    near = get_close_matches(number, [rule.id for rule in all_rules()], n=3, cutoff=0.6)
+    told = [
+        rule.id for rule in all_rules() if len(number) > 3 and number in f"{rule.page.what} {rule.page.fix}".upper()
+    ]
+    return near or told[:5]

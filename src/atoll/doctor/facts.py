@@ -224,8 +224,14 @@ def _is_around(outer: str, inner: str) -> bool:
     return outer in {inner, "."} or inner.startswith(f"{outer}/") or outer.startswith(f"{inner}/")
 
 
+def is_this_machine(host: str) -> bool:
+    """Whether a name or address is that of the host, as containers and its own programs call it."""
+    ours = r"127\.\d+\.\d+\.\d+|localhost|host\.docker\.internal|172\.17\.0\.1|0\.0\.0\.0"
+    return re.fullmatch(ours, host) is not None
+
+
 def _by_published_port(project: Project, host: str, port: int | None) -> Service | None:
-    if not re.fullmatch(r"127\.\d+\.\d+\.\d+|localhost|host\.docker\.internal|172\.17\.0\.1|0\.0\.0\.0", host):
+    if not is_this_machine(host):
         return None
     for service in project.services:
         if any(port in published.hosts() for published in service.ports):

@@ -39,6 +39,10 @@ class Files(Protocol):
         """The names in a folder, in order; None when it is none."""
         ...
 
+    def identity(self, path: str) -> str:
+        """One name for a file, by whatever path it is reached."""
+        ...
+
 
 class DiskFiles:
     """The files of this machine; a file of more than 4 MB is no configuration and counts as missing."""
@@ -52,6 +56,9 @@ class DiskFiles:
     def listing(self, path: str) -> tuple[str, ...] | None:
         place = Path(path)
         return tuple(sorted(child.name for child in place.iterdir())) if place.is_dir() else None
+
+    def identity(self, path: str) -> str:
+        return str(Path(path).resolve()) if path != "-" else path
 
 
 class HeldFiles:
@@ -71,6 +78,9 @@ class HeldFiles:
         inside = {name[len(prefix) :].split("/")[0] for name in self._texts if name.startswith(prefix)}
         below = self._below.listing(path) if self._below is not None else None
         return tuple(sorted(inside | set(below or ()))) if inside or below is not None else None
+
+    def identity(self, path: str) -> str:
+        return posixpath.normpath(path) if self._below is None else self._below.identity(path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +112,7 @@ def gather(paths: Sequence[str], files: Files, asked: Asked | None = None) -> Fa
     return reading.facts()
 
 
+NOT_UTF8 = "\ufffd"  # what stands for such bytes; a file that has them is not mended, or they would be lost
 CORRECTED = ".fixed."  # in the name of a corrected copy, which is looked at only when it is named
 _SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages", "dist", "build", "target"}
 _WALKED = re.compile(r"\.(ya?ml|conf|cfg|json|template)$|^nginx(?!.*\.pyc?$)|topo.*\.txt$|^sites-")
@@ -110,12 +121,16 @@ _HAPROXY = re.compile(r"^\s*(frontend|backend|listen|defaults)\b", re.MULTILINE)
 _NGINX_BLOCK = re.compile(r"\b(server|location\s+\S+|upstream\s+\S+|http|events)\s*\{|\bproxy_pass\s")
 
 
+_TEMPLATE = re.compile(r"\{\{[^{}\n]*\}\}|\{%[^{}\n]*%\}")  # of Helm, Jinja and the like
+
+
 class _Reading:
     """What has been read so far."""
 
     def __init__(self, files: Files, asked: Asked) -> None:
         self._files, self._asked = files, asked
         self._sources: dict[str, Source] = {}
+        self._named: dict[str, str] = {}  # what a file is -> the first path by which it was reached
         self._compose: dict[str, Source] = {}
         self._nginx: dict[str, tuple[Directive, ...]] = {}
         self._projects: list[Project] = []
@@ -156,12 +171,15 @@ class _Reading:
 
     def _source(self, path: str) -> Source | None:
         name = path if path == "-" else posixpath.normpath(path)
-        if name not in self._sources:
-            text = self._files.read(name)
-            if text is None:
-                return None
-            self._sources[name] = Source(name, text, fixable=name != "-")
-        return self._sources[name]
+        if name in self._sources:
+            return self._sources[name]
+        text = self._files.read(name)
+        if text is None:
+            return None
+        same = self._named.setdefault(self._files.identity(name), name)
+        if same not in self._sources:
+            self._sources[same] = Source(same, text, fixable=name != "-" and NOT_UTF8 not in text)
+        return self._sources[same]
 
     # what kind of file ------------------------------------------------------------------------------------------
 
@@ -207,10 +225,21 @@ class _Reading:
         except BadDocument as error:
             if not wanted:
                 return False
+            template = _TEMPLATE.search(source.text)
+            if template is not None:
+                line_number = source.line_at(template.start())
+                self._problem(
+                    source, line_number, unknown, f"this is a template ({template[0]}), to be filled in first"
+                )
+                return True
             line, _, problem = str(error).removeprefix("line ").partition(": ")
             self._unreadable(source, int(line), problem)
             return True
-        return self._take_tree(source, roots)
+        known = self._take_tree(source, roots)
+        if known and NOT_UTF8 in source.text:
+            line_number = source.line_at(source.text.index(NOT_UTF8))
+            self._unreadable(source, line_number, "a byte here is not UTF-8, which YAML must be")
+        return known
 
     def _take_tree(self, source: Source, roots: Sequence[Node]) -> bool:
         if not roots:
@@ -289,7 +318,11 @@ class _Reading:
 
     def facts(self) -> Facts:
         cluster = project_of_manifests(self._manifests) if self._manifests else None
-        projects = (*self._projects, *self._build_projects(), *([cluster] if cluster is not None else []))
+        projects = (
+            *self._projects,
+            *_outermost(list(self._build_projects())),
+            *([cluster] if cluster is not None else []),
+        )
         nginx = tuple(self._build_nginx(projects))
         layouts = tuple(self._layouts)
         box = self._box[1] if self._box is not None else self._asked.box
@@ -523,6 +556,14 @@ def _filled_template(source: Source, service: Service) -> Source:
     known = {name: setting.value for name, setting in service.environment.items() if setting.value is not None}
     text = re.sub(r"\$\{(\w+)\}", lambda match: known.get(match[1], match[0]), source.text)
     return source if text == source.text else Source(source.path, text, fixable=False)
+
+
+def _outermost(projects: Sequence[Project]) -> Iterator[Project]:
+    """The projects less those that another one includes."""
+    files = [{source.path for source in project.sources} for project in projects]
+    for project, mine in zip(projects, files, strict=True):
+        if not any(mine < theirs for theirs in files):
+            yield project
 
 
 def _chains(roots: Sequence[Node]) -> Iterator[list[Node]]:

@@ -7,7 +7,7 @@ from difflib import unified_diff
 from atoll.doctor.edits import apply_edits
 from atoll.doctor.finding import Edit, Finding
 
-_MOST_ROUNDS = 30  # a service that lacks a dozen keys gets one a round
+_MOST_ROUNDS = 100  # a service that lacks a dozen keys gets one a round; a file where one fix fails, one fix a round
 
 Look = Callable[[Mapping[str, str]], Sequence[Finding]]  # texts that differ from the disk's -> findings
 
@@ -42,17 +42,24 @@ def mend(look: Look, text_of: Callable[[str], str]) -> tuple[tuple[Mended, ...],
     texts: dict[str, str] = {}
     before: dict[str, str] = {}
     findings = look(texts)
+    barred: set[tuple[str, str]] = set()
+    one_by_one = False
     for _ in range(_MOST_ROUNDS):
-        edits = choose_edits(findings)
+        wanted = [finding for finding in findings if finding.edits and (finding.rule, finding.what) not in barred]
+        wanted = wanted[:1] if one_by_one else wanted
+        edits = choose_edits(wanted)
         if not edits:
             break
         for path in edits:
             before.setdefault(path, text_of(path))
         tried = texts | {path: apply_edits(texts.get(path, before[path]), listed) for path, listed in edits.items()}
         found = look(tried)
-        if any(finding.rule == "AT001" and finding.file in edits for finding in found):
-            break  # a file that nobody can read any more is no correction
-        texts, findings = tried, found
+        if not any(finding.rule == "AT001" and finding.file in edits for finding in found):
+            texts, findings = tried, found
+        elif one_by_one:
+            barred.add((wanted[0].rule, wanted[0].what))  # a file that nobody can read any more is no correction
+        else:
+            one_by_one = True
     made = (Mended(path=path, before=before[path], after=text) for path, text in sorted(texts.items()))
     return tuple(one for one in made if one.before != one.after), tuple(findings)
 
@@ -64,11 +71,18 @@ def choose_edits(findings: Iterable[Finding]) -> dict[str, list[Edit]]:
         wanted = tuple(dict.fromkeys(finding.edits))
         if not wanted or any(_touches(edit, other) for edit in wanted for other in chosen.get(edit.file, ())):
             continue
-        if any(_touches(one, other) for n, one in enumerate(wanted) for other in wanted[:n] if one.file == other.file):
+        if any(_crosses(one, other) for n, one in enumerate(wanted) for other in wanted[:n] if one.file == other.file):
             continue
         for edit in wanted:
             chosen.setdefault(edit.file, []).append(edit)
     return chosen
+
+
+def _crosses(later: Edit, earlier: Edit) -> bool:
+    """The same of two edits of one finding, which may add to one place: the inner block's lines, then the outer's."""
+    if later.start == later.end == earlier.start == earlier.end:
+        return _heads(later.text)[0] > _heads(earlier.text)[0]
+    return _touches(later, earlier)
 
 
 def _touches(one: Edit, other: Edit) -> bool:

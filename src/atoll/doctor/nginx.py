@@ -245,7 +245,12 @@ class Location:
 
     @cached_property
     def upstream(self) -> Upstream | None:
-        return self.config.upstreams.get(self.target[1])
+        """The upstream{} behind it; of a variable's values the one that all name."""
+        host, known = self.target[1], self.config.upstreams
+        if not host.startswith("$"):
+            return known.get(host)
+        named = {value for value, _ in self.config.variable_values(host, self)}
+        return known.get(next(iter(named))) if len(named) == 1 else None
 
     @cached_property
     def hosts(self) -> tuple[tuple[str, int | None], ...]:
@@ -325,7 +330,17 @@ class NginxConfig:
         yield from _walk(self.directives)
 
     def variable_hosts(self, variable: str, place: Location, usual: int) -> tuple[tuple[str, int | None], ...]:
-        """The hosts of `set $up http://vllm:8000;` or of a map's values; `usual` is the port where they name none."""
+        """The hosts behind a variable, upstreams resolved; `usual` is the port where none is named."""
+        hosts = self.variable_values(variable, place)
+        return tuple(
+            (server.host, server.port or 80)
+            for host, _ in hosts
+            if host in self.upstreams
+            for server in self.upstreams[host].servers
+        ) or tuple((host, port or usual) for host, port in hosts if host)
+
+    def variable_values(self, variable: str, place: Location) -> list[tuple[str, int | None]]:
+        """Host and port of `set $up http://vllm:8000;`, or of each value of a map."""
         name = variable.split(":", maxsplit=1)[0]
         values = [
             line.args[1]
@@ -336,13 +351,7 @@ class NginxConfig:
         for table in (directive for directive in self.http_children if directive.name == "map"):
             if table.args[1:] == (name,):
                 values += [line.arg for line in table.block or ()]
-        hosts = [split_host(re.sub(r"^https?://", "", value).split("/")[0]) for value in values]
-        return tuple(
-            (server.host, server.port or 80)
-            for host, _ in hosts
-            if host in self.upstreams
-            for server in self.upstreams[host].servers
-        ) or tuple((host, port or usual) for host, port in hosts if host)
+        return [split_host(re.sub(r"^https?://", "", value).split("/")[0]) for value in values]
 
     @property
     def modern(self) -> bool:

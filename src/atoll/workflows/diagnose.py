@@ -1,5 +1,6 @@
 """What is wrong with these files, and the files with it put right."""
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,13 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     facts: Facts
     advice: "tuple[Advice, ...]" = ()
+
+    @property
+    def saw_nothing(self) -> bool:
+        """Whether none of the files was of a kind that the doctor knows."""
+        facts = self.facts
+        seen = (facts.projects, facts.nginx, facts.manifests, facts.haproxy, facts.envoy, facts.ray, facts.layouts)
+        return not any((*seen, facts.problems, facts.box_source))
 
     @property
     def has_errors(self) -> bool:
@@ -127,12 +135,18 @@ def correct(question: Question, files: Files | None = None) -> tuple[tuple[Mende
 
 
 def write_corrected(mended: Sequence[Mended], *, in_place: bool) -> tuple[str, ...]:
-    """Write the corrected files and give their names: in place, or `compose.fixed.yaml` beside `compose.yaml`."""
+    """Write the corrected files and give their names: in place, or `compose.fixed.yaml` beside `compose.yaml`.
+
+    In place a link stays one and its file is changed. Each file is written whole, with its mode and byte order mark.
+    """
     written = []
     for one in mended:
         path = Path(one.path)
         target = path if in_place else path.with_name(f"{path.stem}{CORRECTED.rstrip('.')}{path.suffix}")
-        write_whole(target, one.after, mode=path.stat().st_mode & 0o777)
+        mark = BOM_UTF8 if path.read_bytes().startswith(BOM_UTF8) else b""
+        write_whole(
+            target.resolve() if in_place else target, mark + one.after.encode(), mode=path.stat().st_mode & 0o777
+        )
         written.append(str(target))
     return tuple(written)
 

@@ -82,14 +82,17 @@ def doctor(
     )
     chosen = Format.JSON if json_output else Format.SARIF if sarif else form
     diagnosis = _correct(question, in_place=in_place) if fix else diagnose(question)
+    if diagnosis.saw_nothing and question.containers is None:
+        progress.print("No file here is one that the doctor knows: Compose, nginx, Kubernetes, a layout, a capture.")
     _show(with_advice(diagnosis, question) if advice else diagnosis, chosen)
     if diagnosis.has_errors:
         raise typer.Exit(1)
 
 
 def _explain(number: str) -> None:
-    if number == "all":
-        for rule in all_rules():
+    family = [rule for rule in all_rules() if number == "all" or rule.id[:2] == number.strip().upper()]
+    if family:
+        for rule in family:
             out.print(f"{rule.id} {rule.severity:8}{rule.page.what}", markup=False, soft_wrap=True)
         return
     for line in show_page(find_rule(number)):

@@ -6,6 +6,7 @@ from math import ceil
 from atoll.cost.memory import MemoryFit
 from atoll.doctor.checks.memory import Placement, placements
 from atoll.doctor.checks.places import Place, found, join
+from atoll.doctor.compose import Service
 from atoll.doctor.edits import Edits, replace_option
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
@@ -330,7 +331,7 @@ def idle_gpus(facts: Facts) -> Iterable[Finding]:
     """
     for project in facts.projects:
         services = project.gpu_services
-        used = [facts.gpus_of(service) for service in services]
+        used = [_used(facts, service) for service in services]
         box = facts.box_of(services[0]) if services else None
         if (
             box is None
@@ -346,6 +347,13 @@ def idle_gpus(facts: Facts) -> Iterable[Finding]:
         alone = next((placed.place for placed in placements(facts) if placed.place.file == source.path), None)
         if layout.idle_gpus and alone is not None:
             yield found(alone, f"no replica uses GPU {join([str(index) for index in layout.idle_gpus])}")
+
+
+def _used(facts: Facts, service: Service) -> tuple[int, ...] | None:
+    """The GPUs that a service works with; of all GPUs an engine takes the first that its flags ask for."""
+    gpus, needed = facts.gpus_of(service), service.vllm.world_size if service.vllm is not None else None
+    taken_whole = service.gpus is None or not service.gpus.all or needed is None
+    return gpus if gpus is None or taken_whole else gpus[:needed]
 
 
 RULES = (

@@ -12,6 +12,7 @@ from atoll.doctor.facts import Engine, Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
 from atoll.doctor.vllm import Option, VllmCommand, is_listed, is_shell, newest_version, show_version, table_for
+from atoll.doctor.words import words_of
 from atoll.engines.vllm_options import known_versions, options_of
 
 # What took the place of an option that is gone. None: drop it, the engine does it by itself or not at all.
@@ -75,6 +76,11 @@ _INVENTED: dict[str, str | None] = {
     "--context-length": "--max-model-len",
     "--max-tokens": "--max-model-len",
 }
+
+
+def _compact(value: object) -> str:
+    """JSON without blanks: `: ` would end a plain YAML scalar."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _ever_known() -> frozenset[str]:
@@ -153,10 +159,10 @@ def _replaced(option: Option) -> Edits:
         return replace_option(option, "--mm-processor-cache-gb", "0")
     if option.name in {"--rope-scaling", "--rope-theta"} and option.document() is not None:
         return replace_option(
-            option, "--hf-overrides", json.dumps({option.name[2:].replace("-", "_"): option.document()})
+            option, "--hf-overrides", _compact({option.name[2:].replace("-", "_"): option.document()})
         )
     if option.name == "--guided-decoding-backend" and option.value:
-        return replace_option(option, "--structured-outputs-config", json.dumps({"backend": option.value}))
+        return replace_option(option, "--structured-outputs-config", _compact({"backend": option.value}))
     return remove_option(option) if _REPLACEMENTS[option.name] is None else ()
 
 
@@ -399,12 +405,12 @@ def _modern_value(option: Option) -> tuple[str, str] | None:
         return ("", "") if value == "None" else None
     if option.name == "--limit-mm-per-prompt":
         pairs = re.findall(r"(\w+)=(\d+)", value)
-        return (option.name, json.dumps({name: int(count) for name, count in pairs})) if pairs else None
+        return (option.name, _compact({name: int(count) for name, count in pairs})) if pairs else None
     if re.fullmatch(r"\d", value):
-        return option.name, json.dumps({"mode": int(value)})
+        return option.name, _compact({"mode": int(value)})
     plain = option.document()
     if isinstance(plain, dict) and "level" in plain:
-        return option.name, json.dumps({("mode" if key == "level" else key): item for key, item in plain.items()})
+        return option.name, _compact({("mode" if key == "level" else key): item for key, item in plain.items()})
     return None
 
 
@@ -626,17 +632,18 @@ def steps_too_small(facts: Facts) -> Iterable[Finding]:
         seqs, length = command.integer("--max-num-seqs"), command.integer("--max-model-len")
         if not command.has("--max-model-len") and engine.card is not None:
             length = engine.card.max_context
+        chunking = [command.option(name) for name in ("--no-enable-chunked-prefill", "--disable-chunked-prefill")]
         if seqs is not None and tokens < seqs:
             yield found(
                 option.word,
                 f"--max-num-batched-tokens {tokens} is below --max-num-seqs {seqs}",
                 edits=replace_option(option, option.name, str(max(seqs, 8192))),
             )
-        elif command.has("--no-enable-chunked-prefill", "--disable-chunked-prefill") and length and tokens < length:
+        elif any(chunking) and length and tokens < length:
             yield found(
                 option.word,
                 f"--max-num-batched-tokens {tokens} is below --max-model-len {length} with chunked prefill off",
-                edits=replace_option(option, option.name, str(length)),
+                edits=tuple(edit for off in chunking if off is not None for edit in remove_option(off)),
             )
 
 
@@ -1082,8 +1089,9 @@ def ray_on_one_node(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for engine, option in named_options(facts, "--distributed-executor-backend"):
-        words = " ".join(word.text for word in engine.command.program)
-        several_nodes = "RAY_ADDRESS" in engine.service.environment or "ray start" in words
+        words = (*words_of(engine.service.get("entrypoint")), *words_of(engine.service.get("command")))
+        script = " ".join(word.text for word in words)
+        several_nodes = "RAY_ADDRESS" in engine.service.environment or "ray start" in script
         if option.value == "ray" and not several_nodes:
             yield found(option.word, "Ray runs the workers of one node", edits=remove_option(option))
 

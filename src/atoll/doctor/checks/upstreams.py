@@ -17,7 +17,7 @@ from atoll.doctor.edits import (
     replace_directive,
     replace_value,
 )
-from atoll.doctor.facts import Facts, Route
+from atoll.doctor.facts import Facts, Route, is_this_machine
 from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.nginx import Directive, NginxConfig, Server, Upstream, nginx_seconds
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
@@ -581,7 +581,11 @@ def few_files(facts: Facts) -> Iterable[Finding]:
                 edits=replace_directive(limit, f"worker_rlimit_nofile {max(65536, 4 * count)};"),
             )
         elif limit is None and count >= 4096 and not lifted:
-            yield found(place, f"{count} connections, and the limit of open files is the system's (often 1024)")
+            yield found(
+                place,
+                f"{count} connections, and the limit of open files is the system's (often 1024)",
+                edits=at_the_head(config, f"worker_rlimit_nofile {max(65536, 4 * count)};"),
+            )
 
 
 _BALANCERS = ("least_conn", "random", "hash", "ip_hash", "least_time", "sticky", "fair")
@@ -1041,6 +1045,7 @@ def wrong_port(facts: Facts) -> Iterable[Finding]:
     http { server { location /v1/ { proxy_pass http://vllm-0:8000; } } }
     ```
     """
+    yield from _unpublished(facts)
     for config in facts.nginx:
         for location in config.locations:
             for host, port in location.hosts:
@@ -1056,6 +1061,31 @@ def wrong_port(facts: Facts) -> Iterable[Finding]:
                     f"{service.name} listens on {listening}, not on {port}",
                     edits=_with_port(place, host, port, listening),
                 )
+
+
+def _unpublished(facts: Facts) -> Iterator[Finding]:
+    """An nginx of the host itself that asks a port of it at which none of the engines answers."""
+    for route in facts.answering:
+        on_host = route.config.service is None or route.config.service.host_network
+        for host, port in route.location.hosts if on_host and not route.services else ():
+            open_ports = _host_ports(facts, route)
+            if is_this_machine(host) and open_ports and port not in open_ports:
+                place = _place_of(route.location.upstream, host) or route.location.proxy_pass
+                answered = join([str(number) for number in sorted(open_ports)])
+                yield found(place, f"no engine answers on port {port} of this host; there is {answered}")
+
+
+def _host_ports(facts: Facts, route: Route) -> set[int]:
+    """The ports of the host at which its engines answer; none when one of them cannot be told."""
+    made: set[int] = set()
+    for service in (service for project in facts.neighbours(route.config) for service in project.services):
+        if not service.serves_llm:
+            continue
+        if service.host_network and service.listen_port is None:
+            return set()
+        made |= {service.listen_port} if service.host_network and service.listen_port is not None else set()
+        made |= {number for port in service.ports for number in port.hosts()}
+    return made
 
 
 def _service_called(facts: Facts, config: NginxConfig, host: str) -> Service | None:

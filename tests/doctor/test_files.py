@@ -1,0 +1,80 @@
+"""Files as they lie on disks: links, odd bytes, other encodings, templates, files of another kind."""
+
+import codecs
+from pathlib import Path
+
+import pytest
+
+from atoll.workflows.diagnose import ask, correct, diagnose, write_corrected
+
+COMPOSE = "services:\n  vllm:\n    image: vllm/vllm-openai:v0.32.0\n    command: m/x -tp 2\n"
+NGINX = "events {}\nhttp { server { location /v1 { proxy_pass http://vllm:8000; } } }\n"
+
+
+def fix_in_place(path: Path) -> None:
+    mended, _ = correct(ask([str(path)]))
+    write_corrected(mended, in_place=True)
+
+
+def rules(*paths: Path) -> list[str]:
+    return [finding.rule for finding in diagnose(ask([str(path) for path in paths])).findings]
+
+
+def test_a_link_stays_a_link_and_its_file_is_mended(tmp_path):
+    real, link = tmp_path / "real.yaml", tmp_path / "compose.yaml"
+    real.write_text(COMPOSE)
+    real.chmod(0o640)
+    link.symlink_to(real)
+    fix_in_place(link)
+    assert link.is_symlink()
+    assert "shm_size: 16gb" in real.read_text()
+    assert real.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_byte_order_mark_stays(tmp_path):
+    path = tmp_path / "compose.yaml"
+    path.write_bytes(codecs.BOM_UTF8 + COMPOSE.encode())
+    fix_in_place(path)
+    assert path.read_bytes().startswith(codecs.BOM_UTF8 + b"services:")
+
+
+def test_a_file_that_is_not_utf8_is_never_rewritten(tmp_path):
+    path = tmp_path / "nginx.conf"
+    path.write_bytes(b"# caf\xe9\n" + NGINX.encode())
+    assert "NG024" in rules(path)
+    assert correct(ask([str(path)]))[0] == ()
+
+
+def test_yaml_that_is_not_utf8_is_said_to_be_so(tmp_path):
+    path = tmp_path / "compose.yaml"
+    path.write_bytes(COMPOSE.encode() + b"# caf\xe9\n")
+    found = [finding for finding in diagnose(ask([str(path)])).findings if finding.rule == "AT001"]
+    assert [(finding.line, finding.what) for finding in found] == [(5, "a byte here is not UTF-8, which YAML must be")]
+
+
+def test_a_file_reached_by_two_paths_is_looked_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "compose.yaml"
+    path.write_text(COMPOSE)
+    (tmp_path / "link.yaml").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    once = rules(Path("compose.yaml"))
+    assert rules(Path("compose.yaml"), path, tmp_path, Path("link.yaml")) == once
+
+
+def test_a_template_is_told_apart_from_damaged_yaml(tmp_path):
+    path = tmp_path / "deployment.yaml"
+    path.write_text(
+        "kind: Deployment\nmetadata:\n  name: {{ .Values.name }}\n{{- if .Values.x }}\n  a: 1\n{{- end }}\n"
+    )
+    found = diagnose(ask([str(path)])).findings
+    assert [(one.rule, one.line, one.what) for one in found] == [
+        ("AT002", 3, "this is a template ({{ .Values.name }}), to be filled in first")
+    ]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "package.json", ".github"])
+def test_a_folder_without_our_files_is_said_to_have_none(tmp_path, name):
+    (tmp_path / name).write_text('{"name": "x"}\n')
+    diagnosis = diagnose(ask([str(tmp_path)]))
+    assert diagnosis.saw_nothing
+    assert diagnosis.findings == ()
