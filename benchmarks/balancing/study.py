@@ -3,12 +3,13 @@
     python benchmarks/balancing/study.py [--seeds 24] [--only SCENARIO] [--docs docs]
 
 Two replicas of Qwen2.5-32B-Instruct, each on a bridged pair of H100 NVL, in virtual time. Every policy meets the same
-requests: the seed decides them, not the policy. Tables stand between the markers of docs/balancing.md; charts are
-written to docs/img.
+requests: the seed decides them, not the policy. Tables stand between the markers of docs/balancing.md, single figures
+in its text between <!--=name--> and <!--/-->; charts are written to docs/img.
 """
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ def in_flight(table: RecordTable, replicas: int = 2) -> InFlight:
     return InFlight(times[order], np.cumsum(steps, axis=0))
 
 
-def measures(table: RecordTable, workload: Workload) -> dict[str, float]:
+def measures(table: RecordTable, workload: Workload, conditions: Conditions = AS_IT_SHOULD_BE) -> dict[str, float]:
     summary = summarise(table, warmup_s=workload.warmup_s)
     flight = in_flight(table)
     stop = workload.duration_s or float(table.sent_s.max())
@@ -165,7 +166,16 @@ def measures(table: RecordTable, workload: Workload) -> dict[str, float]:
         "most_apart": float(np.abs(ahead).max()),
         "swings": float(swings(ahead)),
         "in_a_row": float(longest_run(chosen)),
+        "uneven": float(weight[np.abs(ahead) > 2].sum() / weight.sum()),
+        "level_after": level_after(flight, conditions),
     }
+
+
+def level_after(flight: InFlight, conditions: Conditions) -> float:
+    """Seconds from a replica's return until both sides have as many requests, or one more; NaN without an outage."""
+    back = next((outage.back_s for outage in conditions.outages if outage.back_s is not None), math.nan)
+    level = (np.abs(flight.counts[:, 0] - flight.counts[:, 1]) <= 1) & (flight.at_s > back)
+    return float(flight.at_s[level][0] - back) if level.any() else math.nan
 
 
 def swings(ahead: np.ndarray, *, least: int = 4) -> int:
@@ -199,7 +209,7 @@ def study(scenario: Scenario, seeds: Sequence[int]) -> dict[Policy, dict[str, np
     """Per policy and measure one value a seed."""
     results = {}
     for policy in scenario.policies:
-        rows = [measures(run(scenario, policy, seed), scenario.workload) for seed in seeds]
+        rows = [measures(run(scenario, policy, seed), scenario.workload, scenario.conditions) for seed in seeds]
         results[policy] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return results
 
@@ -250,6 +260,58 @@ def difference(values: np.ndarray, base: np.ndarray) -> str:
         return "under 0.01 s"
     digits = 1 if abs(mean) >= 10 else 2
     return f"{mean:+.{digits}f} s ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+# What the page says in words.
+
+Results = dict[str, dict[Policy, dict[str, np.ndarray]]]
+
+
+def facts(results: Results) -> dict[str, str]:
+    """Figures in the page's text, by the name that stands before them there."""
+
+    def mean(case: str, policy: Policy, measure: str) -> float:
+        return float(results[case][policy][measure].mean())
+
+    def gain(case: str, measure: str) -> float:
+        """How much more least_conn gives than round robin, as a share."""
+        return mean(case, Policy.LEAST_CONN, measure) / mean(case, Policy.ROUND_ROBIN, measure) - 1
+
+    def less(case: str, measure: str) -> float:
+        return mean(case, Policy.ROUND_ROBIN, measure) - mean(case, Policy.LEAST_CONN, measure)
+
+    def middle(policy: Policy) -> str:
+        low, high = np.nanquantile(results["restart"][policy]["level_after"], [0.1, 0.9])
+        return f"{low:.0f}-{high:.0f} s"
+
+    turns, looking = Policy.ROUND_ROBIN, Policy.LEAST_CONN
+    worst = max(-less(case, "ttft_p99") for case in results if "workers" not in case)  # those have no zone
+    return {
+        "apart": f"{mean('lognormal', turns, 'apart'):.1f}",
+        "most-apart": f"{mean('lognormal', turns, 'most_apart'):.0f}",
+        "spare-tokens": f"{abs(gain('lognormal', 'tokens_per_s')):.1%}",
+        "spare-ttft": f"{abs(less('lognormal', 'ttft_p99')):.2f} s",
+        "seats-wait": f"{mean('seats', turns, 'ttft_p99'):.0f} s",
+        "seats-uneven": f"{mean('seats', turns, 'uneven'):.0%}",
+        "slow-tokens": f"{gain('slow', 'tokens_per_s'):.0%}",
+        "slow-answers": f"{less('slow', 'e2e_p99'):.0f} s",
+        "restart-least-conn": middle(looking),
+        "restart-round-robin": middle(turns),
+        "open-p99": f"{-gain('open', 'ttft_p99'):.0%}",
+        "workers-least-conn": f"{mean('seats-workers', looking, 'ttft_p99'):.0f} s",
+        "workers-round-robin": f"{mean('seats-workers', turns, 'ttft_p99'):.0f} s",
+        "workers-zone": f"{mean('seats', looking, 'ttft_p99'):.1f} s",
+        "one-prompt": f"{mean('equal', turns, 'ttft_p50'):.2f} s",
+        "never-worse": f"{worst:.2f} s",
+        "seeds": f"{len(results['equal'][turns]['apart'])}",
+    }
+
+
+def write_facts(page: Path, found: dict[str, str]) -> None:
+    """Between <!--=name--> and <!--/-->; KeyError for a name that has no figure."""
+    text = page.read_text(encoding="utf-8")
+    put = re.sub(r"<!--=([\w-]+)-->.*?<!--/-->", lambda mark: f"<!--={mark[1]}-->{found[mark[1]]}<!--/-->", text)
+    page.write_text(put, encoding="utf-8")
 
 
 # Charts.
@@ -368,6 +430,7 @@ def main() -> None:
         print("\n".join(tables))
         return
     write_tables(options.docs / "balancing.md", tables)
+    write_facts(options.docs / "balancing.md", facts({name: results for name, (_, results) in everything.items()}))
     draw(ttft_chart(everything), options.docs / "img" / "balancing-ttft.svg")
     for name, upto_s in QUEUE_CHARTS.items():
         scenario = everything[name][0]

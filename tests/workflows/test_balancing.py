@@ -58,3 +58,17 @@ def test_measures_of_a_hand_made_run(study):
 
     assert study.swings(np.array([0, 5, 3, 4, -1, -4, -6, 2, 4])) == 2
     assert study.longest_run(["0", "1", "1", "1", "0"]) == 3
+
+
+def test_every_figure_in_the_pages_text_is_one_that_the_study_writes(study, tmp_path):
+    import numpy as np
+
+    page = Path(__file__).parents[2] / "docs" / "balancing.md"
+    names = ("ttft_p50", "ttft_p99", "e2e_p99", "tokens_per_s", "apart", "most_apart", "uneven", "level_after")
+    ones = {policy: dict.fromkeys(names, np.ones(24)) for policy in study.POLICIES}
+    found = study.facts({case.name: ones for case in study.scenarios()})
+    copy = tmp_path / "balancing.md"
+    copy.write_text(page.read_text())
+    study.write_facts(copy, found)
+    assert "<!--=slow-tokens-->0%<!--/--> more tokens per second" in copy.read_text()
+    assert "<!--=seeds-->24<!--/--> seeds" in copy.read_text()
