@@ -40,19 +40,22 @@ CASES = range(36)
 
 @dataclass(frozen=True)
 class Timer:
-    """Seconds that rise with prompts, sequences and context; the scheduler has a request some milliseconds later."""
+    """Seconds that rise with prompts, sequences and context; the scheduler has a request a while later."""
+
+    front_s: float = 0.003
+    context_s: float = 1e-6
 
     def seconds(self, batch: StepBatch) -> float:
         chunks = sum(new for new, _ in batch.prefills)
-        return 0.010 + 1e-4 * chunks + 1e-4 * batch.decodes + 1e-6 * batch.decode_context
+        return 0.010 + 1e-4 * chunks + 1e-4 * batch.decodes + self.context_s * batch.decode_context
 
     def decode_seconds(self, decodes: int, decode_context: int, steps: int) -> np.ndarray:
         # The same sum in the same order as above, with no chunk in it.
         contexts = decode_context + decodes * np.arange(steps)
-        return 0.010 + 1e-4 * 0 + 1e-4 * decodes + 1e-6 * contexts
+        return 0.010 + 1e-4 * 0 + 1e-4 * decodes + self.context_s * contexts
 
     def front_seconds(self, prompt_tokens: float) -> float:
-        return 0.003 + 2e-5 * prompt_tokens
+        return self.front_s + 2e-5 * prompt_tokens
 
 
 def layout_of(case: int, rng: np.random.Generator) -> Layout:
@@ -98,7 +101,7 @@ def parts_of(case: int) -> dict[str, object]:
     return {
         "layout": layout,
         "demand": workload,
-        "timers": [Timer()] * count,
+        "timers": [Timer(front_s=0.3, context_s=5e-5) if case % 4 == 1 else Timer()] * count,
         "kv_blocks": [int(rng.choice([60, 90, 200])) for _ in range(count)],
         "limits": limits,
         "conditions": Conditions(outages=outages),
