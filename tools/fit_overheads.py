@@ -1,6 +1,10 @@
 """Fit the overheads that no kernel table tells to a few end-to-end rows, and write data/cost/overheads.json.
 
     python tools/fit_overheads.py tests/data/validation/measured.csv
+    python tools/fit_overheads.py tests/data/validation/measured.csv --other other.json
+
+The second form fits the same figures on other rows, as few as before, and writes them elsewhere: how far the figures
+move, and the errors with them, is in docs/validation.md.
 
 Each figure is searched on its own few rows, one after the other, three rounds; the loss is the mean of
 |ln(predicted / measured)| of TPOT, a tenth of that of TTFT, and that of throughput where nothing else was measured.
@@ -23,7 +27,8 @@ from atoll.workflows.validate import predict_or_reason
 TARGET = Path(__file__).parent.parent / "src/atoll/data/cost/overheads.json"
 QWEN, LLAMA, OSS = "aic-h100-qwen3-32b-", "aic-h100-llama-3.1-70b-", "aic-h200-gpt-oss-120b-"
 A100 = "gpustack-qwen3-32b-a100-"
-IOG_4090 = "deepseek-r1-distill-llama-8b"
+IOG_4090, QWEN_7B = "deepseek-r1-distill-llama-8b", "deepseek-r1-distill-qwen-7b"
+ROUNDS = 3
 
 # What is fitted, on which rows, and whether TTFT counts as well.
 PLAN: list[tuple[str, tuple[str, ...]]] = [
@@ -40,7 +45,23 @@ PLAN: list[tuple[str, tuple[str, ...]]] = [
     ("expert_prefill_factor.bf16", ("gpustack-qwen3-235b-a22b-a100-08",)),
     ("weight_only_factor", (f"{A100}03",)),
     ("host_link_floor_s", (f"iog-1qps_{IOG_4090}_2xrtx-4090", f"iog-1qps_{IOG_4090}_4xrtx-4090")),
-    ("host_link_share", (f"iog-8qps_{IOG_4090}_2xrtx-4090", f"iog-16qps_{IOG_4090}_2xrtx-4090")),
+    ("host_link_share", (f"iog-8qps_{IOG_4090}_2xrtx-4090", f"iog-16qps_{IOG_4090}_4xrtx-4090")),
+]
+# The same figures on other rows.
+OTHER: list[tuple[str, tuple[str, ...]]] = [
+    ("host_step_s", ("gpustack-qwen3-8b-h100-latency-03", f"iog-1qps_{QWEN_7B}_1xh100-pcie")),
+    ("early_sequence_s", (f"iog-16qps_{QWEN_7B}_1xh100-pcie", f"iog-32qps_{QWEN_7B}_1xh100-pcie")),
+    ("front_s", (f"iog-1qps_{QWEN_7B}_1xh100-pcie", f"iog-4qps_{QWEN_7B}_1xh100-pcie")),
+    ("prefill_factor.bf16", (f"{QWEN}008", f"{QWEN}011", f"{A100}01", f"{A100}04")),
+    ("host_sequence_s", (f"{QWEN}009", f"{QWEN}011", f"{QWEN}014")),
+    ("prefill_factor.fp8", (f"{LLAMA}060", f"{LLAMA}068", f"{LLAMA}070")),
+    ("reduce_skew_s.2", (f"{LLAMA}070", f"{LLAMA}105", f"{OSS}102")),
+    ("reduce_skew_s.4", (f"{LLAMA}001", f"{OSS}078", f"{OSS}092")),
+    ("reduce_skew_s.8", (f"{LLAMA}054", f"{OSS}023", f"{OSS}111")),
+    ("expert_prefill_factor.mxfp4_wo", (f"{OSS}011", f"{OSS}100", f"{OSS}101", f"{OSS}105", f"{OSS}109")),
+    ("expert_prefill_factor.bf16", ("gpustack-qwen3-235b-a22b-a100-09",)),
+    ("host_link_floor_s", (f"iog-1qps_{QWEN_7B}_2xrtx-4090", f"iog-1qps_{QWEN_7B}_4xrtx-4090")),
+    ("host_link_share", (f"iog-8qps_{QWEN_7B}_2xrtx-4090", f"iog-16qps_{QWEN_7B}_4xrtx-4090")),
 ]
 STEPS = (0.6, 0.8, 0.9, 0.95, 1.05, 1.1, 1.25, 1.6)
 HOSTS_TTFT = ("host_link_floor_s", "host_link_share", "host_step_s", "early_sequence_s", "weight_only_factor")
@@ -102,19 +123,25 @@ def rounded(value: object) -> object:
     return value
 
 
-if __name__ == "__main__":
-    table = read_rows(Path(sys.argv[1]).read_text(), origin=sys.argv[1])
-    wanted = {row for _, rows in PLAN for row in rows}
+def fit(table: list[dict[str, str]], plan: list[tuple[str, tuple[str, ...]]]) -> Overheads:
+    """The figures of the plan, each on its rows."""
+    wanted = {row for _, rows in plan for row in rows}
     cases = {row["id"]: case for row, case in cases_or_reasons([r for r in table if r["id"] in wanted])}
     missing = wanted - {name for name, case in cases.items() if isinstance(case, Case)}
     assert not missing, missing
     overheads = shipped_overheads()
-    for _ in range(int(sys.argv[2]) if len(sys.argv) > 2 else 3):
-        for name, rows in PLAN:
+    for _ in range(ROUNDS):
+        for name, rows in plan:
             overheads = search(overheads, name, [cases[row] for row in rows])
     # fp8 in blocks was measured by nobody here; it takes the figure of plain fp8.
     factors = {**overheads.prefill_factor, "fp8_block": overheads.prefill_factor["fp8"]}
-    overheads = overheads.replace(prefill_factor=factors, fitted_on=tuple(sorted(wanted)))
-    lines = [f"{json.dumps(key)}: {json.dumps(rounded(value))}" for key, value in overheads.to_plain().items()]
-    TARGET.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    print(TARGET.read_text())
+    return overheads.replace(prefill_factor=factors, fitted_on=tuple(sorted(wanted)))
+
+
+if __name__ == "__main__":
+    rows = read_rows(Path(sys.argv[1]).read_text(), origin=sys.argv[1])
+    other = Path(sys.argv[3]) if sys.argv[2:3] == ["--other"] else None
+    found = fit(rows, OTHER if other else PLAN)
+    lines = [f"{json.dumps(key)}: {json.dumps(rounded(value))}" for key, value in found.to_plain().items()]
+    (other or TARGET).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    print((other or TARGET).read_text())
