@@ -152,3 +152,14 @@ def test_brackets_in_a_title_are_no_markup(capsys):
     printed = capsys.readouterr().out
     assert "[bold] of 한글" in printed
     assert "[emerg] bind" in printed
+
+
+def test_a_study_of_which_nothing_ran_is_a_failed_run(tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        "name: none\nbox: {gpu: L4, gpus: 1}\nmodel: Qwen/Qwen2.5-72B-Instruct\n"
+        "workload: {users: 1, duration: 5s, prompt: 10, output: 5}\nvariants: [{name: one, tensor_parallel: 1}]\n"
+    )
+    done = atoll("study", "run", "study.yaml", "-o", "out", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "does not fit" in json.loads(done.stdout)["variants"][0]["failure"]
+    assert "No variant of none ran" in done.stderr

@@ -1,6 +1,7 @@
 """Charts: valid Vega-Lite, drawn without a network, small whatever the run."""
 
 import json
+from dataclasses import replace
 from importlib import resources
 
 import jsonschema
@@ -18,6 +19,7 @@ from atoll.report.charts import (
 )
 from atoll.report.view import RunView
 from atoll.report.words import words_in
+from atoll.traffic.record import Record, RecordTable
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,33 @@ def test_charts_without_data_are_left_out(make_view, view):
     assert draw_charts(make_view(runs=view.runs[2:], ranking=())) == {}
     single = draw_charts(make_view(runs=view.runs[:1], ranking=()))
     assert "replica-balance" not in single
+
+
+def equal_waits(make_layout, *, gap_s: float, together: bool = False):
+    """One run whose latencies are all the same, its requests one after the other or all at once."""
+    records = [
+        Record(number=n, user=n, sent_s=sent, token_s=[sent + 0.2, sent + 0.2 + gap_s], done_s=sent + 0.2 + gap_s,
+               output_tokens=2, prompt_tokens=10, replica=str(n % 2))
+        for n, sent in enumerate([0.0] * 8 if together else range(8))
+    ]  # fmt: skip
+    table = RecordTable.from_records(records)
+    return RunView(name="only", layout=make_layout("only", ((0,), (1,))), table=table, summary=summarise(table))
+
+
+@pytest.mark.parametrize(("gap_s", "together"), [(0.1, False), (0.0, False), (0.0, True)])
+def test_latencies_that_are_all_equal_are_drawn(view, make_layout, gap_s, together):
+    one = replace(view, runs=(equal_waits(make_layout, gap_s=gap_s, together=together),))
+    for spec in draw_charts(one).values():
+        assert "<svg" in chart_svg(spec)
+    for panel in latency_panels(one, words_in("en")):
+        low, top = panel["layer"][0]["encoding"]["x"]["scale"]["domain"]
+        assert 0 < low < top
+        assert panel["layer"][0]["encoding"]["x"]["axis"]["values"]  # the axis has figures
+
+
+def test_a_long_name_does_not_run_into_the_next_panel(view):
+    long = replace(view.runs[0], name="2xTP2-with-a-name-that-is-far-longer-than-its-panel-is-wide")
+    panels = wait_panels(replace(view, runs=(long, *view.runs[1:]), ranking=()), words_in("en"))
+    (title,) = [panel["title"]["text"] for panel in panels if isinstance(panel["title"]["text"], list)]
+    assert "".join(title) == long.name
+    assert max(map(len, title)) <= 42

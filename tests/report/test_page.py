@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from atoll.analyse.summary import summarise
 from atoll.inventory.catalog import make_box
 from atoll.plan.layout import Layout, Replica
 from atoll.report.drawing import draw_layout
 from atoll.report.page import render_report
+from atoll.report.view import RunView
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +114,17 @@ def test_any_layout_is_drawn_inside_its_frame(kind, n, groups):
         assert 0 <= float(rect.attrib["y"]) <= height
     texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert [f"GPU {index}" in texts for index in range(n)] == [True] * n
+
+
+def test_every_picture_has_a_name_for_those_who_hear_the_page(view):
+    pictures = re.findall(r"<svg [^>]*>(?:<title>)?", render_report(view))
+    assert len(pictures) > 5
+    assert all('aria-label="' in picture or picture.endswith("<title>") for picture in pictures)
+
+
+def test_a_study_without_one_answer_has_a_page(make_view, make_records, make_layout):
+    none = make_records(wait_s=0.2, step_s=0.02, replicas=2, failed=120)
+    run = RunView(name="down", layout=make_layout("down", ((0,), (1,))), table=none, summary=summarise(none))
+    page = render_report(make_view(runs=(run,), ranking=(), baseline="down"))
+    assert "120" in page
+    assert "nan" not in page.lower().replace("nanum", "")

@@ -6,6 +6,7 @@ them into one picture each, for slides.
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ BAD = "#d1242f"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f4fc9", "#8c6d31", "#1b7f79", "#a33a3a")
 
 WIDTH, HEIGHT = 300, 150
+_LETTERS = 42  # of a panel's title that stand side by side over its width
+_SHORTEST_S = 1e-6  # an axis of no length cannot be drawn
 _FINE = (1, 1.5, 2, 3, 4, 5, 7)
 _FLATTENS = 12.0  # a panel whose waits are a twelfth of the scale shows a line on the floor
 
@@ -81,7 +84,7 @@ def wait_panels(view: StudyView, words: Words) -> list[Spec]:
     spread = max(tops) > _FLATTENS * min(tops)
     title, scale = (words["ttft_axis_log"], "log") if spread else (words["ttft_axis"], "linear")
     y = _axis("s", title, domain=[low if spread else 0, 1.1 * max(tops)], scale=scale)
-    x = _axis("t", words["time_axis"], domain=[0, max(float(waits.sent_s.max()) for waits in known)])
+    x = _axis("t", words["time_axis"], domain=[0, max(_SHORTEST_S, *(float(waits.sent_s.max()) for waits in known))])
     colours = colours_of(view)
     warmup = _warmup_band(view, x, y)
     return [_wait_panel(run, series[run.name], (x, y), colours[run.name], warmup) for run in runs]
@@ -139,9 +142,10 @@ def _shares(run: RunView, measure: str) -> tuple[Floats, Floats]:
 
 
 def _share_panel(title: str, lines: Sequence[tuple[str, Floats, Floats]], words: Words) -> Spec:
-    longest = max(float(values.max()) for _, values, _ in lines)
+    longest = max(_SHORTEST_S, *(float(values.max()) for _, values, _ in lines))
     shortest = max(min(float(values[values > 0].min(initial=longest)) for _, values, _ in lines), longest / 1e4)
-    x = _axis("s", words["seconds_axis"], domain=[shortest, longest], scale="log")
+    margin = 1.5 if longest < 1.2 * shortest else 1.0  # equal values are a step in the middle, not an empty panel
+    x = _axis("s", words["seconds_axis"], domain=[shortest / margin, longest * margin], scale="log")
     y = _axis("share", words["share_axis"], domain=[0, 1], format_=".0%")
     layers = [
         _layer({"s": _short(np.maximum(values, shortest)), "share": _short(shares)}, _line(colour), x=x, y=y)
@@ -217,7 +221,7 @@ def balance_panels(view: StudyView, words: Words) -> list[Spec]:
     if not shown:
         return []
     top = max(float(counts.max()) for lines in shown.values() for _, counts in lines.values())
-    end = max(float(times[-1]) for lines in shown.values() for times, _ in lines.values())
+    end = max(_SHORTEST_S, *(float(times[-1]) for lines in shown.values() for times, _ in lines.values()))
     x = _axis("t", words["time_axis"], domain=[0, end])
     y = _axis("n", words["in_flight_axis"], domain=[0, top])
     return [_balance_panel(view.run(name), lines, x, y) for name, lines in shown.items()]
@@ -285,7 +289,8 @@ def _short(values: Floats) -> list[float]:
 
 
 def _panel(title: str, said: str, layers: list[Spec]) -> Spec:
-    heading: Spec = {"text": title} | ({"subtitle": said} if said else {})
+    lines = wrap(title, _LETTERS)
+    heading: Spec = {"text": lines if len(lines) > 1 else title} | ({"subtitle": said} if said else {})
     return {
         "$schema": SCHEMA,
         "title": heading,

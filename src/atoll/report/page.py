@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from atoll.analyse.compare import Verdict
 from atoll.report.charts import (
@@ -163,8 +163,15 @@ def _inline(spec: Spec) -> Markup:
     svg = _GEOMETRY.sub(lambda shape: _NUMBER.sub(lambda number: f"{float(number[0]):.1f}", shape[0]), svg)
     for colour, role in ((INK, "currentColor"), (FAINT, "var(--faint)"), (GRID, "var(--grid)")):
         svg = svg.replace(colour, role)
-    svg = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg, count=1)
+    named = f'<svg role="img" aria-label="{escape(_heading(spec))}" '
+    svg = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', lambda found: named + found[1], svg, count=1)
     return Markup(svg)  # noqa: S704 - made by Vega from our own specification, which escapes every text
+
+
+def _heading(spec: Spec) -> str:
+    """What a chart says above itself, for those who hear the page."""
+    text, said = spec["title"]["text"], spec["title"].get("subtitle", "")
+    return " ".join([*([text] if isinstance(text, str) else text), said]).strip()
 
 
 def _draw_layouts(view: StudyView, words: Words) -> list[tuple[RunView, Markup]]:

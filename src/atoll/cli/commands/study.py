@@ -7,6 +7,7 @@ import typer
 
 from atoll.cli.options import Duration, EngineKind, Json, OutPath, Users
 from atoll.cli.show import out, progress, show_json
+from atoll.errors import NoMeasurement
 
 _Language = Annotated[str, typer.Option("--lang", metavar="en|ko", help="Language of the report.")]
 
@@ -92,6 +93,8 @@ def _finish(result: Any, *, lang: str, json: bool) -> None:
     written = report_study(result, lang=lang)
     if json:
         show_json(study_document(result) | {"report": str(written)})
-        return
-    show_study(result)
-    out.print(f"Report: {written}", markup=False, soft_wrap=True)
+    else:
+        show_study(result)
+        out.print(f"Report: {written}", markup=False, soft_wrap=True)
+    if not result.ranking:
+        raise NoMeasurement(f"No variant of {result.study.name} ran; the reasons stand above and in {written}.")
