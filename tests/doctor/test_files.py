@@ -8,7 +8,7 @@ import pytest
 from atoll.workflows.diagnose import ask, correct, diagnose, write_corrected
 
 COMPOSE = "services:\n  vllm:\n    image: vllm/vllm-openai:v0.32.0\n    command: m/x -tp 2\n"
-NGINX = "events {}\nhttp { server { location /v1 { proxy_pass http://vllm:8000; } } }\n"
+NGINX = "events {}\nhttp { server {\nlocation /v1 { proxy_pass http://vllm:8000; }\n} }\n"
 
 
 def fix_in_place(path: Path) -> None:
@@ -78,3 +78,22 @@ def test_a_folder_without_our_files_is_said_to_have_none(tmp_path, name):
     diagnosis = diagnose(ask([str(tmp_path)]))
     assert diagnosis.saw_nothing
     assert diagnosis.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("comment", "silenced", "said"),
+    [
+        ("# atoll: ignore NG024 the lab's own", True, None),
+        ("#atoll:ignore NG024: the lab's own", True, None),
+        ("# atoll: ignore NG, DC the lab's own", True, None),
+        ("# atoll: ignore NG024", True, "nobody can tell later why NG024 is silenced here"),
+        ("# atoll: ignore NG999 gone", False, "NG999 is no rule and no family of rules, so this silences nothing"),
+        ("# atoll: ignore", False, "this comment names no rule, so it silences nothing"),
+    ],
+)
+def test_a_comment_silences_and_says_when_it_is_careless(tmp_path, comment, silenced, said):
+    path = tmp_path / "nginx.conf"
+    path.write_text(NGINX.replace("location", f"{comment}\nlocation"))
+    found = diagnose(ask([str(path)], select=["NG024", "AT003"])).findings
+    assert [one.rule for one in found if one.rule == "NG024"] == ([] if silenced else ["NG024"])
+    assert {one.what for one in found if one.rule == "AT003"} == ({said} if said else set())

@@ -1,7 +1,6 @@
 """Facts in, findings out: every rule, less what was told to be left out."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
@@ -9,6 +8,7 @@ from atoll.doctor.checks import all_rules
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import Rule
+from atoll.doctor.silence import is_silenced
 from atoll.doctor.tree import Source
 from atoll.errors import InputError
 
@@ -59,38 +59,6 @@ def _names(listed: Iterable[str]) -> tuple[str, ...]:
         if not any(rule.id.startswith(name) for rule in all_rules()):
             raise InputError(f"{name} is no rule and no family of rules; `atoll doctor --explain all` lists them.")
     return names
-
-
-_SILENCE = re.compile(
-    r"#\s*atoll:\s*ignore\s+((?:[A-Za-z]{2}\d{3}|[A-Za-z]{2})(?:\s*,\s*(?:[A-Za-z]{2}\d{3}|[A-Za-z]{2}))*)"
-)
-
-
-def is_silenced(finding: Finding, source: Source | None) -> bool:
-    """Whether `# atoll: ignore RULE reason` stands on the finding's line, or alone on the lines right above it.
-
-    On a file's first lines, before anything but comments, it counts for the whole file.
-    """
-    if source is None:
-        return False
-    return any(finding.rule.startswith(name) for line in _near_lines(source, finding.line) for name in _silenced(line))
-
-
-def _near_lines(source: Source, number: int) -> Iterator[str]:
-    yield source.line(number)
-    above = number - 1
-    while above > 0 and source.line(above).lstrip().startswith("#"):
-        yield source.line(above)
-        above -= 1
-    for line in source.lines:
-        if line.strip() and not line.lstrip().startswith("#"):
-            return
-        yield line
-
-
-def _silenced(line: str) -> tuple[str, ...]:
-    found = _SILENCE.search(line)
-    return tuple(name.strip().upper() for name in found[1].split(",")) if found else ()
 
 
 def find_rule(number: str) -> Rule:

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from atoll.doctor.checks.files import unknown, unreadable
+from atoll.doctor.checks import all_rules
+from atoll.doctor.checks.files import careless_silence, unknown, unreadable
 from atoll.doctor.compose import Project, Service, build_project, looks_like_compose, read_env
 from atoll.doctor.facts import Facts, Host, Load
 from atoll.doctor.finding import Finding
@@ -17,6 +18,7 @@ from atoll.doctor.inspected import looks_like_inspect, project_of_inspect
 from atoll.doctor.kubernetes import project_of_manifests
 from atoll.doctor.nginx import Directive, NginxConfig, looks_like_nginx, parse_nginx, with_includes
 from atoll.doctor.rule import Rule
+from atoll.doctor.silence import careless_silences
 from atoll.doctor.tree import Node, Source, read_yaml
 from atoll.doctor.vllm import parse_version
 from atoll.errors import BadDocument, BadTopology, InputError
@@ -325,6 +327,7 @@ class _Reading:
         )
         nginx = tuple(self._build_nginx(projects))
         layouts = tuple(self._layouts)
+        self._look_for_careless_silences()
         box = self._box[1] if self._box is not None else self._asked.box
         if box is None and len(layouts) == 1:
             box = layouts[0][1].box
@@ -345,6 +348,12 @@ class _Reading:
             problems=tuple(self._problems),
         )
         return replace(facts, cards=self._find_cards(facts))
+
+    def _look_for_careless_silences(self) -> None:
+        rules = tuple(rule.id for rule in all_rules())
+        for source in tuple(self._sources.values()):
+            for line, problem in careless_silences(source, rules):
+                self._problem(source, line, careless_silence, problem)
 
     def _host(self) -> Host | None:
         if self._acs is None:

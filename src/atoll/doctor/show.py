@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
+from urllib.parse import quote
 
 import atoll
 from atoll.doctor.checks import all_rules
@@ -65,12 +66,19 @@ def _property(text: str) -> str:
     return _message(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def to_sarif(findings: Sequence[Finding], sources: Mapping[str, Source]) -> dict[str, Any]:
-    """One SARIF 2.1.0 log (OASIS, 2020), with the rules' pages and the fixes."""
+def to_sarif(findings: Sequence[Finding], sources: Mapping[str, Source], folder: str = "") -> dict[str, Any]:
+    """One SARIF 2.1.0 log (OASIS, 2020), with the rules' pages and the fixes.
+
+    Args:
+        findings: in the order in which they are told.
+        sources: the files, for the fixes.
+        folder: the folder that files are named from (an absolute path), so that a name given in full becomes a
+            relative one, which code-scanning tools ask for.
+    """
     used = [rule for rule in all_rules() if any(finding.rule == rule.id for finding in findings)]
     driver = {"name": "atoll doctor", "version": atoll.__version__, "rules": [_sarif_rule(rule) for rule in used]}
     places = {rule.id: place for place, rule in enumerate(used)}
-    results = [_sarif_result(finding, places, sources) for finding in findings]
+    results = [_sarif_result(finding, places, sources, folder) for finding in findings]
     return {
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json",
         "version": "2.1.0",
@@ -93,10 +101,11 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _sarif_result(finding: Finding, places: Mapping[str, int], sources: Mapping[str, Source]) -> dict[str, Any]:
-    location = {
-        "physicalLocation": {"artifactLocation": {"uri": _uri(finding.file)}, "region": {"startLine": finding.line}}
-    }
+def _sarif_result(
+    finding: Finding, places: Mapping[str, int], sources: Mapping[str, Source], folder: str
+) -> dict[str, Any]:
+    place = {"uri": _uri(finding.file, folder)}
+    location = {"physicalLocation": {"artifactLocation": place, "region": {"startLine": finding.line}}}
     made: dict[str, Any] = {
         "ruleId": finding.rule,
         "ruleIndex": places[finding.rule],
@@ -104,13 +113,16 @@ def _sarif_result(finding: Finding, places: Mapping[str, int], sources: Mapping[
         "message": {"text": f"{finding.what}. {finding.why} Fix: {finding.fix}"},
         "locations": [location],
     }
-    changes = [_sarif_change(path, list(group)) for path, group in groupby(finding.edits, key=lambda edit: edit.file)]
+    changes = [
+        _sarif_change(_uri(path, folder), list(group))
+        for path, group in groupby(finding.edits, key=lambda edit: edit.file)
+    ]
     if changes and all(path in sources for path in {edit.file for edit in finding.edits}):
         made["fixes"] = [{"description": {"text": finding.fix}, "artifactChanges": changes}]
     return made
 
 
-def _sarif_change(path: str, edits: Sequence[Edit]) -> dict[str, Any]:
+def _sarif_change(uri: str, edits: Sequence[Edit]) -> dict[str, Any]:
     replacements = [
         {
             "deletedRegion": {"charOffset": edit.start, "charLength": edit.end - edit.start},
@@ -118,13 +130,12 @@ def _sarif_change(path: str, edits: Sequence[Edit]) -> dict[str, Any]:
         }
         for edit in edits
     ]
-    return {"artifactLocation": {"uri": _uri(path)}, "replacements": replacements}
+    return {"artifactLocation": {"uri": uri}, "replacements": replacements}
 
 
-def _uri(path: str) -> str:
-    from urllib.parse import quote
-
-    return quote(path)
+def _uri(path: str, folder: str) -> str:
+    inside = path.removeprefix(f"{folder.rstrip('/')}/") if folder else path
+    return f"file://{quote(inside)}" if inside.startswith("/") else quote(inside)
 
 
 def show_page(rule: Rule) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import json
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -117,7 +118,7 @@ def _show(diagnosis: Diagnosis, form: Format) -> None:
             document["advice"] = [advice.to_plain() for advice in diagnosis.advice]
         show_json(document)
     elif form is Format.SARIF:
-        sys.stdout.write(json.dumps(to_sarif(findings, sources), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(to_sarif(findings, sources, str(Path.cwd())), indent=2, ensure_ascii=False) + "\n")
     elif form is Format.GITHUB:
         sys.stdout.writelines(line + "\n" for line in show_github(findings))
     else:

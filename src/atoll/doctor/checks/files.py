@@ -59,4 +59,29 @@ def unknown(facts: Facts) -> Iterable[Finding]:
     yield from (problem for problem in facts.problems if problem.rule == "AT002")
 
 
-RULES = (unreadable, unknown)
+@rule("AT003", INFO)
+def careless_silence(facts: Facts) -> Iterable[Finding]:
+    """A comment `# atoll: ignore` without a rule that exists, or without a reason.
+
+    Consequence: It silences nothing; or nobody can tell later whether it may go.
+
+    Evidence: the comment.
+
+    Fix: Write `# atoll: ignore RULE reason`, as in `# atoll: ignore DC003 the lab's own network`.
+
+    Fails:
+    ```compose.yaml
+    services:
+      web: {image: "ghcr.io/example/web:1.4.2"}  # atoll: ignore DC999 not ours
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      web: {image: "ghcr.io/example/web:1.4.2"}  # atoll: ignore DC002 pinned by the mirror
+    ```
+    """
+    yield from (problem for problem in facts.problems if problem.rule == "AT003")
+
+
+RULES = (unreadable, unknown, careless_silence)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.containers import on_loopback
-from atoll.doctor.checks.places import found
-from atoll.doctor.compose import Project, Service
+from atoll.doctor.checks.places import found, join
+from atoll.doctor.compose import Project, Service, Setting
 from atoll.doctor.edits import Edits, add_key, add_option, add_volume, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
@@ -192,6 +192,82 @@ def no_root_user(facts: Facts) -> Iterable[Finding]:
             yield found(service, f"{service.name} asks nobody for a password")
 
 
+@rule("MG004", INFO)
+def user_too_late(facts: Facts) -> Iterable[Finding]:
+    """MONGO_INITDB_* is set or changed for a database that has its data already.
+
+    Told where a container that runs (`docker inspect`, or --live) holds the same data and has no such variable, or
+    another value: a file alone does not show what was there at the first start.
+
+    Consequence: The image reads these variables only when the data folder is empty: no user is made, no password
+    changes.
+
+    Evidence: the documentation of the mongo image.
+
+    Fix: Make the user by hand (mongosh, db.createUser), then start with --auth.
+
+    Fails:
+    ```compose.yaml
+    services:
+      mongo:
+        image: mongo:7.0
+        volumes: ["mongo_data:/data/db"]
+        environment: {MONGO_INITDB_ROOT_USERNAME: root, MONGO_INITDB_ROOT_PASSWORD: "${MONGO_PASSWORD:?}"}
+    volumes: {mongo_data: {}}
+    ```
+    ```docker-inspect.json
+    [{"Name": "/app-mongo-1",
+      "Config": {"Image": "mongo:7.0", "Env": ["MONGO_MAJOR=7.0"], "Cmd": ["mongod"]},
+      "HostConfig": {},
+      "Mounts": [{"Type": "volume", "Name": "app_mongo_data", "Destination": "/data/db"}]}]
+    ```
+
+    Passes: the running container was started with them
+    ```compose.yaml
+    services:
+      mongo:
+        image: mongo:7.0
+        volumes: ["mongo_data:/data/db"]
+        environment: {MONGO_INITDB_ROOT_USERNAME: root, MONGO_INITDB_ROOT_PASSWORD: "${MONGO_PASSWORD:?}"}
+    volumes: {mongo_data: {}}
+    ```
+    ```docker-inspect.json
+    [{"Name": "/app-mongo-1",
+      "Config": {"Image": "mongo:7.0", "Env": ["MONGO_INITDB_ROOT_USERNAME=root", "MONGO_INITDB_ROOT_PASSWORD=x"]},
+      "HostConfig": {},
+      "Mounts": [{"Type": "volume", "Name": "app_mongo_data", "Destination": "/data/db"}]}]
+    ```
+    """
+    running = [service for project, service in _databases(facts) if project.origin == "inspect"]
+    for project, service in _databases(facts):
+        old = next((one for one in running if _same_data(service, one)), None) if project.origin == "compose" else None
+        late = [setting for setting in service.environment.values() if old is not None and _is_late(setting, old)]
+        if late and old is not None:
+            names = join([setting.name for setting in late])
+            yield found(late[0].node, f"{old.name} already has its data; {names} will not be read")
+
+
+def _is_late(setting: Setting, old: Service) -> bool:
+    """Whether a variable for the first start is not what the running container was started with."""
+    if not setting.name.startswith("MONGO_INITDB_"):
+        return False
+    before = old.environment.get(setting.name)
+    return before is None or (setting.known and before.known and setting.value != before.value)
+
+
+def _same_data(service: Service, running: Service) -> bool:
+    """Whether both keep their data in one place: a volume, whose project stands before its name, or a folder."""
+    mine, theirs = _data_source(service), _data_source(running)
+    if mine is None or theirs is None:
+        return False
+    return theirs == mine or theirs.endswith((f"_{mine}", f"/{mine.removeprefix('./')}"))
+
+
+def _data_source(service: Service) -> str | None:
+    folder = _data_folder(service)
+    return next((mount.source for mount in service.mounts if mount.target.rstrip("/") == folder), None)
+
+
 @rule("MG005", WARNING)
 def unpinned_database(facts: Facts) -> Iterable[Finding]:
     """MongoDB's image has no version.
@@ -345,6 +421,7 @@ RULES = (
     data_elsewhere,
     open_database,
     no_root_user,
+    user_too_late,
     unpinned_database,
     cache_of_half_the_memory,
     no_replica_set,
