@@ -45,6 +45,31 @@ def test_json_is_one_document_and_nothing_else(naughty, tmp_path):
     }
 
 
+def test_runs_are_listed_and_found_again(naughty, tmp_path):
+    for name in ("one", "two"):
+        done = bench(naughty.url, "--users", "1", "--requests", "2", "--json", out=tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    naughty.manner = "busy"
+    assert bench(naughty.url, "--requests", "1", "--json", out=tmp_path / "bad").returncode == 1
+    program = [sys.executable, "-m", "atoll", "runs", "list", "--json"]
+    listed = subprocess.run(program, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=True)
+    runs = {run["name"]: run["summary"]["requests"] for run in json.loads(listed.stdout)["runs"]}
+    assert runs["two"] == {"sent": 2, "ok": 2, "failed": 0, "cancelled": 0}
+    assert runs["bad"]["failed"] == 1
+    assert runs.keys() == {"one", "two", "bad"}
+
+
+def test_locusts_words_are_understood_and_no_option_is_cut_at_80_columns(naughty, tmp_path, monkeypatch):
+    more = ("--users", "1", "--run-time", "300ms", "--spawn-rate", "10", "--output", "2", "--json")
+    shown = json.loads(bench(naughty.url, *more, out=tmp_path / "run").stdout)
+    assert shown["requests"]["ok"] >= 1
+    monkeypatch.setenv("COLUMNS", "80")
+    program = [sys.executable, "-m", "atoll", "bench", "--help"]
+    said = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "--spawn-rate" in said
+    assert "…" not in said
+
+
 def test_the_tables_name_the_clients_own_part(naughty, tmp_path):
     more = ("--users", "2", "--requests", "4", "--output", "3", "--slo-ttft", "5s")
     done = bench(naughty.url, *more, out=tmp_path / "run")

@@ -8,9 +8,11 @@ import pytest
 import uvloop
 
 from atoll.analyse.summary import summarise
+from atoll.errors import RunFailed
 from atoll.load.run import LoadControl, measure_load
 from atoll.load.target import Asking, Timeouts
 from atoll.traffic.workload import Workload
+from stand_ins.naughty import full_backlog
 
 QUICK = Timeouts(connect_s=2.0, token_s=0.3)
 
@@ -94,6 +96,34 @@ def test_nobody_listens():
         result = run(f"http://127.0.0.1:{port}")
     adds_up(result, 6)
     assert set(result.table.error) == {"connection_refused"}
+
+
+def test_an_address_that_no_route_leads_to():
+    """Linux makes no TCP connection to a multicast address: ENETUNREACH, with or without a network."""
+    result = run("http://224.0.0.1:80")
+    adds_up(result, 6)
+    assert set(result.table.error) == {"network"}
+    assert "unreachable" in result.table.detail[0]
+
+
+def test_a_server_that_takes_no_more_connections():
+    with full_backlog() as port:
+        asking = Asking(model="m", timeouts=Timeouts(connect_s=0.2))
+        result = run(f"http://127.0.0.1:{port}", asking=asking)
+    adds_up(result, 6)
+    assert set(result.table.error) == {"connect_timeout"}
+
+
+def test_a_name_that_nobody_knows_ends_the_run_before_it_begins():
+    with pytest.raises(RunFailed, match=r"nope\.invalid is not known \(dns\)"):
+        run("http://nope.invalid:8000")
+
+
+def test_an_answer_without_choices(naughty):
+    naughty.manner = "no_choices"
+    result = run(naughty.url, asking=Asking(model="m", stream=False, timeouts=QUICK))
+    adds_up(result, 6)
+    assert set(result.table.error) == {"bad_answer"}
 
 
 def test_a_certificate_that_nobody_vouches_for(naughty_tls):

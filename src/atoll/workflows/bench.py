@@ -197,6 +197,13 @@ def _step_result(table: RecordTable, step: Step, promise: Promise | None) -> Ste
     return StepResult(step=step, summary=summarise(table, rows=rows, promise=promise))
 
 
+def list_run(result: BenchResult, *, catalog: str | None = None) -> str | None:
+    """Put the run into the catalogue that `atoll runs list` shows; gives why it is not there, if so."""
+    from atoll.workflows.runs import entry_of, remember  # the catalogue's modules are not needed before this
+
+    return remember(entry_of(result.folder, result.info, result.summary), catalog=catalog)
+
+
 def new_folder() -> Path:
     """`runs/bench-20261122-183000`, with a number behind it when that is taken."""
     stem = time.strftime("bench-%Y%m%d-%H%M%S", time.localtime(SystemClock().wall()))

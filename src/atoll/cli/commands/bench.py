@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="http://host:port, .../v1 or the path of an endpoint.")]
 Time = Annotated[
-    str | None, typer.Option("--duration", "--run-time", "-t", metavar="D", help="Send for so long: 10m, 90s.")
+    str | None, typer.Option("--duration", "-t", metavar="D", help="Send for so long: 10m, 90s. Also --run-time.")
 ]
+RunTime = Annotated[str | None, typer.Option("--run-time", hidden=True, help="Locust's word for --duration.")]
 LengthsText = Annotated[
-    str, typer.Option("--prompt", metavar="TOKENS", help="Prompt length: 1024, 200-2000 or lognormal:1024:0.8.")
+    str, typer.Option("--prompt", metavar="TOKENS", help="Prompt length: 1024, 200-2000 or lognormal:1024:1.")
 ]
 OutputText = Annotated[str, typer.Option("--output", metavar="TOKENS", help="Answer length, written alike.")]
 Think = Annotated[str, typer.Option("--think", metavar="D", help="Pause of a user between answer and next request.")]
@@ -105,6 +106,7 @@ def bench(
     users: Users = None,
     rate: Rate = None,
     duration: Time = None,
+    run_time: RunTime = None,
     requests: Requests = None,
     warmup: Warmup = "0s",
     prompt: LengthsText = "512",
@@ -167,7 +169,7 @@ def bench(
     workload = work.workload_of(
         users=users,
         rate=rate,
-        duration=duration,
+        duration=duration or run_time,
         requests=requests,
         warmup=warmup,
         prompt=prompt,
@@ -205,7 +207,7 @@ def bench(
 
     def measure(load: "Workload", folder: Path | None) -> "BenchResult":
         with live_view(progress, silent=json, title=f"atoll bench {url}") as on_progress:
-            return work.bench(
+            result = work.bench(
                 url,
                 load,
                 folder=folder,
@@ -220,6 +222,9 @@ def bench(
                 crew=work.crew_of(workers, ray=ray),
                 on_progress=on_progress,
             )
+        if (trouble := work.list_run(result)) is not None:
+            progress.print(trouble, markup=False, soft_wrap=True)
+        return result
 
     def say(words: str) -> None:
         if not json:
@@ -297,7 +302,9 @@ def _end(result: "BenchResult") -> None:
     if result.stopped == "terminated":
         raise typer.Exit(143)
     if result.summary.requests.ok == 0:
-        words = ", ".join(f"{name} {count}" for name, count in result.summary.errors.items()) or "nothing was sent"
+        words = ", ".join(f"{name} {count}" for name, count in result.summary.errors.items())
+        cancelled = result.summary.requests.cancelled
+        words = words or (f"cancelled {cancelled}" if cancelled else "nothing was sent")
         raise NoMeasurement(f"No request to {result.info.url} succeeded ({words}); the records are in {result.folder}.")
     if result.trouble is not None:
         raise RunFailed(f"The run is measured, but {result.folder} is not whole: {result.trouble}")
