@@ -1,6 +1,7 @@
 """The finding in sentences."""
 
 import tomllib
+from dataclasses import replace
 from importlib import resources
 from string import Formatter
 
@@ -11,6 +12,7 @@ from atoll.analyse.summary import summarise
 from atoll.errors import InputError
 from atoll.report.view import RunView
 from atoll.report.words import tell_load, tell_place, tell_verdict, words_in
+from atoll.traffic.workload import Workload
 
 
 def test_the_verdict_names_the_winner_the_margin_and_what_went_wrong(view):
@@ -73,6 +75,22 @@ def test_no_run_at_all_is_said(make_view, view):
 def test_the_load_is_told_in_a_line(view):
     assert tell_load(view) == "10 users back to back, prompts of 100 tokens, answers of 20, for 60 s, warm-up 5 s"
     assert tell_load(view, lang="ko").startswith("사용자 10명이")
+
+
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        ({"trace": "day.csv"}, "the trace day.csv replayed"),
+        (
+            {"trace": "day.csv", "users": 3, "duration": "60s"},
+            "3 users back to back, lengths from the trace day.csv, for 60 s",
+        ),
+    ],
+)
+def test_a_load_from_a_trace_names_it_instead_of_lengths(view, load, told):
+    traced = replace(view, workload=Workload.from_plain(load, origin="t"))
+    assert tell_load(traced) == told
+    assert "day.csv" in tell_load(traced, lang="ko")
 
 
 def test_both_languages_have_the_same_words_with_the_same_blanks():

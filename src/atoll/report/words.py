@@ -163,7 +163,11 @@ def tell_load(view: StudyView, *, lang: str = "en") -> str:
         parts.append(words["users"].format(users=load.users))
     elif load.rate is not None:
         parts.append(words["arrivals"].format(rate=load.rate, kind=load.arrivals))
-    parts.append(words["lengths"].format(prompt=f"{load.prompt.mean:,.0f}", output=f"{load.output.mean:,.0f}"))
+    if "trace" in (load.prompt.kind, load.output.kind):
+        word = "replayed" if load.users is None and load.rate is None else "from_trace"
+        parts.append(words[word].format(trace=load.trace or "").replace("  ", " ").strip())
+    else:
+        parts.append(words["lengths"].format(prompt=f"{load.prompt.mean:,.0f}", output=f"{load.output.mean:,.0f}"))
     if load.duration_s is not None:
         parts.append(words["for_seconds"].format(duration=show_seconds(load.duration_s)))
     if load.requests is not None:
