@@ -3,15 +3,20 @@
 Each node has a clock of its own. Before the start, every actor is asked for the time twenty times; half of the shortest
 way there and back bounds how wrong the difference of the clocks is known. The start is told to each actor in its own
 time, and each actor's records count from its own start, so no clock is ever subtracted from another's.
+
+Each actor keeps a tail of its records on its own node; what it got is copied to the run's folder twice a second.
 """
 
 import asyncio
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from atoll.errors import InputError, MissingProgram, RunFailed
+from atoll.load.mirror import Mirror, Piece, grown
 from atoll.load.progress import Progress
 from atoll.load.run import LoadControl
 from atoll.load.sender import Orders, Sender, SenderResult, Share
@@ -43,6 +48,7 @@ class LoadActor:
         self._ready, self._go = threading.Event(), threading.Event()
         self._origin = 0.0
         self._progress: Progress | None = None
+        self._records: Path | None = None
         self._stop: Callable[[], object] | None = None
         self._reason: str | None = None
 
@@ -64,6 +70,10 @@ class LoadActor:
     def look(self) -> Progress | None:
         return self._progress
 
+    def grown(self, known: Mapping[str, int]) -> list[Piece]:
+        """What its records got beyond what is known of them."""
+        return [] if self._records is None else grown(self._records, known)
+
     def stop(self, reason: str) -> None:
         self._reason = reason
         self._go.set()
@@ -71,7 +81,17 @@ class LoadActor:
             self._stop()
 
     def work(self, orders: Orders) -> SenderResult:
-        """Carry the orders out, from the start that `go` tells."""
+        """Carry the orders out, from the start that `go` tells. Records stand in a folder of this node meanwhile."""
+        if orders.folder is None:
+            return self._work(orders)
+        with tempfile.TemporaryDirectory(prefix="atoll-load-") as folder:
+            self._records = Path(folder) / "records"
+            try:
+                return self._work(replace(orders, folder=Path(folder)))
+            finally:
+                self._records = None
+
+    def _work(self, orders: Orders) -> SenderResult:
         import uvloop
 
         sender = Sender(orders, clock=SystemClock(), on_progress=self._show)
@@ -161,27 +181,27 @@ class RayActors:
             f"node {one.node}: clock {one.ahead_s * 1e3:+.3f} ms against ours, known within {one.within_s * 1e3:.3f} ms"
             for one in offsets
         )
-        shares = [
-            replace(orders, folder=None, share=Share(index=number, count=len(actors))) for number in range(len(actors))
-        ]
+        shares = [replace(orders, share=Share(index=number, count=len(actors))) for number in range(len(actors))]
         working = [actor.work.remote(share) for actor, share in zip(actors, shares, strict=True)]
         await asyncio.gather(*(actor.ready.remote() for actor in actors))
         origin = clock.now() + _HEAD_START_S
         for actor, offset in zip(actors, offsets, strict=True):
             actor.go.remote(origin + offset.ahead_s)
         watch.start(origin)
+        starts = [origin + offset.ahead_s for offset in offsets]
+        mirror = Mirror(orders.folder, origin, starts) if orders.folder is not None else None
 
         def stop(reason: str) -> None:
             for actor in actors:
                 actor.stop.remote(reason)
 
         control.attach(stop)
-        looking = asyncio.create_task(_look(actors, Board(len(actors), on_progress)))
+        looking = asyncio.create_task(_look(actors, Board(len(actors), on_progress), mirror))
         try:
             results: list[SenderResult] = await asyncio.gather(*working)
         finally:
             looking.cancel()
-        return results
+        return [replace(one, disk=one.disk or (mirror.trouble if mirror is not None else None)) for one in results]
 
     async def _offset(self, actor: Any, clock: Clock) -> Offset:
         """The difference of the clocks, from the quickest of many askings."""
@@ -194,12 +214,16 @@ class RayActors:
         return Offset(node=await actor.node.remote(), ahead_s=best[1], within_s=best[0] / 2)
 
 
-async def _look(actors: list[Any], board: Board) -> None:
+async def _look(actors: list[Any], board: Board, mirror: Mirror | None) -> None:
+    """Show how it goes and copy the records, twice a second; whoever waits for the work hears of a lost node."""
     places = [board.place(number) for number in range(len(actors))]
     while True:
         await asyncio.sleep(_LOOK_S)
-        for place, progress in zip(
-            places, await asyncio.gather(*(actor.look.remote() for actor in actors)), strict=True
-        ):
+        looks = await asyncio.gather(*(actor.look.remote() for actor in actors))
+        for place, progress in zip(places, looks, strict=True):
             if progress is not None:
                 place(progress)
+        if mirror is not None:
+            asked = (actor.grown.remote(mirror.known(number)) for number, actor in enumerate(actors))
+            for pieces in await asyncio.gather(*asked):
+                mirror.take(pieces)

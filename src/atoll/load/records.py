@@ -3,6 +3,7 @@
 While a run is under way its folder has
 
     records/clock.json           the clock's value at the start of the run
+    records/worker1-clock.json   the same moment by the clock of another machine, where that one's tail is copied here
     records/words.jsonl          strings, one a line; rows name them by line number
     records/tail-00001.rows      one fixed-size row a request (numpy dtype ROW), appended many times a second
     records/tail-00001.tokens    arrival times (float64); each row takes its next `tokens` of them
@@ -434,7 +435,7 @@ def read_records(folder: Path) -> RecordTable:
         origin = float(json.loads((place / "clock.json").read_text())["origin"])
     except (OSError, ValueError, KeyError, TypeError):
         raise BadRun(f"{folder} holds no records of a run that was cut short.") from None
-    rows, times, words = _gather(place)
+    rows, times, words = _gather(place, origin)
     whole, clock = _join_pieces(rows, times, words)
     return make_table(whole, clock, words, origin)
 
@@ -453,22 +454,33 @@ def remove(folder: Path) -> None:
         place.rmdir()
 
 
-def _gather(place: Path) -> tuple[list[NDArray[Any]], list[Floats], list[str]]:
-    """Rows (their words renumbered into one list) and times of every part and tail."""
+def _gather(place: Path, origin: float) -> tuple[list[NDArray[Any]], list[Floats], list[str]]:
+    """Rows (their words renumbered into one list) and times of every part and tail, all by the clock of `origin`."""
     every: dict[str, int] = {}
     rows: list[NDArray[Any]] = []
     times: list[Floats] = []
     for path in sorted(place.glob("*part-*.parquet")):
         part_rows, part_times = _read_part(path, every)
         rows.append(part_rows)
-        times.append(part_times)
+        times.append(part_times + _moved(part_rows, path, origin))
     for path in sorted(place.glob("*.rows")):
         if path.with_name(path.name.replace("tail", "part")).with_suffix(".parquet").exists():
             continue  # killed between writing the part and removing its tail
         tail_rows, tail_times = _read_tail(path, every)
         rows.append(tail_rows)
-        times.append(tail_times)
+        times.append(tail_times + _moved(tail_rows, path, origin))
     return rows, times, list(every)
+
+
+def _moved(rows: NDArray[Any], path: Path, origin: float) -> float:
+    """Move the times of rows from another machine to our clock; gives by how much, 0 for rows of this machine."""
+    own = path.with_name(f"{path.name.partition('-')[0]}-clock.json")
+    if not own.is_file():
+        return 0.0
+    ahead = origin - float(json.loads(own.read_text())["origin"])
+    for name in _CLOCKS:
+        rows[name] += ahead
+    return ahead
 
 
 def _read_part(path: Path, every: dict[str, int]) -> tuple[NDArray[Any], Floats]:
@@ -501,8 +513,9 @@ def _read_tail(path: Path, every: dict[str, int]) -> tuple[NDArray[Any], Floats]
 
 
 def _read_words(path: Path) -> list[str]:
+    """Up to the last whole line; none when nothing was ever named."""
     words: list[str] = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text().splitlines() if path.is_file() else ():
         try:
             words.append(json.loads(line))
         except ValueError:
