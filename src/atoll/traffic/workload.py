@@ -1,7 +1,7 @@
 """What the users do: how many, how long their prompts and answers are, for how long."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -102,9 +102,9 @@ class Workload(Document):
         return self
 
 
-def _traced(plain: dict[str, object]) -> dict[str, object]:
+def _traced(plain: dict[Any, Any]) -> dict[Any, Any]:
     """Lengths that are not given come from the trace, and due times where neither users nor a rate are given."""
-    own: dict[str, object] = {"prompt": {"kind": "trace", "mean": 1}, "output": {"kind": "trace", "mean": 1}}
+    own: dict[Any, Any] = {"prompt": {"kind": "trace", "mean": 1}, "output": {"kind": "trace", "mean": 1}}
     if plain.get("users") is None and plain.get("rate") is None:
         own["arrivals"] = Arrivals.TRACE
     return own | plain
