@@ -69,9 +69,14 @@ def explain_tuning(choice: Choice, goal: Goal) -> Iterator[str]:
         taken = next((trial for trial in trials if trial.taken), None)
         kept = f"took {taken.value} instead of {taken.was}" if taken else f"kept {trials[0].was}"
         leave = ""
-        if trials[0].needs_leave:
+        if trials[0].needs_leave and any(_is_worth_having(trial, goal) for trial in trials):
             leave = ", since fp8 keys and values are rounded; --kv-cache-dtype either would allow it"
         yield f"{option.replace('_', '-')}: {tried}; {kept}{leave}."
+
+
+def _is_worth_having(trial: Trial, goal: Goal) -> bool:
+    better = trial.predicted.cost(goal) * (1 + TIE) < trial.instead_of.cost(goal)
+    return better or trial.predicted.meets(goal) > trial.instead_of.meets(goal)
 
 
 def _change(trial: Trial, goal: Goal) -> str:
@@ -95,7 +100,7 @@ def explain_flips(search: Search, workbench: Workbench) -> Iterator[str]:
         band = pair_band(before, after, workbench, search.goal)
         small = ", by less than the error of such predictions" if _lead_of(search, flip, until) < band else ""
         yield f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is better than {flip.before}{small}."
-    if search.curves and not search.flips:
+    if len(search.curves) > 1 and not search.flips:
         first, last = search.curves[0].points[0][0], search.curves[0].points[-1][0]
         yield f"{_ahead(search)} stays ahead from {first:g} to {last:g} {unit}."
 
