@@ -8,7 +8,9 @@ runs alone, --runs times; medians are shown. What is measured:
 - chunks per CPU-second: chunks that the server sent / CPU-seconds of the client's whole process tree
 - peak memory of the tree, seconds from start to its first request, and from the last answer to its end
 
-    python benchmarks/loadgen/measure.py --clients atoll,vllm-rs --levels 30,256,1000,4000 --runs 3 -o results.json
+    python benchmarks/loadgen/measure.py --clients atoll,vllm-rs --levels 30,256,1000,4000,4000@40 --runs 3 -o out.json
+
+A level is a number of users; `4000@40` has 40 ms between tokens instead of 20.
 
 A client that is not installed is left out. vllm-rs is the program of that name inside the vllm wheel (0.33.0);
 --vllm-rs gives its place. The Python peers are found as --peer-root/NAME/bin/PROGRAM.
@@ -36,7 +38,10 @@ PORT = 9731
 URL = f"http://127.0.0.1:{PORT}"
 TRUTH = {"ttft": 0.2, "itl": 0.02, "tokens": 50}
 FLOOD = {"ttft": 0.0, "itl": 0.0, "tokens": 200}
-ANSWER_S = TRUTH["ttft"] + TRUTH["itl"] * (TRUTH["tokens"] - 1)
+
+
+def answer_s(shape: dict) -> float:
+    return shape["ttft"] + shape["itl"] * (shape["tokens"] - 1)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Job:
     users: int
     seconds: float
     tokens: int
+    answer_s: float
     ramp_s: float
     place: Path
 
@@ -91,7 +97,7 @@ def atoll_client(workers: int = 1) -> Client:
 
 def vllm_rs_client(program: Path, tokenizer: Path) -> Client:
     def command(job: Job) -> list[str]:
-        prompts = max(job.users, round(job.users * job.seconds / ANSWER_S)) if job.tokens == 50 else job.users * 60
+        prompts = max(job.users, round(job.users * job.seconds / job.answer_s)) if job.answer_s else job.users * 60
         return [
             *(str(program), "bench", "serve", "--backend", "openai-chat", "--base-url", URL),
             *("--endpoint", "/v1/chat/completions", "--model", "truth", "--tokenizer", str(tokenizer)),
@@ -216,7 +222,8 @@ def _memory(pid: int) -> int:
 def run_once(client: Client, users: int, shape: dict, seconds: float, cores: set[int]) -> dict | None:
     """One run, and what the server and the client say of it; None when the client failed."""
     with tempfile.TemporaryDirectory(prefix="atoll-loadgen-") as folder:
-        job = Job(users, seconds, shape["tokens"], ANSWER_S if shape["ttft"] else 0.1, Path(folder))
+        whole_s = answer_s(shape)
+        job = Job(users, seconds, shape["tokens"], whole_s, whole_s or 0.1, Path(folder))
         ask("/reset")
         began = time.monotonic()
         before = os.times()
@@ -306,6 +313,12 @@ def clients_of(args: argparse.Namespace) -> dict[str, Client]:
     return {name: known[name] for name in args.clients.split(",") if name in known}
 
 
+def level_of(text: str) -> tuple[int, dict]:
+    """`1000`, or `4000@40` for an ITL of 40 ms, in which the server's own core keeps up."""
+    users, _, itl_ms = text.partition("@")
+    return int(users), TRUTH | ({"itl": float(itl_ms) / 1e3} if itl_ms else {})
+
+
 def show(name: str, level: str, figures: dict) -> None:
     error = figures["ttft_error_ms"]
     itl = "-" if figures["itl_error"] is None else f"{figures['itl_error']:+.2%}"
@@ -321,7 +334,7 @@ def show(name: str, level: str, figures: dict) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--clients", default="atoll,vllm-rs")
-    options.add_argument("--levels", default="30,256,1000,4000")
+    options.add_argument("--levels", default="30,256,1000,4000,4000@40")
     options.add_argument("--flood", type=int, default=256, help="users of the run with TTFT 0 and ITL 0; 0: none")
     options.add_argument("--seconds", type=float, default=20)
     options.add_argument("--runs", type=int, default=3)
@@ -334,7 +347,7 @@ def main() -> None:
     args = options.parse_args()
     cores = {int(core) for core in args.client_cores.split(",")}
     results: dict[str, dict[str, list[dict]]] = {}
-    jobs = [(f"{users}", int(users), TRUTH, args.seconds) for users in args.levels.split(",") if users]
+    jobs = [(level, *level_of(level), args.seconds) for level in args.levels.split(",") if level]
     if args.flood:
         jobs.append(("flood", args.flood, FLOOD, min(args.seconds, 8.0)))
     for level, users, shape, seconds in jobs:

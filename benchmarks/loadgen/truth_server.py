@@ -94,7 +94,8 @@ class Truth:
         while self.tick < upto:
             self.tick += 1
             for stream in self.wheel.pop(self.tick, ()):
-                stream.step()
+                if stream.left:  # else its client has gone
+                    stream.step()
 
     def report(self) -> dict[str, object]:
         open_s = sum(self.ended) - sum(self.began[: len(self.ended)])
@@ -226,9 +227,6 @@ class Protocol(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         if self.stream is not None:
             self.stream.left = 0
-            for slot in self.truth.wheel.values():
-                if self.stream in slot:
-                    slot.remove(self.stream)
             self.stream.end()
 
 

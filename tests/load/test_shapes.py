@@ -203,6 +203,20 @@ SHARE_GPT = [
 ]
 
 
+def test_users_who_start_later_are_connected_ahead_and_once(naughty, monkeypatch):
+    monkeypatch.setattr("atoll.load.sender._EARLY_USERS", 4)
+    table = run(naughty.url, Workload(users=40, requests=120, ramp_s=1.0, prompt=8, output=2))
+    assert table.outcome == ("ok",) * 120
+    assert len(set(table.user.tolist())) == 40
+    assert naughty.connections <= 40 + 4  # some for plain questions, and a user may start while we connect
+
+
+def test_a_run_that_ends_while_connections_are_made_ahead_ends_quietly(naughty, monkeypatch, recwarn):
+    monkeypatch.setattr("atoll.load.sender._EARLY_USERS", 1)
+    table = run(naughty.url, Workload(users=300, requests=1, ramp_s=1.5, prompt=8, output=1))
+    assert table.outcome == ("ok",)
+
+
 def test_prompts_do_not_come_again_after_all_places_are_taken():
     prompts = SyntheticPrompts(seed=1)
 
