@@ -1,10 +1,14 @@
 """`python -m atoll` is the same as `atoll`."""
 
+import io
 import sys
 
 
 def main() -> None:
     """The command line; its modules take a moment to import, and Ctrl-C then is no traceback either."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Korean letters or lines is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         from atoll.cli.main import main as run
 

@@ -163,3 +163,32 @@ def test_a_study_of_which_nothing_ran_is_a_failed_run(tmp_path):
     assert done.returncode == 1
     assert "does not fit" in json.loads(done.stdout)["variants"][0]["failure"]
     assert "No variant of none ran" in done.stderr
+
+
+def test_a_terminal_that_knows_ascii_only_is_no_reason_to_stop(tmp_path):
+    environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1", "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "atoll", "inspect"]
+    done = subprocess.run([*command, TOPO], cwd=tmp_path, env=environment, capture_output=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"GPU 0" in done.stdout
+    (tmp_path / "모델.json").write_text("{")
+    plain = subprocess.run(
+        [sys.executable, "-m", "atoll", "model", "모델.json"], cwd=tmp_path, env=environment,
+        capture_output=True, timeout=100,
+    )  # fmt: skip
+    assert plain.returncode == 2
+    assert plain.stderr.startswith(b"atoll: ")
+
+
+def test_long_names_of_variants_cost_no_figure(tmp_path):
+    name = "a-name-that-nobody-would-call-short-of-a-variant"
+    (tmp_path / "study.yaml").write_text(
+        "name: long\nbox: {gpu: L4, gpus: 2}\nmodel: Qwen/Qwen2.5-0.5B-Instruct\n"
+        "workload: {users: 2, duration: 5s, prompt: 10, output: 5}\n"
+        f"variants: [{{name: {name}-1, tensor_parallel: 1}}, {{name: {name}-2, tensor_parallel: 2}}]\n"
+    )
+    done = atoll("study", "run", "study.yaml", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "…" not in done.stdout
+    assert done.stdout.count(" ms") >= 6
+    assert max(map(len, done.stdout.splitlines())) <= 80

@@ -1,6 +1,7 @@
 """`atoll status`: how every replica of a deployment is."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 from atoll.cli.options import Json, OutPath
 from atoll.cli.show import out, show_json, show_table
 from atoll.workflows.deploy import ServiceState
+
+_WITH_PID = 72  # columns that the table needs with it
 
 
 def register(app: typer.Typer) -> None:
@@ -34,11 +37,28 @@ def status(
     out.print(
         f"{found.name} is {found.state}: {found.engine}, {found.model}, {found.url}", markup=False, soft_wrap=True
     )
-    columns = ("", "GPUs", "state", "pid", "running", "waiting", "KV used", "tokens/s")
-    show_table(None, columns, [_cells(service) for service in found.services], numbers=range(3, 8))
+    _show_services(found.services)
     for service in found.services:
         if service.why is not None:
             out.print(f"{service.name}: {service.why}", markup=False, soft_wrap=True)
+
+
+def _show_services(services: Sequence[ServiceState]) -> None:
+    """A container's name may be long, so it is folded; a process id is left out where the terminal is narrow."""
+    in_containers = any(service.container for service in services)
+    columns = (
+        "",
+        "GPUs",
+        "state",
+        "running",
+        "waiting",
+        "KV used",
+        "tokens/s",
+        "container" if in_containers else "pid",
+    )
+    shown = len(columns) if in_containers or out.width >= _WITH_PID else len(columns) - 1
+    rows = [_cells(service)[:shown] for service in services]
+    show_table(None, columns[:shown], rows, numbers=range(3, 7), wrap=(2, 7) if in_containers else ())
 
 
 def _cells(service: ServiceState) -> tuple[str, ...]:
@@ -46,11 +66,11 @@ def _cells(service: ServiceState) -> tuple[str, ...]:
         service.name,
         ", ".join(map(str, service.gpus)),
         service.state,
-        str(service.pid or service.container or "-"),
         _count(service.requests_running),
         _count(service.requests_waiting),
         "-" if service.kv_usage is None else f"{100 * service.kv_usage:.1f} %",
         _count(service.output_tokens_per_s),
+        str(service.container or service.pid or "-"),
     )
 
 

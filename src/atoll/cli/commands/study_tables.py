@@ -11,6 +11,7 @@ from atoll.units import show_seconds
 from atoll.workflows.study import StudyResult, VariantResult
 
 _COLUMNS = ("", "variant", "TTFT\np50", "TTFT\np95", "TPOT\np50", "E2E\np50", "\ntok/s")
+_LONGEST_HEADING = 16  # of the last column; a longer name would push figures off 80 columns
 
 
 def show_study(result: StudyResult) -> None:
@@ -27,9 +28,11 @@ def show_study(result: StudyResult) -> None:
         )
         for place, variant in runs
     ]
-    columns = (*_COLUMNS, *(["\nlost"] if lost else []), f"p95 vs\n{result.study.baseline_name}")
+    baseline = result.study.baseline_name
+    against = baseline if len(baseline) <= _LONGEST_HEADING else "baseline"
+    columns = (*_COLUMNS, *(["\nlost"] if lost else []), f"p95 vs\n{against}")
     title = f"{result.study.title or result.study.name} ({result.engine})"
-    show_table(title, columns, rows, numbers=range(2, len(columns)))
+    show_table(title, columns, rows, numbers=range(2, len(columns)), wrap=(1,))  # a name is folded, a figure never
     for variant in result.variants:
         if variant.failure:
             out.print(f"{variant.name} did not run: {variant.failure}", markup=False)
