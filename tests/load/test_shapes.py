@@ -205,15 +205,16 @@ SHARE_GPT = [
 
 def test_users_who_start_later_are_connected_ahead_and_once(naughty, monkeypatch):
     monkeypatch.setattr("atoll.load.sender._EARLY_USERS", 4)
-    table = run(naughty.url, Workload(users=40, requests=120, ramp_s=1.0, prompt=8, output=2))
-    assert table.outcome == ("ok",) * 120
+    naughty.gap_s = 0.02
+    table = run(naughty.url, Workload(users=40, duration_s=1.5, ramp_s=1.0, prompt=8, output=20)).table
+    assert set(table.outcome) == {"ok"}
     assert len(set(table.user.tolist())) == 40
     assert naughty.connections <= 40 + 4  # some for plain questions, and a user may start while we connect
 
 
-def test_a_run_that_ends_while_connections_are_made_ahead_ends_quietly(naughty, monkeypatch, recwarn):
+def test_a_run_that_ends_while_connections_are_made_ahead_ends_quietly(naughty, monkeypatch):
     monkeypatch.setattr("atoll.load.sender._EARLY_USERS", 1)
-    table = run(naughty.url, Workload(users=300, requests=1, ramp_s=1.5, prompt=8, output=1))
+    table = run(naughty.url, Workload(users=300, requests=1, ramp_s=1.5, prompt=8, output=1)).table
     assert table.outcome == ("ok",)
 
 
