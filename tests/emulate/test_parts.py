@@ -1,7 +1,7 @@
 """Words, prefixes, metrics text, and reading a request."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -112,6 +112,7 @@ FIELDS = ["messages", "prompt", "max_tokens", "min_tokens", "stop", "stream", "s
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6))
+@example({"prompt": [[]]})
 @settings(max_examples=150, deadline=None)
 def test_any_fields_are_an_ask_or_a_refusal(fields):
     import json

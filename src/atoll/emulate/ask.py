@@ -204,6 +204,8 @@ def _text_parts(content: object) -> list[str]:
 def _completion_tokens(prompt: Any) -> Sequence[object]:
     if isinstance(prompt, str):
         return split_prompt(prompt) or [""]
+    if not prompt:  # a list of one empty list of tokens
+        raise Refusal(400, "The prompt holds no token.", param="prompt")
     if isinstance(prompt[0], int):
         return list(prompt)
     if len(prompt) > 1:
