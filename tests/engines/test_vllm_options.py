@@ -44,3 +44,14 @@ def test_a_version_reads_the_list_of_its_minor_or_of_the_nearest_older(version, 
 def test_what_is_no_version_is_refused():
     with pytest.raises(InputError, match=r"'latest' is no vLLM version"):
         parse_version("latest")
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.33.0"])
+@pytest.mark.parametrize("name", ["--no-enable-prefix-caching", "--no-enable-chunked-prefill"])
+def test_switching_off_by_no_is_accepted_although_the_help_of_0_33_hides_it(version, name):
+    assert has_option(version, name)
+
+
+def test_what_has_no_pair_gets_no_hidden_name():
+    assert not has_option("0.33.0", "--no-disable-access-log-for-endpoints")
+    assert has_option("0.33.0", "--no-disable-custom-all-reduce")

@@ -64,8 +64,19 @@ def _options(version: str) -> dict[str, Option]:
     for long, spans in _table()["options"].items():
         for span in spans:
             if span["from"] <= place <= span["to"]:
-                found |= {name: _option(name, long, span) for name in (long, *span.get("also", ()))}
+                names = (long, *span.get("also", ()), *_hidden_names(long, span, version))
+                found |= {name: _option(name, long, span) for name in names}
     return found
+
+
+def _hidden_names(long: str, span: dict[str, Any], version: str) -> tuple[str, ...]:
+    """From 0.33 on `--enable-x` pairs with `--disable-x`; `--no-enable-x` is accepted still, and not in the help.
+
+    vllm/utils/argparse_utils.py, EnableDisableAction.
+    """
+    switch = long.removeprefix("--enable-").removeprefix("--disable-")
+    pairs = {f"--enable-{switch}", f"--disable-{switch}"} <= {long, *span.get("also", ())}
+    return (f"--no-{long.removeprefix('--')}",) if pairs and parse_version(version) >= (0, 33, 0) else ()
 
 
 def _option(name: str, long: str, span: dict[str, Any]) -> Option:
