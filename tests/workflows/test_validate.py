@@ -91,6 +91,11 @@ def test_a_script_that_goes_through_its_rates_finds_its_prompts_cached():
     assert found.predicted.ttft_s < 0.9 * alone.predicted.ttft_s
 
 
+def test_expert_parallel_cuts_no_blocks_of_weights():
+    (row,) = validate_rows([ROWS["gpustack-qwen3-235b-a22b-h100-02"]]).rows
+    assert row.predicted.output_tokens_per_s == pytest.approx(row.measured.output_tokens_per_s, rel=0.3)
+
+
 def test_cards_without_peer_access_take_longer():
     pair = {"gpu": "H100 PCIe 80GB", "n_gpu": "2", "tp": "2", "interconnect": "PCIe"}
     (plain, without) = validate_rows([{**QWEN, **pair}, {**QWEN, **pair, "interconnect": "PCIe (no P2P)"}]).rows

@@ -116,6 +116,8 @@ def _make_case(row: Mapping[str, str]) -> Case:
     _refuse_other_engines(row, notes)
     measured = _measures(_with_sharegpt(row, notes))
     card, quantisation = _model(row)
+    if "enable-expert-parallel" in notes:  # whole experts on each GPU: no block of weights is cut
+        card = card.replace(quantisation=card.quantisation.replace(block_size=None))
     layout = _layout(row, card, quantisation, notes)
     workload = _workload(row, notes)
     return Case(
@@ -344,9 +346,9 @@ def _arrivals(users: float | None, rate: str, row: Mapping[str, str], notes: str
     per_second = _number(row, "request_rate")
     if not per_second:
         raise Unfit("neither concurrency nor request rate is given")
-    seconds = re.search(r"stage \d+ (\d+) s\b", notes)
-    count = round(per_second * int(seconds[1])) if seconds else at_once
-    return {"rate": per_second, "requests": min(count or 500, MOST_REQUESTS)}
+    seconds = _count_in(notes, r"stage \d+ (\d+) s\b")
+    asked = round(per_second * seconds) if seconds else at_once
+    return {"rate": per_second, "requests": min(asked or 500, MOST_REQUESTS)}
 
 
 # What aiperf sends when it is not told otherwise: lengths without spread, and so many prompts over and over
