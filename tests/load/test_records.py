@@ -159,6 +159,13 @@ def test_rows_without_their_times_are_left_out(tmp_path):
     assert read_records(tmp_path).number.tolist() == [0, 1, 2]
 
 
+def test_a_kill_between_opening_the_files_of_a_tail_costs_nothing(tmp_path):
+    log = RecordLog(0.0, tmp_path)
+    log.close()
+    (tmp_path / "records" / "tail-00001.tokens").unlink()
+    assert len(read_records(tmp_path)) == 0
+
+
 def test_a_folder_without_records_says_so(tmp_path):
     with pytest.raises(BadRun, match="holds no records"):
         read_records(tmp_path)

@@ -501,7 +501,8 @@ def _read_tail(path: Path, every: dict[str, int]) -> tuple[NDArray[Any], Floats]
     """Up to the last row whose times and words are all there."""
     data = path.read_bytes()
     rows = np.frombuffer(data[: len(data) // ROW.itemsize * ROW.itemsize], dtype=ROW).copy()
-    data = path.with_suffix(".tokens").read_bytes()
+    beside = path.with_suffix(".tokens")
+    data = beside.read_bytes() if beside.is_file() else b""  # killed between opening the two
     times = np.frombuffer(data[: len(data) // 8 * 8], dtype=np.float64)
     words = _read_words(path.with_name(f"{path.name.rpartition('-')[0]}-words.jsonl"))
     fits = np.cumsum(rows["tokens"]) <= len(times)
