@@ -204,3 +204,13 @@ def test_line_ends_stay_of_one_kind(line_end):
     after = compose(text.replace("\n", line_end))
     assert "shm_size: 16gb" in after
     assert after.count("\n") == after.count(line_end)
+
+
+def test_a_fix_that_mends_nothing_is_not_made_again_and_again():
+    def look(texts):
+        text = texts.get("a.yaml", "one")
+        return (
+            Finding(rule="X", file="a.yaml", line=1, what="w", edits=(Edit(file="a.yaml", start=0, end=0, text="+"),)),
+        ) * len(text[:1])
+
+    assert mend(look, lambda _: "one")[0] == ()

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -255,3 +256,19 @@ def test_damaged_real_files(data):
         st.sampled_from(["", text[start:end] * 2, ": ", "\n", "'", "{", "}", "- ", "null", "[]", "${X}", "é\t"])
     )
     everything({path.name: text[:start] + piece + text[end:]})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "command: Qwen/Qwen2.5-32B-Instruct -tp 0\n    gpus: all",
+        "command: Qwen/Qwen2.5-32B-Instruct -tp 4000000000\n    gpus: all",
+        "command: Qwen/Qwen2.5-32B-Instruct\n    gpus: [{count: 99999999999999999999}]",
+        "command: Qwen/Qwen2.5-32B-Instruct -tp ²\n    gpus: [{count: ²}]",
+    ],
+)
+def test_sizes_that_no_box_has(body, facts_of):
+    head = "services:\n  a:\n    image: vllm/vllm-openai:v0.32.0\n    "
+    topo = "        GPU0 GPU1\nGPU0 X NV12\nGPU1 NV12 X\n"
+    other = "\n  b:\n    image: vllm/vllm-openai:v0.32.0\n    command: m/x\n    gpus: [{count: 1}]\n"
+    assert examine(facts_of({"compose.yaml": head + body + other, "topo.txt": topo}, gpu="H100-NVL-94GB"))

@@ -113,3 +113,19 @@ def test_fifty_files_of_two_hundred_lines_take_less_than_two_seconds(tmp_path):
     taken = time.process_time() - started
     assert len(found) > 1000
     assert taken < 2
+
+
+@pytest.mark.parametrize("second", ['"1", "2"], capabilities: [gpu]', '"2", "3"], capabilities: [gpu], x-share: 2'])
+def test_files_that_make_no_layout_get_no_advice_and_no_traceback(tmp_path, second):
+    share = "--gpu-memory-utilization 2" if "x-share" in second else ""
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n"
+        '  a: {image: "vllm/vllm-openai:v0.32.0", command: "Qwen/Qwen2.5-32B-Instruct -tp 2 '
+        + share
+        + '", gpus: [{device_ids: ["0", "1"], capabilities: [gpu]}]}\n'
+        '  b: {image: "vllm/vllm-openai:v0.32.0", command: "Qwen/Qwen2.5-32B-Instruct -tp 2", '
+        f"gpus: [{{device_ids: [{second}}}]}}\n"
+    )
+    facts = diagnose(ask([str(tmp_path)], gpu="H100-NVL-94GB")).facts
+    assert len(facts.engines) == 2
+    assert advise(facts, gpu="H100-NVL-94GB") == ()

@@ -302,7 +302,7 @@ class Service:
     @property
     def replicas(self) -> int:
         text = self.string("deploy", "replicas") or self.string("scale")
-        return int(text) if text and text.isdigit() else 1
+        return int(text) if text and text.isdecimal() else 1
 
     @property
     def has_healthcheck(self) -> bool:
@@ -415,7 +415,7 @@ def _count(node: Node) -> int | None:
     text = node.text or ""
     if text in {"all", "-1"}:
         return -1
-    return int(text) if text.isdigit() else None
+    return int(text) if re.fullmatch(r"[0-9]{1,4}", text) else None
 
 
 def _cdi_request(service: Service) -> GpuRequest | None:

@@ -128,7 +128,7 @@ def _healthcheck(node: Node | None) -> Node | None:
     values = {"test": test}
     for ours, theirs in (("interval", "Interval"), ("start_period", "StartPeriod"), ("timeout", "Timeout")):
         nanoseconds = node.string(theirs)
-        if nanoseconds and nanoseconds.isdigit():
+        if nanoseconds and nanoseconds.isdecimal():
             values[ours] = _scalar(node, f"{int(nanoseconds) / 1e9:g}s")
     retries = node.get("Retries")
     if retries is not None:
@@ -154,4 +154,4 @@ def _devices(requests: Node | None) -> Node | None:
 
 
 def _seconds(node: Node | None) -> Node | None:
-    return _scalar(node, f"{node.text}s") if node is not None and (node.text or "").isdigit() else None
+    return _scalar(node, f"{node.text}s") if node is not None and (node.text or "").isdecimal() else None

@@ -25,7 +25,7 @@ class Pod:
     @property
     def replicas(self) -> int:
         text = self.workload.string("spec", "replicas") or "1"
-        return int(text) if text.isdigit() else 1
+        return int(text) if text.isdecimal() else 1
 
     @property
     def labels(self) -> Mapping[str, str]:

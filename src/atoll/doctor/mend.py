@@ -1,5 +1,6 @@
 """Corrected files: the findings' edits applied round by round until nothing more changes."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
@@ -42,40 +43,66 @@ def mend(look: Look, text_of: Callable[[str], str]) -> tuple[tuple[Mended, ...],
     texts: dict[str, str] = {}
     before: dict[str, str] = {}
     findings = look(texts)
-    barred: set[tuple[str, str]] = set()
-    one_by_one = False
+    left_out: set[Name] = set()
+    alone = False  # one fix a round, to learn which of them spoils a file
     for _ in range(_MOST_ROUNDS):
-        wanted = [finding for finding in findings if finding.edits and (finding.rule, finding.what) not in barred]
-        wanted = wanted[:1] if one_by_one else wanted
-        edits = choose_edits(wanted)
-        if not edits:
+        wanted = [finding for finding in findings if finding.edits and _name(finding) not in left_out]
+        chosen = choose_findings(wanted[:1] if alone else wanted)
+        if not chosen:
             break
+        edits = _by_file(chosen)
         for path in edits:
             before.setdefault(path, text_of(path))
         tried = texts | {path: apply_edits(texts.get(path, before[path]), listed) for path, listed in edits.items()}
         found = look(tried)
-        if not any(finding.rule == "AT001" and finding.file in edits for finding in found):
-            texts, findings = tried, found
-        elif one_by_one:
-            barred.add((wanted[0].rule, wanted[0].what))  # a file that nobody can read any more is no correction
+        spoiled = any(finding.rule == "AT001" and finding.file in edits for finding in found)
+        useless = _unmoved(chosen, findings, found)
+        if not spoiled and not useless:
+            texts, findings, alone = tried, found, False
+        elif len(chosen) == 1 or not spoiled:
+            left_out |= useless or {_name(chosen[0])}
+            alone = False
         else:
-            one_by_one = True
+            alone = True
     made = (Mended(path=path, before=before[path], after=text) for path, text in sorted(texts.items()))
     return tuple(one for one in made if one.before != one.after), tuple(findings)
 
 
-def choose_edits(findings: Iterable[Finding]) -> dict[str, list[Edit]]:
-    """The edits of those findings that can be mended side by side; a finding's own edits go together or not at all."""
-    chosen: dict[str, list[Edit]] = {}
+Name = tuple[str, ...]  # what a finding and its fix are known by when its line has moved
+
+
+def _name(finding: Finding) -> Name:
+    return finding.rule, finding.file, finding.what, *(edit.text for edit in finding.edits)
+
+
+def _unmoved(chosen: Iterable[Finding], before: Iterable[Finding], after: Iterable[Finding]) -> set[Name]:
+    """Those of the mended findings that are there as often as before: their fix does not do what it should."""
+    then, now = Counter(map(_name, before)), Counter(map(_name, after))
+    return {name for name in map(_name, chosen) if now[name] >= then[name]}
+
+
+def choose_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Those that can be mended side by side; a finding's own edits go together or not at all."""
+    chosen: list[Finding] = []
+    taken: dict[str, list[Edit]] = {}
     for finding in findings:
         wanted = tuple(dict.fromkeys(finding.edits))
-        if not wanted or any(_touches(edit, other) for edit in wanted for other in chosen.get(edit.file, ())):
+        if not wanted or any(_touches(edit, other) for edit in wanted for other in taken.get(edit.file, ())):
             continue
         if any(_crosses(one, other) for n, one in enumerate(wanted) for other in wanted[:n] if one.file == other.file):
             continue
+        chosen.append(finding)
         for edit in wanted:
-            chosen.setdefault(edit.file, []).append(edit)
-    return chosen
+            taken.setdefault(edit.file, []).append(edit)
+    return tuple(chosen)
+
+
+def _by_file(findings: Iterable[Finding]) -> dict[str, list[Edit]]:
+    made: dict[str, list[Edit]] = {}
+    for finding in findings:
+        for edit in dict.fromkeys(finding.edits):
+            made.setdefault(edit.file, []).append(edit)
+    return made
 
 
 def _crosses(later: Edit, earlier: Edit) -> bool:

@@ -187,7 +187,7 @@ def split_host(text: str) -> tuple[str, int | None]:
     if found is None:
         return text, None
     port = found[2]
-    return found[1], int(port) if port and port.isdigit() else None
+    return found[1], int(port) if port and port.isdecimal() else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -375,7 +375,7 @@ class NginxConfig:
         """How many, and where it is written; 512 is nginx's own default, 1024 that of the image's file."""
         events = self.main("events")
         found = events.child("worker_connections") if events is not None else None
-        if found is None or not found.arg.isdigit():
+        if found is None or not found.arg.isdecimal():
             return (1024 if self.fragment else 512), None
         return int(found.arg), found
 

@@ -14,6 +14,7 @@ from atoll.engines.vllm_options import Option as TableOption
 from atoll.engines.vllm_options import known_versions, listed_version, options_of
 
 Version = tuple[int, ...]
+_MORE_THAN_ANY_BOX = 10_000  # GPUs; a larger number is a slip
 Span = tuple[Word, ...]
 
 
@@ -181,15 +182,20 @@ class VllmCommand:
 
     @property
     def tensor_parallel(self) -> int | None:
-        return self.integer("--tensor-parallel-size", 1)
+        return self._size("--tensor-parallel-size")
 
     @property
     def pipeline_parallel(self) -> int | None:
-        return self.integer("--pipeline-parallel-size", 1)
+        return self._size("--pipeline-parallel-size")
 
     @property
     def data_parallel(self) -> int | None:
-        return self.integer("--data-parallel-size", 1)
+        return self._size("--data-parallel-size")
+
+    def _size(self, name: str) -> int | None:
+        """1 unless told otherwise; None for what is not known or is no size."""
+        size = self.integer(name, 1)
+        return size if size is not None and 0 < size < _MORE_THAN_ANY_BOX else None
 
     @property
     def world_size(self) -> int | None:

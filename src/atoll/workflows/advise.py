@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from atoll.analyse.summary import Summary
 from atoll.doctor.compose import Project
 from atoll.doctor.facts import Engine, Facts
@@ -133,15 +135,18 @@ def layout_of(facts: Facts, engines: list[Engine], card: ModelCard, gpu: str | N
     if box is None or not replicas or any(replica is None for replica in replicas):
         return None
     command = engines[0].command
-    return Layout(
-        name="yours",
-        model=command.model or card.name,
-        box=box,
-        replicas=tuple(replica for replica in replicas if replica is not None),
-        router=_router(facts, engines),
-        flags=_flags(engines[0]),
-        engine_version=show_version(command.table.version),
-    )
+    try:
+        return Layout(
+            name="yours",
+            model=command.model or card.name,
+            box=box,
+            replicas=tuple(replica for replica in replicas if replica is not None),
+            router=_router(facts, engines),
+            flags=_flags(engines[0]),
+            engine_version=show_version(command.table.version),
+        )
+    except ValidationError:  # a GPU given twice, a share above 1: no layout, and the findings say so
+        return None
 
 
 def _box(facts: Facts, engines: list[Engine], gpu: str | None) -> Box | None:

@@ -196,7 +196,7 @@ def all_to_one(facts: Facts) -> Iterable[Finding]:
             for e in facts.engines
             if e.service.project == service.project
         ]
-        if given.get("--policy", "cache_aware") != "cache_aware" or not threshold.isdigit():
+        if given.get("--policy", "cache_aware") != "cache_aware" or not threshold.isdecimal():
             continue
         if "--balance-abs-threshold" not in given or int(threshold) > min(slots, default=256):
             yield found(

@@ -500,7 +500,7 @@ def _workers(config: NginxConfig) -> int:
     found_ = config.main("worker_processes")
     if found_ is None:
         return 2 if config.fragment else 1
-    return int(found_.arg) if found_.arg.isdigit() else 2  # auto: two at the least on any box with GPUs
+    return int(found_.arg) if found_.arg.isdecimal() else 2  # auto: two at the least on any box with GPUs
 
 
 @rule("NG013", INFO)
@@ -574,7 +574,7 @@ def few_files(facts: Facts) -> Iterable[Finding]:
         lifted = config.service is not None and config.service.get("ulimits", "nofile") is not None
         if place is None:
             continue
-        if limit is not None and limit.arg.isdigit() and int(limit.arg) < 2 * count:
+        if limit is not None and limit.arg.isdecimal() and int(limit.arg) < 2 * count:
             yield found(
                 limit,
                 f"{limit.arg} open files for {count} connections that need two each",
