@@ -25,11 +25,9 @@ from atoll.workflows.validate import ErrorOf, GroupResult, Verdict, group_errors
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- made by tools/make_validation.py -->", "<!-- end -->"
 
-# Rows that contradict themselves or their neighbours, beginning of the id; docs/validation.md says why. They stay in
+# Rows that contradict themselves or the laws of the card, beginning of the id; docs/validation.md says why. They stay in
 # every table of families, and no band is taken from them.
 DOUBTFUL = (
-    "gpustack-qwen3-14b-h100",
-    "gpustack-qwen3-32b-h100",
     "gpustackq-a100",
     "lambda-",
     "vllm3297-",
