@@ -100,7 +100,7 @@ class GpuRequest:
     node: Node  # the device entry, or whatever else asks
     id_nodes: tuple[Node, ...] = ()
 
-    @property
+    @cached_property
     def indices(self) -> tuple[int, ...] | None:
         """The ids as host indices; None when they are UUIDs, unknown, or a count."""
         if self.ids is None or not all(re.fullmatch(r"\d+", name) for name in self.ids):

@@ -40,7 +40,6 @@ class Host:
     runtimes: frozenset[str] | None = None  # of `docker info`
     nginx_version: str | None = None
     acs_redirect: tuple[str, ...] | None = None  # PCI bridges with ACSCtl ReqRedir+, of `lspci -vvv`
-    iommu_translated: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,10 +152,6 @@ class Server:
         """The value of name=value; None when it is not there."""
         return next((text.partition("=")[2] for text in self.params if text.startswith(f"{name}=")), None)
 
-    @property
-    def is_name(self) -> bool:
-        return not re.fullmatch(r"[\d.]+|\[.*\]|unix", self.host) and self.host != "localhost"
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Upstream:

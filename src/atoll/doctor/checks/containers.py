@@ -24,7 +24,7 @@ from atoll.errors import InputError
 from atoll.units import parse_seconds
 
 VLLM = "v0.32.0"  # what corrected files are pinned to: the oldest release without a known hole (SE001)
-NGINX = "1.31.3"
+NGINX = "1.31.3"  # the version that nginx's rules were tried with
 
 
 def serving(facts: Facts) -> Iterator[tuple[Project, Service]]:
@@ -220,7 +220,7 @@ def small_shared_memory(facts: Facts) -> Iterable[Finding]:
         tp, pp = service.vllm.tensor_parallel, service.vllm.pipeline_parallel
         if tp is None or pp is None or tp * pp < 2 or service.string("ipc") not in {None, "private"}:
             continue
-        if any(_lies_at(target, "/dev/shm") for target in _laid_in(service)):  # noqa: S108
+        if any(target.rstrip("/") == "/dev/shm" for target in _laid_in(service)):  # noqa: S108 - the name is the point
             continue
         node = service.get("shm_size")
         size = _bytes(node.text or "") if node is not None and node.known else None
@@ -243,10 +243,6 @@ def _laid_in(service: Service) -> Iterator[str]:
     yield from (mount.target for mount in service.mounts)
     temporary = service.get("tmpfs")
     yield from ((node.text or "").partition(":")[0] for node in (temporary.scalars() if temporary is not None else ()))
-
-
-def _lies_at(target: str, path: str) -> bool:
-    return target.rstrip("/") == path
 
 
 @rule("DC005", WARNING)

@@ -1,7 +1,7 @@
 """Engines on their GPUs, and the memory arithmetic that several checks share, with vLLM's own defaults."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from atoll.cost.memory import MemoryFit, fit_memory
 from atoll.doctor.checks.places import Place
@@ -176,8 +176,3 @@ def fit_of(facts: Facts, engine: Engine) -> MemoryFit | None:
     """How the memory of one of an engine's GPUs is shared out; None when model, GPU or a flag is not known."""
     placed = placement_of(facts, engine)
     return placed.fit() if placed is not None else None
-
-
-def shorter(placed: Placement, tensor_parallel: int) -> Placement:
-    """The same engine on fewer GPUs."""
-    return replace(placed, tensor_parallel=tensor_parallel, gpus=None)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
+from atoll.doctor.checks.containers import NGINX
 from atoll.doctor.checks.locations import http_version
 from atoll.doctor.checks.memory import default_max_num_seqs
 from atoll.doctor.checks.places import found, join, made_by_atoll
@@ -21,8 +22,6 @@ from atoll.doctor.facts import Facts, Route, is_this_machine
 from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.nginx import Directive, NginxConfig, Server, Upstream, nginx_seconds
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
-
-NGINX = "1.31.3"  # what a corrected file is pinned to: the version that these rules were tried with
 
 
 def _upstreams(facts: Facts) -> Iterator[tuple[Route, Upstream]]:
