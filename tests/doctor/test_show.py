@@ -75,3 +75,12 @@ def test_pages_are_whole(rule):
     text = "\n".join(show_page(rule))
     assert text.startswith(f"## {rule.id}: ")
     assert all(part in text for part in ("**If left:** ", "**Fix:** ", "**Evidence:** ", "and one that passes"))
+
+
+def test_files_named_in_full_are_shown_as_seen_from_the_folder():
+    finding = Finding(rule="DC001", file="/work/it/a b.yaml", line=1, what="w", why="y", fix="f")
+    outside = Finding(rule="DC001", file="/etc/x.yaml", line=1, what="w", why="y", fix="f")
+    log = to_sarif([finding, outside], {}, "/work/it")
+    places = [one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in log["runs"][0]["results"]]
+    assert places == ["a%20b.yaml", "file:///etc/x.yaml"]
+    assert next(show_github([finding], "/work/it")).startswith("::notice file=a b.yaml,line=1,")

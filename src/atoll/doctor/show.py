@@ -50,10 +50,12 @@ def count_line(findings: Sequence[Finding]) -> str:
 _GITHUB = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 
 
-def show_github(findings: Sequence[Finding]) -> Iterator[str]:
-    """GitHub Actions' workflow commands, which it shows beside the lines of a pull request."""
+def show_github(findings: Sequence[Finding], folder: str = "") -> Iterator[str]:
+    """GitHub Actions' workflow commands, shown beside the lines of a pull request; files as seen from a folder."""
     for finding in findings:
-        place = f"file={_property(finding.file)},line={finding.line},title={_property(finding.rule)}"
+        place = (
+            f"file={_property(_seen_from(folder, finding.file))},line={finding.line},title={_property(finding.rule)}"
+        )
         text = f"{finding.what}. {finding.why} Fix: {finding.fix}"
         yield f"::{_GITHUB[finding.severity]} {place}::{_message(text)}"
 
@@ -134,8 +136,12 @@ def _sarif_change(uri: str, edits: Sequence[Edit]) -> dict[str, Any]:
 
 
 def _uri(path: str, folder: str) -> str:
-    inside = path.removeprefix(f"{folder.rstrip('/')}/") if folder else path
-    return f"file://{quote(inside)}" if inside.startswith("/") else quote(inside)
+    name = _seen_from(folder, path)
+    return f"file://{quote(name)}" if name.startswith("/") else quote(name)
+
+
+def _seen_from(folder: str, path: str) -> str:
+    return path.removeprefix(f"{folder.rstrip('/')}/") if folder else path
 
 
 def show_page(rule: Rule) -> Iterator[str]:
