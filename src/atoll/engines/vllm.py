@@ -149,6 +149,12 @@ def _all_reduce_arguments(layout: Layout, replica: Replica) -> list[str]:
     return ["--compilation-config", json.dumps({"pass_config": {option: False}}, separators=(",", ":"))]
 
 
+def _keep_alive(version: str) -> dict[str, str]:
+    """The variable, where this version reads it."""
+    read = keep_alive_s(version) == KEEP_ALIVE_S
+    return {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S)} if read else {}
+
+
 def _environment(layout: Layout, replica: Replica) -> dict[str, str]:
     """Variables of one replica as a process; in a container its GPUs are chosen by the container's device ids.
 
@@ -158,7 +164,7 @@ def _environment(layout: Layout, replica: Replica) -> dict[str, str]:
     variables = {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # nvidia-smi's numbers; CUDA alone would put the fastest card first
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, replica.gpus)),
-        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S),
+        **_keep_alive(layout.engine_version),
         **OFFLINE,
     }
     if needs_plain_all_reduce(layout, replica) and parse_version(layout.engine_version) >= (0, 17, 0):

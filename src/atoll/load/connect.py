@@ -54,7 +54,9 @@ class Dialer:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
-            raise RunFailed(f"{host} is not known (dns): {error.strerror}. Check the URL.") from None
+            raise RunFailed(
+                f"{host} is not known (dns): {error.strerror}. Give a URL such as http://127.0.0.1:8000."
+            ) from None
         self._addresses = [Address(family, where) for family, _, _, _, where in found]
 
     async def connect(self, connection: Connection) -> None:

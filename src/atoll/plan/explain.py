@@ -8,7 +8,7 @@ from atoll.cost.memory import users_that_fit
 from atoll.cost.step import StepBatch
 from atoll.plan.band import error_band, pair_band
 from atoll.plan.goal import Goal
-from atoll.plan.search import TIE, Choice, Flip, Search, Trial
+from atoll.plan.search import CROWD, TIE, Choice, Flip, Search, Trial
 from atoll.plan.workbench import Workbench
 from atoll.units import show_bytes, show_seconds
 
@@ -100,6 +100,8 @@ def explain_flips(search: Search, workbench: Workbench) -> Iterator[str]:
         band = pair_band(before, after, workbench, search.goal)
         small = ", by less than the error of such predictions" if _lead_of(search, flip, until) < band else ""
         yield f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is better than {flip.before}{small}."
+    if search.goal.is_above(CROWD):
+        yield f"With more than {CROWD} users no other flags and loads are tried."
     if len(search.curves) > 1 and not search.flips:
         first, last = search.curves[0].points[0][0], search.curves[0].points[-1][0]
         yield f"{_ahead(search)} stays ahead from {first:g} to {last:g} {unit}."

@@ -41,6 +41,10 @@ class Goal(Document):
             return f"{self.users} user{'s' if self.users != 1 else ''}"
         return f"{self.rate:g} requests/s"
 
+    def is_above(self, users: int) -> bool:
+        """More back-to-back users than these."""
+        return self.users is not None and self.users > users
+
     @property
     def has_targets(self) -> bool:
         return self.slo_ttft_s is not None or self.slo_tpot_s is not None

@@ -43,6 +43,7 @@ MOST_SIMULATED = 16
 LEADERS = 3  # choices whose other flags and routers' policies are simulated
 CURVES = 4  # layouts whose load is varied
 MOST_USERS = 4096  # where the search for the most users ends
+CROWD = 300  # users beyond whom only the load that was asked for is simulated, with the flags of the formula
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +158,7 @@ class _Run:
         tried = [self._draft(candidate, self.goal) for candidate in candidates]
         drafts = sorted((draft for draft in tried if draft is not None), key=self._order)
         choices = self._simulate(drafts)
-        if not choices or not vary_load:
+        if not choices or not vary_load or self.goal.is_above(CROWD):
             return Search(goal=self.goal, choices=tuple(choices), illegal=illegal, too_big=too_big)
         curves = self._curves(choices[:CURVES])
         choices = [
@@ -331,7 +332,8 @@ class _Run:
         near = [c for c in drafts if c.formula.cost(self.goal) <= HOPELESS * best][:MOST_SIMULATED]
         rest = [choice for choice in drafts if choice not in near]
         measured = sorted((self._measure(choice) for choice in near), key=self._order)
-        lead = [self._tune(choice) if place < LEADERS else choice for place, choice in enumerate(measured)]
+        leaders = 0 if self.goal.is_above(CROWD) else LEADERS
+        lead = [self._tune(choice) if place < leaders else choice for place, choice in enumerate(measured)]
         lead.sort(key=self._order)
         return lead + rest
 

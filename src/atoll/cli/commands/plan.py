@@ -18,7 +18,7 @@ from atoll.plan.explain import explain_choice, explain_tuning
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.layout import EngineFlags, Policy
 from atoll.plan.score import Prediction
-from atoll.plan.search import Choice
+from atoll.plan.search import MOST_USERS, Choice
 from atoll.units import parse_seconds, show_seconds
 from atoll.workflows.diagnose import diagnose_layout
 from atoll.workflows.plan import (
@@ -132,9 +132,13 @@ def make_goal(
     """The goal of a command line; 30 users when neither users nor a rate is given."""
     if users is not None and rate is not None:
         raise InputError("Give --users (back to back) or --rate (requests per second), not both.")
+    if rate is not None and not rate > 0:
+        raise InputError(f"--rate {rate:g} sends nothing; give requests per second, such as 0.5.")
+    if users is not None and users > MOST_USERS:
+        raise InputError(f"--users {users} is more than a plan simulates, {MOST_USERS}; give --rate for such a crowd.")
     return Goal(
-        users=30 if users is None and not rate else users,
-        rate=rate or None,
+        users=30 if users is None and rate is None else users,
+        rate=rate,
         prompt=prompt,
         output=output,
         longest=prompt + output,

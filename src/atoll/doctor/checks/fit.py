@@ -11,6 +11,8 @@ from atoll.doctor.edits import Edits, replace_option
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
+from atoll.engines.vllm import legal_tensor_parallel
+from atoll.model.card import ModelCard
 from atoll.units import show_bytes
 
 
@@ -28,7 +30,7 @@ def heads_do_not_divide(facts: Facts) -> Iterable[Finding]:
 
     Evidence: config/model.py of 0.32.0.
 
-    Fix: A size that divides them (40 heads: 1, 2, 4, 5, 8).
+    Fix: A size that divides them and agrees with the KV heads (40 heads with 8 KV heads: 1, 2, 4, 8).
 
     Fails:
     ```compose.yaml
@@ -43,14 +45,21 @@ def heads_do_not_divide(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for placed in placements(facts):
-        if placed.card is not None and placed.card.attention_heads % placed.tensor_parallel:
-            heads = placed.card.attention_heads
-            legal = [str(n) for n in range(1, 17) if heads % n == 0]
+        if placed.card is None:
+            continue
+        legal = legal_tensor_parallel(placed.card, range(1, 17))
+        if placed.tensor_parallel <= 16 and placed.tensor_parallel not in legal:
             yield found(
                 placed.split,
-                f"{placed.card.name} has {heads} attention heads; {placed.tensor_parallel} does not divide them",
-                fix=f"A tensor-parallel size of {join(legal)}.",
+                f"{placed.card.name} has {_heads(placed.card)}; {placed.tensor_parallel} does not divide them",
+                fix=f"A tensor-parallel size of {join([str(size) for size in legal])}.",
             )
+
+
+def _heads(card: ModelCard) -> str:
+    """The heads of both kinds where they differ in number."""
+    shared = "" if card.kv_heads == card.attention_heads else f" and {card.kv_heads} KV heads"
+    return f"{card.attention_heads} attention heads{shared}"
 
 
 @rule("MF002", WARNING)
