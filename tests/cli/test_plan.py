@@ -39,6 +39,8 @@ def test_plan_for_a_person():
         (("--model", "deepseek-ai/DeepSeek-R1"), "8 x H100-NVL-94GB with tensor parallel 8 would hold it."),
         (("--model", QWEN, "--policy", "best"), "--policy best is not one of round_robin"),
         (("--model", QWEN, "--users", "3", "--rate", "1"), "Give --users (back to back) or --rate"),
+        (("--model", QWEN, "--rate", "0"), "--rate 0 sends nothing"),
+        (("--model", QWEN, "--users", "1000000000"), "--users 1000000000 is more than a plan simulates, 4096"),
         (("--model", "no-such-model"), "'no-such-model' is neither a model that atoll knows"),
         ((), "Say which model: --model NAME"),
         (("--model", QWEN, "--slo-ttft", "soon"), "'soon' is not a duration"),

@@ -127,6 +127,16 @@ def test_an_open_loop_is_planned_too(capture):
     assert len(made.search.curves[0].points) == 7
 
 
+def test_a_crowd_is_simulated_once_and_the_words_say_so(capture, tmp_path):
+    many = plan_box(model=QWEN, goal=GOAL.replace(users=301), capture=capture, gpu="H100-NVL-94GB")
+    assert many.search.best.predicted is not None
+    assert not many.search.curves
+    assert not any(choice.trials for choice in many.search.choices)
+    assert any("With more than 300 users" in line for line in verdict(many))
+    with pytest.raises(InputError, match="the load was not varied"):
+        save_chart(many, tmp_path / "x.svg")
+
+
 def test_charts_are_png_or_svg(plan, tmp_path):
     save_chart(plan, tmp_path / "flip.svg")
     save_chart(plan, tmp_path / "flip.png")

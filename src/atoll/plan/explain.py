@@ -100,7 +100,7 @@ def explain_flips(search: Search, workbench: Workbench) -> Iterator[str]:
         band = pair_band(before, after, workbench, search.goal)
         small = ", by less than the error of such predictions" if _lead_of(search, flip, until) < band else ""
         yield f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is better than {flip.before}{small}."
-    if search.goal.is_above(CROWD):
+    if search.goal.is_above(CROWD) and not search.curves:
         yield f"With more than {CROWD} users no other flags and loads are tried."
     if len(search.curves) > 1 and not search.flips:
         first, last = search.curves[0].points[0][0], search.curves[0].points[-1][0]

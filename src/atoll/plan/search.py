@@ -158,7 +158,7 @@ class _Run:
         tried = [self._draft(candidate, self.goal) for candidate in candidates]
         drafts = sorted((draft for draft in tried if draft is not None), key=self._order)
         choices = self._simulate(drafts)
-        if not choices or not vary_load or self.goal.is_above(CROWD):
+        if not choices or not vary_load or self._is_crowd:
             return Search(goal=self.goal, choices=tuple(choices), illegal=illegal, too_big=too_big)
         curves = self._curves(choices[:CURVES])
         choices = [
@@ -173,6 +173,11 @@ class _Run:
             curves=curves,
             flips=tuple(find_flips(curves, self.goal)),
         )
+
+    @property
+    def _is_crowd(self) -> bool:
+        """So many users that each simulation takes long; the formula alone never does."""
+        return self.measure is not None and self.goal.is_above(CROWD)
 
     # What can be at all
 
@@ -332,7 +337,7 @@ class _Run:
         near = [c for c in drafts if c.formula.cost(self.goal) <= HOPELESS * best][:MOST_SIMULATED]
         rest = [choice for choice in drafts if choice not in near]
         measured = sorted((self._measure(choice) for choice in near), key=self._order)
-        leaders = 0 if self.goal.is_above(CROWD) else LEADERS
+        leaders = 0 if self._is_crowd else LEADERS
         lead = [self._tune(choice) if place < leaders else choice for place, choice in enumerate(measured)]
         lead.sort(key=self._order)
         return lead + rest
