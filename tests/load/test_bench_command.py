@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -171,6 +172,23 @@ def test_a_run_that_did_not_begin_leaves_nothing_behind(tmp_path):
     assert done.returncode == 1
     assert "connection_refused" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_without_one_answer_fails(tmp_path):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        done = bench(url, "--sweep", "1,2", "--requests", "2", "--model", "m", out=tmp_path / "levels")
+    assert done.returncode == 1
+    assert "No request to" in done.stderr
+    assert (tmp_path / "levels" / "users-2" / "summary.json").is_file()
+
+
+def test_a_sweep_that_did_not_begin_leaves_nothing_behind(tmp_path):
+    done = bench("http://nope.invalid", "--sweep", "1,2", "--requests", "2", "--model", "m", out=tmp_path / "levels")
+    assert done.returncode == 1
+    assert not (tmp_path / "levels").exists()
+    assert tmp_path.exists()
 
 
 def test_a_folder_with_a_run_is_not_overwritten(naughty, tmp_path):

@@ -1,12 +1,13 @@
 """How much load a server carries: a sweep over levels, or a search for the most users within latency targets."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from atoll.analyse.knee import LoadPoint, find_knee
 from atoll.analyse.summary import Promise, Summary
-from atoll.errors import InputError, Interrupted
+from atoll.errors import AtollError, InputError, Interrupted
 from atoll.traffic.workload import Workload
 from atoll.workflows.bench import BenchResult
 
@@ -135,7 +136,14 @@ def _level(workload: Workload, load: float, folder: Path, repeat: int, *, measur
     name = f"{kind}-{load:g}" + (f"-{repeat}" if repeat > 1 else "")
     say(f"{name}:")
     changed = at_load(workload, load).replace(seed=workload.seed + repeat - 1)
-    result = measure(changed, folder / name)
+    was_there = folder.exists()
+    try:
+        result = measure(changed, folder / name)
+    except AtollError:
+        if not was_there:
+            with suppress(OSError):  # it holds something after all
+                folder.rmdir()
+        raise
     if result.stopped is not None:
         raise Interrupted(f"Stopped by hand; the levels so far are in {folder}.")
     return Level(load=load, runs=(result,))

@@ -8,9 +8,11 @@ import typer
 from atoll.cli.options import Json, ModelName, OutPath, Rate, Requests, Seed, SloTpot, SloTtft, Users, Warmup
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atoll.traffic.workload import Workload
     from atoll.workflows.bench import BenchResult
-    from atoll.workflows.capacity import Capacity, Sweep
+    from atoll.workflows.capacity import Capacity, Level, Sweep
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="http://host:port, .../v1 or the path of an endpoint.")]
 Time = Annotated[
@@ -233,6 +235,7 @@ def bench(
     if sweep is not None:
         levels = capacity.sweep(workload, work.loads_of(sweep), out or work.new_folder(), measure=measure, say=say)
         _show_sweep(levels, json=json)
+        _refuse_silence(levels.levels, url)
     elif search:
         most = capacity.search_users(
             workload,
@@ -245,6 +248,7 @@ def bench(
             say=say,
         )
         _show_capacity(most, json=json)
+        _refuse_silence(most.levels, url)
     else:
         result = measure(workload, out)
         _show(result, json=json)
@@ -291,6 +295,14 @@ def _show_capacity(most: "Capacity", *, json: bool) -> None:
     out.print(f"[bold]{most.users} users[/bold] is the most of whose requests {most.share:.0%} keep the promise.")
     if most.limited:
         out.print("This is a lower bound: the search met --max-users, or the client was the limit at some level.")
+
+
+def _refuse_silence(levels: "Sequence[Level]", url: str) -> None:
+    """NoMeasurement when not one request of all levels was answered."""
+    from atoll.errors import NoMeasurement
+
+    if not any(run.summary.requests.ok for level in levels for run in level.runs):
+        raise NoMeasurement(f"No request to {url} succeeded at any level.")
 
 
 def _end(result: "BenchResult") -> None:
