@@ -10,6 +10,7 @@ import uvloop
 from atoll.load.run import measure_load
 from atoll.load.target import Asking, Timeouts
 from atoll.traffic.workload import Workload
+from stand_ins.turns import take_in_what_came
 
 LOAD = Workload(users=2, requests=6, prompt=8, output=4)
 
@@ -30,6 +31,7 @@ class Proxy:
         self._loop, self._end, self._talks = asyncio.get_running_loop(), asyncio.Event(), set()
         self._ready.set()
         await self._end.wait()
+        await take_in_what_came()
         server.close()
         for talk in list(self._talks):
             talk.cancel()

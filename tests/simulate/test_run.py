@@ -4,26 +4,14 @@ import numpy as np
 import pytest
 
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
-from atoll.model.card import Attention, ModelCard
 from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.simulate.run import Conditions, Outage, simulate_layout
 from atoll.simulate.scheduler import SchedulerLimits
 from atoll.traffic.trace import TraceRow
 from atoll.traffic.workload import Workload
+from stand_ins.cards import small_card
 
-CARD = ModelCard(
-    name="small",
-    architecture="LlamaForCausalLM",
-    parameters=1000,
-    active_parameters=1000,
-    weight_bytes=2000,
-    layers=2,
-    hidden_size=8,
-    intermediate_size=16,
-    vocab_size=100,
-    attention=Attention(heads=2, kv_heads=1, head_dim=4),
-    max_context=1000,
-)
+CARD = small_card(max_context=1000)
 
 
 class Second:

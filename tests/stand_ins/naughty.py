@@ -8,6 +8,8 @@ import ssl
 import threading
 from pathlib import Path
 
+from stand_ins.turns import take_in_what_came
+
 TLS = Path(__file__).parents[1] / "data" / "tls"
 
 
@@ -69,8 +71,8 @@ class Naughty:
         self._talks = set()
         self._ready.set()
         await self._end.wait()
+        await take_in_what_came()
         server.close()
-        await asyncio.sleep(0.01)  # what was accepted just now becomes a talk, so that it can be closed
         for talk in list(self._talks):
             talk.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)

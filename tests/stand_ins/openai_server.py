@@ -9,6 +9,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Self
 
+from stand_ins.turns import take_in_what_came
+
 
 @dataclass
 class Manners:
@@ -55,20 +57,14 @@ class OpenAiServer:
         self.port = self._server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        await self._turn()  # what was accepted just now becomes a talk: a closed server would drop it unclosed
+        await take_in_what_came()
         self._server.close()
         for talk in self._talks:
             talk.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)
         for writer in self._talks.values():  # also where the talk was ended before it began
             writer.transport.abort()
-        await self._turn()
-
-    @staticmethod
-    async def _turn() -> None:
-        """Turns of the loop rather than a time: on a busy machine a hundredth of a second is one turn or none."""
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await take_in_what_came()
 
     def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._talks[asyncio.ensure_future(self._talk(reader, writer))] = writer
