@@ -8,7 +8,7 @@ from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.simulate.run import Conditions, Outage, simulate_layout
 from atoll.simulate.scheduler import SchedulerLimits
 from atoll.traffic.trace import TraceRow
-from atoll.traffic.workload import Workload
+from atoll.traffic.workload import Lengths, Workload
 from stand_ins.cards import small_card
 
 CARD = small_card(max_context=1000)
@@ -179,6 +179,19 @@ def test_with_no_replica_up_users_get_502():
     )
     assert table.error[0] == "connection_reset"
     assert set(table.error[1:]) == {"http_502"}
+
+
+def test_after_a_warm_up_all_users_begin_at_once():
+    lengths = Lengths(kind="uniform", mean=6, low=2, high=10)
+    table = simulate(
+        layout_of(1),
+        Workload(users=3, requests=9, prompt=10, output=lengths, seed=3),
+        conditions=Conditions(warm_up_rounds=2),
+    )
+    assert max(table.last_token_s[:6]) == pytest.approx(table.sent_s[6])
+    assert list(table.sent_s[6:9]) == [table.sent_s[6]] * 3
+    assert sorted(table.user[6:9]) == [0, 1, 2]
+    assert len(table) == 9
 
 
 def test_a_slow_replica_takes_longer():

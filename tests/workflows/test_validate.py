@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from atoll.errors import InputError
 from atoll.workflows.measured_rows import Case, Measures, cases_or_reasons, read_rows
-from atoll.workflows.validate import Verdict, group_errors, validate_rows
+from atoll.workflows.validate import Verdict, group_errors, predict_case, validate_rows
 
 TABLE = Path(__file__).parents[1] / "data/validation/measured.csv"
 ROWS = {row["id"]: row for row in read_rows(TABLE.read_text(), origin="measured.csv")}
@@ -71,6 +72,18 @@ def test_aiperf_sends_a_hundred_prompts_over_and_over():
     assert case_of(input_tokens="8192", output_tokens="1024").workload.distinct_prompts is None
     assert case_of(input_tokens="4000", output_tokens="1000", source_url_or_title="a blog").workload.prompt.low == 3200
     assert case_of(notes="40 distinct prompts").workload.distinct_prompts == 40
+
+
+def test_aiperf_warms_up_with_a_request_a_user():
+    """The counted run begins for all at once, with the first prompts in the cache: no user waits for all the others."""
+    row = ROWS["aic-h200-llama-3.1-8b-instruct-fp8-010"]
+    ((_, case),) = cases_or_reasons([row])
+    assert (case.warm_up_rounds, case.workload.requests) == (1, 1280)
+    assert case_of(input_tokens="8192", output_tokens="1024").warm_up_rounds == 0
+    warm, cold = predict_case(case), predict_case(replace(case, warm_up_rounds=0))
+    assert warm.ttft_s == pytest.approx(case.measured.ttft_s, rel=0.25)
+    assert cold.ttft_s > 2 * warm.ttft_s
+    assert warm.output_tokens_per_s == pytest.approx(128_000 / 22.1, rel=0.05)  # 128 users, TTFT + 999 x TPOT
 
 
 def test_inference_perf_goes_through_its_prompts_in_a_loop():

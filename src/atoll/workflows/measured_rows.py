@@ -64,6 +64,7 @@ class Case:
     median: bool = False  # the row gives the median TTFT, not the mean
     kv_blocks: int | None = None
     arrivals: "Rehearsed | None" = None  # an open loop whose arrivals are known
+    warm_up_rounds: int = 0  # requests a user before those that count; `workload.requests` is without them
     through_host: bool = False  # no peer access between the GPUs
 
 
@@ -134,6 +135,7 @@ def _make_case(row: Mapping[str, str]) -> Case:
         median=not row.get("ttft_ms_mean") and bool(row.get("ttft_ms_p50")),
         kv_blocks=_count_in(notes, r"kv blocks (\d+)"),
         arrivals=_rehearsed(row, workload),
+        warm_up_rounds=AIPERF_WARM_UP_ROUNDS if _measured_by_aiperf(row) and workload.users else 0,
         through_host=_without_peer_access(row),
     )
 
@@ -353,8 +355,10 @@ def _arrivals(users: float | None, rate: str, row: Mapping[str, str], notes: str
 
 # What aiperf sends when it is not told otherwise: lengths without spread, and so many prompts over and over
 # (`--num-dataset-entries`, default 100). aiconfigurator's bench_run.sh, which made the rows with decimal lengths of its
-# silicon_sample.csv, tells it nothing else, and vLLM finds repeated prompts in its prefix cache.
+# silicon_sample.csv, tells it nothing else, and vLLM finds repeated prompts in its prefix cache. It has a warm-up, after
+# which all users begin at once; how many requests the rows were made with is inferred from them (docs/validation.md).
 AIPERF_PROMPTS = 100
+AIPERF_WARM_UP_ROUNDS = 1
 
 
 def _measured_by_aiperf(row: Mapping[str, str]) -> bool:

@@ -19,7 +19,7 @@ from atoll.errors import AtollError, NothingFits
 from atoll.inventory.catalog import find_gpu
 from atoll.outside.files import read_text
 from atoll.simulate.equip import Equipment
-from atoll.simulate.run import simulate_layout
+from atoll.simulate.run import Conditions, simulate_layout
 from atoll.traffic.lengths import draw_lengths
 from atoll.traffic.record import Outcome, RecordTable
 from atoll.traffic.trace import TraceRow
@@ -209,8 +209,11 @@ def _host_reduce(case: Case, gpus: tuple[int, ...]) -> MeasuredReduce:
 
 
 def _simulate(case: Case, equipment: Equipment, seed: int) -> RecordTable:
-    """Records of the case's requests; the last `workload.requests` of them where runs went before."""
+    """Records of the case's requests; the last `workload.requests` of them where runs or a warm-up went before."""
     workload, trace = case.workload.replace(seed=seed), _trace(case, seed)
+    if case.warm_up_rounds:
+        rounds_before = case.warm_up_rounds * (workload.users or 0)
+        workload = workload.replace(requests=(workload.requests or 0) + rounds_before)
     if trace:
         count = workload.requests
         workload = workload.replace(arrivals=Arrivals.TRACE, rate=None, requests=len(trace), distinct_prompts=count)
@@ -222,6 +225,7 @@ def _simulate(case: Case, equipment: Equipment, seed: int) -> RecordTable:
         kv_blocks=equipment.kv_blocks,
         limits=equipment.limits,
         trace=trace,
+        conditions=Conditions(warm_up_rounds=case.warm_up_rounds),
     )
 
 
@@ -263,7 +267,7 @@ def _lengths_like(lengths: Lengths, mean: float, count: int, rng: np.random.Gene
 
 
 def _measure(table: RecordTable, case: Case) -> Measures:
-    first = len(table) - (case.workload.requests or len(table)) if case.arrivals else 0
+    first = max(0, len(table) - (case.workload.requests or len(table)))
     ok = np.array([outcome == Outcome.OK for outcome in table.outcome])
     ok[:first] = False
     if not ok.any():
