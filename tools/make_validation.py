@@ -164,12 +164,20 @@ def between(text: str, name: str, content: str) -> str:
     return text[:start] + content + text[text.index(END, start) :]
 
 
+def is_dense_loop(verdict: Verdict) -> bool:
+    """Back-to-back users of a dense model on H100 SXM or H200."""
+    case = verdict.case
+    gpu = case.layout.box.gpus[0].name or ""
+    return case.card.experts is None and case.family.endswith(" closed") and gpu.startswith(("H100-SXM", "H200"))
+
+
 Group = tuple[str, Callable[[Verdict], bool]]
 CHECKS: tuple[Group, ...] = (
-    ("H100/H200 SXM, dense, closed loop", lambda v: v.case.id.startswith("aic-") and v.case.card.experts is None),
+    ("H100/H200 SXM, dense, closed loop", is_dense_loop),
     ("of these, Qwen3-32B bf16", lambda v: v.case.id.startswith("aic-h100-qwen3")),
     ("of these, Llama-3.1-70B fp8", lambda v: v.case.id.startswith("aic-h100-llama")),
     ("of these, Llama-3.1-8B fp8 by aiperf", lambda v: v.case.id.startswith("aic-h200-llama")),
+    ("of these, one to eight users (tt143, gpustack)", lambda v: is_dense_loop(v) and not v.case.id.startswith("aic-")),
     ("H100/H200 SXM, gpt-oss-120b, closed loop", lambda v: v.case.id.startswith("aic-") and bool(v.case.card.experts)),
     ("H100, repeated prompts, open loop (blis)", lambda v: v.case.id.startswith("blis-")),
     ("A100 (gpustack)", lambda v: "A100" in v.case.family and "gpustack-" in v.case.id),
