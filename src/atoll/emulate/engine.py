@@ -206,7 +206,7 @@ class Engine:
         for gap, times in gaps.items():
             meters.token_gap.observe(gap, times)
         meters.generation_tokens += tokens
-        meters.step_tokens.observe(tokens + sum(chunk for _, chunk in step.prefills))
+        meters.step_tokens.observe(tokens + sum(new for _, (new, _) in step.prefills))
         self._scheduler.complete(step)
 
     def _finish(self, job: Running, now: float) -> None:

@@ -77,8 +77,8 @@ class BlockPool:
         """Let a job that holds none hold so many, the first `hits` of them from the cache."""
         if hits:
             self._use(job, hits)
-        job.blocks = hits
-        self.grow(job, blocks)
+        self.take(blocks - hits)
+        job.blocks = blocks
 
     def grow(self, job: Job, blocks: int) -> None:
         """Let the job hold so many blocks in all."""
@@ -108,6 +108,10 @@ class BlockPool:
 
     def release(self, job: Job, *, keep: bool = False) -> None:
         """Take all blocks from the job; with `keep` its own computed blocks stay findable until they are reused."""
+        if not keep and not job.chain:
+            self._put_back(None, 0, job.blocks)
+            job.blocks = 0
+            return
         if keep and not job.is_open_ended:
             job.chain = (*job.chain, (job, None))  # a stream of its own, named by itself
         if job.is_open_ended:

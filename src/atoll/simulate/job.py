@@ -33,6 +33,7 @@ class Job:
         "prompt_tokens",
         "serial",
         "shared",
+        "since",
         "stopping",
         "tokens",
         "user",
@@ -62,6 +63,7 @@ class Job:
         self.anchor = 0  # decoding: tokens in the cache are anchor + the scheduler's beat
         self.last = -1  # decoding: the beat that gives the last token
         self.serial = 0  # order of admission
+        self.since: int | None = None  # first entry of its replica's clock since which it has had a token at each
         self.preemptions = 0
         self.stopping = False  # its last step has been scheduled
         self.gone = False  # finished or aborted

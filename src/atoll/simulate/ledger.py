@@ -120,11 +120,11 @@ def _joined_spans(replicas: Sequence[VirtualReplica]) -> tuple[Floats, Ints]:
     """One clock after the other, and spans (row, start, stop) in it, those of a row in order of time."""
     clocks, parts, offset = [np.empty(0)], [np.empty((0, 3), dtype=np.int64)], 0
     for replica in replicas:
-        spans = np.array(replica.spans, dtype=np.int64).reshape(-1, 4)
-        prompts = offset + len(replica.clock)
+        spans, clock = replica.spans, replica.clock
+        prompts = offset + len(clock)
         shift = np.where(spans[:, 1] == 1, prompts, offset)
         parts.append(np.column_stack([spans[:, 0], spans[:, 2] + shift, spans[:, 3] + shift]))
-        clocks += [replica.clock, replica.prompt_clock]
+        clocks += [clock, replica.prompt_clock]
         offset = prompts + len(replica.prompt_clock)
     joined = np.concatenate(parts)
     return np.concatenate(clocks), joined[np.argsort(joined[:, 0], kind="stable")]

@@ -4,27 +4,56 @@ Steps in which nothing but decoding happens are taken many at a time. The clock 
 step after another gives: the timer makes them from the same expression, and they are added up in the same order.
 """
 
+from array import array
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
-from atoll.cost.step import StepTimer
+from atoll.cost.step import StepBatch, StepTimer
 from atoll.simulate.blocks import BlockPool
 from atoll.simulate.job import Job
 from atoll.simulate.scheduler import Scheduler, SchedulerLimits, Step
 from atoll.simulate.timeline import Timeline
-from atoll.traffic.record import Floats
+from atoll.traffic.record import Floats, Ints
 
 
-class Span(NamedTuple):
-    """The request in row `row` had a token at each of a clock's entries start ... stop - 1."""
+class StepClock:
+    """When each step ended, seconds, in pages that are never moved."""
 
-    row: int
-    of_prompts: bool  # which clock: the older engine's steps of prompts have one of their own
-    start: int
-    stop: int
+    PAGE = 1 << 14
+
+    def __init__(self) -> None:
+        self.ticks = 0
+        self._full: list[Floats] = []
+        self._page = np.empty(self.PAGE)
+        self._used = 0
+
+    def tick(self, now: float) -> None:
+        if self._used == len(self._page):
+            self._turn_page(1)
+        self._page[self._used] = now
+        self._used += 1
+        self.ticks += 1
+
+    def tick_run(self, ends: Floats) -> None:
+        """Many steps, one after the other."""
+        stop = self._used + len(ends)
+        if stop > len(self._page):
+            self._turn_page(len(ends))
+            stop = len(ends)
+        self._page[self._used : stop] = ends
+        self._used = stop
+        self.ticks += len(ends)
+
+    def times(self) -> Floats:
+        """All of them; shape (ticks,)."""
+        return np.concatenate([*self._full, self._page[: self._used]])
+
+    def _turn_page(self, steps: int) -> None:
+        self._full.append(self._page[: self._used])
+        self._page = np.empty(max(self.PAGE, steps))
+        self._used = 0
 
 
 class VirtualReplica:
@@ -45,7 +74,6 @@ class VirtualReplica:
         """`answered(number, jobs)` is called when these jobs have their last token; it may bring new ones at once."""
         self.number = number
         self.is_up = True
-        self.spans: list[Span] = []
         self._limits = limits
         self._kv_blocks = kv_blocks
         self._prefix_caching = prefix_caching
@@ -53,11 +81,10 @@ class VirtualReplica:
         self._timeline = timeline
         self._answered = answered
         self._step_by_step = step_by_step
-        self._clock = np.empty(4096)
-        self._ticks = 0  # entries of the clock
+        self._clock = StepClock()
         self._prompt_clock: list[float] = []
+        self._spans = array("q")  # in fours, see `spans`
         self._front: deque[tuple[float, Job]] = deque()  # (when the scheduler gets it, job)
-        self._open: dict[Job, int] = {}  # since which entry a job has had a token at each
         self._event = 0  # only the newest end of step counts
         self._settling = False  # a step has just ended
         self._quiet: int = 0  # how many quiet steps could be taken now
@@ -66,12 +93,20 @@ class VirtualReplica:
     @property
     def clock(self) -> Floats:
         """When each step ended, seconds; the older engine's steps of prompts are not among them."""
-        return self._clock[: self._ticks]
+        return self._clock.times()
 
     @property
     def prompt_clock(self) -> Floats:
         """When the older engine's steps of prompts ended."""
         return np.array(self._prompt_clock)
+
+    @property
+    def spans(self) -> Ints:
+        """(row, of prompts, start, stop): that request had a token at each of a clock's entries start ... stop - 1.
+
+        Which clock: `prompt_clock` where `of prompts` is 1, else `clock`. Those of one row stand in order of time.
+        """
+        return np.array(self._spans, dtype=np.int64).reshape(-1, 4)
 
     def takes(self, job: Job) -> bool:
         """Whether the job fits into this replica at all."""
@@ -98,11 +133,12 @@ class VirtualReplica:
     def fail(self) -> list[Job]:
         """The engine dies; these are the requests that it had."""
         if self._ends is not None:
-            self._tick_run(int(np.searchsorted(self._ends, self._timeline.now, side="left")))
+            ended = int(self._ends.searchsorted(self._timeline.now, side="left"))
+            self._clock.tick_run(self._ends[:ended])
         lost = [*self.scheduler.running, *self.scheduler.waiting, *(job for _, job in self._front)]
-        for job in list(self._open):
-            self._close(job, self._ticks)
-        self.spans = [span for span in map(self._as_far_as_it_came, self.spans) if span.start < span.stop]
+        for job in lost:
+            self._close(job, self._clock.ticks)
+        self._spans = array("q", self._as_far_as_they_came().tobytes())
         self.is_up = False
         self._start_afresh()
         return lost
@@ -111,13 +147,16 @@ class VirtualReplica:
         """Up again, with an empty cache."""
         self.is_up = True
 
-    def _as_far_as_it_came(self, span: Span) -> Span:
-        """Steps that were scheduled but have not ended gave no token."""
-        entries = len(self._prompt_clock) if span.of_prompts else self._ticks
-        return span._replace(stop=min(span.stop, entries))
+    def _as_far_as_they_came(self) -> Ints:
+        """The spans; steps that were scheduled but have not ended gave no token."""
+        spans = self.spans
+        entries = np.where(spans[:, 1] == 1, len(self._prompt_clock), self._clock.ticks)
+        np.minimum(spans[:, 3], entries, out=spans[:, 3])
+        return spans[spans[:, 2] < spans[:, 3]]
 
     def _start_afresh(self) -> None:
-        self.scheduler = Scheduler(self._limits, BlockPool(self._kv_blocks, prefix_caching=self._prefix_caching))
+        pool = BlockPool(self._kv_blocks, prefix_caching=self._prefix_caching)
+        self.scheduler = Scheduler(self._limits, pool, lists_decoding=False)
         self._front.clear()
         self._busy = False
         self._step: Step | None = None  # under way
@@ -155,46 +194,48 @@ class VirtualReplica:
             return
         self._quiet = 0 if self._step_by_step else self.scheduler.quiet_steps()
         if not self._quiet:
-            self._step = self._schedule(self._ticks)
+            self._step = self._schedule(self._clock.ticks)
         self._busy = self._quiet > 0 or self._step is not None
 
     def _begin_ahead(self) -> None:
         """The step scheduled before starts, and the one after it is scheduled."""
-        self._step = self._ahead if self._ahead is not None else self._schedule(self._ticks)
+        step = self._step = self._ahead or self._schedule(self._clock.ticks)
         self._ahead = None
-        self._busy = self._step is not None
+        self._busy = step is not None
         self._quiet = 0
-        if self._step is None:
+        if step is None:
             return
-        if not self._step_by_step and self._is_quiet(self._step):
+        if not (step.prefills or step.finished or self._step_by_step) and step.decodes == self.scheduler.decodes:
+            # One of decodes, in which nobody ends and from which nobody has left since.
             self._quiet = self.scheduler.quiet_steps()
         if not self._quiet:
-            self._ahead = self._schedule(self._ticks + 1)
-
-    def _is_quiet(self, step: Step) -> bool:
-        """Whether the step is one of decodes in which nobody ends and from which nobody has left since."""
-        return not step.prefills and not step.finished and step.batch.decodes == self.scheduler.decodes
+            self._ahead = self._schedule(self._clock.ticks + 1)
 
     def _schedule(self, entry: int) -> Step | None:
         """The next step, whose end will be the clock's entry of that number."""
         step = self.scheduler.schedule()
         if step is None:
             return None
+        if step.preempted or step.held_back:
+            self._interrupt(step, entry)
+        for job in step.first_tokens:
+            job.since = entry
+            if self._limits.prefill_first:
+                done = len(self._prompt_clock)
+                self._spans.extend((job.number, 1, done, done + 1))
+        return step
+
+    def _interrupt(self, step: Step, entry: int) -> None:
+        """The preempted have no more token until their prompt is computed anew, those held back none in this step."""
         for job in (*step.preempted, *step.held_back):
             self._close(job, entry)
         for job in step.held_back:
-            self._open[job] = entry + 1
-        for job in step.first_tokens:
-            self._open[job] = entry
-            if self._limits.prefill_first:
-                done = len(self._prompt_clock)
-                self.spans.append(Span(job.number, True, done, done + 1))
-        return step
+            job.since = entry + 1
 
     def _close(self, job: Job, stop: int) -> None:
-        start = self._open.pop(job, None)
-        if start is not None and start < stop:
-            self.spans.append(Span(job.number, False, start, stop))
+        if job.since is not None and job.since < stop:
+            self._spans.extend((job.number, 0, job.since, stop))
+        job.since = None
 
     def _begin_and_launch(self) -> None:
         if self._settling:
@@ -216,15 +257,18 @@ class VirtualReplica:
             ready = self._front[0][0]
             steps = min(steps, _steps_until(ready - now, self._timer.seconds(batch)))
         if steps > 1:
-            ends = np.empty(steps + 1)
-            ends[0] = now
-            ends[1:] = self._timer.decode_seconds(batch.decodes, batch.decode_context, steps)
-            self._ends = ends.cumsum(out=ends)[1:]
-            if ready is not None:
-                self._ends = self._ends[: int(np.searchsorted(self._ends, ready, side="left")) + 1]
-            self._wake_at(float(self._ends[-1]))
+            self._launch_run(batch, steps, ready)
         else:
             self._wake_at(now + self._timer.seconds(batch))
+
+    def _launch_run(self, batch: StepBatch, steps: int, ready: float | None) -> None:
+        ends = self._timer.decode_seconds(batch.decodes, batch.decode_context, steps)
+        ends[0] += self._timeline.now
+        ends.cumsum(out=ends)
+        if ready is not None:
+            ends = ends[: int(ends.searchsorted(ready, side="left")) + 1]
+        self._ends = ends
+        self._wake_at(float(ends[-1]))
 
     def _wake_at(self, when: float) -> None:
         self._event += 1
@@ -237,7 +281,7 @@ class VirtualReplica:
         """
         assert self._ends is not None
         earlier = ready > self._timeline.now or self._timeline.rank < self.number
-        steps = int(np.searchsorted(self._ends, ready, side="left" if earlier else "right")) + 1
+        steps = int(self._ends.searchsorted(ready, side="left" if earlier else "right")) + 1
         if steps < len(self._ends):
             self._ends = self._ends[:steps]
             self._wake_at(float(self._ends[-1]))
@@ -247,9 +291,10 @@ class VirtualReplica:
             return
         finished = self._end_quiet() if self._quiet else self._end_step()
         for job in finished:
-            self._close(job, self._ticks)
+            self._close(job, self._clock.ticks)
         self._step = None
-        self._let_in()
+        if self._front:
+            self._let_in()
         self._begin()
         if finished:
             self._settling = True
@@ -261,44 +306,27 @@ class VirtualReplica:
             self._begin_and_launch()
 
     def _end_step(self) -> list[Job]:
-        assert self._step is not None
-        if self._limits.prefill_first and self._step.prefills:
+        step = self._step
+        assert step is not None
+        if step.prefills and self._limits.prefill_first:
             self._prompt_clock.append(self._timeline.now)
         else:
-            self._tick(self._timeline.now)
-        return self.scheduler.complete(self._step) if self._step.finished else []
+            self._clock.tick(self._timeline.now)
+        return self.scheduler.complete(step) if step.finished else []
 
     def _end_quiet(self) -> list[Job]:
         steps = 1
         if self._ends is None:
-            self._tick(self._timeline.now)
+            self._clock.tick(self._timeline.now)
         else:
             steps = len(self._ends)
-            self._tick_run(steps)
+            self._clock.tick_run(self._ends)
             self._ends = None
         last = self.scheduler.advance(steps)
         if self._limits.async_scheduling:
             self._ahead = last
             return []
         return self.scheduler.complete(last)
-
-    def _tick(self, now: float) -> None:
-        if self._ticks == len(self._clock):
-            self._grow(1)
-        self._clock[self._ticks] = now
-        self._ticks += 1
-
-    def _tick_run(self, steps: int) -> None:
-        assert self._ends is not None
-        if self._ticks + steps > len(self._clock):
-            self._grow(steps)
-        self._clock[self._ticks : self._ticks + steps] = self._ends[:steps]
-        self._ticks += steps
-
-    def _grow(self, steps: int) -> None:
-        clock = np.empty(2 * len(self._clock) + steps)
-        clock[: self._ticks] = self._clock[: self._ticks]
-        self._clock = clock
 
 
 def _steps_until(seconds: float, step_s: float) -> int:

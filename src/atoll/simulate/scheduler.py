@@ -12,7 +12,8 @@ every decoding request gets one token; a request decoding since some beat has `a
 import heapq
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import attrgetter
 
 from atoll.cost.step import StepBatch
 from atoll.simulate.blocks import BlockPool
@@ -34,17 +35,31 @@ class SchedulerLimits:
     watermark: float = 0.0  # share of the blocks that joining requests leave free; 0.01 in the older engine
 
 
+# A prompt chunk: whose, and (new tokens, tokens already in the cache).
+Prefill = tuple[Job, tuple[int, int]]
+
+
 @dataclass(kw_only=True, slots=True)
 class Step:
     """One engine step, or several equal decode steps in a row."""
 
-    batch: StepBatch  # of the last one, if several
+    decodes: int  # of the last one, if several
+    decode_context: int
+    finished: list[Job]  # whose last token this step gives
     decoding: tuple[Job, ...] = ()  # who gets a token besides those below; empty for several steps at once
-    prefills: tuple[tuple[Job, int], ...] = ()  # prompt chunks: how many tokens of whom
+    prefills: tuple[Prefill, ...] = ()  # prompt chunks
     first_tokens: tuple[Job, ...] = ()  # whose prompt is complete with this step, so that a token comes out
-    finished: list[Job] = field(default_factory=list)  # whose last token this step gives
     preempted: tuple[Job, ...] = ()  # back to the queue, since the last step was scheduled
     held_back: tuple[Job, ...] = ()  # decoding, but without a token in this step
+
+    @property
+    def batch(self) -> StepBatch:
+        """What the timer wants to know."""
+        return StepBatch(
+            prefills=tuple([chunk for _, chunk in self.prefills]) if self.prefills else (),
+            decodes=self.decodes,
+            decode_context=self.decode_context,
+        )
 
     def tokens(self) -> Iterator[Job]:
         """Who gets a token at the end of the step."""
@@ -60,7 +75,8 @@ class Scheduler:
     In a row: `quiet_steps()` says how many decode-only steps follow with the same requests, `advance(n)` takes n.
     """
 
-    def __init__(self, limits: SchedulerLimits, pool: BlockPool) -> None:
+    def __init__(self, limits: SchedulerLimits, pool: BlockPool, *, lists_decoding: bool = True) -> None:
+        """With `lists_decoding` every step says who decodes, which costs time; who only counts does without."""
         self.limits = limits
         self.pool = pool
         self.waiting: deque[Job] = deque()
@@ -68,14 +84,18 @@ class Scheduler:
         self.preemptions = 0
         self.prefix_queries = 0  # prompt tokens looked up in the prefix cache ...
         self.prefix_hits = 0  # ... and found there
+        self._lists_decoding = lists_decoding
         self._prefilling: dict[Job, None] = {}
         self._decoding: dict[Job, None] = {}
         self._beat = 0
         self._anchors = 0  # sum over the decoding
         self._phases = [0] * BLOCK_TOKENS  # decoding jobs by anchor mod 16: who needs a new block when
-        self._ends: list[tuple[int, int, Job]] = []  # (last beat, serial, job); stale entries are skipped
+        self._ends: dict[int, dict[Job, None]] = {}  # beat -> whose last token it gives
+        self._end_beats: list[int] = []  # heap of these beats
         self._lingering = 0  # decoding requests that have all their tokens
         self._serial = 0
+        self._kept_free = int(limits.watermark * pool.blocks)
+        self._longest = (pool.blocks - self._kept_free) * BLOCK_TOKENS + 1  # the last token is never in the cache
         self._unreported: tuple[Job, ...] = ()  # preempted, while nothing else was left to compute
 
     @property
@@ -95,9 +115,8 @@ class Scheduler:
 
     def takes(self, job: Job) -> bool:
         """Whether the job can ever be served; vLLM answers 400 to one that is longer than max_model_len."""
-        most = (job.prompt_tokens + job.output_tokens - 2) // BLOCK_TOKENS + 1
         whole = self.limits.chunked_prefill or job.prompt_tokens <= self.limits.max_num_batched_tokens
-        return whole and most <= self.pool.blocks - self._kept_free()
+        return whole and job.prompt_tokens + job.output_tokens <= self._longest
 
     def is_full(self, coming: int = 0) -> bool:
         """Whether one more request would be refused, with `coming` that were let in but are not here yet.
@@ -148,12 +167,12 @@ class Scheduler:
         return finished
 
     def _mixed_step(self, *, admit: bool) -> Step | None:
-        preempted = self._make_room()
-        chunks, held_back = self._shares()
+        preempted = self._make_room() if self._prefilling or self._growth(1) > self.pool.free else ()
+        chunks, held_back = self._shares() if self._prefilling else _NO_SHARES
         step = self._decode_beat(held_back)
         prefills = [self._prefill(job, chunk) for job, chunk in chunks]
-        if admit and not preempted and self.waiting:
-            budget = self.limits.max_num_batched_tokens - step.batch.decodes
+        if admit and self.waiting and not preempted:
+            budget = self.limits.max_num_batched_tokens - step.decodes
             prefills += self._admit(budget - sum([chunk for _, chunk in chunks]))
         return self._with_prefills(step, prefills, preempted)
 
@@ -162,66 +181,50 @@ class Scheduler:
         prefills = self._admit(self.limits.max_num_batched_tokens)
         if not prefills:
             return None
-        return self._with_prefills(Step(batch=StepBatch()), prefills, ())
+        return self._with_prefills(Step(decodes=0, decode_context=0, finished=[]), prefills, ())
 
-    def _decode_beat(self, held_back: tuple[Job, ...] = ()) -> Step:
+    def _decode_beat(self, held_back: tuple[Job, ...]) -> Step:
         """Every decoding request but those held back gets one token."""
         for job in held_back:
-            self._stop_decoding(job)
-        step = Step(batch=StepBatch())
-        if self._decoding:
-            listed = (job for job in self._decoding if not job.stopping) if self._lingering else self._decoding
-            step = self._beats(1, self.batch, tuple(listed))
-        for job in held_back:
-            if not job.stopping:
-                self._start_decoding(job)
-                heapq.heappush(self._ends, (job.last, job.serial, job))
-        step.held_back = held_back
+            self._interrupt_decoding(job)
+        decoding = self._who_decodes() if self._lists_decoding else ()
+        step = self.advance(1)
+        step.decoding = decoding
+        if held_back:
+            step.held_back = held_back
+            for job in held_back:
+                if not job.stopping:
+                    self._start_decoding(job)
         return step
 
-    def _beats(self, steps: int, batch: StepBatch, decoding: tuple[Job, ...]) -> Step:
-        self.pool.take(self._growth(steps))
-        self._beat += steps
-        finished = self._pop_ends()
-        for job in finished:
-            if self._ends_unseen(job):
-                self._lingering += 1
-            else:
-                self._stop_decoding(job)
-            job.stopping = True
-        return Step(batch=batch, decoding=decoding, finished=finished)
+    def _who_decodes(self) -> tuple[Job, ...]:
+        if self._lingering:
+            return tuple([job for job in self._decoding if not job.stopping])
+        return tuple(self._decoding)
 
     def _ends_unseen(self, job: Job) -> bool:
         """Whether the engine sees the job's end too late to leave it out of the next step."""
         return job.ends_by_eos and self.limits.async_scheduling
 
-    def _with_prefills(
-        self, step: Step, prefills: list[tuple[Job, int, int]], preempted: tuple[Job, ...]
-    ) -> Step | None:
-        self._unreported += preempted
-        if not prefills and not step.batch.decodes:
+    def _with_prefills(self, step: Step, prefills: list[Prefill], preempted: tuple[Job, ...]) -> Step | None:
+        if preempted:
+            self._unreported += preempted
+        if not prefills and not step.decodes:
             return None
-        step.preempted, self._unreported = self._unreported, ()
+        if self._unreported:
+            step.preempted, self._unreported = self._unreported, ()
         if prefills:
-            self._add_prefills(step, prefills)
+            step.prefills = tuple(prefills)
+            step.first_tokens = tuple([job for job, _ in prefills if job.computed == job.tokens])
+            for job in step.first_tokens:
+                self._first_token(job, step)
         return step
-
-    def _add_prefills(self, step: Step, prefills: list[tuple[Job, int, int]]) -> None:
-        step.prefills = tuple([(job, chunk) for job, chunk, _ in prefills])
-        step.first_tokens = tuple([job for job, _, _ in prefills if job.computed == job.tokens])
-        for job in step.first_tokens:
-            self._first_token(job, step)
-        step.batch = StepBatch(
-            prefills=tuple([(chunk, context) for _, chunk, context in prefills]),
-            decodes=step.batch.decodes,
-            decode_context=step.batch.decode_context,
-        )
 
     # Several steps at once
 
     def quiet_steps(self) -> int:
         """How many decode-only steps follow in which nobody joins, is preempted or, before the last one, ends."""
-        if not self._decoding or self._prefilling or self._lingering or self.can_admit():
+        if not self._decoding or self._prefilling or self._lingering or (self.waiting and self.can_admit()):
             return 0
         steps = self._next_end() - self._beat + 1
         if (steps // BLOCK_TOKENS + 1) * len(self._decoding) <= self.pool.free:
@@ -230,37 +233,43 @@ class Scheduler:
 
     def advance(self, steps: int) -> Step:
         """Schedule so many quiet steps and give the last one; its `decoding` is left empty."""
-        count = len(self._decoding)
-        context = self._anchors + (self._beat + steps - 1) * count
-        return self._beats(steps, StepBatch(decodes=count, decode_context=context), ())
+        decodes = len(self._decoding)
+        context = self._anchors + (self._beat + steps - 1) * decodes
+        growth = self._growth(steps)
+        if growth:
+            self.pool.take(growth)
+        self._beat += steps
+        has_ends = self._end_beats and self._end_beats[0] < self._beat
+        return Step(decodes=decodes, decode_context=context, finished=self._end_decodes() if has_ends else [])
 
     def _next_end(self) -> int:
         """The beat at which the next decoding request gets its last token."""
-        ends = self._ends
-        while not self._holds(*ends[0]):
-            heapq.heappop(ends)
-        return ends[0][0]
+        while not self._ends[self._end_beats[0]]:
+            del self._ends[heapq.heappop(self._end_beats)]
+        return self._end_beats[0]
 
-    def _holds(self, last: int, serial: int, job: Job) -> bool:
-        """Whether an entry of the heap still says when the job ends; it may have been preempted or held back since."""
-        return job.last == last and job.serial == serial and job in self._decoding
-
-    def _pop_ends(self) -> list[Job]:
-        """Those whose last token the beat just scheduled gives."""
-        ends, popped = self._ends, []
-        while ends and ends[0][0] < self._beat:
-            entry = heapq.heappop(ends)
-            if self._holds(*entry):
-                popped.append(entry[2])
-        return popped
+    def _end_decodes(self) -> list[Job]:
+        """Those whose last token the beat just scheduled gives stop, in the order in which they joined."""
+        finished: list[Job] = []
+        while self._end_beats and self._end_beats[0] < self._beat:
+            finished += self._ends.pop(heapq.heappop(self._end_beats))
+        if len(finished) > 1:
+            finished.sort(key=_serial_of)
+        for job in finished:
+            if self._ends_unseen(job):
+                self._lingering += 1
+            else:
+                self._stop_decoding(job)
+            job.stopping = True
+        return finished
 
     def _growth(self, steps: int) -> int:
         """Blocks that the decoding requests take in so many beats from now on."""
         if steps == 1:
             return self._phases[-self._beat % BLOCK_TOKENS]
         rounds, rest = divmod(steps, BLOCK_TOKENS)
-        beat, phases = self._beat, self._phases
-        return rounds * len(self._decoding) + sum(phases[-(beat + i) % BLOCK_TOKENS] for i in range(rest))
+        last = -self._beat % BLOCK_TOKENS + BLOCK_TOKENS + 1  # beat after beat, the phases come backwards
+        return rounds * len(self._decoding) + sum((2 * self._phases)[last - rest : last])
 
     def _steps_that_fit(self) -> int:
         """For how many beats the free blocks last."""
@@ -273,12 +282,11 @@ class Scheduler:
 
     # Joining
 
-    def _admit(self, budget: int) -> list[tuple[Job, int, int]]:
-        """Waiting requests join, first come first served, until one does not fit: (job, chunk, tokens cached)."""
+    def _admit(self, budget: int) -> list[Prefill]:
+        """Waiting requests join, first come first served, until one does not fit."""
         joined = []
-        while (chunk := self._next_chunk(budget)) is not None:
-            job = self.waiting.popleft()
-            joined.append(self._join(job, chunk))
+        while self.waiting and (chunk := self._chunk_of(self.waiting[0], budget)) is not None:
+            joined.append(self._join(self.waiting.popleft(), chunk))
             budget -= chunk
         return joined
 
@@ -290,40 +298,39 @@ class Scheduler:
         beside = 0 if self.limits.prefill_first else len(self._decoding)
         return self._chunk_of(job, self.limits.max_num_batched_tokens - beside) is not None
 
-    def _next_chunk(self, budget: int) -> int | None:
-        """How many tokens of the first waiting request can be computed now; None when it has to wait."""
-        return self._chunk_of(self.waiting[0], budget) if self.waiting else None
-
     def _chunk_of(self, job: Job, budget: int) -> int | None:
+        """How many of the waiting request's tokens can be computed now; None when it has to wait."""
         limits = self.limits
         if budget <= 0 or len(self.running) >= limits.max_num_seqs:
             return None
-        hits = self.pool.hits(job)
-        fresh = job.tokens - hits * BLOCK_TOKENS
-        chunk = min(fresh, limits.long_prefill_token_threshold or fresh)
-        if not limits.chunked_prefill and chunk > budget and not (job.preemptions and not self._decoding):
-            return None
-        chunk = min(chunk, budget) if limits.chunked_prefill else chunk
+        hits = self.pool.hits(job) if job.chain else 0
+        chunk = job.tokens - hits * BLOCK_TOKENS
+        if 0 < limits.long_prefill_token_threshold < chunk:
+            chunk = limits.long_prefill_token_threshold
+        if chunk > budget:
+            if limits.chunked_prefill:
+                chunk = budget
+            elif not job.preemptions or self._decoding:
+                return None
         reach = job.tokens if limits.reserve_full_prompt else hits * BLOCK_TOKENS + chunk
-        blocks = _blocks(reach) + self._kept_free()
-        return chunk if self.pool.fits(job, blocks, hits=hits) else None
+        return chunk if self.pool.fits(job, _blocks(reach) + self._kept_free, hits=hits) else None
 
-    def _join(self, job: Job, chunk: int) -> tuple[Job, int, int]:
-        hits = self.pool.hits(job)
+    def _join(self, job: Job, chunk: int) -> Prefill:
+        hits = self.pool.hits(job) if job.chain else 0
         cached = hits * BLOCK_TOKENS
         self.prefix_queries += job.tokens
         self.prefix_hits += cached
         if not job.preemptions:
             job.cached_tokens = cached
-        job.computed = cached
         job.serial = self._serial = self._serial + 1
-        self.pool.allocate(job, _blocks(cached + chunk), hits=hits)
+        job.computed = cached + chunk
+        self.pool.allocate(job, _blocks(job.computed), hits=hits)
         self.running[job] = None
-        self._prefilling[job] = None
-        return self._prefill(job, chunk)
-
-    def _kept_free(self) -> int:
-        return int(self.limits.watermark * self.pool.blocks)
+        if job.computed < job.tokens:
+            self._prefilling[job] = None
+        if job.chain:
+            self.pool.publish(job, job.computed // BLOCK_TOKENS)
+        return job, (chunk, cached)
 
     # Prompts
 
@@ -334,8 +341,6 @@ class Scheduler:
         Without long_prefill_token_threshold there is at most one prompt under way, and it joined last: whoever joins
         with less than a whole prompt has used up the budget. So the decoding ones come first.
         """
-        if not self._prefilling:
-            return [], ()
         limits = self.limits
         if not limits.long_prefill_token_threshold:
             job = next(iter(self._prefilling))
@@ -360,62 +365,79 @@ class Scheduler:
             budget -= share
         return chunks, tuple(held_back)
 
-    def _prefill(self, job: Job, chunk: int) -> tuple[Job, int, int]:
-        context = job.computed
+    def _prefill(self, job: Job, chunk: int) -> Prefill:
+        cached = job.computed
         job.computed += chunk
         self.pool.grow(job, _blocks(job.computed))
+        if job.computed == job.tokens:
+            del self._prefilling[job]
         if job.chain:
             self.pool.publish(job, job.computed // BLOCK_TOKENS)
-        return job, chunk, context
+        return job, (chunk, cached)
 
     def _first_token(self, job: Job, step: Step) -> None:
         """The prompt is computed, and with it a token comes out: the answer's first, or the next after preemption."""
-        del self._prefilling[job]
         job.tokens += 1
         if job.tokens - job.prompt_tokens < job.output_tokens:
             self._start_decoding(job)
-            heapq.heappush(self._ends, (job.last, job.serial, job))
             return
         step.finished.append(job)
         if self._ends_unseen(job):
-            self._start_decoding(job)
+            self._decode_on(job)
             self._lingering += 1
         job.stopping = True
 
     # Decoding
 
     def _start_decoding(self, job: Job) -> None:
-        """From the coming beat on."""
+        """From the coming beat on, until it has all its tokens."""
+        self._decode_on(job)
+        ending = self._ends.get(job.last)
+        if ending is None:
+            self._ends[job.last] = {job: None}
+            heapq.heappush(self._end_beats, job.last)
+        else:
+            ending[job] = None
+
+    def _decode_on(self, job: Job) -> None:
         self._decoding[job] = None
-        job.anchor = job.computed - self._beat
-        job.last = job.prompt_tokens + job.output_tokens - 2 - job.anchor
-        self._anchors += job.anchor
-        self._phases[job.anchor % BLOCK_TOKENS] += 1
+        anchor = job.anchor = job.computed - self._beat
+        job.last = job.prompt_tokens + job.output_tokens - 2 - anchor
+        self._anchors += anchor
+        self._phases[anchor % BLOCK_TOKENS] += 1
+
+    def _interrupt_decoding(self, job: Job) -> None:
+        """Before its last token, unless it lingers."""
+        if not job.stopping:
+            del self._ends[job.last][job]
+        self._stop_decoding(job)
 
     def _stop_decoding(self, job: Job) -> None:
         """Bring the job's own counts up to date and take it out of the common ones."""
         if job.stopping:
             self._lingering -= 1
         del self._decoding[job]
-        self._anchors -= job.anchor
-        self._phases[job.anchor % BLOCK_TOKENS] -= 1
-        job.computed = job.anchor + self._beat
-        job.tokens = min(job.computed + 1, job.prompt_tokens + job.output_tokens)
-        job.blocks = _blocks(job.computed)
+        anchor = job.anchor
+        self._anchors -= anchor
+        self._phases[anchor % BLOCK_TOKENS] -= 1
+        computed = job.computed = anchor + self._beat
+        job.tokens = min(computed + 1, job.prompt_tokens + job.output_tokens)
+        job.blocks = _blocks(computed)
 
     # Leaving
 
     def _leave_batch(self, job: Job) -> None:
         self._prefilling.pop(job, None)
         if job in self._decoding:
-            self._stop_decoding(job)
+            self._interrupt_decoding(job)
 
     def _finish(self, job: Job) -> None:
         job.gone = True
         if job not in self.running:
             self.waiting.remove(job)  # preempted while its last token was on its way
             return
-        self._leave_batch(job)
+        if self._prefilling or self._lingering:
+            self._leave_batch(job)
         del self.running[job]
         self.pool.release(job)
 
@@ -447,6 +469,10 @@ class Scheduler:
         job.preemptions += 1
         self.preemptions += 1
         self.waiting.appendleft(job)
+
+
+_NO_SHARES: tuple[list[tuple[Job, int]], tuple[Job, ...]] = [], ()
+_serial_of = attrgetter("serial")
 
 
 def _blocks(tokens: int) -> int:
