@@ -28,7 +28,13 @@ def test_plan_prints_one_document_and_writes_the_layout(tmp_path):
 def test_plan_for_a_person():
     done = atoll("plan", *BOX, "--model", QWEN, "--users", "30", "--slo-ttft", "1s", "--formula")
     assert done.returncode == 0
-    for words in ("TTFT p50", "in target", "Why ", "Rejected", "Next: save it with -o"):
+    for words in (
+        "TTFT p50",
+        "in target: back-to-back users within the targets, by formula.",
+        "Why ",
+        "Rejected",
+        "Next: save it with -o",
+    ):
         assert words in done.stdout
 
 
@@ -40,7 +46,7 @@ def test_plan_for_a_person():
         (("--model", QWEN, "--policy", "best"), "--policy best is not one of round_robin"),
         (("--model", QWEN, "--users", "3", "--rate", "1"), "Give --users (back to back) or --rate"),
         (("--model", QWEN, "--rate", "0"), "--rate 0 sends nothing"),
-        (("--model", QWEN, "--users", "1000000000"), "--users 1000000000 is more than a plan simulates, 4096"),
+        (("--model", QWEN, "--users", "1000000000"), "--users 1000000000 is more than a plan simulates, 10,000"),
         (("--model", "no-such-model"), "'no-such-model' is neither a model that atoll knows"),
         ((), "Say which model: --model NAME"),
         (("--model", QWEN, "--slo-ttft", "soon"), "'soon' is not a duration"),

@@ -10,6 +10,7 @@ from atoll.inventory.box import Box, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.catalog import find_card
 from atoll.plan.band import error_band, pair_band, shipped_pairs
+from atoll.plan.effort import Stage, sample_of
 from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import (
     explain_band,
@@ -23,7 +24,7 @@ from atoll.plan.explain import (
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.layout import EngineFlags, Policy
 from atoll.plan.score import Prediction, Spread
-from atoll.plan.search import Curve, find_flips, option_of, power_of_two, search_layouts
+from atoll.plan.search import option_of, power_of_two, search_layouts
 from atoll.plan.workbench import Workbench
 
 NVL = make_box("H100-NVL-94GB", 4)
@@ -201,7 +202,7 @@ class Measured:
     better: object
     calls: int = 0
 
-    def __call__(self, layout, goal, answer_s):
+    def __call__(self, layout, goal, formula):
         self.calls += 1
         factor = 0.9 if option_of(layout, self.option) == str(self.better) else 1.0
         return flat(10 * factor + len(layout.name) / 100, simulated=True)
@@ -258,7 +259,7 @@ def test_an_option_that_is_given_is_not_tried():
 
 
 def test_flags_that_keep_the_targets_are_taken_though_answers_take_longer():
-    def measure(layout, goal, answer_s):
+    def measure(layout, goal, formula):
         careful = layout.flags.max_num_batched_tokens == 2048
         return flat(11.0 if careful else 10.0, tpot_s=flat(0.02 if careful else 0.03).tpot_s)
 
@@ -291,6 +292,81 @@ def test_a_target_that_nothing_meets_is_carried_by_nobody():
     assert {choice.most_users for choice in found.choices} == {0}
 
 
+@dataclass
+class Nearly:
+    """Stands for the simulator: as the formula says, but every time is longer by so much."""
+
+    factor: float = 1.1
+
+    def __call__(self, layout, goal, formula):
+        longer = {name: scaled(getattr(formula, name), self.factor) for name in ("ttft_s", "tpot_s", "e2e_s")}
+        return replace(formula, simulated=True, **longer)
+
+
+def scaled(spread, factor):
+    return Spread(**{name: factor * getattr(spread, name) for name in ("mean", "p50", "p90", "p95", "p99", "max")})
+
+
+def test_the_most_users_of_the_contenders_are_simulated_and_the_others_by_formula():
+    """What is simulated takes a tenth longer, so that fewer users are within the target than by formula."""
+    target = goal(slo_tpot_s=0.02)
+    formula = {choice.name: choice.most for choice in search(wanted_goal=target, vary_load=True).choices}
+    found = search(wanted_goal=target, measure=Nearly(), vary_load=True)
+    most = {choice.name: choice.most for choice in found.choices}
+    assert {name for name, one in most.items() if one.simulated} == {"2xTP2", "1xTP4", "4xTP1"}
+    assert most["1xTP2"] == formula["1xTP2"]
+    exact = search(wanted_goal=goal(slo_tpot_s=0.02 / 1.1), vary_load=True)
+    for name in ("2xTP2", "1xTP4"):
+        assert 0 < most[name].users < 0.9 * formula[name].users
+        same = next(choice for choice in exact.choices if choice.name == name)
+        assert most[name].users == pytest.approx(same.most_users, rel=0.05)
+
+
+def test_the_best_of_each_tensor_parallel_size_is_a_contender_however_slow():
+    """4xTP1 is half as slow again as 2xTP2, and none of TP 1 is faster."""
+    found = search(wanted_goal=goal(slo_tpot_s=0.03), measure=Nearly(), vary_load=True)
+    slow = next(choice for choice in found.choices if choice.name == "4xTP1")
+    assert slow.predicted.cost(found.goal) > 1.4 * found.best.predicted.cost(found.goal)
+    assert slow.most.simulated
+    assert not next(choice for choice in found.choices if choice.name == "3xTP1").most.simulated
+
+
+def test_the_most_requests_per_second_are_those_before_they_pile_up():
+    found = search(wanted_goal=goal(users=None, rate=1.0), measure=Nearly(), vary_load=True)
+    by_formula = search(wanted_goal=goal(users=None, rate=1.0), vary_load=True)
+    most = {choice.name: choice.most_rate for choice in by_formula.choices}
+    assert found.best.most_users is None
+    assert found.best.most.simulated
+    assert found.best.most_rate == pytest.approx(most[found.best.name], rel=0.05)
+    assert most["2xTP2"] > most["1xTP2"] > most["1xTP1"] > 0
+
+
+def test_where_nothing_keeps_up_the_layout_that_answers_most_is_first():
+    def measure(layout, goal, formula):
+        return flat(1.0, simulated=True, saturated=True, requests_per_s=7.0 if layout.name == "2xTP2" else 5.0)
+
+    where = bench()
+    found = search(where, wanted_goal=goal(users=None, rate=20.0), measure=measure)
+    assert found.best.name == "2xTP2"
+    assert explain_choice(found.best, found, where).endswith("but answers the most: 7 requests/s.")
+    assert "It cannot keep up with the load: it answers 5 requests/s." in explain_choice(found.choices[1], found, where)
+
+
+def test_a_great_crowd_is_simulated_less_and_the_search_says_what_was_left_out():
+    calls = []
+
+    def measure(layout, goal, formula):
+        calls.append(sample_of(goal, formula).requests)
+        return Nearly()(layout, goal, formula)
+
+    found = search(wanted_goal=goal(users=3000, slo_tpot_s=0.02), measure=measure, vary_load=True)
+    assert sum(calls) <= Stage.MOST
+    assert [choice.predicted.simulated for choice in found.choices] == [True, True] + [False] * 5
+    assert "of 5 layouts that may win, the 2 that the formula puts first were simulated" in found.cuts[0]
+    assert "Not tried with other values for 2xTP2: " in found.cuts[1]
+    assert search(wanted_goal=goal(slo_tpot_s=0.02), measure=Nearly(), vary_load=True).cuts == ()
+
+
 def test_curves_hold_the_goals_own_load():
     found = search(vary_load=True)
     assert len(found.curves) == 4
@@ -298,16 +374,6 @@ def test_curves_hold_the_goals_own_load():
         assert 30.0 in [load for load, _ in curve.points]
         rates = [point.output_tokens_per_s for _, point in curve.points]
         assert rates == sorted(rates)
-
-
-def test_flips_are_interpolated():
-    """One line rises from 1 to 3, the other stays at 2: they cross half way between the loads 1 and 2."""
-    rising = Curve(name="rising", points=((1.0, flat(1.0)), (2.0, flat(3.0))))
-    level = Curve(name="level", points=((1.0, flat(2.0)), (2.0, flat(2.0))))
-    (flip,) = find_flips([rising, level], goal())
-    assert (flip.before, flip.after) == ("rising", "level")
-    assert flip.load == pytest.approx(1.75)  # the ratio goes from +1 to -1/3
-    assert list(find_flips([level, level], goal())) == []
 
 
 def test_who_leads_where():

@@ -76,9 +76,10 @@ def test_the_best_layout_stands_on_its_own(plan):
     assert Layout.parse(layout.to_yaml(), origin="layout.yaml") == layout
 
 
-def test_the_same_question_gets_the_same_answer(plan, capture):
-    again = plan_box(model=QWEN, goal=GOAL.replace(slo_ttft_s=1.0), capture=capture, gpu="H100-NVL-94GB")
-    assert plan_document(again) == plan_document(plan)
+def test_the_same_question_gets_the_same_answer(capture):
+    goal = GOAL.replace(users=8, output=200, longest=2200, slo_ttft_s=1.0)
+    one, again = (plan_box(model=QWEN, goal=goal, capture=capture, gpu="H100-NVL-94GB") for _ in range(2))
+    assert plan_document(again) == plan_document(one)
 
 
 def test_a_model_that_does_not_fit_says_what_would(capture):
@@ -117,24 +118,87 @@ def test_a_request_longer_than_the_context_is_refused(capture):
         plan_box(model=QWEN, goal=GOAL.replace(prompt=40000, longest=41500), capture=capture, gpu="H100-NVL-94GB")
 
 
-def test_an_open_loop_is_planned_too(capture):
-    made = plan_box(
-        model=QWEN, goal=Goal(rate=1.0, prompt=2000, output=500, longest=2500), capture=capture, gpu="H100-NVL-94GB"
-    )
-    assert made.best.predicted.simulated
-    assert not made.best.predicted.saturated
-    assert made.best.predicted.requests_per_s == pytest.approx(1.0, rel=0.15)
-    assert len(made.search.curves[0].points) == 7
+def test_the_most_users_are_simulated_for_the_contenders_and_marked(plan):
+    document = {choice["name"]: choice for choice in plan_document(plan)["choices"]}
+    assert document["2xTP2"]["most_method"] == document["1xTP4"]["most_method"] == "simulated"
+    assert document["4xTP1"]["most_method"] == "simulated"  # the best of its size
+    assert document["1xTP1"]["most_method"] == "formula"
+    assert document["1xTP1"]["most_rate"] is None
 
 
-def test_a_crowd_is_simulated_once_and_the_words_say_so(capture, tmp_path):
-    many = plan_box(model=QWEN, goal=GOAL.replace(users=301), capture=capture, gpu="H100-NVL-94GB")
-    assert many.search.best.predicted is not None
-    assert not many.search.curves
-    assert not any(choice.trials for choice in many.search.choices)
-    assert any("With more than 300 users" in line for line in verdict(many))
-    with pytest.raises(InputError, match="the load was not varied"):
-        save_chart(many, tmp_path / "x.svg")
+@pytest.fixture(scope="module")
+def open_plan(capture):
+    goal = Goal(rate=1.0, prompt=2000, output=500, longest=2500, slo_ttft_s=1.0, slo_tpot_s=0.04)
+    return plan_box(model=QWEN, goal=goal, capture=capture, gpu="H100-NVL-94GB")
+
+
+def test_an_open_loop_is_planned_too(open_plan):
+    best = open_plan.best.predicted
+    assert best.simulated
+    assert not best.saturated
+    assert best.requests_per_s == 1.0
+
+
+def test_an_open_loop_has_a_most_and_a_crossover_in_requests_per_second(open_plan):
+    document = plan_document(open_plan)
+    choices = {choice["name"]: choice for choice in document["choices"]}
+    assert choices["2xTP2"]["most_method"] == "simulated"
+    assert choices["1xTP4"]["most_rate"] < choices["2xTP2"]["most_rate"]
+    assert choices["2xTP2"]["most_users"] is None
+    assert document["crossover"]["load"] == "requests_per_s"
+    (flip,) = document["crossover"]["flips"]
+    assert (flip["before"], flip["after"]) == ("1xTP4", "2xTP2")
+    loads = [point["load"] for point in document["crossover"]["curves"][0]["points"]]
+    assert loads[-1] > choices["2xTP2"]["most_rate"]
+    words = " ".join(verdict(open_plan))
+    assert f"carries {open_plan.best.most_rate:g} requests/s within the targets (simulated)." in words
+    assert f"From about {flip['load']:.2g} requests/s on, 2xTP2 is better than 1xTP4" in words
+
+
+@pytest.mark.parametrize(("part", "over"), [(0.7, False), (0.9, False), (1.2, True), (2.0, True)])
+def test_a_growing_queue_is_told_from_a_busy_engine(open_plan, part, over):
+    """One engine of TP 2 with 16 seats, under so much of what 16 answers at a time are; lengths vary by a fifth."""
+    from atoll.plan.effort import sample_of
+    from atoll.plan.layout import EngineFlags
+    from atoll.plan.score import score_stations
+    from atoll.workflows.plan import Simulator
+
+    bench = open_plan.workbench
+    layout = next(c.layout for c in open_plan.search.choices if c.name == "1xTP2")
+    layout = layout.replace(flags=EngineFlags(max_num_seqs=16, max_num_batched_tokens=8192))
+    station = bench.station(layout.replicas[0], layout.flags)
+    goal = GOAL.replace(users=16, output=500, longest=2500)
+    full = score_stations([station], goal, shares=[1.0]).requests_per_s
+    loaded = Goal(rate=part * full, prompt=2000, output=500, longest=2500)
+    formula = score_stations([station], loaded, shares=[1.0])
+    assert sample_of(loaded, formula).requests < 2000
+    predicted = Simulator(bench)(layout, loaded, formula)
+    assert predicted.saturated is over
+    if over:
+        assert predicted.requests_per_s == pytest.approx(full, rel=0.05)
+
+
+def test_a_measured_request_is_served_under_the_full_load(capture):
+    """So many users that the run is two rounds and a half: as long an answer as in a run of ten rounds."""
+    from atoll.plan.effort import sample_of
+    from atoll.workflows.plan import Simulator, simulated_workload
+    from atoll.workflows.simulate import simulate_run
+
+    made = plan_box(model=QWEN, goal=GOAL.replace(users=600), capture=capture, gpu="H100-NVL-94GB", simulate=False)
+    best = made.best
+    short = Simulator(made.workbench)(best.layout, made.search.goal, best.formula)
+    workload = simulated_workload(made.search.goal, sample_of(made.search.goal, best.formula))
+    long = simulate_run(best.layout, workload.replace(requests=6000)).table
+    full = (long.number >= 1800) & (long.number < 5400)
+    assert short.e2e_s.mean == pytest.approx(float((long.done_s - long.sent_s)[full].mean()), rel=0.02)
+
+
+def test_a_crowd_is_planned_within_the_effort_and_the_words_say_what_was_cut(capture):
+    many = plan_box(model=QWEN, goal=GOAL.replace(users=1500), capture=capture, gpu="H100-NVL-94GB")
+    assert many.best.predicted.simulated
+    assert many.search.curves
+    assert any("takes long to simulate: of" in line for line in verdict(many))
+    assert plan_document(many)["cuts"] == list(many.search.cuts)
 
 
 def test_charts_are_png_or_svg(plan, tmp_path):

@@ -16,8 +16,8 @@ from atoll.cost.band import error_band as band_of_kind
 from atoll.documents import Document
 from atoll.inventory.catalog import GpuKind
 from atoll.model.card import ModelCard
+from atoll.plan.choice import Choice
 from atoll.plan.goal import Favour, Goal
-from atoll.plan.search import Choice
 from atoll.plan.workbench import Workbench
 
 
@@ -54,6 +54,12 @@ def pair_band(one: Choice, other: Choice, workbench: Workbench, goal: Goal) -> f
         band = _pair_of_kind(kind, workbench.card).widened(MIXED_LINKS if mixed else 1.0)
         widest = max(widest, band.first_token if goal.favour is Favour.FIRST_TOKEN else band.answer)
     return widest
+
+
+def may_be_better(choice: Choice, best: Choice, workbench: Workbench, goal: Goal) -> bool:
+    """Whether the choice may be better than the best for all we know: within their ratio's error, and the targets."""
+    near = choice.predicted.cost(goal) <= best.predicted.cost(goal) * (1 + pair_band(best, choice, workbench, goal))
+    return near and choice.predicted.meets(goal) >= best.predicted.meets(goal)
 
 
 def _pair_of_kind(kind: GpuKind, card: ModelCard) -> PairBand:

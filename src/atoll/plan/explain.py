@@ -6,9 +6,10 @@ from itertools import groupby, pairwise
 from atoll.cost.links import Group, Hop
 from atoll.cost.memory import users_that_fit
 from atoll.cost.step import StepBatch
-from atoll.plan.band import error_band, pair_band
+from atoll.plan.band import error_band, may_be_better, pair_band
+from atoll.plan.choice import Choice, Flip, Search, Trial
 from atoll.plan.goal import Goal
-from atoll.plan.search import CROWD, TIE, Choice, Flip, Search, Trial
+from atoll.plan.loads import TIE
 from atoll.plan.workbench import Workbench
 from atoll.units import show_bytes, show_seconds
 
@@ -100,8 +101,6 @@ def explain_flips(search: Search, workbench: Workbench) -> Iterator[str]:
         band = pair_band(before, after, workbench, search.goal)
         small = ", by less than the error of such predictions" if _lead_of(search, flip, until) < band else ""
         yield f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is better than {flip.before}{small}."
-    if search.goal.is_above(CROWD) and not search.curves:
-        yield f"With more than {CROWD} users no other flags and loads are tried."
     if len(search.curves) > 1 and not search.flips:
         first, last = search.curves[0].points[0][0], search.curves[0].points[-1][0]
         yield f"{_ahead(search)} stays ahead from {first:g} to {last:g} {unit}."
@@ -153,10 +152,8 @@ def explain_band(search: Search, workbench: Workbench) -> Iterator[str]:
 
 
 def is_near_best(choice: Choice, search: Search, workbench: Workbench) -> bool:
-    """Whether the choice may be the better one for all we know: within the error of their ratio, and the targets."""
-    best, goal = search.best, search.goal
-    near = choice.predicted.cost(goal) <= best.predicted.cost(goal) * (1 + pair_band(best, choice, workbench, goal))
-    return near and choice.predicted.meets(goal) >= best.predicted.meets(goal)
+    """Whether the choice may be the better one for all we know."""
+    return may_be_better(choice, search.best, workbench, search.goal)
 
 
 def _load(flip: Flip, goal: Goal) -> str:
@@ -199,11 +196,17 @@ def _lead(search: Search) -> list[str]:
     best, second = search.choices[0], search.choices[1]
     ratio = second.predicted.cost(search.goal) / best.predicted.cost(search.goal) - 1
     what = _what(search.goal)
+    if best.predicted.saturated:
+        return [f"It cannot keep up with the load either, but answers the most: {_answered(best)}."]
     if best.predicted.meets(search.goal) and not second.predicted.meets(search.goal):
         return [f"It meets the targets; {second.name}, the next best, does not."]
     if ratio <= TIE:
         return [f"{second.name} does as well; this one {_simpler(best, second)}."]
     return [f"{second.name}, the next best, takes {ratio:.0%} longer for {what}."]
+
+
+def _answered(choice: Choice) -> str:
+    return f"{choice.predicted.requests_per_s:.3g} requests/s"
 
 
 def _simpler(best: Choice, second: Choice) -> str:
@@ -213,6 +216,8 @@ def _simpler(best: Choice, second: Choice) -> str:
 
 def _behind(choice: Choice, search: Search) -> str:
     best = search.best
+    if choice.predicted.saturated:
+        return f"It cannot keep up with the load: it answers {_answered(choice)}."
     ratio = choice.predicted.cost(search.goal) / best.predicted.cost(search.goal)
     what = _what(search.goal)
     verdict = (
@@ -224,8 +229,6 @@ def _behind(choice: Choice, search: Search) -> str:
 def _missed(choice: Choice, goal: Goal) -> str:
     """Which target it misses."""
     predicted = choice.predicted
-    if predicted.saturated:
-        return " and cannot keep up with the load"
     missed = [
         f"{name} p95 {show_seconds(value)} against {show_seconds(target)}"
         for name, value, target in (

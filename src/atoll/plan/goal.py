@@ -41,13 +41,24 @@ class Goal(Document):
             return f"{self.users} user{'s' if self.users != 1 else ''}"
         return f"{self.rate:g} requests/s"
 
-    def is_above(self, users: int) -> bool:
-        """More back-to-back users than these."""
-        return self.users is not None and self.users > users
+    @property
+    def amount(self) -> float:
+        """Users, or requests per second."""
+        return float(self.users if self.users is not None else self.rate or 0.0)
+
+    @property
+    def least(self) -> float:
+        """The smallest load that is worth asking about: one user, or a hundredth of the rate."""
+        return 1.0 if self.users is not None else self.amount / 100
 
     @property
     def has_targets(self) -> bool:
         return self.slo_ttft_s is not None or self.slo_tpot_s is not None
+
+    @property
+    def has_capacity(self) -> bool:
+        """Whether there is a most that a layout carries: within the targets, or with the queue not growing for ever."""
+        return self.has_targets or self.rate is not None
 
     def with_load(self, load: float) -> "Goal":
         """The same goal for other users (rounded) or another rate."""

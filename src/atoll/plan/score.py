@@ -16,7 +16,7 @@ The formula ranks; candidates that it cannot tell apart are simulated (workflows
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil, log
+from math import ceil, inf, log
 
 from atoll.cost.step import StepBatch, StepTimer
 from atoll.plan.goal import Favour, Goal
@@ -75,17 +75,23 @@ class Prediction:
 
     def meets(self, goal: Goal) -> bool:
         """Both targets at the 95th percentile, and no request failed or piles up."""
+        return self.strain(goal) <= 1
+
+    def strain(self, goal: Goal) -> float:
+        """How much of the tighter target is used up: 1 when it is just met, infinite when requests fail or pile up."""
         if self.saturated or self.failed:
-            return False
-        return _within(self.ttft_s.p95, goal.slo_ttft_s) and _within(self.tpot_s.p95, goal.slo_tpot_s)
+            return inf
+        return max(_part(self.ttft_s.p95, goal.slo_ttft_s), _part(self.tpot_s.p95, goal.slo_tpot_s))
 
     def cost(self, goal: Goal) -> float:
-        """Seconds that are to be small: what the goal favours."""
+        """Seconds that are to be small: what the goal favours. Where requests pile up, few answers cost much."""
+        if self.saturated:
+            return _NEVER / max(self.requests_per_s, 1e-9)
         return self.ttft_s.p95 if goal.favour is Favour.FIRST_TOKEN else self.e2e_s.mean
 
 
-def _within(seconds: float, target: float | None) -> bool:
-    return target is None or seconds <= target
+def _part(seconds: float, target: float | None) -> float:
+    return 0.0 if target is None else seconds / target
 
 
 @dataclass(frozen=True, slots=True)

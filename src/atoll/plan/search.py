@@ -7,12 +7,16 @@
 4. For the best few the load is varied, which shows how many users each carries and where the ranking flips.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, log2, sqrt
+from math import ceil, inf, log2, sqrt
+from types import MappingProxyType
 
 from atoll.cost.memory import MemoryFit
 from atoll.inventory.islands import islands
+from atoll.plan.band import may_be_better
+from atoll.plan.choice import Capacity, Choice, Curve, Search, Trial
+from atoll.plan.effort import Effort, Stage, in_flight_of, sample_of
 from atoll.plan.enumerate import (
     OPEN,
     Candidate,
@@ -28,90 +32,22 @@ from atoll.plan.enumerate import (
 from atoll.plan.goal import Goal
 from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.plan.limits import VLLM, EngineLimits
+from atoll.plan.loads import TIE, find_flips, find_most, loads_around
 from atoll.plan.score import Prediction, equal_counts, equal_rates, score_stations
 from atoll.plan.weights import router_weights
 from atoll.plan.workbench import Workbench, common_flags
 from atoll.units import show_bytes
 
-Measure = Callable[[Layout, Goal, float], Prediction]  # the float: about how many seconds an answer takes
+Measure = Callable[[Layout, Goal, Prediction], Prediction]  # simulates; is told what the formula expects
 
 PLAIN = EngineFlags()
-TIE = 0.01  # relative; below it two predictions are the same and the simpler layout wins
 TOKEN_BUDGETS = (2048, 4096, 8192, 16384)  # max_num_batched_tokens that are tried
 HOPELESS = 2.5  # times the best formula cost: such a candidate is not simulated
 MOST_SIMULATED = 16
 LEADERS = 3  # choices whose other flags and routers' policies are simulated
 CURVES = 4  # layouts whose load is varied
-MOST_USERS = 4096  # where the search for the most users ends
-CROWD = 300  # users beyond whom only the load that was asked for is simulated, with the flags of the formula
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
-    """A value of an option that was simulated beside the one that the choice then had."""
-
-    option: str  # vLLM's name for it, or `policy`
-    value: str
-    was: str  # the value that was there before
-    predicted: Prediction
-    instead_of: Prediction  # with that one
-    taken: bool = False
-    needs_leave: bool = False  # never taken unless the user allows it
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """A layout with its flags and router, and what it is predicted to do."""
-
-    layout: Layout
-    predicted: Prediction
-    formula: Prediction  # the same by formula; equal to `predicted` when nothing was simulated
-    warnings: tuple[str, ...] = ()
-    trials: tuple[Trial, ...] = ()  # other values of its options that were simulated
-    most_users: int | None = (
-        None  # users (or requests per second x 100) within the targets; None: not asked or not known
-    )
-
-    @property
-    def name(self) -> str:
-        return self.layout.name
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Curve:
-    """One layout under rising load: (users or rate, prediction)."""
-
-    name: str
-    points: tuple[tuple[float, Prediction], ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Flip:
-    """From `load` on, `after` is better than `before`."""
-
-    load: float
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Search:
-    """What a search found. `choices` is empty when nothing fits."""
-
-    goal: Goal
-    choices: tuple[Choice, ...]
-    illegal: tuple[Rejected, ...]  # splits that the engine cannot do
-    too_big: tuple[Rejected, ...]  # splits whose part does not fit into a card, or layouts that the box has no room for
-    curves: tuple[Curve, ...] = ()
-    flips: tuple[Flip, ...] = ()
-
-    @property
-    def best(self) -> Choice:
-        return self.choices[0]
-
-    @property
-    def rejected(self) -> tuple[Rejected, ...]:
-        return (*self.illegal, *self.too_big)
+MOST_USERS = 10_000  # that a plan is made for, and where the search for the most users ends
+MOST_RATE = 10_000.0  # where the search for the most requests/s ends
 
 
 def search_layouts(
@@ -152,19 +88,18 @@ class _Run:
     flags: EngineFlags
     measure: Measure | None
     _measured: dict[tuple[str, Goal], Prediction] = field(default_factory=dict)
+    _effort: Effort = field(default_factory=Effort)
+    _cuts: list[str] = field(default_factory=list)
 
     def search(self, *, vary_load: bool) -> Search:
         candidates, illegal, too_big = self._candidates()
         tried = [self._draft(candidate, self.goal) for candidate in candidates]
         drafts = sorted((draft for draft in tried if draft is not None), key=self._order)
         choices = self._simulate(drafts)
-        if not choices or not vary_load or self._is_crowd:
-            return Search(goal=self.goal, choices=tuple(choices), illegal=illegal, too_big=too_big)
-        curves = self._curves(choices[:CURVES])
-        choices = [
-            replace(choice, most_users=self._most_users(choice, simulate=place == 0))
-            for place, choice in enumerate(choices)
-        ]
+        curves: tuple[Curve, ...] = ()
+        if choices and vary_load:
+            curves = self._curves(choices)
+            choices = self._with_most(choices, curves)
         return Search(
             goal=self.goal,
             choices=tuple(choices),
@@ -172,12 +107,8 @@ class _Run:
             too_big=too_big,
             curves=curves,
             flips=tuple(find_flips(curves, self.goal)),
+            cuts=tuple(self._cuts),
         )
-
-    @property
-    def _is_crowd(self) -> bool:
-        """So many users that each simulation takes long; the formula alone never does."""
-        return self.measure is not None and self.goal.is_above(CROWD)
 
     # What can be at all
 
@@ -269,9 +200,9 @@ class _Run:
         if goal.users is not None:
             return ceil(goal.users / len(candidate.replicas))
         plain = self._with_flags(candidate, self.flags, goal)
-        if plain is None or plain.predicted.saturated:
+        if plain is None:
             return 256
-        in_flight = plain.predicted.e2e_s.mean * plain.predicted.requests_per_s / len(candidate.replicas)
+        in_flight = in_flight_of(plain.predicted, goal) / len(candidate.replicas)
         return ceil(in_flight + 4 * sqrt(in_flight))  # Poisson: four standard deviations
 
     def _flag_choices(self, users: int, kv_dtype: str | None = None) -> Iterator[EngineFlags]:
@@ -335,22 +266,43 @@ class _Run:
             return list(drafts)
         best = drafts[0].formula.cost(self.goal)
         near = [c for c in drafts if c.formula.cost(self.goal) <= HOPELESS * best][:MOST_SIMULATED]
-        rest = [choice for choice in drafts if choice not in near]
-        measured = sorted((self._measure(choice) for choice in near), key=self._order)
-        leaders = 0 if self._is_crowd else LEADERS
-        lead = [self._tune(choice) if place < leaders else choice for place, choice in enumerate(measured)]
+        chosen = self._affordable(near)
+        rest = [choice for choice in drafts if choice not in chosen]
+        measured = sorted((self._measure(choice) for choice in chosen), key=self._order)
+        lead = [self._tune(choice) if place < LEADERS else choice for place, choice in enumerate(measured)]
+        self._say_untuned(lead)
         lead.sort(key=self._order)
         return lead + rest
+
+    def _affordable(self, near: Sequence[Choice]) -> Sequence[Choice]:
+        """As many as there is effort for, and two in any case."""
+        planned = Effort()
+        for place, choice in enumerate(near):
+            requests = self._requests(choice.formula, self.goal)
+            if place >= 2 and not planned.affords(requests, Stage.RANKING):
+                self._cuts.append(
+                    f"So great a load takes long to simulate: of {len(near)} layouts that may win, the {place} that the"
+                    " formula puts first were simulated."
+                )
+                return near[:place]
+            planned.add(requests)
+        return near
+
+    def _requests(self, formula: Prediction, goal: Goal) -> int:
+        """How many requests a simulation takes."""
+        return sample_of(goal, formula).requests
 
     def _measure(self, choice: Choice) -> Choice:
         return replace(choice, predicted=self._predict(choice.layout, self.goal))
 
     def _predict(self, layout: Layout, goal: Goal) -> Prediction:
+        formula = self._formula(layout, goal)
         if self.measure is None:
-            return self._formula(layout, goal)
+            return formula
         key = (layout.to_json(), goal)
         if key not in self._measured:
-            self._measured[key] = self.measure(layout, goal, min(self._formula(layout, goal).e2e_s.mean, 3600.0))
+            self._effort.add(self._requests(formula, goal))
+            self._measured[key] = self.measure(layout, goal, formula)
         return self._measured[key]
 
     def _tune(self, choice: Choice) -> Choice:
@@ -363,8 +315,19 @@ class _Run:
     def _try(
         self, choice: Choice, option: str, others: Sequence[tuple[str, Choice]], *, needs_leave: bool = False
     ) -> Choice:
+        requests = sum(self._requests(other.formula, self.goal) for _, other in others)
+        if not self._effort.affords(requests, Stage.TUNING):
+            return replace(choice, untried=(*choice.untried, option))
         found = [
-            (value, replace(other, predicted=self._predict(other.layout, self.goal), trials=choice.trials))
+            (
+                value,
+                replace(
+                    other,
+                    predicted=self._predict(other.layout, self.goal),
+                    trials=choice.trials,
+                    untried=choice.untried,
+                ),
+            )
             for value, other in others
         ]
         best = choice
@@ -443,20 +406,53 @@ class _Run:
         default = abs(log2(max(1, budget) / 8192))
         return (not choice.predicted.meets(goal), step, fp8, gpus, default, cost)
 
+    def _say_untuned(self, choices: Sequence[Choice]) -> None:
+        """Which options were not tried with other values, for want of effort."""
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for choice in choices:
+            alike.setdefault(choice.untried, []).append(choice.name)
+        for options, names in alike.items():
+            if options:
+                words = ", ".join(option.replace("_", "-") for option in options)
+                self._cuts.append(f"Not tried with other values for {', '.join(names)}: {words}.")
+
     # Other loads
 
     def _curves(self, choices: Sequence[Choice]) -> tuple[Curve, ...]:
-        loads = _loads(self.goal)
-        return tuple(
-            Curve(name=choice.name, points=tuple((load, self._at_load(choice, load)) for load in loads))
-            for choice in choices
-        )
+        """The best few under rising load; fewer of them, and up to lower loads, where there is no effort for all."""
+        choices = [choice for choice in choices if choice.predicted.simulated or self.measure is None][:CURVES]
+        rates = [self._most_by_formula(choice) for choice in choices] if self.goal.users is None else []
+        wanted = loads_around(self.goal, most_rate=max(rates, default=0.0))
+        for count in range(len(choices), 0, -1):
+            loads = wanted
+            while loads[-1] > self.goal.amount and not self._affords_curves(choices[:count], loads):
+                loads = loads[:-1]
+            if self._affords_curves(choices[:count], loads):
+                self._say_cut_curves(count, len(choices), loads, wanted)
+                return tuple(self._curve(choice, loads) for choice in choices[:count])
+        self._cuts.append("Other loads were not looked at.")
+        return ()
+
+    def _affords_curves(self, choices: Sequence[Choice], loads: Sequence[float]) -> bool:
+        if self.measure is None:
+            return True
+        goals = [self.goal.with_load(load) for load in loads if load != self.goal.amount]
+        requests = sum(self._requests(self._formula(choice.layout, goal), goal) for choice in choices for goal in goals)
+        return self._effort.affords(requests, Stage.CURVES)
+
+    def _say_cut_curves(self, count: int, most: int, loads: Sequence[float], wanted: Sequence[float]) -> None:
+        if count < most or len(loads) < len(wanted):
+            load = self.goal.with_load(loads[-1]).load
+            self._cuts.append(f"Other loads were looked at up to {load}, for the best {count} layouts.")
+
+    def _curve(self, choice: Choice, loads: Sequence[float]) -> Curve:
+        return Curve(name=choice.name, points=tuple((load, self._at_load(choice, load)) for load in loads))
 
     def _at_load(self, choice: Choice, load: float) -> Prediction:
         """The choice with so many sequences at once as suit this load."""
-        goal = self.goal.with_load(load)
-        if load == (self.goal.users or self.goal.rate):
+        if load == self.goal.amount:
             return choice.predicted
+        goal = self.goal.with_load(load)
         tuned = self._draft_as(choice, goal)
         layout = choice.layout if tuned is None else with_policy(tuned.layout, choice.layout.router.policy)
         return self._predict(layout, goal)
@@ -473,26 +469,71 @@ class _Run:
         )
         return self._with_flags(candidate, flags, goal)
 
-    def _most_users(self, choice: Choice, *, simulate: bool) -> int | None:
-        """The most back-to-back users within the targets, each number with as many sequences at once as suit it.
+    # The most load within the targets
 
-        Found by formula; simulation then moves it by an eighth at a time to where the targets are just met.
-        """
-        if not self.goal.has_targets or self.goal.users is None:
-            return None
-        most = _last_true(
-            lambda users: self._carries(choice, users, simulate=False), start=self.goal.users, most=MOST_USERS
-        )
-        if not simulate or self.measure is None:
-            return most
-        return _nudge(lambda users: self._carries(choice, users, simulate=True), max(1, most))
+    def _with_most(self, choices: Sequence[Choice], curves: Sequence[Curve]) -> list[Choice]:
+        """The most that each carries: by formula, and by simulation for those that somebody may want to choose."""
+        if not self.goal.has_capacity:
+            return list(choices)
+        contenders = self._contenders(choices) if self.measure is not None else set()
+        points = {curve.name: curve.points for curve in curves}
+        found: list[Choice] = []
+        cut: list[str] = []
+        for choice in choices:
+            most = self._most_by_formula(choice)
+            simulated = choice.name in contenders and self._affords_most(choice, most)
+            if simulated:
+                known = {load: point.strain(self.goal) for load, point in points.get(choice.name, ())}
+                most = self._most_by_simulation(choice, most, known)
+            elif choice.name in contenders:
+                cut.append(choice.name)
+            found.append(replace(choice, most=self._capacity(most, simulated=simulated)))
+        if cut:
+            self._cuts.append(f"The most that {', '.join(cut)} carries is by formula.")
+        return found
 
-    def _carries(self, choice: Choice, users: int, *, simulate: bool) -> bool:
-        goal = self.goal.with_load(users)
-        draft = self._draft_as(choice, goal)
-        if draft is None or not simulate:
-            return draft is not None and draft.predicted.meets(goal)
-        return self._predict(with_policy(draft.layout, choice.layout.router.policy), goal).meets(goal)
+    def _contenders(self, choices: Sequence[Choice]) -> set[str]:
+        """The best, those that may be better for all we know, and the best of each tensor-parallel size."""
+        best = choices[0]
+        near = {choice.name for choice in choices if may_be_better(choice, best, self.workbench, self.goal)}
+        shapes: dict[object, str] = {}
+        for choice in choices:
+            sizes = frozenset((one.tensor_parallel, one.pipeline_parallel) for one in choice.layout.replicas)
+            shapes.setdefault(sizes, choice.name)
+        return {best.name, *near, *shapes.values()}
+
+    def _most_by_formula(self, choice: Choice) -> float:
+        """The most users or requests per second, each number with as many sequences at once as suit it."""
+
+        def strain(load: float) -> float:
+            draft = self._draft_as(choice, self.goal.with_load(load))
+            return inf if draft is None else draft.predicted.strain(self.goal)
+
+        return self._find_most(strain, start=self.goal.amount)
+
+    def _most_by_simulation(self, choice: Choice, start: float, known: Mapping[float, float]) -> float:
+        """The same from where the formula sees it; `known` are loads that were simulated already."""
+
+        def strain(load: float) -> float:
+            return self._at_load(choice, load).strain(self.goal)
+
+        return self._find_most(strain, start=max(start, self.goal.least), known=known)
+
+    def _find_most(
+        self, strain: Callable[[float], float], *, start: float, known: Mapping[float, float] = MappingProxyType({})
+    ) -> float:
+        whole = self.goal.users is not None
+        return find_most(strain, start=start, most=MOST_USERS if whole else MOST_RATE, whole=whole, known=known)
+
+    def _affords_most(self, choice: Choice, most: float) -> bool:
+        """Whether there is the effort for three simulations near there, which is what it takes when all goes well."""
+        goal = self.goal.with_load(max(most, self.goal.least))
+        return self._effort.affords(3 * self._requests(self._formula(choice.layout, goal), goal), Stage.MOST)
+
+    def _capacity(self, most: float, *, simulated: bool) -> Capacity:
+        if self.goal.users is None:
+            return Capacity(rate=most, simulated=simulated)
+        return Capacity(users=round(most), simulated=simulated)
 
     # What should be known
 
@@ -524,76 +565,6 @@ def with_policy(layout: Layout, policy: Policy) -> Layout:
 def option_of(layout: Layout, option: str) -> str:
     """The value of a flag, or of `policy`, as it is written."""
     return str(layout.router.policy if option == "policy" else layout.flags.to_plain()[option])
-
-
-def find_flips(curves: Sequence[Curve], goal: Goal) -> Iterator[Flip]:
-    """Where the best layout changes as the load rises, interpolated between the loads that were looked at."""
-    if len(curves) < 2:
-        return
-    loads = [load for load, _ in curves[0].points]
-    leader: str | None = None
-    for place in range(len(loads)):
-        costs = {curve.name: curve.points[place][1].cost(goal) for curve in curves}
-        best = min(costs, key=lambda name: costs[name])
-        if leader is not None and best != leader and costs[best] < costs[leader] * (1 - TIE):
-            yield Flip(load=_crossing(curves, goal, place, leader, best), before=leader, after=best)
-            leader = best
-        leader = leader or best
-    return
-
-
-def _crossing(curves: Sequence[Curve], goal: Goal, place: int, before: str, after: str) -> float:
-    """The load at which the two cost the same, on a straight line through the ratios of two neighbouring loads."""
-    points = {curve.name: curve.points for curve in curves}
-
-    def ratio(at: int) -> float:
-        return points[after][at][1].cost(goal) / points[before][at][1].cost(goal) - 1
-
-    (low, _), (high, _) = points[before][place - 1], points[before][place]
-    first, second = ratio(place - 1), ratio(place)
-    if first <= 0 or first == second:
-        return low
-    return low + (high - low) * first / (first - second)
-
-
-def _loads(goal: Goal) -> tuple[float, ...]:
-    """The goal's load and others around it, doubling: 1 to 8 times the users, or a quarter to twice the rate."""
-    if goal.users is None:
-        assert goal.rate is not None
-        return tuple(goal.rate * factor for factor in (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0))
-    most = max(64, goal.users * 4)
-    doubled = [2**power for power in range(ceil(log2(most)) + 1)]
-    others = [users for users in doubled if not 0.7 < users / goal.users < 1.4]
-    return tuple(float(users) for users in sorted([*others, goal.users]))
-
-
-def _last_true(holds: Callable[[int], bool], *, start: int, most: int) -> int:
-    """The largest number for which `holds` is true, taking it to be true below and false above; 0 when none."""
-    low, high = 0, 1
-    if holds(start):
-        low, high = start, start * 2
-        while high < most and holds(high):
-            low, high = high, high * 2
-    else:
-        high = start
-    while high - low > max(1, low // 50):
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
-
-
-def _nudge(holds: Callable[[int], bool], start: int, *, steps: int = 8) -> int:
-    """From `start` up or down by eighths to the last number for which `holds`; 0 when none was met."""
-    number = start
-    up = holds(start)
-    for _ in range(steps):
-        following = max(number + 1, number * 9 // 8) if up else min(number - 1, number * 7 // 8)
-        if following < 1:
-            return 0
-        if holds(following) != up:
-            return number if up else following
-        number = following
-    return number if up else 0
 
 
 def _crossing_warnings(workbench: Workbench, candidate: Candidate) -> Iterator[str]:

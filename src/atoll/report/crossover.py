@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from atoll.plan.choice import Curve, Search
 from atoll.plan.explain import leaders
 from atoll.plan.goal import Goal
-from atoll.plan.search import Curve, Search
 from atoll.report.charts import FAINT, GRID, HEIGHT, INK, PALETTE, SCHEMA, Spec
 from atoll.units import show_count
 

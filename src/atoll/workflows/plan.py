@@ -6,6 +6,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from atoll.analyse.summary import Distribution, ReplicaSummary, RequestCounts, Summary, summarise
 from atoll.cost.memory import fit_memory
 from atoll.cost.profile import MachineProfile
@@ -16,7 +19,9 @@ from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import write_whole
 from atoll.plan.band import error_band
+from atoll.plan.choice import Capacity, Choice, Search, Trial
 from atoll.plan.defaults import effective_flags
+from atoll.plan.effort import Sample, sample_of
 from atoll.plan.enumerate import OPEN, Rejected, Wanted
 from atoll.plan.explain import (
     explain_band,
@@ -29,13 +34,15 @@ from atoll.plan.explain import (
 from atoll.plan.goal import Goal
 from atoll.plan.layout import EngineFlags, Layout
 from atoll.plan.limits import VLLM, legal_tensor_parallel
+from atoll.plan.loads import FINE
 from atoll.plan.score import Prediction, ReplicaShare, Spread
-from atoll.plan.search import PLAIN, Choice, Search, Trial, search_layouts
+from atoll.plan.search import PLAIN, search_layouts
 from atoll.plan.workbench import Workbench
 from atoll.report.charts import chart_png, chart_svg
 from atoll.report.crossover import crossover_chart
 from atoll.simulate.equip import scheduler_limits
 from atoll.simulate.run import simulate_layout
+from atoll.traffic.record import RecordTable
 from atoll.traffic.workload import Arrivals, Lengths, Workload
 from atoll.workflows.boxes import named_box
 
@@ -124,7 +131,7 @@ def plan_model(
         limits=VLLM,
         wanted=wanted,
         flags=flags,
-        measure=_Simulator(bench) if simulate else None,
+        measure=Simulator(bench) if simulate else None,
         vary_load=vary_load,
     )
     return Plan(search=found, card=card, workbench=bench)
@@ -192,36 +199,35 @@ def _check_context(card: ModelCard, goal: Goal) -> None:
 
 
 @dataclass(frozen=True)
-class _Simulator:
+class Simulator:
     """Simulates one layout under a goal with the workbench's timers."""
 
     workbench: Workbench
 
-    def __call__(self, layout: Layout, goal: Goal, answer_s: float) -> Prediction:
+    def __call__(self, layout: Layout, goal: Goal, formula: Prediction) -> Prediction:
         bench = self.workbench
         first = bench.flags(layout.replicas[0], layout.flags)
+        sample = sample_of(goal, formula)
         table = simulate_layout(
             layout.replace(flags=layout.flags.replace(max_model_len=None)),
             bench.card,
-            simulated_workload(goal, answer_s=answer_s),
+            simulated_workload(goal, sample),
             timers=[bench.timer(replica, layout.flags) for replica in layout.replicas],
             kv_blocks=[bench.fit(replica, layout.flags).kv_blocks for replica in layout.replicas],
             limits=scheduler_limits(first, layout.engine_version),
         )
-        rows = table.number >= _warmup_requests(goal)
-        predicted = prediction_of(summarise(table, rows=rows), saturated=_piles_up(table.sent_s, table.done_s, goal))
-        return predicted if goal.users is None else _steady_rates(predicted, goal)
+        rows = (table.number >= sample.before) & (table.number < sample.end)
+        predicted = prediction_of(
+            summarise(table, rows=rows), saturated=goal.rate is not None and piles_up(table, rows)
+        )
+        return steady_rates(predicted, table, goal)
 
 
-def simulated_workload(goal: Goal, *, answer_s: float) -> Workload:
-    """A load that has run for a while: enough requests for a 95th percentile, users spread over an answer's time.
+def simulated_workload(goal: Goal, sample: Sample) -> Workload:
+    """The load of a simulation of so many requests.
 
     Answers vary by a fifth around their length. With one length for all, users who began together would march in step
     for ever and send their prompts at the same moment, which no real load does.
-
-    Args:
-        goal: the load.
-        answer_s: about how long an answer takes.
     """
     output = Lengths(
         kind="uniform", mean=goal.output, low=max(1, round(0.8 * goal.output)), high=round(1.2 * goal.output)
@@ -230,24 +236,41 @@ def simulated_workload(goal: Goal, *, answer_s: float) -> Workload:
         "prompt": Lengths(mean=goal.prompt),
         "output": output if goal.output >= 5 else Lengths(mean=goal.output),
         "shared_prefix_tokens": goal.shared_prefix,
+        "requests": sample.requests,
     }
     if goal.users is not None:
-        spread = {"ramp_s": answer_s, "think_s": goal.think_s}
-        return Workload(users=goal.users, requests=max(240, 3 * goal.users), **spread, **load)
-    return Workload(rate=goal.rate, arrivals=Arrivals.POISSON, requests=600, **load)
+        return Workload(users=goal.users, ramp_s=sample.ramp_s, think_s=goal.think_s, **load)
+    return Workload(rate=goal.rate, arrivals=Arrivals.POISSON, **load)
 
 
-def _warmup_requests(goal: Goal) -> int:
-    """Those that still find an engine that is filling up."""
-    return goal.users if goal.users is not None else 100
+def piles_up(table: RecordTable, rows: NDArray[np.bool_]) -> bool:
+    """Open loop: the last of the measured requests (`rows`) take longer than the first, as they do in a growing queue.
+
+    A load that is a twentieth too great delays answers by a twentieth of the time that it lasts. They take now more,
+    now less in any case, so that a tenth of their time is allowed for beside that.
+    """
+    sent_s, took_s = table.sent_s[rows], (table.done_s - table.sent_s)[rows]
+    fifth = max(1, len(sent_s) // 5)
+    first, last = float(took_s[:fifth].mean()), float(took_s[-fifth:].mean())
+    return last - first > 0.05 * float(sent_s[-1] - sent_s[0]) + 0.1 * first
 
 
-def _steady_rates(predicted: Prediction, goal: Goal) -> Prediction:
-    """Throughput with all users at work, by Little's law: the run's end, when one after another stops, is left out."""
-    assert goal.users is not None
+def steady_rates(predicted: Prediction, table: RecordTable, goal: Goal) -> Prediction:
+    """Throughput with the load at its full height, which a run's end is not.
+
+    Back-to-back users ask by Little's law; an open loop is answered at its rate, or, where requests pile up, at the
+    pace of the middle half of all answers.
+    """
     if predicted.requests == 0 or predicted.requests_per_s == 0:
         return predicted
-    rate = goal.users / (predicted.e2e_s.mean + goal.think_s)
+    rate = goal.rate or goal.amount / (predicted.e2e_s.mean + goal.think_s)
+    if predicted.saturated:
+        early_s, late_s = np.quantile(table.done_s, (0.25, 0.75))
+        rate = 0.5 * len(table) / float(late_s - early_s)
+    return _at_rate(predicted, rate)
+
+
+def _at_rate(predicted: Prediction, rate: float) -> Prediction:
     factor = rate / predicted.requests_per_s
     return replace(
         predicted,
@@ -264,13 +287,6 @@ def _steady_rates(predicted: Prediction, goal: Goal) -> Prediction:
             for share in predicted.replicas
         ),
     )
-
-
-def _piles_up(sent_s: Any, done_s: Any, goal: Goal) -> bool:
-    """Open loop: the last answer comes long after the last request, by more than half of the sending time."""
-    if goal.rate is None or not len(sent_s):
-        return False
-    return bool(done_s.max() - sent_s.max() > 0.5 * (sent_s.max() - sent_s.min()))
 
 
 def prediction_of(summary: Summary, *, saturated: bool = False) -> Prediction:
@@ -358,6 +374,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "rejected": [{"name": one.name, "why": one.why} for one in merge_rejected(search.rejected)],
         "verdict": list(verdict(plan)),
         "crossover": crossover_document(search),
+        "cuts": list(search.cuts),
         "notes": list(plan.workbench.box.notes),
     }
 
@@ -374,6 +391,8 @@ def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
         "method": "simulated" if choice.predicted.simulated else "formula",
         "meets_targets": choice.predicted.meets(goal),
         "most_users": choice.most_users,
+        "most_rate": choice.most_rate,
+        "most_method": _method_of(choice.most),
         "score": choice.predicted.cost(goal),
         "error_band": error_band(choice, plan.workbench).to_plain(),
         "near_best": choice is not plan.best and is_near_best(choice, plan.search, plan.workbench),
@@ -436,16 +455,34 @@ def verdict(plan: Plan) -> Iterator[str]:
     yield from _targets(search)
     yield from explain_economy(search)
     yield from explain_flips(search, plan.workbench)
+    yield from search.cuts
 
 
 def _targets(search: Search) -> Iterator[str]:
+    """The most that the best layout carries, and the layout that carries more."""
     best = search.best
-    if not search.goal.has_targets:
-        return
-    if not best.predicted.meets(search.goal):
+    if search.goal.has_targets and not best.predicted.meets(search.goal):
         yield f"No layout meets the targets for {search.goal.load}; {best.name} comes nearest."
-    if best.most_users is not None:
-        yield f"{best.name} carries {best.most_users} back-to-back users within the targets."
+    if best.most is None:
+        return
+    limit = "within the targets" if search.goal.has_targets else "before its queue grows without end"
+    how = "simulated" if best.most.simulated else "by formula"
+    yield f"{best.name} carries {load_words(best.most)} {limit} ({how})."
+    alike = [one for one in search.choices if one.most is not None and one.most.simulated == best.most.simulated]
+    roomiest = max(alike, key=lambda one: one.most.load if one.most else 0.0)
+    if roomiest.most is not None and roomiest.most.load > (1 + FINE) * best.most.load:
+        yield f"{roomiest.name} carries more: {load_words(roomiest.most)}."
+
+
+def load_words(most: Capacity) -> str:
+    """`105 back-to-back users`, `2.4 requests/s`."""
+    if most.users is not None:
+        return f"{most.users:,} back-to-back user{'s' if most.users != 1 else ''}"
+    return f"{most.load:g} requests/s"
+
+
+def _method_of(most: Capacity | None) -> str | None:
+    return None if most is None else "simulated" if most.simulated else "formula"
 
 
 def crossover_document(search: Search) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from atoll.cli.show import out, progress, show_json, show_table
 from atoll.cli.warn import show_warnings
 from atoll.errors import InputError
 from atoll.outside.files import write_whole
+from atoll.plan.choice import Choice
 from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import explain_choice, explain_tuning
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.layout import EngineFlags, Policy
 from atoll.plan.score import Prediction
-from atoll.plan.search import MOST_USERS, Choice
+from atoll.plan.search import MOST_USERS
 from atoll.units import parse_seconds, show_seconds
 from atoll.workflows.diagnose import diagnose_layout
 from atoll.workflows.plan import (
@@ -135,7 +136,9 @@ def make_goal(
     if rate is not None and not rate > 0:
         raise InputError(f"--rate {rate:g} sends nothing; give requests per second, such as 0.5.")
     if users is not None and users > MOST_USERS:
-        raise InputError(f"--users {users} is more than a plan simulates, {MOST_USERS}; give --rate for such a crowd.")
+        raise InputError(
+            f"--users {users} is more than a plan simulates, {MOST_USERS:,}; give --rate for such a crowd."
+        )
     return Goal(
         users=30 if users is None and rate is None else users,
         rate=rate,
@@ -179,12 +182,12 @@ def _show_ranking(made: Plan) -> None:
     choices = made.search.choices
     columns = ["", "layout", "GPUs", "TTFT p50", "p95", "TPOT", "answer", "tok/s"]
     rows = [_row(place, choice) for place, choice in enumerate(choices, start=1)]
-    if any(choice.most_users is not None for choice in choices):
-        columns.append("in target")
+    if any(choice.most is not None for choice in choices):
+        columns.append("in target" if made.search.goal.has_targets else "keeps up")
         for row, choice in zip(rows, choices, strict=True):
-            row.append("-" if choice.most_users is None else f"{choice.most_users:,}")
+            row.append(_most(choice))
     show_table(None, columns, rows, numbers=range(3, len(columns)), wrap=(2,))
-    for note in _legend(choices):
+    for note in (*_legend(choices), *_legend_of_most(made)):
         out.print(note)
 
 
@@ -203,6 +206,30 @@ def _legend(choices: Sequence[Choice]) -> Iterator[str]:
     simulated = [choice.predicted.simulated for choice in choices]
     if not all(simulated):
         yield "~ by formula; the others were simulated as well." if any(simulated) else "~ by formula."
+
+
+def _legend_of_most(made: Plan) -> Iterator[str]:
+    """What the last column counts, and which of its figures are simulated."""
+    found = [choice.most for choice in made.search.choices if choice.most is not None]
+    if not found:
+        return
+    goal = made.search.goal
+    what = "back-to-back users" if goal.users is not None else "requests/s"
+    column = (
+        f"in target: {what} within the targets" if goal.has_targets else f"keeps up: {what} without a growing queue"
+    )
+    ways = {most.simulated for most in found}
+    how = "simulated; ~ by formula" if len(ways) > 1 else "simulated" if True in ways else "by formula"
+    yield f"{column}, {how}."
+
+
+def _most(choice: Choice) -> str:
+    """`105`, `~63` by formula, `2.4/s`."""
+    most = choice.most
+    if most is None:
+        return "-"
+    figure = f"{most.users:,}" if most.users is not None else f"{most.load:g}/s"
+    return figure if most.simulated else f"~{figure}"
 
 
 def _warnings(made: Plan) -> Iterable[str]:

@@ -1,0 +1,100 @@
+"""How much a plan simulates: which requests of a run are measured, and how many requests all runs may have together.
+
+The effort is counted in simulated requests and not in seconds, so that the same question always gets the same answer.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from math import ceil
+
+from atoll.plan.goal import Goal
+from atoll.plan.score import Prediction
+
+MEASURED = 240  # requests at least that percentiles are taken of: twelve lie above a 95th
+MEASURED_OPEN = 400  # arrivals come in clusters, so that more are needed
+LONGEST_ANSWER_S = 3600.0
+
+
+class Stage(IntEnum):
+    """What a search simulates, one after the other, and how many requests it may have simulated by the end of each.
+
+    A core simulates 8,000 to 12,000 requests a second in layouts of 2 to 16 replicas (benchmarks/planner/speed.py).
+    What one stage leaves goes to the next.
+    """
+
+    RANKING = 20_000
+    TUNING = 32_000
+    CURVES = 46_000
+    MOST = 64_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """The requests of a run in their order: some fill the engines, some are measured, the last keep the load up."""
+
+    before: int
+    measured: int
+    after: int
+    ramp_s: float = 0.0  # users come spread over so many seconds
+
+    @property
+    def requests(self) -> int:
+        return self.before + self.measured + self.after
+
+    @property
+    def end(self) -> int:
+        """The number of the first request behind the measured ones."""
+        return self.before + self.measured
+
+
+def sample_of(goal: Goal, formula: Prediction) -> Sample:
+    """Which requests of a simulated run are measured under a goal, by what the formula expects.
+
+    Users come spread over the time of an answer, so that they do not march in step. Request n + users is sent after n
+    is answered; so with as many behind the measured ones, every measured one is served under the full load. Where
+    users wait for a place, those who come first are answered sooner and ask again before the last have come.
+
+    Percentiles hang on how many requests are measured, not on how long that takes: with many users half a round of them
+    will do.
+    """
+    if goal.users is None:
+        return _open_sample(goal, formula)
+    answer_s = min(formula.e2e_s.mean, LONGEST_ANSWER_S)
+    served_s = min(answer_s, goal.output * formula.tpot_s.mean)
+    returned = goal.users * (1 - served_s / answer_s) if answer_s else 0.0
+    return Sample(
+        before=goal.users + ceil(returned),
+        measured=max(MEASURED, goal.users // 2),
+        after=goal.users,
+        ramp_s=answer_s,
+    )
+
+
+def _open_sample(goal: Goal, formula: Prediction) -> Sample:
+    """Answers that are longer by a fifth than the mean are the longest; the engines are full, or empty, after that."""
+    in_flight = in_flight_of(formula, goal)
+    return Sample(
+        before=max(100, ceil(1.5 * in_flight)),
+        measured=max(MEASURED_OPEN, ceil(in_flight)),
+        after=ceil(1.2 * in_flight),
+    )
+
+
+def in_flight_of(formula: Prediction, goal: Goal) -> float:
+    """Requests under way: rate x time of an answer (Little's law), or as many as have a place where too many come."""
+    answer_s = goal.output * formula.tpot_s.mean if formula.saturated else formula.e2e_s.mean
+    return formula.requests_per_s * min(answer_s, LONGEST_ANSWER_S)
+
+
+@dataclass(slots=True)
+class Effort:
+    """The requests that a search has simulated."""
+
+    spent: int = 0
+
+    def add(self, requests: int) -> None:
+        self.spent += requests
+
+    def affords(self, requests: int, stage: Stage) -> bool:
+        """Whether so many more may be simulated in this stage."""
+        return self.spent + requests <= stage

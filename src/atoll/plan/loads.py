@@ -1,0 +1,154 @@
+"""Other loads than the one asked about: which ones, where the ranking flips, the most that a layout carries."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import ceil, exp, inf, isfinite, log, log2, sqrt
+
+from atoll.plan.choice import Curve, Flip
+from atoll.plan.goal import Goal
+from atoll.plan.score import Prediction
+
+TIE = 0.01  # relative; below it two predictions are the same and the simpler layout wins
+FINE = 0.04  # relative; where the search for the most load ends
+_TRIES = 24
+_HIGHEST_STEP = 2.0  # how far the search leaps while it knows one side only
+_POINTS = 7  # rates that are looked at
+
+
+def loads_around(goal: Goal, *, most_rate: float = 0.0) -> tuple[float, ...]:
+    """The goal's load and others around it, rising.
+
+    Users double from one to four times the goal's (at least 64). Rates lie evenly on a logarithmic scale from a quarter
+    of the goal's to twice that, and to a little above `most_rate`, which the best layout carries.
+    """
+    if goal.users is not None:
+        most = max(64, goal.users * 4)
+        doubled = [2**power for power in range(ceil(log2(most)) + 1)]
+        others = [users for users in doubled if not 0.7 < users / goal.users < 1.4]
+        return tuple(float(users) for users in sorted([*others, goal.users]))
+    assert goal.rate is not None
+    low, high = goal.rate / 4, goal.rate * 2
+    if most_rate:
+        low, high = min(low, most_rate / 4), max(high, most_rate * 1.3)
+    steps = [low * (high / low) ** (place / (_POINTS - 1)) for place in range(_POINTS)]
+    rounded = {float(f"{rate:.2g}") for rate in steps}
+    return tuple(sorted({rate for rate in rounded if not 0.85 < rate / goal.rate < 1.15} | {goal.rate}))
+
+
+# Where the ranking flips
+
+
+def find_flips(curves: Sequence[Curve], goal: Goal) -> Iterator[Flip]:
+    """Where the best layout changes as the load rises, interpolated between the loads that were looked at.
+
+    A layout that cannot keep up is worse than any that can; where none can there is nothing to compare.
+    """
+    if len(curves) < 2:
+        return
+    loads = [load for load, _ in curves[0].points]
+    leader: str | None = None
+    for place in range(len(loads)):
+        costs = {curve.name: _cost(curve.points[place][1], goal) for curve in curves}
+        best = min(costs, key=lambda name: costs[name])
+        if costs[best] == inf:
+            return
+        if leader is not None and best != leader and costs[best] < costs[leader] * (1 - TIE):
+            yield Flip(load=_crossing(curves, goal, place, leader, best), before=leader, after=best)
+            leader = best
+        leader = leader or best
+
+
+def _cost(point: Prediction, goal: Goal) -> float:
+    return inf if point.saturated else point.cost(goal)
+
+
+def _crossing(curves: Sequence[Curve], goal: Goal, place: int, before: str, after: str) -> float:
+    """The load at which the two cost the same, on a straight line through the ratios of two neighbouring loads.
+
+    Where the one in front no longer keeps up, the middle of the two loads.
+    """
+    points = {curve.name: curve.points for curve in curves}
+
+    def ratio(at: int) -> float:
+        return _cost(points[after][at][1], goal) / _cost(points[before][at][1], goal) - 1
+
+    (low, _), (high, last) = points[before][place - 1], points[before][place]
+    if last.saturated:
+        return (low + high) / 2
+    first, second = ratio(place - 1), ratio(place)
+    if first <= 0 or first == second:
+        return low
+    return low + (high - low) * first / (first - second)
+
+
+# The most that a layout carries
+
+
+def find_most(
+    strain: Callable[[float], float],
+    *,
+    start: float,
+    most: float,
+    whole: bool,
+    known: Mapping[float, float],
+) -> float:
+    """The largest load that was tried and held, with one that did not hold at most `FINE` above it; 0 when none held.
+
+    Bisection on a logarithmic scale, quicker where the strain tells how far it is.
+
+    Args:
+        strain: of a load: at most 1 when it holds, infinite when there is no saying by how much it does not.
+        start: where to look first.
+        most: where to stop looking, however well it holds.
+        whole: loads are whole numbers; three digits otherwise.
+        known: loads whose strain is known already.
+    """
+    tried, start = dict(known), _rounded(start, whole=whole)
+    for _ in range(_TRIES):
+        load = _next_load(tried, start=start, most=most, whole=whole)
+        if load is None:
+            break
+        tried[load] = strain(load)
+    return max((load for load, strained in tried.items() if strained <= 1), default=0.0)
+
+
+def _next_load(tried: Mapping[float, float], *, start: float, most: float, whole: bool) -> float | None:
+    """The next load to try; None when it is known well enough."""
+    low = max((load for load, strained in tried.items() if strained <= 1), default=0.0)
+    high = min((load for load, strained in tried.items() if strained > 1 and load > low), default=inf)
+    least = 1.0 if whole else start / 1000
+    if low >= most or high <= max(low * (1 + FINE), least) or (whole and high - low <= 1):
+        return None
+    guess = _rounded(min(most, _guess(tried, low, high, start)), whole=whole)
+    if low < guess < high:
+        return guess
+    if whole:
+        return low + 1 if guess <= low else high - 1
+    return None
+
+
+def _rounded(load: float, *, whole: bool) -> float:
+    return float(round(load)) if whole else float(f"{load:.3g}")
+
+
+def _guess(tried: Mapping[float, float], low: float, high: float, start: float) -> float:
+    """A load between the two: the start, one step away from the only side that is known, or where both sides point."""
+    if low < start < high and start not in tried:
+        return start
+    if high == inf:
+        return low * _step(1 / max(tried[low], 1e-9))
+    if low == 0:
+        return high / _step(tried[high])
+    return _between(low, high, tried[low], tried[high])
+
+
+def _between(low: float, high: float, below: float, above: float) -> float:
+    """Where the strain is 1 on a straight line of logarithms, and far enough from either side to settle the matter."""
+    first, last = low * (1 + 0.95 * FINE), high / (1 + 0.95 * FINE)
+    if first >= last or below <= 0 or not isfinite(above):
+        return sqrt(low * high)
+    weight = log(1 / below) / log(above / below)
+    return min(last, max(first, low * exp(weight * log(high / low))))
+
+
+def _step(factor: float) -> float:
+    return min(_HIGHEST_STEP, max(1.05, factor))

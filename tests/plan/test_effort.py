@@ -1,0 +1,48 @@
+"""How many requests a plan simulates, and which of them are measured."""
+
+from atoll.plan.effort import MEASURED, Effort, Stage, sample_of
+from atoll.plan.goal import Goal
+from atoll.plan.score import Prediction, Spread
+
+
+def expected(answer_s, *, served_s=None, **changes):
+    """A formula's prediction: so many seconds of an answer, of which so many without waiting for a place."""
+    served = (answer_s if served_s is None else served_s) / 500
+    answer, gap = (Spread(mean=s, p50=s, p90=s, p95=s, p99=s, max=s) for s in (answer_s, served))
+    rates = {"requests_per_s": 2.0, "output_tokens_per_s": 1.0, "total_tokens_per_s": 1.0}
+    return Prediction(ttft_s=gap, itl_s=gap, tpot_s=gap, e2e_s=answer, **{**rates, **changes})
+
+
+def goal(**load):
+    return Goal(prompt=1000, output=500, longest=1500, **load)
+
+
+def test_as_many_requests_as_there_are_users_come_before_and_after_the_measured_ones():
+    sample = sample_of(goal(users=30), expected(10.0))
+    assert (sample.before, sample.measured, sample.after, sample.requests) == (30, MEASURED, 30, 300)
+    assert sample.ramp_s == 10.0
+
+
+def test_a_crowd_is_measured_for_half_a_round():
+    sample = sample_of(goal(users=4000), expected(60.0))
+    assert (sample.before, sample.measured, sample.after) == (4000, 2000, 4000)
+
+
+def test_users_who_wait_for_a_place_take_longer_to_fill_the_queue():
+    assert sample_of(goal(users=100), expected(40.0, served_s=10.0)).before == 175
+
+
+def test_an_open_loop_fills_up_with_what_is_in_flight():
+    """Little's law: two a second, 100 s each, are 200 in flight."""
+    sample = sample_of(goal(rate=2.0), expected(100.0))
+    assert (sample.before, sample.measured, sample.after) == (300, 400, 240)
+    over = expected(1e9, served_s=600.0, saturated=True)
+    assert sample_of(goal(rate=50.0), over).measured == 1200
+
+
+def test_what_a_stage_leaves_goes_to_the_next():
+    effort = Effort()
+    effort.add(Stage.RANKING)
+    assert not effort.affords(1, Stage.RANKING)
+    assert effort.affords(Stage.TUNING - Stage.RANKING, Stage.TUNING)
+    assert not effort.affords(Stage.TUNING - Stage.RANKING + 1, Stage.TUNING)
