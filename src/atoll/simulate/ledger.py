@@ -1,93 +1,84 @@
 """What became of each simulated request, in columns; at the end they are a RecordTable."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import numpy as np
 
-from atoll.simulate.job import Job
+from atoll.simulate.job import Job, chain_of
 from atoll.simulate.replica import VirtualReplica
+from atoll.traffic.demand import Drawn
 from atoll.traffic.record import Floats, Ints, Outcome, RecordTable
+from atoll.traffic.request import Request
+
+
+class Sent(Job):
+    """A request with what its row says besides."""
+
+    __slots__ = ("due_s", "replica", "sent_s", "turn", "worker")
+
+    def __init__(
+        self, number: int, user: int, request: Drawn | Request, *, sent_s: float, due_s: float = np.nan
+    ) -> None:
+        super().__init__(
+            number=number,
+            user=user,
+            prompt_tokens=request.prompt_tokens,
+            output_tokens=request.output_tokens,
+            chain=chain_of(request),
+        )
+        self.sent_s = sent_s
+        self.due_s = due_s  # NaN: no due time of its own
+        self.turn = request.turn
+        self.replica = -1  # -1: none took it
+        self.worker = 0  # of the router
 
 
 class Ledger:
     """One row a request, in the order of sending: the row's number is the request's."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.user: list[int] = []
-        self.turn: list[int] = []
-        self.due_s: list[float] = []
-        self.sent_s: list[float] = []
-        self.prompt_tokens: list[int] = []
-        self.output_tokens: list[int] = []
-        self.replica: list[int] = []  # -1: none took it
-        self.worker: list[int] = []
-        self.cached: list[int] = []
+        self.sent: list[Sent] = []
         self.failures: dict[int, tuple[float, str, str, int]] = {}  # row -> when, class, sentence, HTTP status
-        self.under_way: dict[int, Job] = {}
 
     def __len__(self) -> int:
-        return self.count
-
-    def send(self, job: Job, now: float, *, turn: int = 0, due_s: float = np.nan) -> None:
-        """A user sends the request; the job's number is the next row's."""
-        self.count += 1
-        self.user.append(job.user)
-        self.turn.append(turn)
-        self.due_s.append(due_s)
-        self.sent_s.append(now)
-        self.prompt_tokens.append(job.prompt_tokens)
-        self.output_tokens.append(job.output_tokens)
-        self.replica.append(-1)
-        self.worker.append(0)
-        self.cached.append(0)
-
-    def take(self, job: Job, replica: int, worker: int) -> None:
-        """A replica has accepted the request."""
-        self.replica[job.number] = replica
-        self.worker[job.number] = worker
-        self.under_way[job.number] = job
-
-    def finish(self, job: Job) -> None:
-        self.cached[job.number] = job.cached_tokens
-        del self.under_way[job.number]
+        return len(self.sent)
 
     def fail(self, row: int, now: float, error: str, detail: str, status: int = 0) -> None:
         self.failures[row] = (now, error, detail, status)
-        job = self.under_way.pop(row, None)
-        if job is not None:
-            self.cached[row] = job.cached_tokens
 
     def table(self, replicas: Sequence[VirtualReplica]) -> RecordTable:
         """All columns; requests that are still under way are cancelled."""
         clock, spans = _joined_spans(replicas)
         first, last, counts = _ends_of_rows(clock, spans, len(self))
         names = [str(replica.number) for replica in replicas] + [None]  # -1 is the last
+        cut = [job.number for job in self.sent if not job.gone and job.number not in self.failures]
         ok = np.ones(len(self), dtype=np.bool_)
         ok[list(self.failures)] = False
-        ok[list(self.under_way)] = False
-        done = last.copy()
+        ok[cut] = False
+        done, cached = last.copy(), self._ints("cached_tokens")
         for row, (when, _, _, _) in self.failures.items():
             done[row] = when
-        done[list(self.under_way)] = np.nan
+        done[cut] = np.nan
+        cached[cut] = 0
         return RecordTable(
             number=np.arange(len(self), dtype=np.int64),
-            user=np.array(self.user, dtype=np.int64),
-            turn=np.array(self.turn, dtype=np.int64),
-            due_s=np.array(self.due_s, dtype=np.float64),
-            sent_s=np.array(self.sent_s, dtype=np.float64),
+            user=self._ints("user"),
+            turn=self._ints("turn"),
+            due_s=np.array([job.due_s for job in self.sent], dtype=np.float64),
+            sent_s=np.array([job.sent_s for job in self.sent], dtype=np.float64),
             first_byte_s=np.full(len(self), np.nan),
             first_token_s=first,
             last_token_s=last,
             done_s=done,
-            prompt_tokens=np.array(self.prompt_tokens, dtype=np.int64),
-            output_tokens=np.where(ok, np.array(self.output_tokens, dtype=np.int64), counts),
-            cached_tokens=np.array(self.cached, dtype=np.int64),
-            outcome=self._outcomes(),
+            prompt_tokens=self._ints("prompt_tokens"),
+            output_tokens=np.where(ok, self._ints("output_tokens"), counts),
+            cached_tokens=cached,
+            outcome=self._outcomes(cut),
             error=self._words(1),
             detail=self._words(2),
             status=np.where(ok, 200, self._statuses()),
-            replica=tuple([names[number] for number in self.replica]),
+            replica=tuple([names[job.replica] for job in self.sent]),
             counted_from_chunks=np.zeros(len(self), dtype=np.bool_),
             token_clock=clock,
             span_row=spans[:, 0],
@@ -95,11 +86,14 @@ class Ledger:
             span_stop=spans[:, 2],
         )
 
-    def _outcomes(self) -> tuple[str, ...]:
+    def _ints(self, name: str) -> Ints:
+        return np.array(list(map(attrgetter(name), self.sent)), dtype=np.int64)
+
+    def _outcomes(self, cut: Sequence[int]) -> tuple[str, ...]:
         outcomes = [str(Outcome.OK)] * len(self)
         for row in self.failures:
             outcomes[row] = str(Outcome.FAILED)
-        for row in self.under_way:
+        for row in cut:
             outcomes[row] = str(Outcome.CANCELLED)
         return tuple(outcomes)
 

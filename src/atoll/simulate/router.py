@@ -45,8 +45,6 @@ class Peers:
 
     def usable(self, tried: Collection[int], now: int) -> list[Peer]:
         """Those not tried for this request and not left alone after failures."""
-        if not tried and not self.has_failed:
-            return self.peers
         self.has_failed = any(peer.fails for peer in self.peers)
         return [
             peer
@@ -85,7 +83,7 @@ class VirtualRouter:
             tried: replicas that have failed this request.
         """
         peers, second = self._workers[worker], int(now)
-        usable = peers.usable(tried, second)
+        usable = peers.usable(tried, second) if tried or peers.has_failed else peers.peers
         if not usable:
             for peer in peers.peers:
                 peer.fails = 0  # "all peers failed, mark them as live for quick recovery"
@@ -132,11 +130,13 @@ def smooth_round_robin(_: Peers, usable: list[Peer], __: Job, ___: np.random.Gen
 
 def least_connections(peers: Peers, usable: list[Peer], job: Job, rng: np.random.Generator) -> Peer:
     """Fewest connections for its weight; among equals smooth round robin."""
-    best = usable[0]
+    best, equals = usable[0], usable[:0]
     for peer in usable:
-        if peer.conns * best.weight < best.conns * peer.weight:
-            best = peer
-    equals = [peer for peer in usable if peer.conns * best.weight == best.conns * peer.weight]
+        mine, its = peer.conns * best.weight, best.conns * peer.weight
+        if mine < its:
+            best, equals = peer, [peer]
+        elif mine == its:
+            equals.append(peer)
     return smooth_round_robin(peers, equals, job, rng) if len(equals) > 1 else best
 
 

@@ -10,8 +10,8 @@ from atoll.cost.step import StepBatch, StepTimer
 from atoll.model.card import ModelCard
 from atoll.plan.layout import Layout
 from atoll.plan.weights import router_weights
-from atoll.simulate.job import Job, chain_of
-from atoll.simulate.ledger import Ledger
+from atoll.simulate.job import Job
+from atoll.simulate.ledger import Ledger, Sent
 from atoll.simulate.replica import VirtualReplica
 from atoll.simulate.router import VirtualRouter
 from atoll.simulate.scheduler import SchedulerLimits
@@ -51,7 +51,6 @@ class Conditions:
     outages: tuple[Outage, ...] = ()
     slowdown: tuple[float, ...] | None = None  # a replica's steps take so many times as long; None: all as timed
     cut_s: float | None = None  # what is still under way then is cancelled; None: everything may finish
-    warm_up_rounds: int = 0  # closed loop: requests a user before the run, which begins when all of them are answered
     step_by_step: bool = False  # no fast-forward; gives the same records
 
 
@@ -131,11 +130,11 @@ class _Simulation:
         self._conditions = conditions
         self._timeline = Timeline()
         self._ledger = Ledger()
+        self._is_closed = demand.is_closed
         self._think_s = demand.workload.think_s
         self._pauses: dict[int, float] = {}  # users whose last request failed, and how long they wait
+        self._tries = range(min(TRIES, len(layout.replicas)))  # nginx hands on the refusal of the only server as it is
         self._longest = layout.flags.max_model_len or card.max_context
-        self._warm_up = conditions.warm_up_rounds * (demand.workload.users or 0)  # requests
-        self._rested: list[int] = []  # users whose part of it is done
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([demand.workload.seed, _ROUTER_STREAM])))
         router = layout.router.replace(max_fails=layout.max_fails)
         self._router = VirtualRouter(router, router_weights(layout), rng)
@@ -159,7 +158,7 @@ class _Simulation:
             self._timeline.at(outage.at_s, self._fail_replica, outage.replica)
             if outage.back_s is not None:
                 self._timeline.at(outage.back_s, self._restart_replica, outage.replica)
-        if self._demand.is_closed:
+        if self._is_closed:
             for user, start in enumerate(self._demand.starts()):
                 self._timeline.at(start, self._send_next, user)
         else:
@@ -177,18 +176,9 @@ class _Simulation:
 
     def _send_next(self, user: int) -> None:
         """Closed loop: the user's next request, now."""
-        now, number = self._timeline.now, self._ledger.count
+        now, number = self._timeline.now, len(self._ledger)
         if self._demand.goes_on(now, number):
-            drawn = self._demand.draw(user)
-            job = Job(
-                number=number,
-                user=user,
-                prompt_tokens=drawn.prompt_tokens,
-                output_tokens=drawn.output_tokens,
-                chain=chain_of(drawn),
-            )
-            self._ledger.send(job, now, turn=drawn.turn)
-            self._send(job)
+            self._send(Sent(number, user, self._demand.draw(user), sent_s=now))
 
     def _announce_next(self) -> None:
         """Open loop: the next request comes at its due time."""
@@ -199,33 +189,21 @@ class _Simulation:
             self._timeline.at(request.due_s, self._send_announced)
 
     def _send_announced(self, _: int) -> None:
-        request = self._announced
-        job = Job(
-            number=request.number,
-            user=request.user,
-            prompt_tokens=request.prompt_tokens,
-            output_tokens=request.output_tokens,
-            chain=chain_of(request),
-        )
-        self._ledger.send(job, self._timeline.now, due_s=self._timeline.now)
-        self._send(job)
+        request, now = self._announced, self._timeline.now
+        self._send(Sent(request.number, request.user, request, sent_s=now, due_s=now))
         self._announce_next()
 
     def _answered(self, replica: int, jobs: list[Job]) -> None:
         """These have their last token; closed-loop users think and ask again."""
-        now = self._timeline.now
+        now, release = self._timeline.now, self._router.release
         for job in jobs:
-            self._router.release(replica, job, worker=self._ledger.worker[job.number], now=now)
-            self._ledger.finish(job)
-        if self._demand.is_closed:
+            release(replica, job, worker=self._ledger.sent[job.number].worker, now=now)
+        if self._is_closed:
             for job in jobs:
                 self._go_on(job.user)
 
     def _go_on(self, user: int, *, after_failure: bool = False) -> None:
         """The user asks again: at once, after thinking, or after a pause when the last request failed."""
-        if self._warm_up and self._ledger.count >= self._warm_up:
-            self._rest(user)
-            return
         pause_s = self._think_s
         if after_failure:
             self._pauses[user] = min(LONGEST_PAUSE_S, 2 * self._pauses.get(user, FIRST_PAUSE_S / 2))
@@ -237,56 +215,50 @@ class _Simulation:
         else:
             self._send_next(user)
 
-    def _rest(self, user: int) -> None:
-        """The user's part of the warm-up is done; with the last one's, the run begins for all at once."""
-        self._rested.append(user)
-        if len(self._rested) == self._demand.workload.users:
-            self._warm_up = 0
-            for one in sorted(self._rested):
-                self._timeline.at(self._timeline.now, self._send_next, one)
-
     # The way of a request
 
-    def _send(self, job: Job) -> None:
+    def _send(self, job: Sent) -> None:
+        self._ledger.sent.append(job)
         if job.prompt_tokens + job.output_tokens > self._longest:
             words = f"{job.prompt_tokens} + {job.output_tokens} tokens are more than {self._longest}"
             self._refuse(job, "http_400", words, 400)
             return
-        error = self._offer(job, self._router.worker())
+        job.worker = self._router.worker()
+        error = self._offer(job)
         if error is not None:
             self._refuse(job, error, _WORDS[error], int(error.removeprefix("http_")))
 
-    def _offer(self, job: Job, worker: int) -> str | None:
+    def _offer(self, job: Sent) -> str | None:
         """Ask one replica after another; None when one has taken it, else the class of failure."""
-        tried: list[int] = []
+        tried: tuple[int, ...] = ()
         error: str | None = "http_502"
-        for _ in range(min(TRIES, len(self._replicas))):  # nginx hands on the refusal of the only server as it is
-            number = self._router.choose(job, worker=worker, now=self._timeline.now, tried=tried)
+        for _ in self._tries:
+            number = self._router.choose(job, worker=job.worker, now=self._timeline.now, tried=tried)
             if number is None:
                 return "http_502"
-            error = self._ask(self._replicas[number], job, worker)
+            error = self._ask(self._replicas[number], job)
             if error is None:
                 return None
             failed = error != "http_400"
-            self._router.release(number, job, worker=worker, now=self._timeline.now, failed=failed)
+            self._router.release(number, job, worker=job.worker, now=self._timeline.now, failed=failed)
             if not failed:
                 return error
-            tried.append(number)
+            tried = (*tried, number)
         return error
 
-    def _ask(self, replica: VirtualReplica, job: Job, worker: int) -> str | None:
+    def _ask(self, replica: VirtualReplica, job: Sent) -> str | None:
         if not replica.is_up:
             return "http_502"
         if not replica.takes(job):
             return "http_400"
         if not replica.arrive(job):
             return "http_503"
-        self._ledger.take(job, replica.number, worker)
+        job.replica = replica.number
         return None
 
-    def _refuse(self, job: Job, error: str, words: str, status: int) -> None:
+    def _refuse(self, job: Sent, error: str, words: str, status: int) -> None:
         self._ledger.fail(job.number, self._timeline.now, error, words, status)
-        if self._demand.is_closed:
+        if self._is_closed:
             self._go_on(job.user, after_failure=True)
 
     # Outages
@@ -295,10 +267,10 @@ class _Simulation:
         replica, now = self._replicas[number], self._timeline.now
         lost = replica.fail() if replica.is_up else []
         for job in lost:
-            self._router.release(number, job, worker=self._ledger.worker[job.number], now=now)
+            self._router.release(number, job, worker=self._ledger.sent[job.number].worker, now=now)
             self._ledger.fail(job.number, now, "connection_reset", f"replica {number} died", 200)
         for job in lost:
-            if self._demand.is_closed:
+            if self._is_closed:
                 self._go_on(job.user, after_failure=True)
 
     def _restart_replica(self, number: int) -> None:

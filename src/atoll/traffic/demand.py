@@ -4,8 +4,8 @@ Lengths are drawn per user (closed loop) or per request (open loop) from the wor
 happens in the run. So user 7's third request is the same in virtual time and over HTTP, whoever answers sooner.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count, starmap
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,8 @@ class Demand:
         if not trace and (workload.arrivals is Arrivals.TRACE or _from_trace(workload.prompt, workload.output)):
             raise BadTraffic("this workload takes its requests from a trace, but no trace was given.")
         self.workload = workload
+        self._until_s = float("inf") if workload.duration_s is None else workload.duration_s
+        self._most = float("inf") if workload.requests is None else workload.requests
         self._trace = tuple(trace)
         self._users: dict[int, Iterator[Drawn]] = {}
         self._prompts: list[tuple[int, int]] = []  # those that come again
@@ -61,9 +63,7 @@ class Demand:
 
     def goes_on(self, now_s: float, sent: int) -> bool:
         """Whether one more request may be sent at `now_s` when `sent` have been: within duration and number."""
-        load = self.workload
-        in_time = load.duration_s is None or now_s < load.duration_s
-        return in_time and (load.requests is None or sent < load.requests)
+        return now_s < self._until_s and sent < self._most
 
     def next_request(self, user: int, number: int) -> Request:
         """Closed loop: the user's next request; `number` is how many were sent before it by all users."""
@@ -103,9 +103,9 @@ class Demand:
             )
 
     def _open_draws(self) -> Iterator[Drawn]:
-        distinct, head = self.workload.distinct_prompts, self.workload.shared_prefix_tokens
+        distinct = self.workload.distinct_prompts
         if distinct is None:
-            return (Drawn(prompt, output, min(head, prompt)) for prompt, output in self._open_lengths())
+            return self._singles(self._open_lengths())
         if self.workload.arrivals is not Arrivals.TRACE:
             return self._repeated(0, 1, distinct)
         rows = enumerate(self._open_lengths())
@@ -125,17 +125,24 @@ class Demand:
         """One user's requests without end."""
         load = self.workload
         if load.distinct_prompts is not None:
-            yield from self._repeated(user, load.users or 1, load.distinct_prompts)
-        head, lengths = load.shared_prefix_tokens, self._lengths(self._rng(_USERS, user))
-        if load.turns == 1:
-            yield from (Drawn(prompt, output, min(head, prompt)) for prompt, output in lengths)
-        session = user
+            return self._repeated(user, load.users or 1, load.distinct_prompts)
+        lengths = self._lengths(self._rng(_USERS, user))
+        return self._singles(lengths) if load.turns == 1 else self._sessions(user, lengths)
+
+    def _singles(self, lengths: Iterator[tuple[int, int]]) -> Iterator[Drawn]:
+        head = self.workload.shared_prefix_tokens
+        if not head:
+            return starmap(Drawn, lengths)
+        return (Drawn(prompt, output, min(head, prompt)) for prompt, output in lengths)
+
+    def _sessions(self, session: int, lengths: Iterator[tuple[int, int]]) -> Iterator[Drawn]:
+        load = self.workload
         while True:
             history = 0
             for turn in range(load.turns):
                 fresh, output = next(lengths)
                 prompt = history + fresh
-                yield Drawn(prompt, output, min(head, prompt), turn, session, history)
+                yield Drawn(prompt, output, min(load.shared_prefix_tokens, prompt), turn, session, history)
                 history = prompt + output
             session += load.users or 1
 
@@ -149,10 +156,13 @@ class Demand:
 
     def _lengths(self, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
         """Pairs of prompt and output tokens, without end."""
+        return chain.from_iterable(self._batches(rng))
+
+    def _batches(self, rng: np.random.Generator) -> Iterator[Iterable[tuple[int, int]]]:
         load = self.workload
         while True:
             rows = rng.integers(len(self._trace), size=_BATCH) if _from_trace(load.prompt, load.output) else None
-            yield from zip(self._draw(load.prompt, 0, rows, rng), self._draw(load.output, 1, rows, rng), strict=True)
+            yield zip(self._draw(load.prompt, 0, rows, rng), self._draw(load.output, 1, rows, rng), strict=True)
 
     def _draw(self, lengths: Lengths, column: int, rows: np.ndarray | None, rng: np.random.Generator) -> list[int]:
         """Prompt (column 0) or output (column 1) tokens; from one row of the trace when both come from it."""
