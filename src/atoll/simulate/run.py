@@ -51,6 +51,7 @@ class Conditions:
     outages: tuple[Outage, ...] = ()
     slowdown: tuple[float, ...] | None = None  # a replica's steps take so many times as long; None: all as timed
     cut_s: float | None = None  # what is still under way then is cancelled; None: everything may finish
+    warm_up_rounds: int = 0  # closed loop: requests a user before the run, which begins when all of them are answered
     step_by_step: bool = False  # no fast-forward; gives the same records
 
 
@@ -135,6 +136,8 @@ class _Simulation:
         self._pauses: dict[int, float] = {}  # users whose last request failed, and how long they wait
         self._tries = range(min(TRIES, len(layout.replicas)))  # nginx hands on the refusal of the only server as it is
         self._longest = layout.flags.max_model_len or card.max_context
+        self._warm_up = conditions.warm_up_rounds * (demand.workload.users or 0)  # requests
+        self._rested: list[int] = []  # users whose part of it is done
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([demand.workload.seed, _ROUTER_STREAM])))
         router = layout.router.replace(max_fails=layout.max_fails)
         self._router = VirtualRouter(router, router_weights(layout), rng)
@@ -204,6 +207,9 @@ class _Simulation:
 
     def _go_on(self, user: int, *, after_failure: bool = False) -> None:
         """The user asks again: at once, after thinking, or after a pause when the last request failed."""
+        if self._warm_up and len(self._ledger) >= self._warm_up:
+            self._rest(user)
+            return
         pause_s = self._think_s
         if after_failure:
             self._pauses[user] = min(LONGEST_PAUSE_S, 2 * self._pauses.get(user, FIRST_PAUSE_S / 2))
@@ -214,6 +220,14 @@ class _Simulation:
             self._timeline.at(self._timeline.now + pause_s, self._send_next, user)
         else:
             self._send_next(user)
+
+    def _rest(self, user: int) -> None:
+        """The user's part of the warm-up is done; with the last one's, the run begins for all at once."""
+        self._rested.append(user)
+        if len(self._rested) == self._demand.workload.users:
+            self._warm_up = 0
+            for one in sorted(self._rested):
+                self._timeline.at(self._timeline.now, self._send_next, one)
 
     # The way of a request
 
