@@ -59,6 +59,18 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence):
     assert "Traceback" not in done.stderr
 
 
+def test_a_split_that_needs_whole_experts_is_rendered_and_accepted(tmp_path):
+    """Plan, then the doctor over the rendered files: TP 8 of a model whose experts' blocks do not divide by 8."""
+    layout, files = tmp_path / "layout.yaml", tmp_path / "files"
+    box = ("--gpu", "H100-SXM-80GB", "--gpus", "8", "--tp", "8")
+    planned = atoll("plan", *box, "--model", "Qwen/Qwen3-235B-A22B-FP8", "--formula", "-o", str(layout))
+    assert planned.returncode == 0
+    assert "--enable-expert-parallel --gpu-memory-utilization 0.9" in planned.stdout
+    assert atoll("render", str(layout), "--to", "compose", "-o", str(files)).returncode == 0
+    assert "- --enable-expert-parallel" in (files / "compose.yaml").read_text()
+    assert atoll("doctor", str(layout), str(files)).returncode == 0
+
+
 def test_what_is_impossible_is_still_a_document():
     done = atoll("plan", *BOX, "--model", QWEN, "--tp", "3", "--json")
     assert done.returncode == 2

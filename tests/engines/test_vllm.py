@@ -49,6 +49,12 @@ def test_a_replica_is_pinned_by_nvidia_smis_numbers_and_stays_offline():
     assert not any("api-key" in word for word in made.argv)
 
 
+def test_whole_experts_are_asked_for_only_where_the_layout_says_so():
+    box = make_box("H100-SXM-80GB", 2)
+    assert "--enable-expert-parallel" in launch(layout_on(box, 0, 1, enable_expert_parallel=True)).argv
+    assert "--enable-expert-parallel" not in launch(layout_on(box, 0, 1)).argv
+
+
 def test_flags_become_options_and_what_is_default_is_not_said():
     plain = launch(layout_on(make_box("H100-SXM-80GB", 1), 0)).argv
     for name in ("--dtype", "--kv-cache-dtype", "--max-num-seqs", "--enforce-eager", "--no-enable-prefix-caching"):

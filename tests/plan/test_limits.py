@@ -4,7 +4,7 @@ import pytest
 
 from atoll.inventory.catalog import find_gpu
 from atoll.model.catalog import find_card
-from atoll.plan.limits import explain_sizes, legal_tensor_parallel, why_not_on, why_not_split
+from atoll.plan.limits import explain_sizes, legal_tensor_parallel, why_not_on, why_not_split, why_whole_experts
 
 
 def model(name):
@@ -73,3 +73,28 @@ def test_the_legal_sizes_in_words():
 )
 def test_cards_that_are_too_old(name, kind, reason):
     assert why_not_on(model(name), find_gpu(kind)) == reason
+
+
+# Whole experts
+
+
+def test_experts_whose_slices_would_cut_a_block_stay_whole():
+    card = model("Qwen3-235B-A22B-FP8")
+    assert why_not_split(card, 8) is not None
+    assert why_not_split(card, 8, expert_parallel=True) is None
+    assert why_whole_experts(card, 8) == "1536 / 8 intermediate channels are no whole number of fp8 blocks of 128"
+    assert why_whole_experts(card, 4) is None
+    assert explain_sizes(card).startswith("legal sizes are 1, 2 and 4, and 8 or 16 with --enable-expert-parallel")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("Qwen3-235B-A22B-FP8", 3),  # heads that do not divide are no matter of the experts
+        ("Qwen3-30B-A3B", 8),  # no blocks
+        ("Qwen2.5-14B-Instruct-AWQ", 8),  # no experts
+        ("DeepSeek-R1", 8),  # 2048 / 8 are two blocks
+    ],
+)
+def test_others_need_no_expert_parallelism_or_are_not_helped_by_it(name, size):
+    assert why_whole_experts(model(name), size) is None

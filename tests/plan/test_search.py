@@ -143,6 +143,18 @@ def test_ampere_has_no_fp8_cache():
     assert {choice.layout.flags.kv_cache_dtype for choice in found.choices} == {"auto"}
 
 
+def test_experts_stay_whole_where_slices_would_cut_a_block_of_weights():
+    where = bench(make_box("H100-SXM-80GB", 8), "Qwen3-235B-A22B-FP8")
+    found = search(where, goal(users=16))
+    flags = {choice.name: choice.layout.flags.enable_expert_parallel for choice in found.choices}
+    assert flags == {"1xTP8": True, "2xTP4": None, "1xTP4": None}
+    wide = next(choice for choice in found.choices if choice.name == "1xTP8")
+    words = "--enable-expert-parallel leaves every expert whole on one of the GPUs: 1536 / 8 intermediate channels"
+    assert words in explain_choice(wide, found, where)
+    narrow = next(choice for choice in found.choices if choice.name == "2xTP4")
+    assert "expert" not in explain_choice(narrow, found, where)
+
+
 def test_volta_is_told_to_use_half():
     found = search(bench(make_box("V100-SXM-32GB", 2), "Qwen2.5-7B-Instruct"), goal(users=4))
     assert {choice.layout.flags.dtype for choice in found.choices} == {"half"}

@@ -110,6 +110,7 @@ def _flag_arguments(flags: EngineFlags, version: str) -> list[str]:
     words += [] if flags.enable_prefix_caching else ["--no-enable-prefix-caching"]
     words += [] if flags.enable_chunked_prefill else ["--no-enable-chunked-prefill"]
     words += ["--enforce-eager"] if flags.enforce_eager else []
+    words += ["--enable-expert-parallel"] if flags.enable_expert_parallel else []
     if flags.max_num_queued_reqs is not None:
         words += _asked("--max-num-queued-reqs", str(flags.max_num_queued_reqs), version)
     return words

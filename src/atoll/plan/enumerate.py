@@ -90,7 +90,7 @@ def list_splits(
 
 def _why_not(card: ModelCard, size: int, most: int, limits: EngineLimits) -> str | None:
     why = limits.why_not_split(card, size)
-    if why is not None:
+    if why is not None and limits.why_whole_experts(card, size) is None:
         return f"{why.rstrip('.')}; {explain_sizes(card, range(1, max(most, 8) + 1))}."
     if size > most:
         return f"Tensor parallel {size} needs {size} GPUs; this box has {most}."

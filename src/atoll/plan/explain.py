@@ -9,6 +9,7 @@ from atoll.cost.step import StepBatch
 from atoll.plan.band import error_band, may_be_better, pair_band
 from atoll.plan.choice import Choice, Flip, Search, Trial
 from atoll.plan.goal import Goal
+from atoll.plan.limits import why_whole_experts
 from atoll.plan.loads import TIE
 from atoll.plan.workbench import Workbench
 from atoll.units import show_bytes, show_seconds
@@ -34,6 +35,7 @@ _PARTS = {
 def explain_choice(choice: Choice, search: Search, workbench: Workbench) -> str:
     """Why the choice stands where it does, in a few sentences."""
     sentences = [_memory(choice, search.goal, workbench), _step(choice, workbench, search.goal)]
+    sentences += _whole_experts(choice, workbench)
     if choice is search.best:
         sentences += _lead(search)
     else:
@@ -182,6 +184,15 @@ def _step(choice: Choice, workbench: Workbench, goal: Goal) -> str:
         group = workbench.timer(replica, choice.layout.flags).reduce.group
         over = f" (all-reduce over {describe_links(group)})"
     return f"A decode step of {batch} request{'s' if batch > 1 else ''} takes {show_seconds(total)}: {shown}{over}."
+
+
+def _whole_experts(choice: Choice, workbench: Workbench) -> list[str]:
+    """Why expert parallelism was switched on."""
+    sizes = sorted({replica.tensor_parallel for replica in choice.layout.replicas})
+    whys = [why for size in sizes if (why := why_whole_experts(workbench.card, size)) is not None]
+    if not choice.layout.flags.enable_expert_parallel or not whys:
+        return []
+    return [f"--enable-expert-parallel leaves every expert whole on one of the GPUs: {whys[0]}."]
 
 
 def describe_links(group: Group) -> str:

@@ -37,6 +37,7 @@ class EngineFlags(Document):
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     enforce_eager: bool = False
+    enable_expert_parallel: bool | None = None  # whole experts on each GPU of a group, not a slice of every one
     max_num_queued_reqs: int | None = Field(default=None, ge=1)
     extra: tuple[str, ...] = ()  # further arguments, passed through as they are
 

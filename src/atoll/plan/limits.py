@@ -19,28 +19,51 @@ class EngineLimits:
     """What a planner must know of an engine.
 
     `why_not_split` gives the reason, one sentence, why a model cannot be split over so many GPUs, or None;
-    `why_not_on` why it cannot run on a kind of GPU at all.
+    `why_not_on` why it cannot run on a kind of GPU at all. `why_whole_experts` gives the reason why it can be split so
+    only with expert parallelism, or None.
     """
 
     name: str = "vllm"
     pipeline_parallel: bool = True
     why_not_split: Callable[[ModelCard, int], str | None]
     why_not_on: Callable[[ModelCard, GpuKind], str | None]
+    why_whole_experts: Callable[[ModelCard, int], str | None]
 
 
-def why_not_split(card: ModelCard, tensor_parallel: int) -> str | None:
+def why_not_split(card: ModelCard, tensor_parallel: int, *, expert_parallel: bool = False) -> str | None:
     """Why vLLM cannot split this model's layers over so many GPUs; None when it can.
+
+    With expert parallelism each GPU holds whole experts, so that their width need not divide.
 
     Worked: Qwen2.5-32B has 40 heads and 8 key-value heads: 1, 2, 4 and 8 GPUs are possible, 3 and 5 are not (5 GPUs
     would get 8 heads each, but 8 key-value heads do not divide by 5).
     """
     if tensor_parallel == 1:
         return None
-    checks = (_heads, _kv_heads, _widths, _vocabulary, _groups, _blocks)
-    problem = next((text for check in checks if (text := check(card, tensor_parallel)) is not None), None)
+    widths = _intermediate_widths(card, whole_experts=expert_parallel)
+    problems = (
+        _heads(card, tensor_parallel),
+        _kv_heads(card, tensor_parallel),
+        _widths(widths, tensor_parallel),
+        _vocabulary(card, tensor_parallel),
+        _groups(card, widths, tensor_parallel),
+        _blocks(card, widths, tensor_parallel),
+    )
+    problem = next((text for text in problems if text is not None), None)
     if problem is None:
         return None
     return f"{card.name} cannot be split over {tensor_parallel} GPUs: {problem}."
+
+
+def why_whole_experts(card: ModelCard, tensor_parallel: int) -> str | None:
+    """Why the model can be split so only with --enable-expert-parallel, the end of a sentence; None when it needs none.
+
+    Only for weights in fp8 blocks, where vLLM's own words advise it (docs/serving/expert_parallel_deployment.md).
+    Worked: Qwen3-235B-A22B-FP8 over 8 GPUs would have slices of 1536 / 8 = 192 channels, one block and a half.
+    """
+    if card.experts is None or why_not_split(card, tensor_parallel, expert_parallel=True) is not None:
+        return None
+    return _blocks(card, (card.experts.intermediate_size,), tensor_parallel) if tensor_parallel > 1 else None
 
 
 def legal_tensor_parallel(card: ModelCard, sizes: Iterable[int] = SIZES) -> tuple[int, ...]:
@@ -52,7 +75,9 @@ def explain_sizes(card: ModelCard, sizes: Sequence[int] = SIZES) -> str:
     """`legal sizes are 1, 2, 4 and 8`, the end of a sentence that refuses another one."""
     legal = [str(size) for size in legal_tensor_parallel(card, sizes)]
     joined = legal[0] if len(legal) == 1 else ", ".join(legal[:-1]) + " and " + legal[-1]
-    return f"legal sizes are {joined}" if len(legal) > 1 else f"the only legal size is {joined}"
+    whole = [str(size) for size in sizes if why_whole_experts(card, size) is not None]
+    more = f", and {' or '.join(whole)} with --enable-expert-parallel" if whole else ""
+    return (f"legal sizes are {joined}" if len(legal) > 1 else f"the only legal size is {joined}") + more
 
 
 # cache_dtype in vllm/config/cache.py of 0.32, those that a GPU of NVIDIA holds keys and values in.
@@ -88,7 +113,9 @@ def why_not_on(card: ModelCard, kind: GpuKind) -> str | None:
 # gptq as its Marlin kernels need it; fp8 and mxfp4 weights run through Marlin where the card has no such arithmetic.
 _LEAST_CAPABILITY = {"awq": 7.5, "gptq": 7.5, "fp8": 7.5, "mxfp4": 8.0, "nvfp4": 7.5, "compressed-tensors": 7.5}
 
-VLLM = EngineLimits(name="vllm", why_not_split=why_not_split, why_not_on=why_not_on)
+VLLM = EngineLimits(
+    name="vllm", why_not_split=why_not_split, why_not_on=why_not_on, why_whole_experts=why_whole_experts
+)
 
 
 def _heads(card: ModelCard, size: int) -> str | None:
@@ -110,9 +137,9 @@ def _kv_heads(card: ModelCard, size: int) -> str | None:
     return None
 
 
-def _widths(card: ModelCard, size: int) -> str | None:
+def _widths(widths: Sequence[int], size: int) -> str | None:
     """distributed/utils.py `divide`, of the layers between."""
-    for width in _intermediate_widths(card):
+    for width in widths:
         if width % size:
             return f"its intermediate size {width} does not divide by {size}"
     return None
@@ -124,33 +151,33 @@ def _vocabulary(card: ModelCard, size: int) -> str | None:
     return f"its vocabulary, padded to {padded}, does not divide by {size}" if padded % size else None
 
 
-def _groups(card: ModelCard, size: int) -> str | None:
+def _groups(card: ModelCard, widths: Sequence[int], size: int) -> str | None:
     """Marlin's check (layers/quantization/utils/marlin_utils.py): a slice of the input channels holds whole groups."""
     group, method = card.quantisation.group_size, card.quantisation.method
     if group is None or method in {"mxfp4", "nvfp4"}:  # those are padded instead
         return None
-    for width in _intermediate_widths(card):
+    for width in widths:
         if (width // size) % group:
             return f"{width} / {size} intermediate channels are no whole number of {method} groups of {group}"
     return None
 
 
-def _blocks(card: ModelCard, size: int) -> str | None:
+def _blocks(card: ModelCard, widths: Sequence[int], size: int) -> str | None:
     """layers/quantization/fp8.py: "not divisible by weight quantization block_n"."""
     if card.quantisation.block_size is None:
         return None
     rows = card.quantisation.block_size[0]
-    for width in _intermediate_widths(card):
+    for width in widths:
         if (width // size) % rows:
             return f"{width} / {size} intermediate channels are no whole number of fp8 blocks of {rows}"
     return None
 
 
-def _intermediate_widths(card: ModelCard) -> tuple[int, ...]:
-    """Of the MLPs that the model has: dense ones, experts, shared experts."""
+def _intermediate_widths(card: ModelCard, *, whole_experts: bool = False) -> tuple[int, ...]:
+    """Of the MLPs that the model has and that are cut: dense ones, experts, shared experts."""
     if card.experts is None:
         return (card.intermediate_size,)
-    widths = [card.experts.intermediate_size]
+    widths = [] if whole_experts else [card.experts.intermediate_size]
     if card.experts.dense_layers:
         widths.append(card.intermediate_size)
     if card.experts.shared_intermediate_size:

@@ -233,7 +233,7 @@ class _Run:
         bench = self.workbench
         if not all(bench.fit(replica, flags).fits for replica in candidate.replicas):
             return None
-        limited = common_flags(bench, candidate.replicas, flags)
+        limited = common_flags(bench, candidate.replicas, self._with_whole_experts(candidate, flags))
         if (limited.max_model_len or bench.card.max_context) < goal.longest:
             return None
         policy = self.wanted.policy or Policy.LEAST_CONN
@@ -250,6 +250,12 @@ class _Run:
         return Choice(
             layout=layout, predicted=predicted, formula=predicted, warnings=tuple(self._warnings(candidate, flags))
         )
+
+    def _with_whole_experts(self, candidate: Candidate, flags: EngineFlags) -> EngineFlags:
+        """With expert parallelism where a replica's tensor-parallel size asks for it."""
+        sizes = {replica.tensor_parallel for replica in candidate.replicas}
+        needed = any(self.limits.why_whole_experts(self.workbench.card, size) for size in sizes)
+        return flags.replace(enable_expert_parallel=True) if needed else flags
 
     def _formula(self, layout: Layout, goal: Goal) -> Prediction:
         stations = [self.workbench.station(replica, layout.flags) for replica in layout.replicas]

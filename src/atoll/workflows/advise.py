@@ -201,6 +201,7 @@ def _flags(engine: Engine) -> EngineFlags:
         gpu_memory_utilization=command.memory_utilization or 0.9,
         enable_prefix_caching=not command.has("--no-enable-prefix-caching"),
         enforce_eager=command.has("--enforce-eager"),
+        enable_expert_parallel=command.has("--enable-expert-parallel") or None,
     )
 
 

@@ -276,7 +276,8 @@ def _waited(predicted: Prediction, seconds: float) -> str:
 def _flags(choice: Choice) -> str:
     """As on vLLM's command line."""
     flags = shown_flags(choice.layout.flags)
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in flags.items())
+    words = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in flags.items()]
+    return " ".join(words)
 
 
 def _show_lines(lines: Iterable[str]) -> None:
