@@ -16,6 +16,8 @@ from typing import Any
 
 import httptools
 
+from atoll.load.shapes import Shapes
+
 QUOTE, OPEN, COMMA, CLOSE = b'"{,}'
 NEEDLES = (
     b'"content":"',
@@ -63,7 +65,6 @@ class Answer:
     """
 
     __slots__ = (
-        "_at",
         "_between_chunks",
         "_body",
         "_chunked",
@@ -77,6 +78,7 @@ class Answer:
         "_plain",
         "_replica_header",
         "_rest",
+        "_shapes",
         "_streaming",
         "_whole_only",
         "complete",
@@ -103,6 +105,7 @@ class Answer:
         replica_header: str = "X-Atoll-Replica",
         keep: bool = False,
         whole_only: bool = False,
+        shapes: Shapes | None = None,
     ) -> None:
         """Make the reader of one connection's answers.
 
@@ -111,13 +114,14 @@ class Answer:
             replica_header: names who served.
             keep: keep the events, because the next turn carries their text.
             whole_only: any body will do; whoever asked looks at `body`.
+            shapes: what is known of this server's chunks; more is put there.
         """
         self._replica_header = replica_header.lower().encode()
         self._streaming = streaming
         self._needle = NEEDLES[0]
         self._needle_length = len(self._needle)
-        self._at = 0  # where in the last chunk the needle was
         self._whole_only = whole_only
+        self._shapes = Shapes() if shapes is None else shapes
         self.keep = keep
         self.now = 0.0
         self.reset()
@@ -152,27 +156,36 @@ class Answer:
 
         The parser does not see such a chunk: it stands before the next chunk's size and goes on standing there.
         """
-        size = len(data)
-        opening = _OPENINGS[size]
-        start = len(opening)
-        if not (
-            self._between_chunks
-            and data.startswith(opening)
-            and data.endswith(b"}\n\n\r\n")
-            and data.find(b"\n", start) == size - 4
-            and data.find(b"\r", start) == size - 2
-        ):
-            return False
-        at = self._at
-        if not data.startswith(self._needle, at):
-            at = self._at = max(data.find(self._needle, start - 1), 0)
-        if at <= start or data[at + self._needle_length] == QUOTE or data[at - 1] not in b"{,":
+        if not self._between_chunks or not (self._shapes.knows(data) or self._is_text_chunk(data)):
             return False
         self.times.append(self.now)
         self._last = data
         if self.keep:
             self.kept.append(data)
         return True
+
+    def _is_text_chunk(self, data: bytes) -> bool:
+        """The same for a chunk of any shape, which is then known."""
+        size = len(data)
+        opening = _OPENINGS[size]
+        start = len(opening)
+        if not (
+            data.startswith(opening)
+            and data.endswith(b"}\n\n\r\n")
+            and data.find(b"\n", start) == size - 4
+            and data.find(b"\r", start) == size - 2
+        ):
+            return False
+        at = data.find(self._needle, start - 1)
+        if at <= start or data[at + self._needle_length] == QUOTE or data[at - 1] not in b"{,":
+            return False
+        self._shapes.learn(data, opening, at - 1, at + self._needle_length)
+        return True
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether a chunk of a known shape, now, would be one more time and nothing else."""
+        return self._between_chunks and not self.keep and self.problem is None and self._shapes.knows(self._last)
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they came; look at `complete` and `problem` afterwards."""
@@ -366,16 +379,16 @@ class Answer:
         if not isinstance(plain, dict):
             self._fail("bad_sse", f"an event is no JSON object: {_show(payload)}")
             return
-        if plain.get("error"):
-            self._fail("stream_error", error_sentence(plain))
-            return
-        self._last = payload
-        self._note_end(plain)
         if any(carries_text(choice) for choice in _choices(plain)):
+            self._last = payload  # what else it has counts if it is the last one: see _read_last
             self.times.append(self.now)
             self._learn(payload)
             if self.keep:
                 self.kept.append(payload)
+        elif plain.get("error"):
+            self._fail("stream_error", error_sentence(plain))
+        else:
+            self._note_end(plain)
 
     def _learn(self, payload: bytes) -> None:
         """Look for text where this server puts it, next time."""

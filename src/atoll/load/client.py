@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None  # None with TLS: bytes have to go through a transport
         self._reader: Reader | None = None  # of the socket
+        self._handle = -1  # of the socket
         self._unsent = b""
         self._waiting_for_first = False
 
@@ -161,7 +162,7 @@ class Connection(asyncio.Protocol):
 
     def use_socket(self, plain: socket.socket, reader: Reader) -> None:
         """Talk over this connected socket, without a transport; it is ours to close."""
-        self._socket, self._reader = plain, reader
+        self._socket, self._reader, self._handle = plain, reader, plain.fileno()
         reader.add(plain, self)
 
     def data_received(self, data: bytes) -> None:
@@ -173,13 +174,13 @@ class Connection(asyncio.Protocol):
         answer.now = moment
         if not answer.take_chunk(data):
             answer.feed(data)
-        elif not self._waiting_for_first:
-            return
         if self._waiting_for_first and answer.times:
             self._waiting_for_first = False
             self._on_first(self)
         if answer.complete or answer.problem is not None:
             self._end()
+        elif self._reader is not None and not self._waiting_for_first:
+            self._reader.stamp(self._handle, answer.times.append if answer.is_steady else None)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.close()
@@ -199,6 +200,8 @@ class Connection(asyncio.Protocol):
         self.busy = False
         if not self.answer.reusable:
             self.close()
+        elif self._reader is not None:
+            self._reader.stamp(self._handle, None)
         self.idle_since = self.answer.now
         self._on_end(self)
 

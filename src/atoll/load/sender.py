@@ -23,6 +23,7 @@ from atoll.load.prompts import Made, Prompts
 from atoll.load.reader import Reader
 from atoll.load.records import OUTCOMES, RecordLog
 from atoll.load.selfwatch import SelfWatch, WatchSeen
+from atoll.load.shapes import Shapes
 from atoll.load.target import Asking, Endpoint, Target
 from atoll.outside.clock import Clock
 from atoll.traffic.demand import Demand
@@ -105,7 +106,8 @@ class Sender:
         self._share = orders.share
         self._target = orders.target
         self._asking = orders.asking
-        self._reader = Reader(clock.now)
+        self._shapes = Shapes()
+        self._reader = Reader(clock.now, self._shapes)
         self._dialer = Dialer(orders.target, orders.asking, self._reader)
         self._demand = Demand(orders.workload, orders.trace)
         self._load = orders.workload
@@ -380,6 +382,7 @@ class Sender:
             streaming=self._asking.stream,
             replica_header=self._asking.replica_header,
             keep=self._load.turns > 1,
+            shapes=self._shapes,
         )
         return Connection(answer, now=self._now, on_end=self._take_end, on_first=self._watch.saw_first_token)
 
