@@ -47,6 +47,23 @@ def test_a_study_gives_one_row_a_variant():
     assert all(run["summary"]["requests"]["ok"] > 200 for run in runs)
 
 
+def test_a_study_may_lose_a_replica(tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "name: outage\nbox: {gpu: H100-NVL-94GB, gpus: 2}\nmodel: Qwen/Qwen2.5-7B-Instruct\n"
+        "workload: {users: 8, duration: 40s, prompt: 500, output: 200}\nvariants:\n"
+        "  - {name: well, replicas: 2}\n  - {name: dead, replicas: 2, fail: [1@10s-20s]}\n"
+    )
+    done = atoll(str(study), "--json")
+    assert done.returncode == 0, done.stderr
+    failed = [run["summary"]["requests"]["failed"] for run in json.loads(done.stdout)["runs"]]
+    assert failed[0] == 0
+    assert failed[1] > 0
+    words = atoll(str(study)).stdout
+    assert "dead: replica 1 dies at 10 s and is back at 20 s." in words
+    assert "well:" not in words
+
+
 def test_a_replayed_trace(tmp_path):
     trace = tmp_path / "trace.csv"
     trace.write_text("timestamp,prompt_tokens,output_tokens\n" + "".join(f"{n / 4},{100 + n},20\n" for n in range(40)))
@@ -81,6 +98,9 @@ def test_a_study_may_name_a_trace(tmp_path):
         (("nowhere.yaml",), "There is no file nowhere.yaml"),
         (PLAIN[:-6], "Say how many users send back to back (--users 30), or how many requests come (--rate 2)."),
         ((*PLAIN, "--fail", "2@1m"), "there is no replica 2; they are 0-1."),
+        ((*PLAIN, "--fail", "1"), "--fail 1: write REPLICA@TIME or REPLICA@TIME-BACK, such as 1@2m-3m."),
+        ((*PLAIN, "--fail", "1@soon"), "--fail 1@soon: 'soon' is not a duration."),
+        ((*PLAIN, "--slow", "1=0"), "--slow 1=0: write REPLICA=FACTOR, such as 1=1.5."),
         ((*PLAIN, "--kv-cache-dtype", "fp3"), "kv_cache_dtype fp3 is not one of auto, "),
         ((*PLAIN, "--gpus", "6", "--tp", "3"), "cannot be split over 3 GPUs"),
         ((*PLAIN, "--max-num-batched-tokens", "8", "--max-num-seqs", "64"), "8 is less than max_num_seqs 64"),

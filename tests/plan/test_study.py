@@ -82,3 +82,54 @@ def test_three_gpus_leave_one_idle():
 def test_a_wrong_study_is_refused_by_field(text, words):
     with pytest.raises(BadDocument, match=words):
         study(text)
+
+
+# What goes wrong
+
+
+def troubled(text):
+    return study(TEXT.replace("policy: round_robin,", f"policy: round_robin, {text},"))
+
+
+def test_troubles_are_written_as_the_options_are_or_in_full():
+    short = troubled("fail: [1@2m-3m, 0@30s], slow: [1=1.5]")
+    full = troubled("fail: [{replica: 1, at: 2m, back: 3m}, {replica: 0, at_s: 30}], slow: [{replica: 1, factor: 1.5}]")
+    assert short == full
+    assert Study.parse(short.to_yaml(), origin="again") == short
+    assert short.trouble_of("one").words == ""
+    assert short.trouble_of("pairs").words == (
+        "replica 1 dies at 120 s and is back at 180 s; replica 0 dies at 30 s; replica 1 takes 1.5 times as long"
+    )
+
+
+def test_the_studys_trouble_is_every_variants_unless_it_has_its_own():
+    both = study(TEXT.replace("variants:", "fail: [0@1m]\nvariants:"))
+    assert [both.trouble_of(name).words for name in ("one", "pairs")] == ["replica 0 dies at 60 s"] * 2
+    own = study(TEXT.replace("variants:", "fail: [0@1m]\nvariants:").replace("replicas: 2,", "replicas: 2, fail: [],"))
+    assert own.trouble_of("pairs").words == ""
+    assert own.is_troubled
+    assert not study().is_troubled
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("fail: [soon]", r"study.yaml: variants[1].fail[0]: write REPLICA@TIME or REPLICA@TIME-BACK, such as 1@2m-3m."),
+        ("fail: [1@soon]", r"variants[1].fail[0]: 'soon' is not a duration"),
+        ("fail: [1@3m-2m]", "variants[1].fail[0]: it is back before it dies."),
+        ("fail: [{replica: 1}]", "variants[1].fail[0].at_s is missing."),
+        ("fail: [{replica: 1, at: never}]", "variants[1].fail[0]: 'never' is not a duration"),
+        ("fail: [2@1m]", "fail names replica 2 and variant pairs has 0-1; say it under the variants that it is for."),
+        ("slow: [1=0]", "variants[1].slow[0]: write REPLICA=FACTOR, such as 1=1.5."),
+        ("slow: [{replica: 1, factor: -1}]", "variants[1].slow[0].factor: Input should be greater than 0."),
+    ],
+)
+def test_a_trouble_that_makes_no_sense_is_one_sentence(text, sentence):
+    with pytest.raises(BadDocument) as caught:
+        troubled(text)
+    assert sentence in str(caught.value)
+
+
+def test_a_studys_trouble_must_be_possible_in_every_variant():
+    with pytest.raises(BadDocument, match="fail names replica 1 and variant one has only replica 0"):
+        study(TEXT.replace("variants:", "fail: [1@1m]\nvariants:"))

@@ -56,7 +56,7 @@ class Stand:
             for i in range(int(seconds))
         )  # fmt: skip
 
-    def simulate(self, layout, workload, profile, trace):
+    def simulate(self, layout, workload, profile, trace, study):
         self.traces.append(trace)
         return self.table(layout, workload.duration_s)
 
@@ -98,6 +98,49 @@ def test_every_variant_is_run_and_the_shorter_wait_comes_first():
 def test_a_measured_run_has_its_prediction_beside_it():
     result = run(Stand())
     assert result.variant("both").predicted == result.variant("both").run.summary
+
+
+TROUBLED = """
+name: outage
+box: {gpu: A100-SXM-80GB, gpus: 2}
+model: Qwen/Qwen2.5-7B-Instruct
+workload: {users: 8, duration: 60s, prompt: 500, output: 200}
+slow: [0=1.5]
+variants:
+  - {name: well, replicas: 2, slow: []}
+  - {name: slow, replicas: 2}
+  - {name: dead, replicas: 2, slow: [], fail: [{replica: 1, at: 20s, back: 40s}]}
+"""
+
+
+def test_a_replica_that_dies_or_is_slow_is_part_of_a_study_and_survives_a_resume():
+    Path("study.yaml").write_text(TROUBLED)
+    result = run_study(Path("study.yaml"), engine="simulated", out=Path("out"))
+    tables = {variant.name: variant.run.table for variant in result.variants}
+    assert set(tables["well"].error) == {None}
+    lost = [at for at, error in zip(tables["dead"].done_s, tables["dead"].error, strict=True) if error]
+    assert lost
+    assert set(lost) == {20.0}
+    while_dead = [r for at, r in zip(tables["dead"].sent_s, tables["dead"].replica, strict=True) if 20 < at < 40]
+    assert set(while_dead) == {"0"}
+    took = {name: (table.done_s - table.sent_s).mean() for name, table in tables.items()}
+    assert took["slow"] > 1.1 * took["well"]
+    (Path("out") / "slow" / "run.yaml").unlink()
+    again = resume_study(Path("out")).variant("slow").run.table
+    assert (again.done_s == tables["slow"].done_s).all()
+
+
+@pytest.mark.parametrize("engine", ["emulated", "vllm"])
+def test_what_goes_wrong_only_in_virtual_time_is_refused_before_anything_is_written(engine):
+    Path("study.yaml").write_text(TROUBLED)
+    stand = Stand()
+    sentence = (
+        r"study\.yaml: fail and slow are for virtual time only; run it with --engine simulated, or leave them out"
+    )
+    with pytest.raises(InputError, match=sentence):
+        run(stand, engine=engine)
+    assert not stand.asked
+    assert not Path("out").exists()
 
 
 def test_a_cut_variant_goes_on_where_it_stopped_and_a_finished_one_is_not_measured_again():

@@ -9,6 +9,7 @@ from atoll.errors import InputError
 from atoll.inventory.box import Box
 from atoll.inventory.islands import best_groups
 from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
+from atoll.plan.trouble import Failure, Slowness, Trouble
 from atoll.traffic.workload import Workload
 
 
@@ -31,6 +32,8 @@ class Variant(Document):
     router: Router | None = None  # all of the router, instead of a policy
     flags: EngineFlags | None = None  # None: the study's
     engine_version: str | None = None
+    fail: tuple[Failure, ...] | None = None  # replicas that die, in virtual time only; None: the study's
+    slow: tuple[Slowness, ...] | None = None  # replicas that are slow, likewise
 
     @model_validator(mode="after")
     def _groups_match_replicas(self) -> "Variant":
@@ -54,6 +57,8 @@ class Study(Document):
     flags: EngineFlags = EngineFlags()
     engine_version: str = "0.32.0"
     profile: str | None = None  # a machine profile that `atoll calibrate` wrote, relative to the study's file
+    fail: tuple[Failure, ...] | None = None
+    slow: tuple[Slowness, ...] | None = None
     cooldown_s: float = Field(default=0.0, ge=0)  # pause between measured variants
     baseline: str | None = None  # the variant that the others are compared with; None: the first
     variants: tuple[Variant, ...] = Field(min_length=1)
@@ -68,9 +73,37 @@ class Study(Document):
             raise ValueError(f"baseline {self.baseline} is none of the variants")
         return self
 
+    @model_validator(mode="after")
+    def _troubled_replicas_are_there(self) -> "Study":
+        for variant in self.variants:
+            for option in ("fail", "slow"):
+                for trouble in getattr(self.trouble_of(variant.name), option):
+                    if trouble.replica >= variant.replicas:
+                        raise ValueError(
+                            f"{option} names replica {trouble.replica} and variant {variant.name} has"
+                            f" {_numbered(variant.replicas)}; say it under the variants that it is for"
+                        )
+        return self
+
     @property
     def baseline_name(self) -> str:
         return self.baseline or self.variants[0].name
+
+    def trouble_of(self, name: str) -> Trouble:
+        """What goes wrong in a variant: what it says itself, else what the study says."""
+        variant = next(variant for variant in self.variants if variant.name == name)
+        fail = self.fail if variant.fail is None else variant.fail
+        slow = self.slow if variant.slow is None else variant.slow
+        return Trouble(fail=fail or (), slow=slow or ())
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether something goes wrong in any variant."""
+        return any(self.trouble_of(variant.name).words for variant in self.variants)
+
+
+def _numbered(replicas: int) -> str:
+    return "only replica 0" if replicas == 1 else f"0-{replicas - 1}"
 
 
 def study_layouts(study: Study, box: Box, *, only: Iterable[str] | None = None) -> tuple[Layout, ...]:

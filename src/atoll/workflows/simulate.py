@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from pydantic import ValidationError
+
 import atoll
 from atoll.analyse.summary import Promise, Summary, summarise
 from atoll.cost.profile import MachineProfile
@@ -17,6 +19,7 @@ from atoll.model.read import read_model
 from atoll.outside.files import read_text
 from atoll.plan.layout import EngineFlags, Layout, Replica, Router
 from atoll.plan.study import Study, study_layouts
+from atoll.plan.trouble import Failure, Slowness
 from atoll.simulate.equip import Equipment, equip_layout
 from atoll.simulate.run import Conditions, Outage, simulate_layout
 from atoll.store.folder import RunInfo, finish_run, start_run
@@ -257,7 +260,14 @@ def simulate_study(
     profile = read_profile(folder / study.profile if study.profile else None)
     for layout in layouts_of_study(study, folder, only=only):
         try:
-            run = simulate_run(layout, study.workload, promise=promise, profile=profile, trace=trace)
+            run = simulate_run(
+                layout,
+                study.workload,
+                promise=promise,
+                profile=profile,
+                trace=trace,
+                conditions=conditions_of_variant(study, layout),
+            )
         except NothingFits as error:
             runs.append((layout.name, str(error)))
             continue
@@ -294,35 +304,49 @@ def read_trace(path: Path | None) -> tuple[TraceRow, ...]:
     return () if path is None else parse_trace(read_text(path), origin=str(path))
 
 
-_OUTAGE = re.compile(r"(\d+)@([^@-]+)(?:-([^@-]+))?")
-
-
 def parse_outage(text: str, *, replicas: int) -> Outage:
     """`1@2m` is replica 1 dying after two minutes for good, `1@2m-3m` until the third; raises InputError."""
-    match = _OUTAGE.fullmatch(text)
-    if match is None:
-        raise InputError(f"--fail {text}: write REPLICA@TIME or REPLICA@TIME-BACK, such as 1@2m-3m.")
-    outage = Outage(
-        replica=int(match[1]),
-        at_s=parse_seconds(match[2]),
-        back_s=None if match[3] is None else parse_seconds(match[3]),
-    )
-    _check_replica(outage.replica, replicas, f"--fail {text}")
-    if outage.back_s is not None and outage.back_s <= outage.at_s:
-        raise InputError(f"--fail {text}: it is back before it dies.")
-    return outage
+    try:
+        failure = Failure.model_validate(text)
+    except ValidationError as error:
+        raise _refusal(error, f"--fail {text}") from None
+    _check_replica(failure.replica, replicas, f"--fail {text}")
+    return Outage(replica=failure.replica, at_s=failure.at_s, back_s=failure.back_s)
 
 
 def parse_slowdown(texts: Sequence[str], *, replicas: int) -> tuple[float, ...] | None:
     """`1=1.5`: replica 1's steps take half as long again; raises InputError."""
+    return _factors([_parse_slowness(text, replicas) for text in texts], replicas)
+
+
+def _parse_slowness(text: str, replicas: int) -> Slowness:
+    try:
+        slow = Slowness.model_validate(text)
+    except ValidationError as error:
+        raise _refusal(error, f"--slow {text}") from None
+    _check_replica(slow.replica, replicas, f"--slow {text}")
+    return slow
+
+
+def _factors(slow: Sequence[Slowness], replicas: int) -> tuple[float, ...] | None:
     factors = [1.0] * replicas
-    for text in texts:
-        match = re.fullmatch(r"(\d+)=(\d+(?:\.\d+)?)", text)
-        if match is None or float(match[2]) == 0:
-            raise InputError(f"--slow {text}: write REPLICA=FACTOR, such as 1=1.5.")
-        _check_replica(int(match[1]), replicas, f"--slow {text}")
-        factors[int(match[1])] = float(match[2])
-    return tuple(factors) if texts else None
+    for one in slow:
+        factors[one.replica] = one.factor
+    return tuple(factors) if slow else None
+
+
+def conditions_of_variant(study: Study, layout: Layout) -> Conditions:
+    """What goes wrong in the variant that became this layout."""
+    trouble = study.trouble_of(layout.name)
+    return Conditions(
+        outages=tuple(Outage(replica=one.replica, at_s=one.at_s, back_s=one.back_s) for one in trouble.fail),
+        slowdown=_factors(trouble.slow, len(layout.replicas)),
+    )
+
+
+def _refusal(error: ValidationError, place: str) -> InputError:
+    words = error.errors()[0]["msg"].removeprefix("Value error, ").rstrip(".")
+    return InputError(f"{place}: {words}.")
 
 
 def _check_replica(number: int, replicas: int, place: str) -> None:

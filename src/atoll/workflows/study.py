@@ -121,7 +121,7 @@ class Measure(Protocol):
 class Roads:
     """The two ways to records; tests hand in their own."""
 
-    simulate: Callable[[Layout, Workload, MachineProfile | None, Trace], RecordTable]
+    simulate: Callable[[Layout, Workload, MachineProfile | None, Trace, Study], RecordTable]
     measure: Measure
     clock: Clock
 
@@ -133,10 +133,13 @@ def real_roads() -> Roads:
     return Roads(simulate=_simulate, measure=measure_layout, clock=SystemClock())
 
 
-def _simulate(layout: Layout, workload: Workload, profile: MachineProfile | None, trace: Trace) -> RecordTable:
-    from atoll.workflows.simulate import simulate
+def _simulate(
+    layout: Layout, workload: Workload, profile: MachineProfile | None, trace: Trace, study: Study
+) -> RecordTable:
+    from atoll.workflows.simulate import conditions_of_variant, simulate
 
-    return simulate(layout, workload, profile=profile, trace=trace)
+    conditions = conditions_of_variant(study, layout)
+    return simulate(layout, workload, profile=profile, trace=trace, conditions=conditions)
 
 
 def read_study(path: Path) -> tuple[Study, Box]:
@@ -181,6 +184,10 @@ def run_study(
         raise InputError(_already_there(folder, path, study))
     if engine not in ENGINES:
         raise InputError(f"--engine {engine} is not one of {', '.join(ENGINES)}.")
+    if engine != "simulated" and study.is_troubled:
+        raise InputError(
+            f"{path}: fail and slow are for virtual time only; run it with --engine simulated, or leave them out."
+        )
     roads = roads or real_roads()
     profile = read_profile(path.parent / study.profile if study.profile else None)
     if study.workload.trace is not None:
@@ -312,7 +319,8 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
     windows: Windows = ()
     try:
         if simulated:
-            table = roads.simulate(variant.layout, workload, result.profile, trace_beside(result.folder, workload))
+            trace = trace_beside(result.folder, workload)
+            table = roads.simulate(variant.layout, workload, result.profile, trace, result.study)
         else:
             _predict(result, variant.layout, place, roads)
             table, windows = _measure_pieces(result, variant.layout, place, say=say, roads=roads)
@@ -346,7 +354,7 @@ def _predict(result: StudyResult, layout: Layout, place: Path, roads: Roads) -> 
         return
     try:
         load = result.study.workload
-        table = roads.simulate(layout, load, result.profile, trace_beside(result.folder, load))
+        table = roads.simulate(layout, load, result.profile, trace_beside(result.folder, load), result.study)
     except InputError:
         return
     write_whole(place / "predicted.json", summarise(table, warmup_s=result.study.workload.warmup_s).to_json())

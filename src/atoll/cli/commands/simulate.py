@@ -30,6 +30,7 @@ from atoll.errors import InputError
 
 if TYPE_CHECKING:
     from atoll.plan.layout import Layout
+    from atoll.plan.study import Study
     from atoll.workflows.simulate import SimulatedRun
 
 _Path = Annotated[Path | None, typer.Argument(metavar="STUDY|LAYOUT", help="A study's or a layout's file.")]
@@ -158,7 +159,7 @@ def simulate(
         _refuse([n for n in _given(context) if n not in _BESIDE_A_STUDY], path, "is a study with its own load")
         promise = promise_of(slo_ttft, slo_tpot)
         runs = work.simulate_study(given, path.parent, only=only, out=out, promise=promise)
-        _show_study(given.title or given.name, runs, json=json)
+        _show_study(given, runs, json=json)
         return
     if only:
         raise InputError("--only chooses variants of a study; name a study's file.")
@@ -256,10 +257,11 @@ def _replicas(layout: "Layout") -> list[dict[str, Any]]:
     return [{"gpus": list(one.gpus), "tensor_parallel": one.tensor_parallel} for one in layout.replicas]
 
 
-def _show_study(title: str, runs: "tuple[SimulatedRun | tuple[str, str], ...]", *, json: bool) -> None:
+def _show_study(study: "Study", runs: "tuple[SimulatedRun | tuple[str, str], ...]", *, json: bool) -> None:
     from atoll.cli.show import out, show_json, show_table
     from atoll.units import show_seconds
 
+    title = study.title or study.name
     if json:
         documents = [
             {"name": run[0], "failure": run[1]}
@@ -287,3 +289,5 @@ def _show_study(title: str, runs: "tuple[SimulatedRun | tuple[str, str], ...]", 
     for run in runs:
         if isinstance(run, tuple):
             out.print(f"{run[0]} does not run: {run[1]}")
+        elif trouble := study.trouble_of(run.layout.name).words:
+            out.print(f"{run.layout.name}: {trouble}.", markup=False, soft_wrap=True)
