@@ -71,14 +71,14 @@ class BlockPool:
 
     def fits(self, job: Job, blocks: int, *, hits: int) -> bool:
         """Whether the job can come to hold so many blocks, of which `hits` are already in the cache."""
-        return blocks - hits <= self.free - (self._idle(job, hits) if hits else 0)
+        return blocks - hits <= self.free - self._idle(job, hits) if hits else blocks <= self.free
 
     def allocate(self, job: Job, blocks: int, *, hits: int = 0) -> None:
         """Let a job that holds none hold so many, the first `hits` of them from the cache."""
         if hits:
             self._use(job, hits)
-        self.take(blocks - hits)
         job.blocks = blocks
+        self.take(blocks - hits)
 
     def grow(self, job: Job, blocks: int) -> None:
         """Let the job hold so many blocks in all."""
@@ -108,8 +108,8 @@ class BlockPool:
 
     def release(self, job: Job, *, keep: bool = False) -> None:
         """Take all blocks from the job; with `keep` its own computed blocks stay findable until they are reused."""
-        if not keep and not job.chain:
-            self._put_back(None, 0, job.blocks)
+        if not job.chain and not keep and not self._cached_runs:  # nothing that anyone could ask for again
+            self.free += job.blocks
             job.blocks = 0
             return
         if keep and not job.is_open_ended:

@@ -87,7 +87,7 @@ class Ledger:
         )
 
     def _ints(self, name: str) -> Ints:
-        return np.array(list(map(attrgetter(name), self.sent)), dtype=np.int64)
+        return np.fromiter(map(attrgetter(name), self.sent), dtype=np.int64, count=len(self))
 
     def _outcomes(self, cut: Sequence[int]) -> tuple[str, ...]:
         outcomes = [str(Outcome.OK)] * len(self)

@@ -4,9 +4,9 @@ Steps in which nothing but decoding happens are taken many at a time. The clock 
 step after another gives: the timer makes them from the same expression, and they are added up in the same order.
 """
 
-from array import array
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from atoll.simulate.job import Job
 from atoll.simulate.scheduler import Scheduler, SchedulerLimits, Step
 from atoll.simulate.timeline import Timeline
 from atoll.traffic.record import Floats, Ints
+
+# (row, of prompts, start, stop): the request in that row had a token at each of a clock's entries start ... stop - 1.
+# Which clock: the older engine's steps of prompts (1) have one of their own.
+Span = tuple[int, int, int, int]
 
 
 class StepClock:
@@ -83,7 +87,7 @@ class VirtualReplica:
         self._step_by_step = step_by_step
         self._clock = StepClock()
         self._prompt_clock: list[float] = []
-        self._spans = array("q")  # in fours, see `spans`
+        self._spans: list[Span] = []
         self._front: deque[tuple[float, Job]] = deque()  # (when the scheduler gets it, job)
         self._event = 0  # only the newest end of step counts
         self._settling = False  # a step has just ended
@@ -102,15 +106,9 @@ class VirtualReplica:
 
     @property
     def spans(self) -> Ints:
-        """(row, of prompts, start, stop): that request had a token at each of a clock's entries start ... stop - 1.
-
-        Which clock: `prompt_clock` where `of prompts` is 1, else `clock`. Those of one row stand in order of time.
-        """
-        return np.array(self._spans, dtype=np.int64).reshape(-1, 4)
-
-    def takes(self, job: Job) -> bool:
-        """Whether the job fits into this replica at all."""
-        return self.scheduler.takes(job)
+        """One a row, of shape (spans, 4); those of one request stand in order of time."""
+        flat = np.fromiter(chain.from_iterable(self._spans), dtype=np.int64, count=4 * len(self._spans))
+        return flat.reshape(-1, 4)
 
     def arrive(self, job: Job) -> bool:
         """A request comes in, and the scheduler has it when the API server is done with it; False when it is full.
@@ -138,7 +136,8 @@ class VirtualReplica:
         lost = [*self.scheduler.running, *self.scheduler.waiting, *(job for _, job in self._front)]
         for job in lost:
             self._close(job, self._clock.ticks)
-        self._spans = array("q", self._as_far_as_they_came().tobytes())
+        reached = map(self._as_far_as_it_came, self._spans)
+        self._spans = [span for span in reached if span[2] < span[3]]  # start < stop
         self.is_up = False
         self._start_afresh()
         return lost
@@ -147,12 +146,11 @@ class VirtualReplica:
         """Up again, with an empty cache."""
         self.is_up = True
 
-    def _as_far_as_they_came(self) -> Ints:
-        """The spans; steps that were scheduled but have not ended gave no token."""
-        spans = self.spans
-        entries = np.where(spans[:, 1] == 1, len(self._prompt_clock), self._clock.ticks)
-        np.minimum(spans[:, 3], entries, out=spans[:, 3])
-        return spans[spans[:, 2] < spans[:, 3]]
+    def _as_far_as_it_came(self, span: Span) -> Span:
+        """Steps that were scheduled but have not ended gave no token."""
+        row, of_prompts, start, stop = span
+        entries = len(self._prompt_clock) if of_prompts else self._clock.ticks
+        return row, of_prompts, start, min(stop, entries)
 
     def _start_afresh(self) -> None:
         pool = BlockPool(self._kv_blocks, prefix_caching=self._prefix_caching)
@@ -189,16 +187,10 @@ class VirtualReplica:
 
     def _begin(self) -> None:
         """Schedule what comes next, as the engine does before anyone has seen the last step's tokens."""
-        if self._limits.async_scheduling:
-            self._begin_ahead()
+        if not self._limits.async_scheduling:
+            self._begin_next()
             return
-        self._quiet = 0 if self._step_by_step else self.scheduler.quiet_steps()
-        if not self._quiet:
-            self._step = self._schedule(self._clock.ticks)
-        self._busy = self._quiet > 0 or self._step is not None
-
-    def _begin_ahead(self) -> None:
-        """The step scheduled before starts, and the one after it is scheduled."""
+        # The step scheduled before starts, and the one after it is scheduled.
         step = self._step = self._ahead or self._schedule(self._clock.ticks)
         self._ahead = None
         self._busy = step is not None
@@ -211,6 +203,13 @@ class VirtualReplica:
         if not self._quiet:
             self._ahead = self._schedule(self._clock.ticks + 1)
 
+    def _begin_next(self) -> None:
+        """Without async scheduling."""
+        self._quiet = 0 if self._step_by_step else self.scheduler.quiet_steps()
+        if not self._quiet:
+            self._step = self._schedule(self._clock.ticks)
+        self._busy = self._quiet > 0 or self._step is not None
+
     def _schedule(self, entry: int) -> Step | None:
         """The next step, whose end will be the clock's entry of that number."""
         step = self.scheduler.schedule()
@@ -222,7 +221,7 @@ class VirtualReplica:
             job.since = entry
             if self._limits.prefill_first:
                 done = len(self._prompt_clock)
-                self._spans.extend((job.number, 1, done, done + 1))
+                self._spans.append((job.number, 1, done, done + 1))
         return step
 
     def _interrupt(self, step: Step, entry: int) -> None:
@@ -234,7 +233,7 @@ class VirtualReplica:
 
     def _close(self, job: Job, stop: int) -> None:
         if job.since is not None and job.since < stop:
-            self._spans.extend((job.number, 0, job.since, stop))
+            self._spans.append((job.number, 0, job.since, stop))
         job.since = None
 
     def _begin_and_launch(self) -> None:
@@ -264,7 +263,7 @@ class VirtualReplica:
     def _launch_run(self, batch: StepBatch, steps: int, ready: float | None) -> None:
         ends = self._timer.decode_seconds(batch.decodes, batch.decode_context, steps)
         ends[0] += self._timeline.now
-        ends.cumsum(out=ends)
+        np.add.accumulate(ends, out=ends)
         if ready is not None:
             ends = ends[: int(ends.searchsorted(ready, side="left")) + 1]
         self._ends = ends

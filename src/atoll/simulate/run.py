@@ -263,7 +263,7 @@ class _Simulation:
     def _ask(self, replica: VirtualReplica, job: Sent) -> str | None:
         if not replica.is_up:
             return "http_502"
-        if not replica.takes(job):
+        if not replica.scheduler.takes(job):
             return "http_400"
         if not replica.arrive(job):
             return "http_503"

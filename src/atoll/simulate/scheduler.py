@@ -46,7 +46,7 @@ class Step:
     decodes: int  # of the last one, if several
     decode_context: int
     finished: list[Job]  # whose last token this step gives
-    decoding: tuple[Job, ...] = ()  # who gets a token besides those below; empty for several steps at once
+    decoding: tuple[Job, ...] = ()  # who gets a token besides those below, if anybody wants to know
     prefills: tuple[Prefill, ...] = ()  # prompt chunks
     first_tokens: tuple[Job, ...] = ()  # whose prompt is complete with this step, so that a token comes out
     preempted: tuple[Job, ...] = ()  # back to the queue, since the last step was scheduled
@@ -76,7 +76,7 @@ class Scheduler:
     """
 
     def __init__(self, limits: SchedulerLimits, pool: BlockPool, *, lists_decoding: bool = True) -> None:
-        """With `lists_decoding` every step says who decodes, which costs time; who only counts does without."""
+        """Without `lists_decoding` the steps do not say who decodes, which saves time."""
         self.limits = limits
         self.pool = pool
         self.waiting: deque[Job] = deque()
@@ -85,6 +85,8 @@ class Scheduler:
         self.prefix_queries = 0  # prompt tokens looked up in the prefix cache ...
         self.prefix_hits = 0  # ... and found there
         self._lists_decoding = lists_decoding
+        # The next step is scheduled before this one's tokens are there, so it has a slot for who ends with an EOS.
+        self._sees_ends_late = limits.async_scheduling
         self._prefilling: dict[Job, None] = {}
         self._decoding: dict[Job, None] = {}
         self._beat = 0
@@ -155,9 +157,17 @@ class Scheduler:
 
     def schedule(self) -> Step | None:
         """The next step; None when there is nothing to compute."""
-        if self.limits.prefill_first:
-            return self._prefill_step() or self._mixed_step(admit=False)
-        return self._mixed_step(admit=True)
+        older = self.limits.prefill_first
+        if older and (step := self._prefill_step()) is not None:
+            return step
+        short = (self._prefilling or len(self._decoding) > self.pool.free) and self._make_room()
+        chunks, held_back = self._shares() if self._prefilling else _NO_SHARES
+        step = self._advance_others(held_back) if held_back else self.advance(1)
+        prefills = [self._prefill(job, chunk) for job, chunk in chunks]
+        if self.waiting and not short and not older:
+            budget = self.limits.max_num_batched_tokens - step.decodes
+            prefills += self._admit(budget - sum([chunk for _, chunk in chunks]))
+        return self._with_prefills(step, prefills) if prefills or step.decodes else None
 
     def complete(self, step: Step) -> list[Job]:
         """The step has run: those whose last token it gave leave. Gives them, in the order in which they joined."""
@@ -166,35 +176,22 @@ class Scheduler:
             self._finish(job)
         return finished
 
-    def _mixed_step(self, *, admit: bool) -> Step | None:
-        preempted = self._make_room() if self._prefilling or self._growth(1) > self.pool.free else ()
-        chunks, held_back = self._shares() if self._prefilling else _NO_SHARES
-        step = self._decode_beat(held_back)
-        prefills = [self._prefill(job, chunk) for job, chunk in chunks]
-        if admit and self.waiting and not preempted:
-            budget = self.limits.max_num_batched_tokens - step.decodes
-            prefills += self._admit(budget - sum([chunk for _, chunk in chunks]))
-        return self._with_prefills(step, prefills, preempted)
-
     def _prefill_step(self) -> Step | None:
         """The older engine: as many whole prompts as fit, and no decode beside them."""
         prefills = self._admit(self.limits.max_num_batched_tokens)
         if not prefills:
             return None
-        return self._with_prefills(Step(decodes=0, decode_context=0, finished=[]), prefills, ())
+        return self._with_prefills(Step(decodes=0, decode_context=0, finished=[]), prefills)
 
-    def _decode_beat(self, held_back: tuple[Job, ...]) -> Step:
+    def _advance_others(self, held_back: tuple[Job, ...]) -> Step:
         """Every decoding request but those held back gets one token."""
         for job in held_back:
             self._interrupt_decoding(job)
-        decoding = self._who_decodes() if self._lists_decoding else ()
         step = self.advance(1)
-        step.decoding = decoding
-        if held_back:
-            step.held_back = held_back
-            for job in held_back:
-                if not job.stopping:
-                    self._start_decoding(job)
+        step.held_back = held_back
+        for job in held_back:
+            if not job.stopping:
+                self._start_decoding(job)
         return step
 
     def _who_decodes(self) -> tuple[Job, ...]:
@@ -202,15 +199,7 @@ class Scheduler:
             return tuple([job for job in self._decoding if not job.stopping])
         return tuple(self._decoding)
 
-    def _ends_unseen(self, job: Job) -> bool:
-        """Whether the engine sees the job's end too late to leave it out of the next step."""
-        return job.ends_by_eos and self.limits.async_scheduling
-
-    def _with_prefills(self, step: Step, prefills: list[Prefill], preempted: tuple[Job, ...]) -> Step | None:
-        if preempted:
-            self._unreported += preempted
-        if not prefills and not step.decodes:
-            return None
+    def _with_prefills(self, step: Step, prefills: list[Prefill]) -> Step:
         if self._unreported:
             step.preempted, self._unreported = self._unreported, ()
         if prefills:
@@ -232,15 +221,17 @@ class Scheduler:
         return min(steps, self._steps_that_fit())
 
     def advance(self, steps: int) -> Step:
-        """Schedule so many quiet steps and give the last one; its `decoding` is left empty."""
+        """Every decoding request gets so many tokens; gives the last one's step."""
         decodes = len(self._decoding)
         context = self._anchors + (self._beat + steps - 1) * decodes
+        decoding = self._who_decodes() if self._lists_decoding else ()
         growth = self._growth(steps)
         if growth:
             self.pool.take(growth)
         self._beat += steps
         has_ends = self._end_beats and self._end_beats[0] < self._beat
-        return Step(decodes=decodes, decode_context=context, finished=self._end_decodes() if has_ends else [])
+        finished = self._end_decodes() if has_ends else []
+        return Step(decodes=decodes, decode_context=context, finished=finished, decoding=decoding)
 
     def _next_end(self) -> int:
         """The beat at which the next decoding request gets its last token."""
@@ -256,7 +247,7 @@ class Scheduler:
         if len(finished) > 1:
             finished.sort(key=_serial_of)
         for job in finished:
-            if self._ends_unseen(job):
+            if job.ends_by_eos and self._sees_ends_late:
                 self._lingering += 1
             else:
                 self._stop_decoding(job)
@@ -382,7 +373,7 @@ class Scheduler:
             self._start_decoding(job)
             return
         step.finished.append(job)
-        if self._ends_unseen(job):
+        if job.ends_by_eos and self._sees_ends_late:
             self._decode_on(job)
             self._lingering += 1
         job.stopping = True
@@ -441,16 +432,13 @@ class Scheduler:
         del self.running[job]
         self.pool.release(job)
 
-    def _make_room(self) -> tuple[Job, ...]:
-        """Preempt the last running requests until this step's new blocks fit."""
+    def _make_room(self) -> bool:
+        """Preempt the last running requests until this step's new blocks fit; False when there is no need."""
         if self._blocks_wanted() <= self.pool.free:
-            return ()
-        preempted: list[Job] = []
+            return False
         while self._blocks_wanted() > self.pool.free:
-            job = next(reversed(self.running))
-            self._preempt(job)
-            preempted.append(job)
-        return tuple(preempted)
+            self._preempt(next(reversed(self.running)))
+        return True
 
     def _blocks_wanted(self) -> int:
         """New blocks that the running need for the coming step."""
@@ -469,6 +457,7 @@ class Scheduler:
         job.preemptions += 1
         self.preemptions += 1
         self.waiting.appendleft(job)
+        self._unreported += (job,)
 
 
 _NO_SHARES: tuple[list[tuple[Job, int]], tuple[Job, ...]] = [], ()
