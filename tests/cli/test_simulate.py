@@ -62,6 +62,13 @@ def test_a_study_may_lose_a_replica(tmp_path):
     words = atoll(str(study)).stdout
     assert "dead: replica 1 dies at 10 s and is back at 20 s." in words
     assert "well:" not in words
+    run = [sys.executable, "-m", "atoll", "study", "run", str(study), "-o", str(tmp_path / "out")]
+    ranked = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ranked.returncode == 0, ranked.stderr
+    assert "dead: replica 1 dies at 10 s and is back at 20 s." in ranked.stdout
+    refused = subprocess.run([*run[:-1], "x", "--engine", "vllm"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "fail and slow are for virtual time only" in refused.stderr
 
 
 def test_a_replayed_trace(tmp_path):

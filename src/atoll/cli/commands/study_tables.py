@@ -34,6 +34,8 @@ def show_study(result: StudyResult) -> None:
     title = f"{result.study.title or result.study.name} ({result.engine})"
     show_table(title, columns, rows, numbers=range(2, len(columns)), wrap=(1,))  # a name is folded, a figure never
     for variant in result.variants:
+        if trouble := result.study.trouble_of(variant.name).words:
+            out.print(f"{variant.name}: {trouble}.", markup=False, soft_wrap=True)
         if variant.failure:
             out.print(f"{variant.name} did not run: {variant.failure}", markup=False)
         elif variant.run is None or not variant.run.info.complete:
