@@ -114,12 +114,12 @@ def _joined_spans(replicas: Sequence[VirtualReplica]) -> tuple[Floats, Ints]:
     """One clock after the other, and spans (row, start, stop) in it, those of a row in order of time."""
     clocks, parts, offset = [np.empty(0)], [np.empty((0, 3), dtype=np.int64)], 0
     for replica in replicas:
-        spans, clock = replica.spans, replica.clock
-        prompts = offset + len(clock)
+        spans, prompt_clock = replica.spans, replica.prompt_clock
+        prompts = offset + replica.clock.ticks
         shift = np.where(spans[:, 1] == 1, prompts, offset)
         parts.append(np.column_stack([spans[:, 0], spans[:, 2] + shift, spans[:, 3] + shift]))
-        clocks += [clock, replica.prompt_clock]
-        offset = prompts + len(replica.prompt_clock)
+        clocks += [*replica.clock.pages, prompt_clock]
+        offset = prompts + len(prompt_clock)
     joined = np.concatenate(parts)
     return np.concatenate(clocks), joined[np.argsort(joined[:, 0], kind="stable")]
 

@@ -50,9 +50,10 @@ class StepClock:
         self._used = stop
         self.ticks += len(ends)
 
-    def times(self) -> Floats:
-        """All of them; shape (ticks,)."""
-        return np.concatenate([*self._full, self._page[: self._used]])
+    @property
+    def pages(self) -> list[Floats]:
+        """All of them, in order; shape (ticks,) together."""
+        return [*self._full, self._page[: self._used]]
 
     def _turn_page(self, steps: int) -> None:
         self._full.append(self._page[: self._used])
@@ -85,7 +86,7 @@ class VirtualReplica:
         self._timeline = timeline
         self._answered = answered
         self._step_by_step = step_by_step
-        self._clock = StepClock()
+        self.clock = StepClock()  # the older engine's steps of prompts are not among them
         self._prompt_clock: list[float] = []
         self._spans: list[Span] = []
         self._front: deque[tuple[float, Job]] = deque()  # (when the scheduler gets it, job)
@@ -93,11 +94,6 @@ class VirtualReplica:
         self._settling = False  # a step has just ended
         self._quiet: int = 0  # how many quiet steps could be taken now
         self._start_afresh()
-
-    @property
-    def clock(self) -> Floats:
-        """When each step ended, seconds; the older engine's steps of prompts are not among them."""
-        return self._clock.times()
 
     @property
     def prompt_clock(self) -> Floats:
@@ -132,10 +128,10 @@ class VirtualReplica:
         """The engine dies; these are the requests that it had."""
         if self._ends is not None:
             ended = int(self._ends.searchsorted(self._timeline.now, side="left"))
-            self._clock.tick_run(self._ends[:ended])
+            self.clock.tick_run(self._ends[:ended])
         lost = [*self.scheduler.running, *self.scheduler.waiting, *(job for _, job in self._front)]
         for job in lost:
-            self._close(job, self._clock.ticks)
+            self._close(job, self.clock.ticks)
         reached = map(self._as_far_as_it_came, self._spans)
         self._spans = [span for span in reached if span[2] < span[3]]  # start < stop
         self.is_up = False
@@ -149,7 +145,7 @@ class VirtualReplica:
     def _as_far_as_it_came(self, span: Span) -> Span:
         """Steps that were scheduled but have not ended gave no token."""
         row, of_prompts, start, stop = span
-        entries = len(self._prompt_clock) if of_prompts else self._clock.ticks
+        entries = len(self._prompt_clock) if of_prompts else self.clock.ticks
         return row, of_prompts, start, min(stop, entries)
 
     def _start_afresh(self) -> None:
@@ -191,7 +187,7 @@ class VirtualReplica:
             self._begin_next()
             return
         # The step scheduled before starts, and the one after it is scheduled.
-        step = self._step = self._ahead or self._schedule(self._clock.ticks)
+        step = self._step = self._ahead or self._schedule(self.clock.ticks)
         self._ahead = None
         self._busy = step is not None
         self._quiet = 0
@@ -201,13 +197,13 @@ class VirtualReplica:
             # One of decodes, in which nobody ends and from which nobody has left since.
             self._quiet = self.scheduler.quiet_steps()
         if not self._quiet:
-            self._ahead = self._schedule(self._clock.ticks + 1)
+            self._ahead = self._schedule(self.clock.ticks + 1)
 
     def _begin_next(self) -> None:
         """Without async scheduling."""
         self._quiet = 0 if self._step_by_step else self.scheduler.quiet_steps()
         if not self._quiet:
-            self._step = self._schedule(self._clock.ticks)
+            self._step = self._schedule(self.clock.ticks)
         self._busy = self._quiet > 0 or self._step is not None
 
     def _schedule(self, entry: int) -> Step | None:
@@ -290,7 +286,7 @@ class VirtualReplica:
             return
         finished = self._end_quiet() if self._quiet else self._end_step()
         for job in finished:
-            self._close(job, self._clock.ticks)
+            self._close(job, self.clock.ticks)
         self._step = None
         if self._front:
             self._let_in()
@@ -310,16 +306,16 @@ class VirtualReplica:
         if step.prefills and self._limits.prefill_first:
             self._prompt_clock.append(self._timeline.now)
         else:
-            self._clock.tick(self._timeline.now)
+            self.clock.tick(self._timeline.now)
         return self.scheduler.complete(step) if step.finished else []
 
     def _end_quiet(self) -> list[Job]:
         steps = 1
         if self._ends is None:
-            self._clock.tick(self._timeline.now)
+            self.clock.tick(self._timeline.now)
         else:
             steps = len(self._ends)
-            self._clock.tick_run(self._ends)
+            self.clock.tick_run(self._ends)
             self._ends = None
         last = self.scheduler.advance(steps)
         if self._limits.async_scheduling:

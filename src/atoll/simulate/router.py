@@ -40,6 +40,7 @@ class Peers:
     peers: list[Peer]
     max_fails: int
     fail_timeout: float
+    alike: bool  # all of the same weight
     homes: dict[Hashable, int] = field(default_factory=dict)  # prefix affinity: which replica holds which session
     has_failed: bool = False  # since all were last known to be well
 
@@ -64,8 +65,9 @@ class VirtualRouter:
         self._rng = rng
         self._pick = _PICKS[router.policy]
         shared = router.shared_zone or not router.policy.renders
+        alike = len(set(weights)) == 1
         self._workers = [
-            Peers([Peer(n, w, w) for n, w in enumerate(weights)], router.max_fails, router.fail_timeout_s)
+            Peers([Peer(n, w, w) for n, w in enumerate(weights)], router.max_fails, router.fail_timeout_s, alike)
             for _ in range(1 if shared else router.workers)
         ]
 
@@ -130,6 +132,15 @@ def smooth_round_robin(_: Peers, usable: list[Peer], __: Job, ___: np.random.Gen
 
 def least_connections(peers: Peers, usable: list[Peer], job: Job, rng: np.random.Generator) -> Peer:
     """Fewest connections for its weight; among equals smooth round robin."""
+    if peers.alike:
+        fewest = min([peer.conns for peer in usable])
+        equals = [peer for peer in usable if peer.conns == fewest]
+    else:
+        equals = _least_for_their_weight(usable)
+    return smooth_round_robin(peers, equals, job, rng) if len(equals) > 1 else equals[0]
+
+
+def _least_for_their_weight(usable: list[Peer]) -> list[Peer]:
     best, equals = usable[0], usable[:0]
     for peer in usable:
         mine, its = peer.conns * best.weight, best.conns * peer.weight
@@ -137,7 +148,7 @@ def least_connections(peers: Peers, usable: list[Peer], job: Job, rng: np.random
             best, equals = peer, [peer]
         elif mine == its:
             equals.append(peer)
-    return smooth_round_robin(peers, equals, job, rng) if len(equals) > 1 else best
+    return equals
 
 
 def random_two(peers: Peers, usable: list[Peer], job: Job, rng: np.random.Generator) -> Peer:

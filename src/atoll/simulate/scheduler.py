@@ -161,13 +161,17 @@ class Scheduler:
         if older and (step := self._prefill_step()) is not None:
             return step
         short = (self._prefilling or len(self._decoding) > self.pool.free) and self._make_room()
-        chunks, held_back = self._shares() if self._prefilling else _NO_SHARES
-        step = self._advance_others(held_back) if held_back else self.advance(1)
-        prefills = [self._prefill(job, chunk) for job, chunk in chunks]
+        step, prefills = self._share_step() if self._prefilling else (self.advance(1), [])
         if self.waiting and not short and not older:
             budget = self.limits.max_num_batched_tokens - step.decodes
-            prefills += self._admit(budget - sum([chunk for _, chunk in chunks]))
-        return self._with_prefills(step, prefills) if prefills or step.decodes else None
+            prefills += self._admit(budget - sum([new for _, (new, _) in prefills]))
+        if prefills:
+            self._add_prefills(step, prefills)
+        elif not step.decodes:
+            return None
+        if self._unreported:
+            step.preempted, self._unreported = self._unreported, ()
+        return step
 
     def complete(self, step: Step) -> list[Job]:
         """The step has run: those whose last token it gave leave. Gives them, in the order in which they joined."""
@@ -181,7 +185,17 @@ class Scheduler:
         prefills = self._admit(self.limits.max_num_batched_tokens)
         if not prefills:
             return None
-        return self._with_prefills(Step(decodes=0, decode_context=0, finished=[]), prefills)
+        step = Step(decodes=0, decode_context=0, finished=[])
+        self._add_prefills(step, prefills)
+        if self._unreported:
+            step.preempted, self._unreported = self._unreported, ()
+        return step
+
+    def _share_step(self) -> tuple[Step, list[Prefill]]:
+        """The running take their share of the step: prompts under way beside decodes."""
+        chunks, held_back = self._shares()
+        step = self._advance_others(held_back) if held_back else self.advance(1)
+        return step, [self._prefill(job, chunk) for job, chunk in chunks]
 
     def _advance_others(self, held_back: tuple[Job, ...]) -> Step:
         """Every decoding request but those held back gets one token."""
@@ -199,15 +213,11 @@ class Scheduler:
             return tuple([job for job in self._decoding if not job.stopping])
         return tuple(self._decoding)
 
-    def _with_prefills(self, step: Step, prefills: list[Prefill]) -> Step:
-        if self._unreported:
-            step.preempted, self._unreported = self._unreported, ()
-        if prefills:
-            step.prefills = tuple(prefills)
-            step.first_tokens = tuple([job for job, _ in prefills if job.computed == job.tokens])
-            for job in step.first_tokens:
-                self._first_token(job, step)
-        return step
+    def _add_prefills(self, step: Step, prefills: list[Prefill]) -> None:
+        step.prefills = tuple(prefills)
+        step.first_tokens = tuple([job for job, _ in prefills if job.computed == job.tokens])
+        for job in step.first_tokens:
+            self._first_token(job, step)
 
     # Several steps at once
 
@@ -215,7 +225,9 @@ class Scheduler:
         """How many decode-only steps follow in which nobody joins, is preempted or, before the last one, ends."""
         if not self._decoding or self._prefilling or self._lingering or (self.waiting and self.can_admit()):
             return 0
-        steps = self._next_end() - self._beat + 1
+        while not self._ends[self._end_beats[0]]:
+            del self._ends[heapq.heappop(self._end_beats)]
+        steps = self._end_beats[0] - self._beat + 1
         if (steps // BLOCK_TOKENS + 1) * len(self._decoding) <= self.pool.free:
             return steps
         return min(steps, self._steps_that_fit())
@@ -225,19 +237,13 @@ class Scheduler:
         decodes = len(self._decoding)
         context = self._anchors + (self._beat + steps - 1) * decodes
         decoding = self._who_decodes() if self._lists_decoding else ()
-        growth = self._growth(steps)
+        growth = self._phases[-self._beat % BLOCK_TOKENS] if steps == 1 else self._growth(steps)
         if growth:
             self.pool.take(growth)
         self._beat += steps
         has_ends = self._end_beats and self._end_beats[0] < self._beat
         finished = self._end_decodes() if has_ends else []
         return Step(decodes=decodes, decode_context=context, finished=finished, decoding=decoding)
-
-    def _next_end(self) -> int:
-        """The beat at which the next decoding request gets its last token."""
-        while not self._ends[self._end_beats[0]]:
-            del self._ends[heapq.heappop(self._end_beats)]
-        return self._end_beats[0]
 
     def _end_decodes(self) -> list[Job]:
         """Those whose last token the beat just scheduled gives stop, in the order in which they joined."""
@@ -405,15 +411,16 @@ class Scheduler:
 
     def _stop_decoding(self, job: Job) -> None:
         """Bring the job's own counts up to date and take it out of the common ones."""
-        if job.stopping:
-            self._lingering -= 1
         del self._decoding[job]
         anchor = job.anchor
         self._anchors -= anchor
         self._phases[anchor % BLOCK_TOKENS] -= 1
         computed = job.computed = anchor + self._beat
-        job.tokens = min(computed + 1, job.prompt_tokens + job.output_tokens)
+        job.tokens = computed + 1
         job.blocks = _blocks(computed)
+        if job.stopping:  # what it computed since is thrown away
+            self._lingering -= 1
+            job.tokens = job.prompt_tokens + job.output_tokens
 
     # Leaving
 
@@ -460,7 +467,6 @@ class Scheduler:
         self._unreported += (job,)
 
 
-_NO_SHARES: tuple[list[tuple[Job, int]], tuple[Job, ...]] = [], ()
 _serial_of = attrgetter("serial")
 
 
