@@ -112,6 +112,9 @@ class Slowly(Answer):
     def take_chunk(self, data):
         return False
 
+    def _take_chunks(self, data, start):
+        return start
+
 
 @st.composite
 def chunked_events(draw):

@@ -36,6 +36,9 @@ class Slowly(Answer):
     def take_chunk(self, data):
         return False
 
+    def _take_chunks(self, data, start):
+        return start
+
 
 class Line:
     """A connection and the server's end of it; each send is read at the moment that the clock shows."""
@@ -138,11 +141,11 @@ def test_stamps_of_known_shapes_are_what_the_parser_finds(chunks, joined, cuts):
 def test_a_chunk_like_an_earlier_one_does_not_reach_its_listener(line):
     for data in (HEAD, chunk(), chunk("b"), chunk("c"), chunk("d", number=2)):
         line.say(data)
-    assert line.stamped == 2
+    assert line.stamped == 3
     assert list(line.connection.times) == [2.0, 3.0, 4.0, 5.0]
     line.say(chunk("d", "length"))
     line.say(DONE)
-    assert line.stamped == 2
+    assert line.stamped == 3
     assert line.ended
     assert line.connection.answer.problem is None
 
@@ -234,7 +237,7 @@ def test_a_listener_that_fails_does_not_cost_the_others_their_bytes():
     ],
 )
 def test_what_tells_of_an_end_or_is_no_json_is_no_shape(line, plain):
-    for data in (HEAD, chunk(), plain, plain, plain):
+    for data in (HEAD, plain, plain, plain):
         line.say(data)
     assert line.stamped == 0
 
@@ -244,5 +247,5 @@ def test_logprobs_that_differ_each_time_are_given_up_soon():
     for number in range(1000):
         data = chunk(number=1).replace(b"null,", b"1%06d," % number, 1)
         shapes.learn(data, data[: data.index(b"{") + 1], data.index(b'{"content"'), data.index(b'"a"') + 1)
-        assert not shapes.knows(chunk())
+        assert not shapes.knows(chunk(), b'"content":"')
     assert len(shapes) == 1

@@ -38,6 +38,7 @@ _EMPTY = b'"content":""'
 # Any of these in an event with an empty content, and it is looked at closely.
 _MORE_THAN_EMPTY = (b"reasoning", b'"finish_reason":"', b"tool_calls", b'"text"', b"refusal", b"error", b"usage")
 _CHUNK_END = b"\n\n\r\n"  # an event's, then its chunk's
+_DONE_CHUNK = b"e\r\ndata: [DONE]\n\n\r\n"
 _LONGEST_QUICK = 65536  # bytes: no read is longer
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning", "text", "refusal")
 
@@ -147,7 +148,7 @@ class Answer:
         self._rest = bytearray()
         self._last = b""
         self._chunked = False
-        self._between_chunks = False  # the parser has seen whole chunks of an event stream, and nothing behind them
+        self._between_chunks = False  # the parser has seen whole chunks of an event stream, or its head, and no more
         self._close = False
         self._length: int | None = None
 
@@ -156,7 +157,7 @@ class Answer:
 
         The parser does not see such a chunk: it stands before the next chunk's size and goes on standing there.
         """
-        if not self._between_chunks or not (self._shapes.knows(data) or self._is_text_chunk(data)):
+        if not self._between_chunks or not (self._shapes.knows(data, self._needle) or self._is_text_chunk(data)):
             return False
         self.times.append(self.now)
         self._last = data
@@ -185,7 +186,12 @@ class Answer:
     @property
     def is_steady(self) -> bool:
         """Whether a chunk of a known shape, now, would be one more time and nothing else."""
-        return self._between_chunks and not self.keep and self.problem is None and self._shapes.knows(self._last)
+        return (
+            self._between_chunks
+            and not self.keep
+            and self.problem is None
+            and self._shapes.knows(self._last, self._needle)
+        )
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they came; look at `complete` and `problem` afterwards."""
@@ -199,12 +205,31 @@ class Answer:
                 start = end
 
     def _take_chunks(self, data: bytes, start: int) -> int:
-        """Take whole chunks of one event with text; gives where the first begins that is none."""
+        """Take whole chunks of one event each; gives where the first begins that is none."""
         while end := data.find(_CHUNK_END, start) + 1:
-            if not self.take_chunk(data[start : end + 3]):
+            chunk = data[start : end + 3]
+            if not (self.take_chunk(chunk) or self._take_other_chunk(chunk)):
                 break
             start = end + 3
         return start
+
+    def _take_other_chunk(self, data: bytes) -> bool:
+        """Take a whole chunk of one event whose bytes do not show text; anything else is refused."""
+        if data == _DONE_CHUNK:
+            self.said_done = True
+            return True
+        size = len(data)
+        opening = _OPENINGS[size]
+        start = len(opening)
+        if (
+            not data.startswith(opening)
+            or data.find(b"\n", start) != size - 4
+            or data.find(b"\r", start) != size - 2
+            or not data.endswith(_CHUNK_END)
+        ):
+            return False
+        self._take_payload(data[start - 1 : -4])
+        return True
 
     def _next_stop(self, data: bytes, start: int) -> int:
         """How far the parser reads before a whole chunk may begin: behind the head, behind an event."""
@@ -275,6 +300,7 @@ class Answer:
         self.first_byte = self.now
         kind = self.content_type.partition(";")[0].strip().lower()
         self._plain = not (self._streaming and self.status == 200 and kind in {"text/event-stream", ""})
+        self._between_chunks = self._chunked and not self._plain  # before the first is as good
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body: with vLLM, one whole event."""
@@ -366,13 +392,13 @@ class Answer:
 
     def _take_payload(self, payload: bytes) -> None:
         """An event whose bytes did not decide."""
-        if payload.strip() == b"[DONE]":
+        if payload[:1] != b"{" and payload.strip() == b"[DONE]":
             self.said_done = True
             return
         if _EMPTY in payload and _is_plainly_empty(payload):
             return  # the role chunk, or a token whose bytes are not yet a character
         try:
-            plain = json.loads(payload)
+            plain = json.loads(payload.decode("utf-8", "surrogatepass"))
         except ValueError:
             self._fail("bad_sse", f"an event is no JSON: {_show(payload)}")
             return

@@ -223,7 +223,7 @@ class RecordLog:
 
     def tokens(self) -> bytes:
         """Their arrival times (float64), in the order of the rows."""
-        return b"".join([*(times.tobytes() for _, times in self._parts), self._tokens.tobytes()])
+        return b"".join([*(times for _, times in self._parts), self._tokens])
 
     def words(self) -> list[str]:
         return list(self._words)
@@ -356,17 +356,21 @@ def _pack_under_way(request: UnderWay, fresh: "array[float]", replica: int) -> b
 
 def join_logs(logs: Iterable[tuple[bytes, bytes, list[str], float]]) -> RecordTable:
     """One table of several logs: rows, tokens and words as a RecordLog gives them, and the clock at its start."""
+    logs = list(logs)
     every: dict[str, int] = {}
     rows: list[NDArray[Any]] = []
-    times: list[Floats] = []
+    clock = np.empty(sum(len(raw_times) for _, raw_times, _, _ in logs) // 8)
+    filled = 0
     for raw_rows, raw_times, words, origin in logs:
         own = np.frombuffer(raw_rows, dtype=ROW).copy()
         for name in _CLOCKS:
             own[name] -= origin
         _renumber(own, words, every)
         rows.append(own)
-        times.append(np.frombuffer(raw_times, dtype=np.float64) - origin)
-    return make_table(np.concatenate(rows), np.concatenate(times), list(every), 0.0)
+        times = np.frombuffer(raw_times, dtype=np.float64)
+        np.subtract(times, origin, out=clock[filled : filled + len(times)])
+        filled += len(times)
+    return make_table(np.concatenate(rows), clock, list(every), 0.0)
 
 
 def _renumber(rows: NDArray[Any], words: list[str], every: dict[str, int]) -> None:
@@ -398,7 +402,7 @@ def make_table(rows: NDArray[Any], clock: Floats, words: list[str], origin: floa
         detail=tuple(named[sorted_rows["detail"]].tolist()),
         replica=tuple(named[sorted_rows["replica"]].tolist()),
         counted_from_chunks=sorted_rows["counted_from_chunks"].astype(np.bool_),
-        token_clock=clock - origin,
+        token_clock=clock - origin if origin else clock,
         span_row=with_tokens.astype(np.int64),
         span_start=starts[with_tokens],
         span_stop=(starts + counts)[with_tokens],

@@ -110,6 +110,7 @@ class Sender:
         self._reader = Reader(clock.now, self._shapes)
         self._dialer = Dialer(orders.target, orders.asking, self._reader)
         self._demand = Demand(orders.workload, orders.trace)
+        self._is_closed = self._demand.is_closed
         self._load = orders.workload
         self._steps = orders.steps
         self._prompts = orders.prompts
@@ -149,7 +150,7 @@ class Sender:
         allow_open_files((self._load.users or 1000) // self._share.count + 200)
         await self._dialer.resolve()
         self._reader.start()
-        if self._demand.is_closed:
+        if self._is_closed:
             await self._connect_early()
         gc.collect()
 
@@ -157,7 +158,7 @@ class Sender:
         """Send from `origin` on, a time of the clock, until the last answer has ended."""
         await asyncio.sleep(max(0.0, origin - self._now()))
         loop = asyncio.get_running_loop()
-        self._open = None if self._demand.is_closed else self._my_requests()
+        self._open = None if self._is_closed else self._my_requests()
         self._origin = origin
         self.log = RecordLog(origin, self._orders.folder, name=self._share.log_name)
         before = gc.get_threshold()
@@ -230,7 +231,7 @@ class Sender:
         loop = asyncio.get_running_loop()
         if self._load.duration_s is not None:
             loop.call_later(self._load.duration_s, self._end_of_sending)
-        if not self._demand.is_closed:
+        if not self._is_closed:
             self._send_due()
             return
         starts = self._my_starts()
@@ -388,7 +389,7 @@ class Sender:
 
     def _take_connection(self, user: int) -> Connection:
         """An open connection that the server has not yet tired of, else a new one, still to be opened."""
-        idle = self._idle.get(user if self._demand.is_closed else -1)
+        idle = self._idle.get(user if self._is_closed else -1)
         while idle:
             connection = idle.pop()
             fresh = self._now() - connection.idle_since < self._asking.timeouts.idle_s
@@ -409,10 +410,10 @@ class Sender:
         failed = self._keep(connection, request)
         if self._load.turns > 1 and not failed and connection.answer.complete:
             self._remember(request, connection.answer)
-        key = request.user if self._demand.is_closed else -1
+        key = request.user if self._is_closed else -1
         if connection.is_open:
             self._idle.setdefault(key, []).append(connection)
-        if self._demand.is_closed:
+        if self._is_closed:
             self._after_answer(request.user, failed=failed)
         else:
             self._check_end()
@@ -531,7 +532,7 @@ class Sender:
 
     def _backlog(self) -> int:
         """Open loop: requests that are due and whose last byte is not yet handed over."""
-        return 0 if self._demand.is_closed else len(self._tasks)
+        return 0 if self._is_closed else len(self._tasks)
 
     def progress(self, now: float) -> Progress:
         """A look at the run as it is now."""
@@ -575,7 +576,7 @@ class Sender:
             self._ended.set()
 
     def _demand_is_spent(self) -> bool:
-        if self._demand.is_closed:
+        if self._is_closed:
             return self._active <= 0
         self._next_open = self._draw_open()
         return self._next_open is None

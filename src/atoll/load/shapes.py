@@ -31,13 +31,15 @@ class Shapes(dict[int, Shape]):
         super().__init__()
         self._tries = _TRIES
 
-    def knows(self, data: bytes) -> bool:
-        """Whether this is a chunk of a known shape. The Reader has the same lines, without the call."""
+    def knows(self, data: bytes, needle: bytes) -> bool:
+        """Whether this is a chunk of a known shape with this key. The Reader has the same lines, for any key."""
         shape = self.get(len(data))
         if shape is None:
             return False
         front, opening, place, key, at, back, ending, middle = shape
         if data[front] != opening or data[place] != key or data[back] != ending or data[at] == QUOTE:
+            return False
+        if key[1:] != needle:  # what stands before it is a brace or a comma
             return False
         between = data[middle]
         return LINE_FEED not in between and RETURN not in between

@@ -5,6 +5,7 @@ comes is long-form: one row a counter and moment, so that any engine's counters 
 """
 
 import asyncio
+import ctypes
 from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -158,6 +159,10 @@ def _page(url: str) -> tuple[Dialer, Target, str]:
 
 def _open_gpus() -> list[Any]:
     """Handles of this machine's GPUs; none where NVML is not."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")  # asking costs less than importing pynvml, which asks the same
+    except OSError:
+        return []
     import pynvml
 
     try:

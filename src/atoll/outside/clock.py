@@ -20,8 +20,7 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's monotonic clock."""
 
-    def now(self) -> float:
-        return time.monotonic()  # noqa: TID251 - the door itself
+    now = staticmethod(time.monotonic)  # noqa: TID251 - the door itself; a load asks it at every chunk
 
     def wall(self) -> float:
         return time.time()  # noqa: TID251 - the door itself
