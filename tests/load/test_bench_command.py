@@ -215,3 +215,10 @@ def test_a_full_disk_costs_the_folder_and_not_the_summary(naughty, tmp_path):
         assert "is not whole" in done.stderr
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_two_durations_that_differ_are_one_clear_error(tmp_path):
+    done = bench("http://127.0.0.1:1", "--duration", "5s", "--run-time", "10s", out=tmp_path / "run")
+    assert done.returncode == 2
+    assert "--duration 5s and --run-time 10s are two words for one thing" in done.stderr
+    assert not (tmp_path / "run").exists()

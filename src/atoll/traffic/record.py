@@ -160,11 +160,13 @@ class RecordTable:
         cover = np.zeros(len(self.token_clock) + 1, dtype=np.int64)
         np.add.at(cover, start, 1)
         np.add.at(cover, stop - 1, -1)
-        weights = np.cumsum(cover)[: max(0, len(self.token_clock) - 1)]
+        weights = np.cumsum(cover, out=cover)[: max(0, len(self.token_clock) - 1)]
         used = weights > 0
         values, counts = np.diff(self.token_clock)[used], weights[used]
         order = np.argsort(row, kind="stable")
         same = row[order][1:] == row[order][:-1]
+        if not same.any():  # as in a measured run: one span a request; memory for millions of gaps costs more than sums
+            return values, counts
         between = self.token_clock[start[order][1:]] - self.token_clock[stop[order][:-1] - 1]
         return np.concatenate([values, between[same]]), np.concatenate(
             [counts, np.ones(int(same.sum()), dtype=np.int64)]

@@ -302,6 +302,13 @@ def workload_of(
     return Workload.from_plain(plain, origin="the load")
 
 
+def one_duration(duration: str | None, run_time: str | None) -> str | None:
+    """--duration, or --run-time, which is Locust's word for it; raises InputError when both are given and differ."""
+    if duration is not None and run_time is not None and parse_seconds(duration) != parse_seconds(run_time):
+        raise InputError(f"--duration {duration} and --run-time {run_time} are two words for one thing. Give one.")
+    return duration or run_time
+
+
 def crew_of(workers: str, *, ray: bool = False) -> Crew | None:
     """Who sends: `1` is this process, `4` four of this machine, `ray://HOST:PORT` or `ray` a worker on every node.
 

@@ -171,7 +171,7 @@ def bench(
     workload = work.workload_of(
         users=users,
         rate=rate,
-        duration=duration or run_time,
+        duration=work.one_duration(duration, run_time),
         requests=requests,
         warmup=warmup,
         prompt=prompt,
