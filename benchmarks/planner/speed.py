@@ -9,22 +9,29 @@ from atoll.plan.goal import Goal
 from atoll.workflows.plan import plan_box
 
 CASES = (
-    ("H100-NVL-94GB", 4, "Qwen/Qwen2.5-32B-Instruct", 30),
-    ("H100-SXM-80GB", 8, "meta-llama/Llama-3.3-70B-Instruct", 64),
-    ("RTX-4090-24GB", 8, "Qwen/Qwen2.5-14B-Instruct-AWQ", 32),
-    ("A100-SXM-80GB", 16, "Qwen/Qwen3-30B-A3B", 128),
+    ("H100-NVL-94GB", 4, "Qwen/Qwen2.5-32B-Instruct", {"users": 30}),
+    ("H100-SXM-80GB", 8, "meta-llama/Llama-3.3-70B-Instruct", {"users": 64}),
+    ("RTX-4090-24GB", 8, "Qwen/Qwen2.5-14B-Instruct-AWQ", {"users": 32}),
+    ("A100-SXM-80GB", 16, "Qwen/Qwen3-30B-A3B", {"users": 128}),
+    ("H100-SXM-80GB", 8, "meta-llama/Llama-3.3-70B-Instruct", {"users": 600}),
+    ("H100-SXM-80GB", 8, "meta-llama/Llama-3.3-70B-Instruct", {"users": 4000}),
+    ("H100-SXM-80GB", 8, "meta-llama/Llama-3.3-70B-Instruct", {"users": 10_000}),
+    ("H100-SXM-80GB", 8, "meta-llama/Llama-3.3-70B-Instruct", {"rate": 4.0}),
+    ("RTX-4090-24GB", 8, "Qwen/Qwen2.5-14B-Instruct-AWQ", {"rate": 4.0}),
 )
 
 
 def main() -> None:
-    print(f"{'box':24}{'model':36}{'users':>6}{'layouts':>9}{'CPU-s':>8}")
-    for gpu, gpus, model, users in CASES:
-        goal = Goal(users=users, prompt=1024, output=512, longest=2048, slo_ttft_s=1.0, slo_tpot_s=0.05)
+    print(f"{'box':20}{'model':27}{'load':>16}{'layouts':>9}{'simulated':>11}{'CPU-s':>8}")
+    for gpu, gpus, model, load in CASES:
+        goal = Goal(prompt=1024, output=512, longest=2048, slo_ttft_s=1.0, slo_tpot_s=0.05, **load)
         start = time.process_time()
         plan = plan_box(model=model, goal=goal, gpu=gpu, gpus=gpus)
         spent = time.process_time() - start
-        layouts = len(plan.search.choices)
-        print(f"{f'{gpus} x {gpu}':24}{model.split('/')[-1]:36}{users:6}{layouts:9}{spent:8.2f}")
+        choices = plan.search.choices
+        simulated = sum(choice.predicted.simulated for choice in choices)
+        box, name = f"{gpus} x {gpu}", model.split("/")[-1]
+        print(f"{box:20}{name:27}{goal.load:>16}{len(choices):9}{simulated:11}{spent:8.2f}")
 
 
 if __name__ == "__main__":

@@ -376,7 +376,18 @@ def test_a_great_crowd_is_simulated_less_and_the_search_says_what_was_left_out()
     assert [choice.predicted.simulated for choice in found.choices] == [True, True] + [False] * 5
     assert "of 5 layouts that may win, the 2 that the formula puts first were simulated" in found.cuts[0]
     assert "Not tried with other values for 2xTP2: " in found.cuts[1]
+    assert "Of other loads 6 were looked at, up to 3000 users, for 2xTP2, 1xTP4." in found.cuts
+    assert [curve.name for curve in found.curves] == ["2xTP2", "1xTP4"]
+    assert found.best.most.simulated
     assert search(wanted_goal=goal(slo_tpot_s=0.02), measure=Nearly(), vary_load=True).cuts == ()
+
+
+def test_the_best_layouts_most_users_are_simulated_though_the_effort_is_spent():
+    found = search(wanted_goal=goal(users=10_000, slo_tpot_s=0.02), measure=Nearly(), vary_load=True)
+    assert found.curves == ()
+    assert "Other loads were not looked at." in found.cuts
+    assert [choice.most.simulated for choice in found.choices] == [True] + [False] * 6
+    assert found.cuts[-1].startswith("The most that 1xTP4, 4xTP1")
 
 
 def test_curves_hold_the_goals_own_load():
@@ -386,6 +397,14 @@ def test_curves_hold_the_goals_own_load():
         assert 30.0 in [load for load, _ in curve.points]
         rates = [point.output_tokens_per_s for _, point in curve.points]
         assert rates == sorted(rates)
+
+
+def test_curves_are_of_the_best_of_each_size_before_others():
+    found = search(bench(make_box("RTX-4090-24GB", 8), "Qwen2.5-14B-Instruct-AWQ"), goal(users=32), vary_load=True)
+    assert names(found)[:4] == ["8xTP1", "7xTP1", "6xTP1", "5xTP1"]
+    assert [curve.name for curve in found.curves] == ["8xTP1", "4xTP2", "2xTP4", "7xTP1"]
+    ahead = next(explain_flips(found, bench()))
+    assert ahead == "8xTP1 stays ahead of 4xTP2, 2xTP4 and 7xTP1 from 1 to 128 users."
 
 
 def test_who_leads_where():

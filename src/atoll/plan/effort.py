@@ -12,6 +12,7 @@ from atoll.plan.score import Prediction
 
 MEASURED = 240  # requests at least that percentiles are taken of: twelve lie above a 95th
 MEASURED_OPEN = 400  # arrivals come in clusters, so that more are needed
+SHORT = 5_000  # requests; so many more are simulated for the best layout in any case
 LONGEST_ANSWER_S = 3600.0
 
 
@@ -25,7 +26,7 @@ class Stage(IntEnum):
     RANKING = 20_000
     TUNING = 32_000
     CURVES = 46_000
-    MOST = 64_000
+    MOST = 72_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -105,7 +105,14 @@ def explain_flips(search: Search, workbench: Workbench) -> Iterator[str]:
         yield f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is better than {flip.before}{small}."
     if len(search.curves) > 1 and not search.flips:
         first, last = search.curves[0].points[0][0], search.curves[0].points[-1][0]
-        yield f"{_ahead(search)} stays ahead from {first:g} to {last:g} {unit}."
+        ahead = _ahead(search)
+        others = [curve.name for curve in search.curves if curve.name != ahead]
+        yield f"{ahead} stays ahead of {join(others)} from {first:g} to {last:g} {unit}."
+
+
+def join(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
 def _lead_of(search: Search, flip: Flip, until: float) -> float:
@@ -138,8 +145,7 @@ def explain_band(search: Search, workbench: Workbench) -> Iterator[str]:
     best = search.best
     near = [choice for choice in search.choices[1:] if is_near_best(choice, search, workbench)]
     if near:
-        names = [choice.name for choice in near]
-        joined = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+        joined = join([choice.name for choice in near])
         widest = max(pair_band(best, choice, workbench, search.goal) for choice in near)
         yield (
             f"{joined} cannot be told from {best.name}: how two layouts compare is predicted to about {widest:.0%}."

@@ -16,7 +16,7 @@ from atoll.cost.memory import MemoryFit
 from atoll.inventory.islands import islands
 from atoll.plan.band import may_be_better
 from atoll.plan.choice import Capacity, Choice, Curve, Search, Trial
-from atoll.plan.effort import Effort, Stage, in_flight_of, sample_of
+from atoll.plan.effort import SHORT, Effort, Stage, in_flight_of, sample_of
 from atoll.plan.enumerate import (
     OPEN,
     Candidate,
@@ -426,18 +426,25 @@ class _Run:
 
     def _curves(self, choices: Sequence[Choice]) -> tuple[Curve, ...]:
         """The best few under rising load; fewer of them, and up to lower loads, where there is no effort for all."""
-        choices = [choice for choice in choices if choice.predicted.simulated or self.measure is None][:CURVES]
+        choices = [choice for choice in choices if choice.predicted.simulated or self.measure is None]
+        choices = best_of_each_size(choices)[:CURVES]
         rates = [self._most_by_formula(choice) for choice in choices] if self.goal.users is None else []
         wanted = loads_around(self.goal, most_rate=max(rates, default=0.0))
-        for count in range(len(choices), 0, -1):
-            loads = wanted
-            while loads[-1] > self.goal.amount and not self._affords_curves(choices[:count], loads):
-                loads = loads[:-1]
+        for count, loads in self._curve_plans(len(choices), wanted):
             if self._affords_curves(choices[:count], loads):
-                self._say_cut_curves(count, len(choices), loads, wanted)
+                if (count, loads) != (len(choices), wanted):
+                    self._say_cut_curves(choices[:count], loads)
                 return tuple(self._curve(choice, loads) for choice in choices[:count])
         self._cuts.append("Other loads were not looked at.")
         return ()
+
+    def _curve_plans(self, most: int, wanted: tuple[float, ...]) -> Iterator[tuple[int, tuple[float, ...]]]:
+        """How many layouts at which loads, the best first: high loads are left out, then layouts, then every other."""
+        least, lower = min(most, 2), [load for load in wanted if load <= self.goal.amount]
+        for count in range(most, least - 1, -1):
+            for end in range(len(wanted), len(lower) - 1, -1):
+                yield count, wanted[:end]
+        yield least, (*lower[-3::-2][::-1], self.goal.amount)
 
     def _affords_curves(self, choices: Sequence[Choice], loads: Sequence[float]) -> bool:
         if self.measure is None:
@@ -446,10 +453,9 @@ class _Run:
         requests = sum(self._requests(self._formula(choice.layout, goal), goal) for choice in choices for goal in goals)
         return self._effort.affords(requests, Stage.CURVES)
 
-    def _say_cut_curves(self, count: int, most: int, loads: Sequence[float], wanted: Sequence[float]) -> None:
-        if count < most or len(loads) < len(wanted):
-            load = self.goal.with_load(loads[-1]).load
-            self._cuts.append(f"Other loads were looked at up to {load}, for the best {count} layouts.")
+    def _say_cut_curves(self, choices: Sequence[Choice], loads: Sequence[float]) -> None:
+        names, load = ", ".join(choice.name for choice in choices), self.goal.with_load(loads[-1]).load
+        self._cuts.append(f"Of other loads {len(loads) - 1} were looked at, up to {load}, for {names}.")
 
     def _curve(self, choice: Choice, loads: Sequence[float]) -> Curve:
         return Curve(name=choice.name, points=tuple((load, self._at_load(choice, load)) for load in loads))
@@ -487,7 +493,7 @@ class _Run:
         cut: list[str] = []
         for choice in choices:
             most = self._most_by_formula(choice)
-            simulated = choice.name in contenders and self._affords_most(choice, most)
+            simulated = choice.name in contenders and self._affords_most(choice, most, is_best=choice is choices[0])
             if simulated:
                 known = {load: point.strain(self.goal) for load, point in points.get(choice.name, ())}
                 most = self._most_by_simulation(choice, most, known)
@@ -502,11 +508,8 @@ class _Run:
         """The best, those that may be better for all we know, and the best of each tensor-parallel size."""
         best = choices[0]
         near = {choice.name for choice in choices if may_be_better(choice, best, self.workbench, self.goal)}
-        shapes: dict[object, str] = {}
-        for choice in choices:
-            sizes = frozenset((one.tensor_parallel, one.pipeline_parallel) for one in choice.layout.replicas)
-            shapes.setdefault(sizes, choice.name)
-        return {best.name, *near, *shapes.values()}
+        sizes = {sizes_of(choice) for choice in choices}
+        return {best.name, *near, *(choice.name for choice in best_of_each_size(choices)[: len(sizes)])}
 
     def _most_by_formula(self, choice: Choice) -> float:
         """The most users or requests per second, each number with as many sequences at once as suit it."""
@@ -531,10 +534,14 @@ class _Run:
         whole = self.goal.users is not None
         return find_most(strain, start=start, most=MOST_USERS if whole else MOST_RATE, whole=whole, known=known)
 
-    def _affords_most(self, choice: Choice, most: float) -> bool:
-        """Whether there is the effort for three simulations near there, which is what it takes when all goes well."""
+    def _affords_most(self, choice: Choice, most: float, *, is_best: bool) -> bool:
+        """Whether there is the effort for three simulations near there, which is what it takes when all goes well.
+
+        For the best layout there always is where they are short.
+        """
         goal = self.goal.with_load(max(most, self.goal.least))
-        return self._effort.affords(3 * self._requests(self._formula(choice.layout, goal), goal), Stage.MOST)
+        requests = 3 * self._requests(self._formula(choice.layout, goal), goal)
+        return self._effort.affords(requests, Stage.MOST) or (is_best and requests <= SHORT)
 
     def _capacity(self, most: float, *, simulated: bool) -> Capacity:
         if self.goal.users is None:
@@ -566,6 +573,20 @@ def seats_for(users: int) -> int:
 
 def with_policy(layout: Layout, policy: Policy) -> Layout:
     return layout.replace(router=layout.router.replace(policy=policy))
+
+
+def sizes_of(choice: Choice) -> frozenset[tuple[int, int]]:
+    """The tensor- and pipeline-parallel sizes of its replicas."""
+    return frozenset((one.tensor_parallel, one.pipeline_parallel) for one in choice.layout.replicas)
+
+
+def best_of_each_size(choices: Sequence[Choice]) -> list[Choice]:
+    """The same choices: first the best of each size of replicas, in their order, then the others.
+
+    Under another load one of another size may be ahead; one more or one fewer replica of the same size hardly is.
+    """
+    first = {sizes_of(choice): choice for choice in reversed(choices)}
+    return sorted(choices, key=lambda choice: first[sizes_of(choice)] is not choice)
 
 
 def option_of(layout: Layout, option: str) -> str:
