@@ -255,3 +255,23 @@ def test_without_a_zone_workers_send_all_to_the_first():
 def test_an_empty_run_is_a_table_without_rows():
     table = simulate(layout_of(1), Workload(rate=0.1, arrivals="constant", duration_s=5, prompt=1, output=1))
     assert len(table) == 0
+
+
+@pytest.mark.parametrize("step_by_step", [False, True])
+def test_who_cannot_join_a_full_step_joins_the_one_scheduled_when_the_last_of_the_others_begins(step_by_step):
+    """Two decodes fill the budget. The step of the first one's last token begins at 4.0, and the one from 5.0 on is
+    scheduled then: who came by that time is in it, who came later in the next. Two tokens of prompt take two steps."""
+    trace = [TraceRow(due_s=0.0, prompt_tokens=1, output_tokens=5)] * 2
+    seen = {}
+    for due in (2.5, 4.0, 4.5):
+        late = TraceRow(due_s=due, prompt_tokens=2, output_tokens=2)
+        table = simulate(
+            layout_of(1),
+            Workload(arrivals="trace", prompt=1, output=1),
+            trace=[*trace, late],
+            conditions=Conditions(step_by_step=step_by_step),
+            max_num_batched_tokens=2,
+            async_scheduling=True,
+        )
+        seen[due] = table.token_times(2).tolist()
+    assert seen == {2.5: [7.0, 8.0], 4.0: [7.0, 8.0], 4.5: [8.0, 9.0]}

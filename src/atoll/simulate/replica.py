@@ -93,6 +93,7 @@ class VirtualReplica:
         self._event = 0  # only the newest end of step counts
         self._settling = False  # a step has just ended
         self._quiet: int = 0  # how many quiet steps could be taken now
+        self._through = False  # with async scheduling: the run under way takes in the last of them
         self._start_afresh()
 
     @property
@@ -120,8 +121,8 @@ class VirtualReplica:
         self._front.append((ready, job))
         if not self._busy:
             self._begin_and_launch()
-        elif self._ends is not None and self.scheduler.can_admit(job):
-            self._cut_run(ready)
+        elif self._ends is not None:
+            self._cut_run(ready, joins=self.scheduler.can_admit(job))
         return True
 
     def fail(self) -> list[Job]:
@@ -251,6 +252,9 @@ class VirtualReplica:
         if steps > 1 and self._front and self.scheduler.can_admit(self._front[0][1]):
             ready = self._front[0][0]
             steps = min(steps, _steps_until(ready - now, self._timer.seconds(batch)))
+        self._through = steps > 0 and self._limits.async_scheduling and not self._front
+        if self._through:
+            steps += 1
         if steps > 1:
             self._launch_run(batch, steps, ready)
         else:
@@ -269,16 +273,19 @@ class VirtualReplica:
         self._event += 1
         self._timeline.at(when, self._end, self._event, rank=self.number)
 
-    def _cut_run(self, ready: float) -> None:
+    def _cut_run(self, ready: float, *, joins: bool) -> None:
         """Someone may join at the end of the step that is under way then, so the run ends there.
 
-        At the same moment as a step's end, an event of lower rank is before it, one of higher rank after it.
+        Who cannot join beside these decodes perhaps can when some of them have ended, so the last step, which may be
+        theirs, is left for itself. At the same moment as a step's end, an event of lower rank is before it, one of
+        higher rank after it.
         """
         assert self._ends is not None
         earlier = ready > self._timeline.now or self._timeline.rank < self.number
         steps = int(self._ends.searchsorted(ready, side="left" if earlier else "right")) + 1
-        if steps < len(self._ends):
-            self._ends = self._ends[:steps]
+        if steps < len(self._ends) and (joins or self._through):
+            self._ends = self._ends[: steps if joins else -1]
+            self._through = False
             self._wake_at(float(self._ends[-1]))
 
     def _end(self, event: int) -> None:
@@ -317,10 +324,12 @@ class VirtualReplica:
             steps = len(self._ends)
             self.clock.tick_run(self._ends)
             self._ends = None
-        last = self.scheduler.advance(steps)
-        if self._limits.async_scheduling:
-            self._ahead = last
+        if self._limits.async_scheduling and not self._through:
+            self._ahead = self.scheduler.advance(steps)
             return []
+        last = self.scheduler.advance(self._quiet if self._through else steps)
+        if self._through:
+            self._ahead = self._schedule(self.clock.ticks)  # as the engine did when the last step began
         return self.scheduler.complete(last)
 
 
