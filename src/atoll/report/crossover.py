@@ -134,7 +134,7 @@ def _ticks(goal: Goal) -> list[float]:
     if goal.users is not None:
         return [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]
     assert goal.rate is not None
-    return [float(f"{goal.rate * factor:.3g}") for factor in (0.25, 0.5, 1.0, 2.0)]
+    return [float(f"{goal.rate * 2.0**power:.3g}") for power in range(-6, 7)]  # those that the line reaches are drawn
 
 
 def _digits(value: float) -> float:
