@@ -1,5 +1,8 @@
 """A layout's replicas as virtual engines: the same as the plan reckons with."""
 
+import pytest
+
+from atoll.errors import NothingFits
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.read import find_card
 from atoll.plan.layout import EngineFlags, Layout, Replica
@@ -35,3 +38,14 @@ def test_plan_and_simulation_reckon_with_the_same_engine():
         equipment = equipped(card, max_num_seqs=32)
         assert bench.fit(replica, flags).kv_blocks == equipment.kv_blocks[0]
         assert float(bench.timer(replica, flags).decode_seconds(30, 90_000, 1)[0]) == a_step(equipment)
+
+
+def test_whole_experts_split_where_slices_of_them_would_cut_fp8_blocks():
+    """1536 / 8 channels of an expert are no whole number of blocks of 128."""
+    card = find_card("Qwen3-235B-A22B-Instruct-2507-FP8")
+    replicas = (Replica(gpus=tuple(range(8)), tensor_parallel=8),)
+    layout = Layout(name="x", model="m", box=make_box("H100-SXM-80GB", 8), replicas=replicas)
+    with pytest.raises(NothingFits, match="blocks of 128"):
+        equip_layout(layout, card)
+    whole = layout.replace(flags=layout.flags.replace(enable_expert_parallel=True))
+    assert equip_layout(whole, card).kv_blocks[0] > 0

@@ -112,7 +112,7 @@ def _check_options(layout: Layout, card: ModelCard) -> None:
     if why is not None:
         raise InputError(f"{layout.name}: {why}.")
     for size in sorted({replica.tensor_parallel for replica in layout.replicas}):
-        why = why_not_split(card, size)
+        why = why_not_split(card, size, expert_parallel=bool(layout.flags.enable_expert_parallel))
         if why is not None:
             raise NothingFits(f"{layout.name}: {why.rstrip('.')}; {explain_sizes(card)}.")
 

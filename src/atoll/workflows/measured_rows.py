@@ -117,8 +117,6 @@ def _make_case(row: Mapping[str, str]) -> Case:
     _refuse_other_engines(row, notes)
     measured = _measures(_with_sharegpt(row, notes))
     card, quantisation = _model(row)
-    if "enable-expert-parallel" in notes:  # whole experts on each GPU: no block of weights is cut
-        card = card.replace(quantisation=card.quantisation.replace(block_size=None))
     layout = _layout(row, card, quantisation, notes)
     workload = _workload(row, notes)
     return Case(
@@ -294,6 +292,7 @@ def _flags(quantisation: str | None, notes: str) -> EngineFlags:
         max_num_batched_tokens=_count_in(notes, r"max-num-batched-tokens (\d+)"),
         max_model_len=_count_in(notes, r"max-model-len (\d+)"),
         gpu_memory_utilization=float(utilization[1]) if utilization else 0.90,
+        enable_expert_parallel="enable-expert-parallel" in notes or None,
         enforce_eager="enforce-eager" in notes or "enforce_eager" in notes,
         enable_prefix_caching="no-enable-prefix-caching" not in notes,
     )
