@@ -354,8 +354,8 @@ def _arrivals(users: float | None, rate: str, row: Mapping[str, str], notes: str
 
 # What aiperf sends when it is not told otherwise: lengths without spread, and so many prompts over and over
 # (`--num-dataset-entries`, default 100). aiconfigurator's bench_run.sh, which made the rows with decimal lengths of its
-# silicon_sample.csv, tells it nothing else, and vLLM finds repeated prompts in its prefix cache. It has a warm-up, after
-# which all users begin at once; how many requests the rows were made with is inferred from them (docs/validation.md).
+# silicon_sample.csv, tells it nothing else, and vLLM finds repeated prompts in its prefix cache. It warms up; then all
+# users begin at once. How many requests the rows were made with is inferred from them (docs/validation.md).
 AIPERF_PROMPTS = 100
 AIPERF_WARM_UP_ROUNDS = 1
 
