@@ -2,10 +2,9 @@
 
     python benchmarks/simulator/speed.py [--profile a|b|c] [--json]
 
-CPU-seconds are `time.thread_time` around one run, the best of as many as fit into four of them (a shared machine has
-slow moments that last longer than a run), after one run that fills the step timers' memory. The thread's and not the
-process's, because NumPy's BLAS has a thread that goes on spinning for some 30 ms after `summarise` has used it, which
-would be counted to the next run. Imports are not counted, `summarise` has a column of its own.
+CPU-seconds are `time.process_time` around one run, the best of as many as fit into four of them (a shared machine has
+slow moments that last longer than a run), after one run that fills the step timers' memory. Imports are not counted,
+`summarise` has a column of its own.
 
     a  30 users for 10 minutes on 2 replicas, mixed lengths
     b  3,000 requests of 2000/1500 tokens by 30 users on 2 replicas
@@ -84,13 +83,13 @@ def cases() -> list[Case]:
 def measure(case: Case) -> dict[str, object]:
     """Best of many runs, in CPU-seconds."""
     table, best, summed = simulate(case.layout, case.workload), float("inf"), float("inf")
-    stop = time.thread_time() + MEASURED_S
-    while (begun := time.thread_time()) < stop:
+    stop = time.process_time() + MEASURED_S
+    while (begun := time.process_time()) < stop:
         table = simulate(case.layout, case.workload)
-        best = min(best, time.thread_time() - begun)
-        begun = time.thread_time()
+        best = min(best, time.process_time() - begun)
+        begun = time.process_time()
         summarise(table)
-        summed = min(summed, time.thread_time() - begun)
+        summed = min(summed, time.process_time() - begun)
     return row(case.name, table, best, summed)
 
 
@@ -111,9 +110,9 @@ def measure_study() -> dict[str, object]:
     """All variants of the example study, from the first thought of a layout to the last summary."""
     study = read_layout_or_study(STUDY)
     layouts = layouts_of_study(study, STUDY.parent)
-    begun = time.thread_time()
+    begun = time.process_time()
     tables = [simulate(layout, study.workload) for layout in layouts]
-    simulated = time.thread_time()
+    simulated = time.process_time()
     for table in tables:
         summarise(table)
     return {
@@ -121,7 +120,7 @@ def measure_study() -> dict[str, object]:
         "requests": sum(len(table) for table in tables),
         "output_tokens": int(sum(table.output_tokens.sum() for table in tables)),
         "cpu_s": simulated - begun,
-        "summarise_cpu_s": time.thread_time() - simulated,
+        "summarise_cpu_s": time.process_time() - simulated,
     }
 
 
