@@ -1,7 +1,8 @@
 """Hold load generators against a server that knows the truth.
 
-The server is pinned to core 0, the client and all its children to the other cores named by --client-cores. Each client
-runs alone, --runs times; medians are shown. What is measured:
+The server (truth_server.c where there is a compiler, else truth_server.py) is pinned to core 0, the client and all its
+children to the other cores named by --client-cores. Each client runs alone, --runs times; medians are shown. What is
+measured:
 
 - held: mean number of streams open at the server between the moments when all had started and the first ended for good
 - TTFT error: the client's TTFT minus the server's, as distributions (mean, p50, p99); ITL error: of the means
@@ -19,6 +20,7 @@ A client that is not installed is left out. vllm-rs is the program of that name 
 import argparse
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -170,9 +172,22 @@ def ask(path: str) -> dict:
         return json.loads(answer.read())
 
 
-def start_server(shape: dict) -> subprocess.Popen:
-    options = [f"--{name}={value}" for name, value in shape.items()]
-    command = [sys.executable, str(HERE / "truth_server.py"), "--port", str(PORT), "--core", "0", *options]
+def compile_server(folder: Path) -> Path | None:
+    """The server in C, which has a core's worth of streams more in it; None where there is no compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    program = folder / "truth_server"
+    subprocess.run([compiler, "-O2", "-o", str(program), str(HERE / "truth_server.c")], check=True)
+    return program
+
+
+def start_server(shape: dict, program: Path | None = None) -> subprocess.Popen:
+    if program is not None:
+        command = [str(program), str(PORT), *(str(shape[name]) for name in ("ttft", "itl", "tokens")), "0"]
+    else:
+        options = [f"--{name}={value}" for name, value in shape.items()]
+        command = [sys.executable, str(HERE / "truth_server.py"), "--port", str(PORT), "--core", "0", *options]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     server.stdout.readline()
@@ -343,6 +358,7 @@ def main() -> None:
     options.add_argument("--peer-root", default="/nowhere")
     options.add_argument("--tokenizer", default="/nowhere")
     options.add_argument("--hub", default="/nowhere")
+    options.add_argument("--server", choices=("c", "python"), default="c", help="c needs a compiler, else python")
     options.add_argument("-o", "--out")
     args = options.parse_args()
     cores = {int(core) for core in args.client_cores.split(",")}
@@ -350,8 +366,10 @@ def main() -> None:
     jobs = [(level, *level_of(level), args.seconds) for level in args.levels.split(",") if level]
     if args.flood:
         jobs.append(("flood", args.flood, FLOOD, min(args.seconds, 8.0)))
+    build = tempfile.TemporaryDirectory(prefix="atoll-truth-")
+    program = compile_server(Path(build.name)) if args.server == "c" else None
     for level, users, shape, seconds in jobs:
-        server = start_server(shape)
+        server = start_server(shape, program)
         try:
             for _ in range(args.runs):
                 for name, client in clients_of(args).items():
@@ -362,6 +380,7 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait()
+    build.cleanup()
     print("\nmedians")
     for level, by_client in results.items():
         for name, runs in by_client.items():

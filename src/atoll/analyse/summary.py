@@ -174,11 +174,24 @@ def weighted_distribution(values: Floats, weights: Ints) -> Distribution:
     total = int(weights.sum())
     if total == 0:
         return Distribution()
+    if total == len(weights) and weights.min() == 1:
+        return _distribution_of_sorted(np.sort(values))
     order = np.argsort(values, kind="stable")
     sorted_values, upto = values[order], np.cumsum(weights[order])
     named = {name: _weighted_quantile(sorted_values, upto, share) for name, share in _QUANTILES.items()}
     mean = float((values * weights).sum() / total)  # np.dot would wake BLAS' threads, which then spin for 30 ms
     return Distribution(mean=mean, max=float(sorted_values[np.searchsorted(upto, total)]), **named)
+
+
+def _distribution_of_sorted(values: Floats) -> Distribution:
+    """As `distribution`, of values in order and none of them NaN."""
+    last = len(values) - 1
+    named = {}
+    for name, share in _QUANTILES.items():
+        below = int(share * last)
+        low, high = float(values[below]), float(values[min(below + 1, last)])
+        named[name] = low + (high - low) * (share * last - below)
+    return Distribution(mean=float(values.mean()), max=float(values[-1]), **named)
 
 
 def _weighted_quantile(sorted_values: Floats, upto: Ints, share: float) -> float:

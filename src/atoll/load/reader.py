@@ -93,9 +93,10 @@ class Reader:
     def _read_all(self) -> None:
         """Every socket that is ready. The comparisons are those of Shapes.knows."""
         stamps, shape_of, read, now, size = self._stamps, self._shapes.get, os.read, self._now, self._size
+        arrival = select.EPOLLIN
         for handle, event in self._ready:
             take_moment = stamps[handle]
-            if take_moment is None or event != select.EPOLLIN:
+            if take_moment is None or event != arrival:
                 self._read_on(handle, event, size)
                 continue
             try:

@@ -156,21 +156,44 @@ class RecordTable:
         row, start, stop = self.span_row[chosen], self.span_start[chosen], self.span_stop[chosen]
         if len(row) == 0:
             return np.empty(0), np.empty(0, dtype=np.int64)
-        # A gap at position i lies between token_clock[i] and [i + 1]; a span covers the gaps start ... stop - 2.
-        cover = np.zeros(len(self.token_clock) + 1, dtype=np.int64)
-        np.add.at(cover, start, 1)
-        np.add.at(cover, stop - 1, -1)
-        weights = np.cumsum(cover, out=cover)[: max(0, len(self.token_clock) - 1)]
-        used = weights > 0
-        values, counts = np.diff(self.token_clock)[used], weights[used]
+        if _are_apart(start, stop):  # as in a measured run, where memory for millions of gaps costs more than sums
+            values = np.diff(self.token_clock)[_inside(start, stop, len(self.token_clock))]
+            counts: Ints = np.broadcast_to(np.int64(1), values.shape)
+        else:
+            values, counts = self._shared_gaps(start, stop)
         order = np.argsort(row, kind="stable")
         same = row[order][1:] == row[order][:-1]
-        if not same.any():  # as in a measured run: one span a request; memory for millions of gaps costs more than sums
+        if not same.any():  # one span a row
             return values, counts
         between = self.token_clock[start[order][1:]] - self.token_clock[stop[order][:-1] - 1]
         return np.concatenate([values, between[same]]), np.concatenate(
             [counts, np.ones(int(same.sum()), dtype=np.int64)]
         )
+
+    def _shared_gaps(self, start: Ints, stop: Ints) -> tuple[Floats, Ints]:
+        """Gaps within spans that have positions of the clock in common."""
+        # A gap at position i lies between token_clock[i] and [i + 1]; a span covers the gaps start ... stop - 2.
+        cover = np.zeros(len(self.token_clock) + 1, dtype=np.int64)
+        np.add.at(cover, start, 1)
+        np.add.at(cover, stop - 1, -1)
+        weights = np.cumsum(cover)[: max(0, len(self.token_clock) - 1)]
+        used = weights > 0
+        return np.diff(self.token_clock)[used], weights[used]
+
+
+def _are_apart(start: Ints, stop: Ints) -> bool:
+    """Whether no position of the clock is in two spans."""
+    order = np.argsort(start, kind="stable")
+    return bool((stop[order][:-1] <= start[order][1:]).all())
+
+
+def _inside(start: Ints, stop: Ints, count: int) -> NDArray[np.bool_]:
+    """Which of the count - 1 gaps between neighbours lie within one of the spans, which are apart."""
+    cover = np.zeros(max(1, count), dtype=np.int8)
+    np.add.at(cover, start, 1)
+    np.add.at(cover, stop - 1, -1)
+    inside: NDArray[np.bool_] = np.cumsum(cover, out=cover)[: max(0, count - 1)].view(np.bool_)
+    return inside
 
 
 _TIMES = frozenset({"due_s", "sent_s", "first_byte_s", "first_token_s", "last_token_s", "done_s", "token_clock"})
