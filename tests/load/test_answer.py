@@ -43,6 +43,11 @@ def framed(body, size=None):
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
+def framed_each(*events):
+    """Each event a chunk of its own, as vLLM sends them."""
+    return b"".join(framed(one).removesuffix(b"0\r\n\r\n") for one in events) + b"0\r\n\r\n"
+
+
 def feed(pieces, **settings_):
     answer = Answer(**settings_)
     for number, piece in enumerate(pieces):
@@ -255,6 +260,18 @@ def test_completions_carry_text_in_text():
     plain = {"id": "cmpl-1", "object": "text_completion", "choices": [{"index": 0, "text": " a", "logprobs": None}]}
     empty = {"id": "cmpl-1", "object": "text_completion", "choices": [{"index": 0, "text": ""}]}
     assert len(feed([whole(event(plain), event(empty), event(plain), DONE)]).times) == 2
+
+
+def test_a_finish_reason_in_the_last_text_chunk_counts_before_a_usage_and_without_done():
+    """What comes behind it neither says that the answer is whole nor takes it back."""
+    stream = CHUNKED + framed_each(
+        event(chunk({"content": "a"})), event(chunk({"content": "b"}, "length")), event(usage(2))
+    )
+    answer = feed([stream])
+    assert (answer.complete, answer.problem, len(answer.times)) == (True, None, 2)
+    assert answer.usage["completion_tokens"] == 2
+    cut = feed([CHUNKED + framed_each(event(chunk({"content": "a"})), event(chunk({"content": "b"})), event(usage(2)))])
+    assert cut.problem[0] == "truncated"
 
 
 def test_a_finish_reason_and_usage_in_the_last_text_chunk_are_read():
