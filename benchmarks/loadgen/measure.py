@@ -167,6 +167,76 @@ def locust_client(program: Path) -> Client:
     return Client(command, told, {"LOCUST_OUT": "locust.json"})
 
 
+def genai_bench_client(program: Path, tokenizer: Path) -> Client:
+    def command(job: Job) -> list[str]:
+        prompts = max(job.users, round(job.users * job.seconds / job.answer_s)) if job.answer_s else job.users * 8
+        return [  # --api-backend, --api-key and --task in this order: each option's check reads the ones before it
+            *(str(program), "benchmark", "--api-backend", "vllm", "--api-base", URL, "--api-key", "none"),
+            *("--task", "text-to-text", "--api-model-name", "truth", "--model-tokenizer", str(tokenizer)),
+            *("--traffic-scenario", f"D(32,{job.tokens})", "--num-concurrency", str(job.users)),
+            *("--spawn-rate", str(max(1, round(job.users / job.ramp_s)))),
+            # the time limit is in whole minutes, so the number of requests has to end the run (looked at once a second)
+            *("--max-requests-per-run", str(prompts), "--max-time-per-run", str(max(1, round(job.seconds / 60)))),
+            *("--metrics-refresh-interval", "1"),  # else all percentiles anew at each answer
+            *("--experiment-base-dir", str(job.place), "--experiment-folder-name", "result"),
+        ]
+
+    def told(job: Job) -> Told:
+        (path,) = (job.place / "result").glob("D32_*_time_*s.json")
+        plain = json.loads(path.read_text())
+        rows = [row for row in plain["individual_request_metrics"] if not row["error_code"]]
+        return Told([row["ttft"] for row in rows], plain["aggregated_metrics"]["stats"]["tpot"]["mean"])
+
+    return Client(command, told, {"HF_HUB_OFFLINE": "1", "ENABLE_UI": "false"})
+
+
+def inference_perf_client(program: Path, tokenizer: Path) -> Client:
+    one_group = {"num_groups": 1, "system_prompt_len": 0, "question_len": 32}
+    left_out = ("request", "response", "info", "response_chunks")
+
+    def command(job: Job) -> list[str]:
+        prompts = max(job.users, round(job.users * job.seconds / job.answer_s)) if job.answer_s else job.users * 8
+        config = {
+            "api": {"type": "chat", "streaming": True},
+            "server": {"type": "vllm", "model_name": "truth", "base_url": URL, "ignore_eos": True},
+            "tokenizer": {"pretrained_model_name_or_path": str(tokenizer)},
+            "data": {
+                "type": "shared_prefix",
+                "shared_prefix": dict(one_group, num_prompts_per_group=prompts, output_len=job.tokens),
+                # random and synthetic speak only /v1/completions, and so does shared_prefix unless this is there
+                "multimodal": {},
+            },
+            "load": {
+                "type": "concurrent",
+                "num_workers": 1,  # else one for each of the machine's cores, whatever it may use of them
+                "interval": 0,
+                "stages": [{"num_requests": prompts, "concurrency_level": job.users}],
+            },
+            "report": {
+                "request_lifecycle": {
+                    "summary": True,
+                    "per_stage": False,
+                    "per_request": True,
+                    "per_request_fields": dict.fromkeys(left_out, False) | {"computed_metrics": True},
+                }
+            },
+            "storage": {"local_storage": {"path": str(job.place / "reports")}},
+        }
+        (job.place / "config.yaml").write_text(json.dumps(config))
+        return [str(program), "--config_file", str(job.place / "config.yaml"), "--log-level", "WARNING"]
+
+    def told(job: Job) -> Told:
+        rows = json.loads((job.place / "reports/per_request_lifecycle_metrics.json").read_text())
+        ttft = [row["computed_metrics"]["time_to_first_token"] for row in rows if not row["error"]]
+        plain = json.loads((job.place / "reports/summary_lifecycle_metrics.json").read_text())
+        return Told(
+            [value for value in ttft if value is not None],
+            plain["successes"]["latency"]["inter_token_latency"]["mean"],
+        )
+
+    return Client(command, told, {"HF_HUB_OFFLINE": "1"})
+
+
 def ask(path: str) -> dict:
     with urllib.request.urlopen(URL + path, timeout=60) as answer:
         return json.loads(answer.read())
@@ -323,6 +393,10 @@ def clients_of(args: argparse.Namespace) -> dict[str, Client]:
         known["guidellm"] = guidellm_client(root / "guidellm/bin/guidellm", tokenizer)
     if (root / "aiperf/bin/aiperf").exists():
         known["aiperf"] = aiperf_client(root / "aiperf/bin/aiperf", "local/tok", Path(args.hub))
+    if (root / "genai-bench/bin/genai-bench").exists():
+        known["genai-bench"] = genai_bench_client(root / "genai-bench/bin/genai-bench", tokenizer)
+    if (root / "inference-perf/bin/inference-perf").exists():
+        known["inference-perf"] = inference_perf_client(root / "inference-perf/bin/inference-perf", tokenizer)
     if (root / "locust/bin/locust").exists():
         known["locust"] = locust_client(root / "locust/bin/locust")
     return {name: known[name] for name in args.clients.split(",") if name in known}
