@@ -413,7 +413,7 @@ def show(name: str, level: str, figures: dict) -> None:
     itl = "-" if figures["itl_error"] is None else f"{figures['itl_error']:+.2%}"
     held = "-" if figures["held"] is None else f"{figures['held']:.1f}"
     print(
-        f"{name:9} {level:>6}  held {held:>7}  TTFT error mean {error['mean']:7.2f} p50 {error['p50']:7.2f}"
+        f"{name:14} {level:>6}  held {held:>7}  TTFT error mean {error['mean']:7.2f} p50 {error['p50']:7.2f}"
         f" p99 {error['p99']:8.2f} ms  ITL {itl:>7}  {figures['chunks_per_cpu_s']:9,.0f} chunks/CPU-s"
         f"  {figures['peak_mb']:6.0f} MB  start {figures['start_s']:.2f} s  report {figures['report_s']:.2f} s",
         flush=True,
