@@ -150,6 +150,19 @@ def test_a_chunk_like_an_earlier_one_does_not_reach_its_listener(line):
     assert line.connection.answer.problem is None
 
 
+def test_several_known_chunks_in_one_read_have_a_time_each(line):
+    """A client that fell behind finds more than one; all came by the moment of the read."""
+    for data in (HEAD, chunk(), chunk("b"), chunk("c") + chunk("d"), chunk("e") * 3):
+        line.say(data)
+    assert line.stamped == 3
+    assert list(line.connection.times) == [2.0, 3.0, 4.0, 4.0, 5.0, 5.0, 5.0]
+    line.say(chunk("f") + chunk("g", "length"))
+    line.say(DONE)
+    assert line.stamped == 3
+    assert len(line.connection.times) == 9
+    assert line.connection.answer.said_finish
+
+
 def test_a_finish_reason_is_seen_behind_any_number_of_known_chunks(line):
     for data in (HEAD, *[chunk()] * 40, chunk("b", "stop"), b"0\r\n\r\n"):
         line.say(data)

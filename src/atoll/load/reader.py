@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from atoll.load.shapes import LINE_FEED, LONGEST_SHAPE, QUOTE, RETURN, Shapes
+from atoll.load.shapes import CHUNK_END, LINE_FEED, LONGEST_SHAPE, QUOTE, RETURN, Shapes
 
 _SMALL_BYTES = LONGEST_SHAPE
 _LARGE_BYTES = 65536
@@ -113,6 +113,10 @@ class Reader:
                     if LINE_FEED not in between and RETURN not in between:
                         take_moment(moment)
                         continue
+            elif data.endswith(CHUNK_END) and (count := self._shapes.count(data)):
+                for _ in range(count):
+                    take_moment(moment)
+                continue
             self._hand_over(handle, data, moment)
             if len(data) == size:
                 self._read_on(handle, event, _LARGE_BYTES)

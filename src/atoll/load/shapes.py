@@ -19,6 +19,7 @@ from typing import Any
 Shape = tuple[slice, bytes, slice, bytes, int, slice, bytes, slice]
 
 QUOTE, LINE_FEED, RETURN = b'"\n\r'
+CHUNK_END = b"\n\n\r\n"  # an event's end, then its chunk's
 LONGEST_SHAPE = 990  # bytes; a longer chunk has no shape
 _REST_OF_TEXT = re.compile(rb'(?:[^"\\]|\\.)*')
 _TRIES = 256  # at chunks that might be a new shape; a server whose chunks end differently each time has none
@@ -43,6 +44,25 @@ class Shapes(dict[int, Shape]):
             return False
         between = data[middle]
         return LINE_FEED not in between and RETURN not in between
+
+    def count(self, data: bytes) -> int:
+        """How many chunks of known shapes these bytes are; 0 when anything else is among them."""
+        start = found = 0
+        while start < len(data):
+            end = data.find(CHUNK_END, start) + 4
+            chunk = data[start:end]
+            shape = self.get(len(chunk))
+            if shape is None:
+                return 0
+            front, opening, place, key, at, back, ending, middle = shape
+            if chunk[front] != opening or chunk[place] != key or chunk[back] != ending or chunk[at] == QUOTE:
+                return 0
+            between = chunk[middle]
+            if LINE_FEED in between or RETURN in between:
+                return 0
+            found += 1
+            start = end
+        return found
 
     def learn(self, data: bytes, opening: bytes, key_at: int, text_at: int) -> None:
         """Take the shape of a chunk that was looked at closely, if it may have one.
