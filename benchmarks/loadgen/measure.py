@@ -97,9 +97,14 @@ def atoll_client(workers: int = 1) -> Client:
     return Client(command, told, {})
 
 
+def requests_of(job: Job, *, flood: int) -> int:
+    """For clients without a time limit: what the users send in that time; `flood` a user where answers take none."""
+    return max(job.users, round(job.users * job.seconds / job.answer_s)) if job.answer_s else job.users * flood
+
+
 def vllm_rs_client(program: Path, tokenizer: Path) -> Client:
     def command(job: Job) -> list[str]:
-        prompts = max(job.users, round(job.users * job.seconds / job.answer_s)) if job.answer_s else job.users * 60
+        prompts = requests_of(job, flood=60)
         return [
             *(str(program), "bench", "serve", "--backend", "openai-chat", "--base-url", URL),
             *("--endpoint", "/v1/chat/completions", "--model", "truth", "--tokenizer", str(tokenizer)),
@@ -169,7 +174,7 @@ def locust_client(program: Path) -> Client:
 
 def genai_bench_client(program: Path, tokenizer: Path) -> Client:
     def command(job: Job) -> list[str]:
-        prompts = max(job.users, round(job.users * job.seconds / job.answer_s)) if job.answer_s else job.users * 8
+        prompts = requests_of(job, flood=8)
         return [  # --api-backend, --api-key and --task in this order: each option's check reads the ones before it
             *(str(program), "benchmark", "--api-backend", "vllm", "--api-base", URL, "--api-key", "none"),
             *("--task", "text-to-text", "--api-model-name", "truth", "--model-tokenizer", str(tokenizer)),
@@ -195,7 +200,7 @@ def inference_perf_client(program: Path, tokenizer: Path) -> Client:
     left_out = ("request", "response", "info", "response_chunks")
 
     def command(job: Job) -> list[str]:
-        prompts = max(job.users, round(job.users * job.seconds / job.answer_s)) if job.answer_s else job.users * 8
+        prompts = requests_of(job, flood=8)
         config = {
             "api": {"type": "chat", "streaming": True},
             "server": {"type": "vllm", "model_name": "truth", "base_url": URL, "ignore_eos": True},

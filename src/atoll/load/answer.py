@@ -16,7 +16,7 @@ from typing import Any
 
 import httptools
 
-from atoll.load.shapes import Shapes
+from atoll.load.shapes import CHUNK_END, Shapes
 
 QUOTE, OPEN, COMMA, CLOSE = b'"{,}'
 NEEDLES = (
@@ -37,7 +37,6 @@ _SAID = re.compile(rb'"(?:content|text)": ?"((?:[^"\\\\]|\\\\.)*)"')
 _EMPTY = b'"content":""'
 # Any of these in an event with an empty content, and it is looked at closely.
 _MORE_THAN_EMPTY = (b"reasoning", b'"finish_reason":"', b"tool_calls", b'"text"', b"refusal", b"error", b"usage")
-_CHUNK_END = b"\n\n\r\n"  # an event's, then its chunk's
 _DONE_CHUNK = b"e\r\ndata: [DONE]\n\n\r\n"
 _LONGEST_QUICK = 65536  # bytes: no read is longer
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning", "text", "refusal")
@@ -206,7 +205,7 @@ class Answer:
 
     def _take_chunks(self, data: bytes, start: int) -> int:
         """Take whole chunks of one event each; gives where the first begins that is none."""
-        while end := data.find(_CHUNK_END, start) + 1:
+        while end := data.find(CHUNK_END, start) + 1:
             chunk = data[start : end + 3]
             if not (self.take_chunk(chunk) or self._take_other_chunk(chunk)):
                 break
@@ -225,7 +224,7 @@ class Answer:
             not data.startswith(opening)
             or data.find(b"\n", start) != size - 4
             or data.find(b"\r", start) != size - 2
-            or not data.endswith(_CHUNK_END)
+            or not data.endswith(CHUNK_END)
         ):
             return False
         self._take_payload(data[start - 1 : -4])
@@ -235,7 +234,7 @@ class Answer:
         """How far the parser reads before a whole chunk may begin: behind the head, behind an event."""
         if self.first_byte and not (self._chunked and not self._plain):
             return len(data)
-        mark = _CHUNK_END if self.first_byte else b"\r\n\r\n"
+        mark = CHUNK_END if self.first_byte else b"\r\n\r\n"
         found = data.find(mark, start)
         return len(data) if found < 0 else found + 4
 

@@ -91,7 +91,7 @@ class Reader:
             raise
 
     def _read_all(self) -> None:
-        """Every socket that is ready. The comparisons are those of Shapes.knows."""
+        """Every socket that is ready. The comparisons are those of Shapes.find."""
         stamps, shape_of, read, now, size = self._stamps, self._shapes.get, os.read, self._now, self._size
         arrival = select.EPOLLIN
         for handle, event in self._ready:

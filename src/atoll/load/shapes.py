@@ -32,33 +32,28 @@ class Shapes(dict[int, Shape]):
         super().__init__()
         self._tries = _TRIES
 
-    def knows(self, data: bytes, needle: bytes) -> bool:
-        """Whether this is a chunk of a known shape with this key. The Reader has the same lines, for any key."""
+    def find(self, data: bytes) -> Shape | None:
+        """The known shape that this chunk has. The Reader has the same lines, where a call would cost too much."""
         shape = self.get(len(data))
         if shape is None:
-            return False
+            return None
         front, opening, place, key, at, back, ending, middle = shape
         if data[front] != opening or data[place] != key or data[back] != ending or data[at] == QUOTE:
-            return False
-        if key[1:] != needle:  # what stands before it is a brace or a comma
-            return False
+            return None
         between = data[middle]
-        return LINE_FEED not in between and RETURN not in between
+        return None if LINE_FEED in between or RETURN in between else shape
+
+    def knows(self, data: bytes, needle: bytes) -> bool:
+        """Whether this is a chunk of a known shape with this key."""
+        shape = self.find(data)
+        return shape is not None and shape[3][1:] == needle  # what stands before it is a brace or a comma
 
     def count(self, data: bytes) -> int:
         """How many chunks of known shapes these bytes are; 0 when anything else is among them."""
         start = found = 0
         while start < len(data):
             end = data.find(CHUNK_END, start) + 4
-            chunk = data[start:end]
-            shape = self.get(len(chunk))
-            if shape is None:
-                return 0
-            front, opening, place, key, at, back, ending, middle = shape
-            if chunk[front] != opening or chunk[place] != key or chunk[back] != ending or chunk[at] == QUOTE:
-                return 0
-            between = chunk[middle]
-            if LINE_FEED in between or RETURN in between:
+            if self.find(data[start:end]) is None:
                 return 0
             found += 1
             start = end
