@@ -2,7 +2,7 @@
 
 from atoll.analyse import compare_runs, summarise
 from atoll.inventory.catalog import make_box
-from atoll.plan import EngineFlags, Layout, Replica
+from atoll.layout import EngineFlags, Layout, Replica
 from atoll.traffic import Lengths, Workload
 from atoll.units import show_seconds
 from atoll.workflows.simulate import simulate

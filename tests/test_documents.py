@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from atoll.documents import Document, parse_yaml, write_yaml
 from atoll.errors import BadDocument
-from atoll.plan import Layout
+from atoll.layout import Layout
 
 LAYOUT = """
 name: two

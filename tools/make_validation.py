@@ -20,7 +20,14 @@ from atoll.cost.band import NARROWEST, family_of
 from atoll.cost.overheads import Overheads, shipped_overheads
 from atoll.inventory.catalog import find_gpu
 from atoll.workflows.measured_rows import Measures, cases_or_reasons, read_rows
-from atoll.workflows.validate import ErrorOf, GroupResult, Verdict, group_errors, predict_or_reason, summarise_family
+from atoll.workflows.validate import (
+    ErrorOf,
+    GroupResult,
+    PredictedRow,
+    group_errors,
+    predict_or_reason,
+    summarise_family,
+)
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- made by tools/make_validation.py -->", "<!-- end -->"
@@ -34,19 +41,19 @@ DOUBTFUL = (
 )
 
 
-def is_doubtful(verdict: Verdict) -> bool:
+def is_doubtful(verdict: PredictedRow) -> bool:
     crowd = verdict.case.id.startswith("aic-h100-gpt-oss") and (verdict.case.users or 0) >= 512
     return crowd or verdict.case.id.startswith(DOUBTFUL)
 
 
-def predict_all(path: Path) -> tuple[list[Verdict], dict[str, int]]:
+def predict_all(path: Path) -> tuple[list[PredictedRow], dict[str, int]]:
     verdicts, skipped = [], defaultdict(int)
     for _, case in cases_or_reasons(read_rows(path.read_text(), origin=str(path))):
         predicted = case if isinstance(case, str) else predict_or_reason(case)
         if isinstance(case, str) or isinstance(predicted, str):
             skipped[str(predicted)] += 1
         else:
-            verdicts.append(Verdict(case=case, predicted=predicted))
+            verdicts.append(PredictedRow(case=case, predicted=predicted))
     return verdicts, dict(skipped)
 
 
@@ -69,7 +76,7 @@ def order(group: GroupResult) -> str:
     return f"{one.right}/{one.cases}, {f'{other.right}/{other.cases}' if other else '-'}"
 
 
-def scatter(verdicts: Sequence[Verdict], value: Callable[[Measures], float | None], title: str, unit: str) -> str:
+def scatter(verdicts: Sequence[PredictedRow], value: Callable[[Measures], float | None], title: str, unit: str) -> str:
     """An SVG: measured against predicted, both logarithmic, with the diagonal."""
     points = [
         {"measured": value(v.case.measured), "predicted": value(v.predicted), "source": v.case.family.split()[0]}
@@ -111,7 +118,7 @@ def scatter(verdicts: Sequence[Verdict], value: Callable[[Measures], float | Non
     return vl_convert.vegalite_to_svg(json.dumps(spec), vl_version="5.20")
 
 
-def bands(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
+def bands(verdicts: Sequence[PredictedRow]) -> dict[str, dict[str, float]]:
     """By family; loads that come all at once are left out where there are others, since nobody plans for them."""
     families = defaultdict(list)
     for verdict in verdicts:
@@ -131,7 +138,7 @@ def bands(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
 FEW = 5
 
 
-def throughput(one: Verdict, measures: Measures) -> float | None:
+def throughput(one: PredictedRow, measures: Measures) -> float | None:
     """As measured, or by Little's law from the times of a closed loop."""
     if one.case.measured.output_tokens_per_s:
         return measures.output_tokens_per_s
@@ -141,14 +148,14 @@ def throughput(one: Verdict, measures: Measures) -> float | None:
     return one.case.users * tokens / (measures.ttft_s + measures.tpot_s * (tokens - 1))
 
 
-MEASURES: dict[str, Callable[[Verdict, Measures], float | None]] = {
+MEASURES: dict[str, Callable[[PredictedRow, Measures], float | None]] = {
     "ttft": lambda _, measures: measures.ttft_s,
     "tpot": lambda _, measures: measures.tpot_s,
     "throughput": throughput,
 }
 
 
-def width(members: Sequence[Verdict], value: Callable[[Verdict, Measures], float | None]) -> float:
+def width(members: Sequence[PredictedRow], value: Callable[[PredictedRow, Measures], float | None]) -> float:
     """What four of five rows stay within."""
     errors = []
     for one in members:
@@ -164,14 +171,14 @@ def between(text: str, name: str, content: str) -> str:
     return text[:start] + content + text[text.index(END, start) :]
 
 
-def is_dense_loop(verdict: Verdict) -> bool:
+def is_dense_loop(verdict: PredictedRow) -> bool:
     """Back-to-back users of a dense model on H100 SXM or H200."""
     case = verdict.case
     gpu = case.layout.box.gpus[0].name or ""
     return case.card.experts is None and case.family.endswith(" closed") and gpu.startswith(("H100-SXM", "H200"))
 
 
-Group = tuple[str, Callable[[Verdict], bool]]
+Group = tuple[str, Callable[[PredictedRow], bool]]
 CHECKS: tuple[Group, ...] = (
     ("H100/H200 SXM, dense, closed loop", is_dense_loop),
     ("of these, Qwen3-32B bf16", lambda v: v.case.id.startswith("aic-h100-qwen3")),
@@ -187,13 +194,13 @@ CHECKS: tuple[Group, ...] = (
 )
 
 
-def checks(verdicts: Sequence[Verdict], fitted: Collection[str]) -> str:
+def checks(verdicts: Sequence[PredictedRow], fitted: Collection[str]) -> str:
     """Errors of rows that no overhead was fitted on."""
     fresh = [v for v in verdicts if v.case.id not in fitted]
     return table([summarise_family(name, [v for v in fresh if belongs(v)]) for name, belongs in CHECKS])
 
 
-def hold_out(verdicts: Sequence[Verdict], path: Path, other: Overheads) -> str:
+def hold_out(verdicts: Sequence[PredictedRow], path: Path, other: Overheads) -> str:
     """The same rows predicted with overheads fitted on other rows; rows that neither fit saw."""
     mine = shipped_overheads()
     fit_overheads.use(other)
@@ -222,7 +229,7 @@ def figures(mine: Overheads, other: Overheads) -> str:
     return rows
 
 
-def draw(verdicts: Sequence[Verdict]) -> None:
+def draw(verdicts: Sequence[PredictedRow]) -> None:
     images = ROOT / "docs/img"
     images.mkdir(exist_ok=True)
     (images / "validation-tpot.svg").write_text(
@@ -234,7 +241,7 @@ def draw(verdicts: Sequence[Verdict]) -> None:
     )
 
 
-def write_bands(verdicts: Sequence[Verdict]) -> None:
+def write_bands(verdicts: Sequence[PredictedRow]) -> None:
     source = "Made by tools/make_validation.py: the error that four of five rows stay within"
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in bands(verdicts).items())
     target = ROOT / "src/atoll/data/cost/bands.json"

@@ -20,14 +20,14 @@ from statistics import quantiles
 from atoll.cost.band import family_of
 from atoll.inventory.catalog import find_gpu
 from atoll.workflows.measured_rows import Measures
-from atoll.workflows.validate import SAME, Verdict
+from atoll.workflows.validate import SAME, PredictedRow
 
 TARGET = Path(__file__).parents[1] / "src/atoll/data/cost/pairs.json"
 BOX = 8  # GPUs
 FEW = 5
 
 
-def pair_bands(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
+def pair_bands(verdicts: Sequence[PredictedRow]) -> dict[str, dict[str, float]]:
     """By family: what four of five ratios stay within, of whole answers and of first tokens, and how many there are."""
     errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for one, other in pairs(verdicts):
@@ -46,9 +46,9 @@ def pair_bands(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
     }
 
 
-def pairs(verdicts: Sequence[Verdict]) -> Iterator[tuple[Verdict, Verdict]]:
+def pairs(verdicts: Sequence[PredictedRow]) -> Iterator[tuple[PredictedRow, PredictedRow]]:
     """Rows that make two layouts of a box of 8 under the same load."""
-    alike: dict[object, list[Verdict]] = defaultdict(list)
+    alike: dict[object, list[PredictedRow]] = defaultdict(list)
     for one in verdicts:
         if one.case.users is not None and not one.case.family.endswith("burst"):
             alike[all_but_layout(one)].append(one)
@@ -56,7 +56,7 @@ def pairs(verdicts: Sequence[Verdict]) -> Iterator[tuple[Verdict, Verdict]]:
         yield from (pair for pair in combinations(group, 2) if share_a_box(*pair))
 
 
-def all_but_layout(one: Verdict) -> object:
+def all_but_layout(one: PredictedRow) -> object:
     """The source (the id's first word), model, card, flags, version and lengths."""
     case = one.case
     load = case.workload.replace(seed=1, users=1, requests=1).to_yaml()
@@ -65,7 +65,7 @@ def all_but_layout(one: Verdict) -> object:
     return source, case.card.name, case.layout.box.gpus[0].name, flags, case.layout.engine_version, load
 
 
-def share_a_box(one: Verdict, other: Verdict) -> bool:
+def share_a_box(one: PredictedRow, other: PredictedRow) -> bool:
     """Whether so many copies of each, under the same users together, fit into the box."""
     copies = Fraction(other.case.users or 1, one.case.users or 1)
     layouts = [
@@ -75,19 +75,21 @@ def share_a_box(one: Verdict, other: Verdict) -> bool:
     return layouts[0] != layouts[1] and all(count * gpus <= BOX for count, gpus in layouts)
 
 
-def answer(one: Verdict, measures: Measures) -> float | None:
+def answer(one: PredictedRow, measures: Measures) -> float | None:
     if measures.ttft_s is None or measures.tpot_s is None:
         return None
     return measures.ttft_s + measures.tpot_s * (one.case.output_tokens - 1)
 
 
-VALUES: dict[str, Callable[[Verdict, Measures], float | None]] = {
+VALUES: dict[str, Callable[[PredictedRow, Measures], float | None]] = {
     "answer": answer,
     "first_token": lambda _, measures: measures.ttft_s,
 }
 
 
-def error_of_ratio(one: Verdict, other: Verdict, value: Callable[[Verdict, Measures], float | None]) -> float | None:
+def error_of_ratio(
+    one: PredictedRow, other: PredictedRow, value: Callable[[PredictedRow, Measures], float | None]
+) -> float | None:
     """0.05: the predicted ratio is 1.05 times the measured one, or the other way about."""
     predicted, measured = value(one, one.predicted), value(one, one.case.measured)
     predicted_other, measured_other = value(other, other.predicted), value(other, other.case.measured)
@@ -97,7 +99,7 @@ def error_of_ratio(one: Verdict, other: Verdict, value: Callable[[Verdict, Measu
     return max(off, 1 / off) - 1
 
 
-def write(verdicts: Sequence[Verdict]) -> None:
+def write(verdicts: Sequence[PredictedRow]) -> None:
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in pair_bands(verdicts).items())
     source = "Made by tools/make_validation.py: the error that four of five ratios of two layouts stay within"
     TARGET.write_text(f'{{\n"source": {json.dumps(source)},\n"pairs": {{\n{lines}\n}}\n}}\n')

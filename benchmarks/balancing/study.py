@@ -20,7 +20,7 @@ import vl_convert
 
 from atoll.analyse.summary import summarise
 from atoll.inventory.parse import parse_box
-from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
+from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.simulate.run import Conditions, Outage
 from atoll.traffic.record import RecordTable
 from atoll.traffic.workload import Workload

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from atoll.analyse.summary import summarise
 from atoll.inventory.catalog import make_box
-from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
+from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.traffic.record import RecordTable
 from atoll.traffic.workload import Workload
 from atoll.workflows.simulate import layouts_of_study, read_layout_or_study, simulate

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.analyse import Promise, latencies, summarise
+from atoll.analyse import SLO, latencies, summarise
 from atoll.analyse.summary import distribution, weighted_distribution
 from atoll.traffic import Outcome, Record, RecordTable, TokenSource
 
@@ -78,7 +78,7 @@ def test_replicas_are_summed_up_one_by_one_in_number_order():
 
 def test_goodput_counts_requests_that_kept_every_promise():
     rows = [ok(0, 0.0, [0.1, 0.2]), ok(1, 0.0, [0.1, 0.9]), ok(2, 0.0, [2.0, 2.1]), failed(3, 0.0)]
-    goodput = summarise(RecordTable.from_records(rows), promise=Promise(ttft_s=1.0, tpot_s=0.5)).goodput
+    goodput = summarise(RecordTable.from_records(rows), slo=SLO(ttft_s=1.0, tpot_s=0.5)).goodput
     assert goodput.good == 1
     assert goodput.share == pytest.approx(1 / 4)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.cost.links import AllReduce, Curve, Hop, ReducePath, describe_group, version_tuple, wire_bytes
+from atoll.cost.links import AllReduce, Curve, Hop, ReducePath, describe_group, wire_bytes
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
 
@@ -131,11 +131,3 @@ def test_across_numa_nodes_is_slower_than_inside():
         return AllReduce(group=describe_group(box, (0, 1), kind), architecture=kind.architecture)
 
     assert pair(LinkKind.PIX).group.bytes_per_s > pair(LinkKind.SYS).group.bytes_per_s
-
-
-@pytest.mark.parametrize(
-    ("text", "numbers"),
-    [("0.10.1rc2", (0, 10, 1)), ("v0.8.5", (0, 8, 5)), ("latest", (0,)), ("0.11.0+cu129", (0, 11, 0))],
-)
-def test_versions(text, numbers):
-    assert version_tuple(text) == numbers

@@ -125,11 +125,11 @@ def test_seconds_are_finite_for_an_empty_step():
 
 def test_a_checkpoint_that_asks_for_an_fp8_cache_gets_one():
     """vLLM reads kv_cache_scheme and kv_cache_quant_algo for `auto`; what is asked for outright comes first."""
-    plain, asking = QWEN32, QWEN32.replace(quantisation=Quantisation(kv_dtype="fp8"))
+    plain, options = QWEN32, QWEN32.replace(quantisation=Quantisation(kv_dtype="fp8"))
 
     def attention(card, kv_cache_dtype):
         model = StepModel(card, H100, tensor_parallel=2, flags=StepFlags(kv_cache_dtype=kv_cache_dtype))
         return model.breakdown(StepBatch(decodes=64, decode_context=64 * 4000))["attention_decode"]
 
-    assert attention(asking, "auto") == attention(plain, "fp8") < 0.8 * attention(plain, "auto")
-    assert attention(asking, "bfloat16") == attention(plain, "auto")
+    assert attention(options, "auto") == attention(plain, "fp8") < 0.8 * attention(plain, "auto")
+    assert attention(options, "bfloat16") == attention(plain, "auto")

@@ -6,7 +6,7 @@ import pytest
 
 from atoll.cost.step import StepBatch
 from atoll.emulate.ask import Served, parse_ask
-from atoll.emulate.engine import MOST_LATE_S, Engine
+from atoll.emulate.engine import MOST_LATE_S, EmulatedEngine
 from atoll.emulate.metrics import Meters
 from atoll.simulate.blocks import BlockPool
 from atoll.simulate.scheduler import Scheduler, SchedulerLimits
@@ -49,7 +49,9 @@ def ask(tokens: int, *, prompt: str = "one two three"):
 def make(clock, seconds, *, speed=1.0, async_scheduling=True, kv_blocks=1000, front_s=0.0):
     scheduler = Scheduler(SchedulerLimits(async_scheduling=async_scheduling), BlockPool(kv_blocks))
     meters = Meters(max_model_len=4096)
-    return Engine(scheduler, Timer(seconds, front_s), clock=clock, meters=meters, speed=speed, hold=clock.advance)
+    return EmulatedEngine(
+        scheduler, Timer(seconds, front_s), clock=clock, meters=meters, speed=speed, hold=clock.advance
+    )
 
 
 async def turns(done):

@@ -14,9 +14,9 @@ from atoll.emulate.wire import ring_bytes
 from atoll.emulate.words import answer_text, block_hashes, split_prompt
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.catalog import make_box
+from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.load.prompts import WORDS
 from atoll.model.read import read_model
-from atoll.plan.layout import EngineFlags, Layout, Replica
 
 SERVED = Served(model="m", root="m", max_model_len=1024)
 

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.cost.memory import fit_memory, users_that_fit
+from atoll.engines.vllm.splits import legal_tensor_parallel
 from atoll.inventory.catalog import all_gpus
 from atoll.model.catalog import find_card, known_models
-from atoll.plan.limits import legal_tensor_parallel
 
 CARDS = st.sampled_from(known_models()).map(find_card)
 KINDS = st.sampled_from(all_gpus())

@@ -14,7 +14,7 @@ import pytest
 from atoll.analyse.summary import summarise
 from atoll.cost.step import StepBatch
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
-from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
+from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.simulate.run import Conditions, Outage, _Simulation
 from atoll.simulate.scheduler import SchedulerLimits
 from atoll.traffic.demand import Demand

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.plan.layout import Policy, Router
+from atoll.layout.layout import Policy, Router
 from atoll.simulate.job import Job
 from atoll.simulate.router import VirtualRouter
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from atoll.analyse.summary import summarise
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
-from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
+from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.simulate.run import Conditions, Outage, _Simulation, simulate_layout
 from atoll.simulate.scheduler import SchedulerLimits
 from atoll.traffic.demand import Demand

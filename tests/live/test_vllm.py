@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from atoll.layout.layout import Layout
 from atoll.model.read import read_model
-from atoll.plan.layout import Layout
 from atoll.render import render_bundle
 from atoll.render.process import ProcessPlan
 

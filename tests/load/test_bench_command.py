@@ -155,7 +155,7 @@ def test_no_answer_at_all_is_a_failed_run_with_its_reason(naughty, tmp_path):
         (("--endpoint", "embeddings"), "--endpoint"),
         (("--extra-body", "{"), "is no JSON"),
         (("--steps", "10"), "is no step"),
-        (("--search",), "needs a promise"),
+        (("--search",), "needs a target"),
         (("--prompts", "/nowhere"), "no file"),
     ],
 )

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from atoll.analyse.summary import Promise, summarise
+from atoll.analyse.summary import SLO, summarise
 from atoll.errors import InputError
 from atoll.load.selfwatch import ClientReport
 from atoll.traffic.record import Record, RecordTable
 from atoll.traffic.workload import Workload
 from atoll.workflows.capacity import search_users, sweep
 
-PROMISE = Promise(ttft_s=1.0)
+PROMISE = SLO(ttft_s=1.0)
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Result:
 
 
 def server(most, *, noise=()):
-    """Keeps the promise for all requests up to so many users, for half of them beyond. `noise` spoils single runs."""
+    """Keeps within the targets for all requests up to so many users, for half of them beyond. `noise` spoils single runs."""
     runs = []
 
     def measure(load, folder):
@@ -43,7 +43,7 @@ def server(most, *, noise=()):
             )
             for n in range(100)
         ]
-        summary = summarise(RecordTable.from_records(records), promise=PROMISE)
+        summary = summarise(RecordTable.from_records(records), slo=PROMISE)
         return Result(summary, ClientReport(limited=False, verdict=""))
 
     return measure, runs
@@ -51,7 +51,7 @@ def server(most, *, noise=()):
 
 def search(measure, *, start=1, **more):
     load = Workload(users=start, duration_s=1, prompt=1, output=1)
-    return search_users(load, Path("x"), promise=PROMISE, measure=measure, say=lambda _: None, **more)
+    return search_users(load, Path("x"), slo=PROMISE, measure=measure, say=lambda _: None, **more)
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 8, 19, 20])
@@ -88,12 +88,12 @@ def test_a_level_near_the_edge_is_measured_again_and_its_median_counts():
     assert [name for users, name in runs if users == 8] == ["users-8", "users-8-2", "users-8-3"]
 
 
-def test_a_search_without_a_promise_is_refused():
-    with pytest.raises(InputError, match="needs a promise"):
+def test_a_search_without_a_target_is_refused():
+    with pytest.raises(InputError, match="needs a target"):
         search_users(
             Workload(users=1, duration_s=1, prompt=1, output=1),
             Path("x"),
-            promise=None,
+            slo=None,
             measure=server(1)[0],
             say=lambda _: None,
         )

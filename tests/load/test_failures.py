@@ -10,20 +10,20 @@ import uvloop
 from atoll.analyse.summary import summarise
 from atoll.errors import RunFailed
 from atoll.load.run import LoadControl, measure_load
-from atoll.load.target import Asking, Timeouts
+from atoll.load.target import RequestOptions, Timeouts
 from atoll.traffic.workload import Workload
 from stand_ins.naughty import full_backlog
 
 QUICK = Timeouts(connect_s=2.0, token_s=0.3)
 
 
-def run(url, *, workload=None, asking=None, during=None, **settings):
+def run(url, *, workload=None, options=None, during=None, **settings):
     load = workload or Workload(users=2, requests=6, prompt=8, output=4)
     control = LoadControl()
 
     async def both():
-        asking_ = asking or Asking(model="m", timeouts=QUICK)
-        work = asyncio.ensure_future(measure_load(url, load, asking=asking_, control=control, **settings))
+        options_ = options or RequestOptions(model="m", timeouts=QUICK)
+        work = asyncio.ensure_future(measure_load(url, load, options=options_, control=control, **settings))
         if during is not None:
             await during(control)
         return await work
@@ -108,8 +108,8 @@ def test_an_address_that_no_route_leads_to():
 
 def test_a_server_that_takes_no_more_connections():
     with full_backlog() as port:
-        asking = Asking(model="m", timeouts=Timeouts(connect_s=0.2))
-        result = run(f"http://127.0.0.1:{port}", asking=asking)
+        options = RequestOptions(model="m", timeouts=Timeouts(connect_s=0.2))
+        result = run(f"http://127.0.0.1:{port}", options=options)
     adds_up(result, 6)
     assert set(result.table.error) == {"connect_timeout"}
 
@@ -121,7 +121,7 @@ def test_a_name_that_nobody_knows_ends_the_run_before_it_begins():
 
 def test_an_answer_without_choices(naughty):
     naughty.manner = "no_choices"
-    result = run(naughty.url, asking=Asking(model="m", stream=False, timeouts=QUICK))
+    result = run(naughty.url, options=RequestOptions(model="m", stream=False, timeouts=QUICK))
     adds_up(result, 6)
     assert set(result.table.error) == {"bad_answer"}
 
@@ -141,8 +141,8 @@ def test_a_dead_server_is_not_hammered(naughty):
 
 def test_a_whole_answer_may_take_only_so_long(naughty):
     naughty.gap_s = 0.1
-    asking = Asking(model="m", timeouts=Timeouts(request_s=0.5, token_s=2.0))
-    result = run(naughty.url, asking=asking, workload=Workload(users=2, requests=2, prompt=8, output=50))
+    options = RequestOptions(model="m", timeouts=Timeouts(request_s=0.5, token_s=2.0))
+    result = run(naughty.url, options=options, workload=Workload(users=2, requests=2, prompt=8, output=50))
     assert set(result.table.error) == {"timeout"}
     assert (result.table.output_tokens > 0).all()
 

@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from atoll.load.run import measure_load
-from atoll.load.target import Asking, Timeouts
+from atoll.load.target import RequestOptions, Timeouts
 from atoll.traffic.workload import Workload
 from stand_ins.turns import take_in_what_came
 
@@ -100,8 +100,8 @@ def proxy():
     server.close()
 
 
-def run(url, **asking):
-    work = measure_load(url, LOAD, asking=Asking(model="m", timeouts=Timeouts(connect_s=5), **asking))
+def run(url, **options):
+    work = measure_load(url, LOAD, options=RequestOptions(model="m", timeouts=Timeouts(connect_s=5), **options))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work).table
 

@@ -9,7 +9,7 @@ import uvloop
 
 from atoll.load.run import measure_load
 from atoll.load.selfwatch import WatchSeen, judge, loop_waits, users_held
-from atoll.load.target import Asking
+from atoll.load.target import RequestOptions
 from atoll.traffic.record import Record, RecordTable
 from atoll.traffic.workload import Workload
 
@@ -96,7 +96,7 @@ def test_a_client_that_is_held_up_finds_out(naughty):
 
         blocking = asyncio.create_task(block())
         load = Workload(users=4, duration_s=2.0, prompt=4, output=20)
-        result = await measure_load(naughty.url, load, asking=Asking(model="m"))
+        result = await measure_load(naughty.url, load, options=RequestOptions(model="m"))
         blocking.cancel()
         return result
 

@@ -9,10 +9,10 @@ import uvloop
 
 from atoll.errors import BadTraffic, InputError
 from atoll.load.datasets import DatasetPrompts, read_conversations
-from atoll.load.pace import Step, moved_due, next_turn, parse_steps
+from atoll.load.pace import LoadStep, moved_due, next_turn, parse_steps
 from atoll.load.prompts import SyntheticPrompts
 from atoll.load.run import measure_load
-from atoll.load.target import Asking
+from atoll.load.target import RequestOptions
 from atoll.traffic.demand import Demand
 from atoll.traffic.request import Request
 from atoll.traffic.trace import TraceRow
@@ -20,9 +20,9 @@ from atoll.traffic.workload import Arrivals, Workload
 
 
 def run(url, workload, **settings):
-    asking = settings.pop("asking", Asking(model="m"))
+    options = settings.pop("options", RequestOptions(model="m"))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(measure_load(url, workload, asking=asking, **settings))
+        return runner.run(measure_load(url, workload, options=options, **settings))
 
 
 def test_users_send_back_to_back_over_one_connection_each(naughty):
@@ -112,8 +112,8 @@ def test_steps_of_a_rate_move_the_due_times(naughty):
 
 def test_steps_are_read_and_refused():
     assert parse_steps("10@30s, 20@1m") == (
-        Step(load=10, start_s=0, end_s=30),
-        Step(load=20, start_s=30, end_s=90),
+        LoadStep(load=10, start_s=0, end_s=30),
+        LoadStep(load=20, start_s=30, end_s=90),
     )
     for text in ("", "10", "10@", "10@0s", "a@3s"):
         with pytest.raises(InputError):
@@ -142,7 +142,7 @@ def test_a_session_carries_what_was_said_and_answered(naughty):
 
 def test_completions_and_answers_at_once(naughty):
     load = Workload(users=1, requests=2, prompt=4, output=3)
-    table = run(f"{naughty.url}/v1/completions", load, asking=Asking(model="m", stream=False)).table
+    table = run(f"{naughty.url}/v1/completions", load, options=RequestOptions(model="m", stream=False)).table
     assert table.outcome == ("ok", "ok")
     assert np.isnan(table.first_token_s).all()
     assert table.output_tokens.tolist() == [3, 3]
@@ -150,7 +150,7 @@ def test_completions_and_answers_at_once(naughty):
 
 
 def test_the_model_is_asked_for_when_it_is_not_named(naughty):
-    result = run(naughty.url, Workload(users=1, requests=1, prompt=4, output=3), asking=Asking())
+    result = run(naughty.url, Workload(users=1, requests=1, prompt=4, output=3), options=RequestOptions())
     assert result.model == "the-model"
     assert naughty.asked[0]["model"] == "the-model"
 
@@ -160,8 +160,8 @@ def test_tls_with_a_certificate_that_we_trust(naughty_tls):
 
     cert = Path(__file__).parents[1] / "data" / "tls" / "cert.pem"
     load = Workload(users=2, requests=6, prompt=4, output=3)
-    for asking in (Asking(model="m", ca_file=str(cert)), Asking(model="m", verify_tls=False)):
-        assert run(naughty_tls.url, load, asking=asking).table.outcome.count("ok") == 6
+    for options in (RequestOptions(model="m", ca_file=str(cert)), RequestOptions(model="m", verify_tls=False)):
+        assert run(naughty_tls.url, load, options=options).table.outcome.count("ok") == 6
 
 
 def test_no_two_prompts_share_a_beginning_unless_asked():

@@ -6,7 +6,7 @@ import pytest
 
 from atoll.errors import InputError
 from atoll.load.message import MessageWriter
-from atoll.load.target import Asking, Endpoint, parse_target
+from atoll.load.target import Endpoint, RequestOptions, parse_target
 from atoll.traffic.request import Request
 
 
@@ -42,9 +42,9 @@ def test_what_is_no_url_is_refused_in_one_sentence(url):
         parse_target(url)
 
 
-def message(asking, endpoint=Endpoint.CHAT, text=b"hello", history=b""):
+def message(options, endpoint=Endpoint.CHAT, text=b"hello", history=b""):
     target, endpoint = parse_target("http://h:8000", endpoint)
-    writer = MessageWriter(target, endpoint, asking, asking.model or "m")
+    writer = MessageWriter(target, endpoint, options, options.model or "m")
     request = Request(number=0, user=0, prompt_tokens=5, output_tokens=9)
     head, _, body = writer.write(request, text, history).partition(b"\r\n\r\n")
     headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
@@ -53,7 +53,7 @@ def message(asking, endpoint=Endpoint.CHAT, text=b"hello", history=b""):
 
 
 def test_a_chat_request_asks_for_a_stream_of_exact_length_with_usage():
-    headers, body = message(Asking(model="the model", api_key="secret"))
+    headers, body = message(RequestOptions(model="the model", api_key="secret"))
     assert body == {
         "model": "the model",
         "stream": True,
@@ -68,8 +68,8 @@ def test_a_chat_request_asks_for_a_stream_of_exact_length_with_usage():
 
 
 def test_completions_without_stream_and_with_own_fields():
-    asking = Asking(stream=False, exact_output=False, temperature=0.5, extra_body={"top_p": 0.9})
-    _, body = message(asking, Endpoint.COMPLETIONS)
+    options = RequestOptions(stream=False, exact_output=False, temperature=0.5, extra_body={"top_p": 0.9})
+    _, body = message(options, Endpoint.COMPLETIONS)
     assert body == {
         "model": "m",
         "stream": False,
@@ -81,12 +81,12 @@ def test_completions_without_stream_and_with_own_fields():
 
 
 def test_own_headers_win():
-    headers, _ = message(Asking(headers={"host": "other", "X-Team": "a"}))
+    headers, _ = message(RequestOptions(headers={"host": "other", "X-Team": "a"}))
     assert headers["host"] == "other"
     assert "Host" not in headers
     assert headers["X-Team"] == "a"
 
 
 def test_history_comes_before_what_is_said_now():
-    _, body = message(Asking(), history=b'{"role":"user","content":"a"},{"role":"assistant","content":"b"},')
+    _, body = message(RequestOptions(), history=b'{"role":"user","content":"a"},{"role":"assistant","content":"b"},')
     assert [said["content"] for said in body["messages"]] == ["a", "b", "hello"]

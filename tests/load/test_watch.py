@@ -7,7 +7,7 @@ import uvloop
 
 from atoll.errors import InputError
 from atoll.load.run import measure_load
-from atoll.load.target import Asking
+from atoll.load.target import RequestOptions
 from atoll.load.watch import Watch, read_counters
 from atoll.outside.parquet import read_parquet
 from atoll.traffic.workload import Workload
@@ -41,7 +41,7 @@ def test_counters_stand_on_the_clock_of_the_run(naughty, tmp_path):
 
     async def both():
         load = Workload(users=2, duration_s=1.5, prompt=4, output=10)
-        return await measure_load(naughty.url, load, asking=Asking(model="m"))
+        return await measure_load(naughty.url, load, options=RequestOptions(model="m"))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         columns = runner.run(both()).telemetry.columns()
@@ -56,4 +56,4 @@ def test_counters_stand_on_the_clock_of_the_run(naughty, tmp_path):
 
 def test_a_page_that_is_no_url_is_refused():
     with pytest.raises(InputError, match="no page of counters"):
-        Watch(["localhost"], asking=Asking(), now=lambda: 0.0)
+        Watch(["localhost"], options=RequestOptions(), now=lambda: 0.0)

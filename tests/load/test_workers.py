@@ -9,18 +9,18 @@ import uvloop
 from atoll.errors import InputError
 from atoll.load.run import LoadControl, measure_load
 from atoll.load.sender import Share
-from atoll.load.target import Asking
+from atoll.load.target import RequestOptions
 from atoll.load.workers import Processes
 from atoll.traffic.workload import Workload
-from atoll.workflows.bench import crew_of
+from atoll.workflows.bench import workers_of
 
 
-def run(url, workload, *, crew, during=None, **settings):
+def run(url, workload, *, workers, during=None, **settings):
     control = LoadControl()
 
     async def both():
         work = asyncio.ensure_future(
-            measure_load(url, workload, asking=Asking(model="m"), crew=crew, control=control, **settings)
+            measure_load(url, workload, options=RequestOptions(model="m"), workers=workers, control=control, **settings)
         )
         if during is not None:
             await during(control)
@@ -34,7 +34,7 @@ def test_users_are_split_and_every_request_is_there_once(naughty, tmp_path):
     naughty.gap_s = 0.01
     seen = []
     load = Workload(users=5, requests=43, prompt=4, output=5)
-    result = run(naughty.url, load, crew=Processes(2), folder=tmp_path, on_progress=seen.append)
+    result = run(naughty.url, load, workers=Processes(2), folder=tmp_path, on_progress=seen.append)
     table = result.table
     assert sorted(table.number.tolist()) == list(range(43))
     assert set(table.outcome) == {"ok"}
@@ -54,7 +54,7 @@ def test_users_are_split_and_every_request_is_there_once(naughty, tmp_path):
 
 
 def test_an_open_loop_is_split_by_request(naughty):
-    table = run(naughty.url, Workload(rate=30, requests=21, prompt=4, output=2), crew=Processes(2)).table
+    table = run(naughty.url, Workload(rate=30, requests=21, prompt=4, output=2), workers=Processes(2)).table
     assert sorted(table.number.tolist()) == list(range(21))
     assert (np.diff(table.due_s[np.argsort(table.number)]) > 0).all()
 
@@ -70,7 +70,7 @@ def test_stopping_reaches_the_workers(naughty):
         control.stop("interrupted")
 
     load = Workload(users=4, duration_s=60, prompt=4, output=20)
-    result = run(naughty.url, load, crew=Processes(2), during=stop, on_progress=seen.append)
+    result = run(naughty.url, load, workers=Processes(2), during=stop, on_progress=seen.append)
     assert result.stopped == "interrupted"
     assert result.table.outcome.count("cancelled") == 4
 
@@ -84,7 +84,7 @@ def test_shares_add_up(total):
 
 
 def test_workers_are_a_number_or_a_ray_address():
-    assert crew_of("1") is None
-    assert isinstance(crew_of("3"), Processes)
+    assert workers_of("1") is None
+    assert isinstance(workers_of("3"), Processes)
     with pytest.raises(InputError, match="--workers"):
-        crew_of("many")
+        workers_of("many")

@@ -2,11 +2,11 @@
 
 import pytest
 
+from atoll.engines.vllm.splits import VLLM
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.catalog import find_card
 from atoll.plan.enumerate import Split, Wanted, list_candidates, list_splits, pipeline_splits
-from atoll.plan.limits import VLLM
 
 QWEN = find_card("Qwen2.5-32B-Instruct")
 

@@ -8,6 +8,7 @@ import pytest
 from atoll.cost.links import Hop
 from atoll.inventory.box import Box, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
+from atoll.layout.layout import EngineFlags, Policy
 from atoll.model.catalog import find_card
 from atoll.plan.band import error_band, pair_band, shipped_pairs
 from atoll.plan.effort import Stage, sample_of
@@ -22,7 +23,6 @@ from atoll.plan.explain import (
     step_parts,
 )
 from atoll.plan.goal import Favour, Goal
-from atoll.plan.layout import EngineFlags, Policy
 from atoll.plan.score import Prediction, Spread
 from atoll.plan.search import option_of, power_of_two, search_layouts
 from atoll.plan.workbench import Workbench

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
-from atoll.plan.layout import Layout
 
 BUNDLES = Path(__file__).parents[1] / "data" / "bundles"
 

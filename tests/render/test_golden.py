@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from atoll.documents import parse_yaml
-from atoll.engines.vllm_options import options_of
+from atoll.engines.vllm.options import options_of
 from atoll.render import ComposeSettings, render_bundle
 from atoll.render.process import ProcessPlan
 from atoll.workflows.render import write_bundle

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from atoll.errors import InputError
-from atoll.plan.layout import Policy, Router
-from atoll.plan.weights import router_weights
+from atoll.layout.layout import Policy, Router
+from atoll.layout.weights import router_weights
 from atoll.render import Upstream, process_form, render_nginx
 from atoll.render.nginx import CONTAINER
 
@@ -79,7 +79,7 @@ def test_idle_connections_end_before_the_engine_ends_them(two_pairs):
 
 
 def test_islands_share_their_weight(two_pairs):
-    from atoll.plan.layout import Replica
+    from atoll.layout.layout import Replica
 
     mixed = (
         Replica(gpus=(0, 1), tensor_parallel=2),

@@ -8,7 +8,7 @@ import pytest
 from atoll.analyse.rank import Contender, rank_runs
 from atoll.analyse.summary import summarise
 from atoll.inventory.catalog import make_box
-from atoll.plan.layout import Layout, Policy, Replica, Router
+from atoll.layout.layout import Layout, Policy, Replica, Router
 from atoll.report.view import RunView, StudyView
 from atoll.traffic.record import Outcome, Record, RecordTable
 from atoll.traffic.workload import Workload

@@ -8,7 +8,7 @@ import pytest
 
 from atoll.analyse.summary import summarise
 from atoll.inventory.catalog import make_box
-from atoll.plan.layout import Layout, Replica
+from atoll.layout.layout import Layout, Replica
 from atoll.report.drawing import draw_layout
 from atoll.report.page import render_report
 from atoll.report.view import RunView

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from atoll.layout.layout import Layout
 from atoll.model.read import read_model
-from atoll.plan.layout import Layout
 from atoll.run.process import prepare
 from stand_ins.layouts import MODEL, two_pairs
 

@@ -4,8 +4,8 @@ import pytest
 
 from atoll.errors import NothingFits
 from atoll.inventory.catalog import find_gpu, make_box
+from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.model.read import find_card
-from atoll.plan.layout import EngineFlags, Layout, Replica
 from atoll.plan.workbench import Workbench
 from atoll.simulate.equip import equip_layout
 

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from atoll.plan.layout import Policy, Router
+from atoll.layout.layout import Policy, Router
 from atoll.simulate.job import Job
 from atoll.simulate.router import VirtualRouter
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from atoll.plan.layout import Policy, Router
+from atoll.layout.layout import Policy, Router
 from atoll.simulate.job import Job
 from atoll.simulate.router import VirtualRouter
 

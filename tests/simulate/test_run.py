@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
-from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
+from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.simulate.run import Conditions, Outage, simulate_layout
 from atoll.simulate.scheduler import SchedulerLimits
 from atoll.traffic.trace import TraceRow

@@ -1,7 +1,7 @@
 """Layouts to start: two emulated replicas of a 32B model on four bridged H100s."""
 
 from atoll.inventory.catalog import make_box
-from atoll.plan.layout import EngineFlags, Layout, Replica
+from atoll.layout.layout import EngineFlags, Layout, Replica
 
 MODEL = "Qwen/Qwen2.5-32B-Instruct"
 

@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from atoll.errors import InputError
-from atoll.store.catalog import Entry, Query
+from atoll.store.catalog import Query, RunEntry
 from atoll.store.opening import open_catalog
 from atoll.store.sqlite import _m001_runs
 
 
 def entry(run_id="a", **fields):
-    return Entry(**({"run_id": run_id, "name": "2xTP2", "engine": "emulated", "started_at": 1.0} | fields))
+    return RunEntry(**({"run_id": run_id, "name": "2xTP2", "engine": "emulated", "started_at": 1.0} | fields))
 
 
 def secantus():
@@ -172,11 +172,11 @@ def test_a_killed_sqlite_writer_leaves_what_was_acknowledged(tmp_path):
     """A process saves without end, prints each id once it is kept, and is killed: every printed id is there."""
     writer = textwrap.dedent("""
         import sys
-        from atoll.store.catalog import Entry
+        from atoll.store.catalog import RunEntry
         from atoll.store.opening import open_catalog
         catalog = open_catalog(sys.argv[1])
         for number in range(10**6):
-            catalog.save(Entry(run_id=f"r{number}", name="n", engine="simulated", started_at=float(number)))
+            catalog.save(RunEntry(run_id=f"r{number}", name="n", engine="simulated", started_at=float(number)))
             print(f"r{number}", flush=True)
     """)
     url = f"sqlite:{tmp_path / 'runs.db'}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.plan.layout import Policy
+from atoll.layout.layout import Policy
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "balancing" / "study.py"
 

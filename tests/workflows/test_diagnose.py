@@ -8,7 +8,7 @@ import pytest
 from atoll.doctor.facts import Load
 from atoll.errors import InputError
 from atoll.inventory.catalog import make_box
-from atoll.plan.layout import Layout, Replica
+from atoll.layout.layout import Layout, Replica
 from atoll.render.bundle import Bundle
 from atoll.workflows.advise import advise
 from atoll.workflows.diagnose import ask, diagnose, diagnose_bundle, diagnose_folder, diagnose_layout

@@ -7,8 +7,8 @@ import pytest
 
 from atoll.analyse.summary import Summary
 from atoll.errors import BadTopology, InputError, NothingFits
+from atoll.layout.layout import Layout
 from atoll.plan.goal import Goal
-from atoll.plan.layout import Layout
 from atoll.workflows.model import report_model
 from atoll.workflows.plan import check_something_fits, plan_box, plan_document, save_chart, verdict
 
@@ -158,8 +158,8 @@ def test_an_open_loop_has_a_most_and_a_crossover_in_requests_per_second(open_pla
 @pytest.mark.parametrize(("part", "over"), [(0.7, False), (0.9, False), (1.2, True), (2.0, True)])
 def test_a_growing_queue_is_told_from_a_busy_engine(open_plan, part, over):
     """One engine of TP 2 with 16 seats, under so much of what 16 answers at a time are; lengths vary by a fifth."""
+    from atoll.layout.layout import EngineFlags
     from atoll.plan.effort import sample_of
-    from atoll.plan.layout import EngineFlags
     from atoll.plan.score import score_stations
     from atoll.workflows.plan import Simulator
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from atoll.errors import BadTraffic, InputError, NothingFits
-from atoll.plan.layout import EngineFlags, Layout, Replica
+from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.simulate.run import Outage
 from atoll.traffic.workload import Arrivals, Workload
 from atoll.workflows import simulate as work

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from atoll.errors import InputError
 from atoll.workflows.measured_rows import Case, Measures, cases_or_reasons, read_rows
-from atoll.workflows.validate import Verdict, group_errors, predict_case, validate_rows
+from atoll.workflows.validate import PredictedRow, group_errors, predict_case, validate_rows
 
 TABLE = Path(__file__).parents[1] / "data/validation/measured.csv"
 ROWS = {row["id"]: row for row in read_rows(TABLE.read_text(), origin="measured.csv")}
@@ -170,7 +170,9 @@ def test_a_table_without_the_needed_columns_is_refused():
 def test_errors_of_a_family():
     case = case_of()
     twice = Measures(ttft_s=case.measured.ttft_s * 2, tpot_s=case.measured.tpot_s * 0.9)
-    (group,) = group_errors([Verdict(case=case, predicted=twice), Verdict(case=case, predicted=case.measured)])
+    (group,) = group_errors(
+        [PredictedRow(case=case, predicted=twice), PredictedRow(case=case, predicted=case.measured)]
+    )
     assert (group.ttft.mean_abs, group.ttft.bias) == (pytest.approx(0.5), pytest.approx(0.5))
     assert (group.tpot.mean_abs, group.tpot.median_abs, group.tpot.bias) == pytest.approx((0.05, 0.05, -0.05))
 

@@ -2,9 +2,9 @@
 
 from atoll.analyse.compare import Comparison, Difference, Verdict, compare_runs
 from atoll.analyse.summary import (
+    SLO,
     Distribution,
     Goodput,
-    Promise,
     ReplicaSummary,
     RequestCounts,
     Summary,
@@ -13,11 +13,11 @@ from atoll.analyse.summary import (
 )
 
 __all__ = [
+    "SLO",
     "Comparison",
     "Difference",
     "Distribution",
     "Goodput",
-    "Promise",
     "ReplicaSummary",
     "RequestCounts",
     "Summary",

@@ -25,7 +25,7 @@ def find_knee(points: Sequence[LoadPoint]) -> LoadPoint | None:
 
 
 def most_load_within(points: Sequence[LoadPoint], *, longest_s: float) -> LoadPoint | None:
-    """The highest load up to which every point keeps the promise; a point that breaks it ends the search."""
+    """The highest load up to which every point keeps within the targets; a point that does not ends the search."""
     kept = None
     for point in sorted(points, key=lambda point: point.load):
         if point.latency_s > longest_s:

@@ -56,7 +56,7 @@ class ReplicaSummary(Document):
 
 
 class Goodput(Document):
-    """Requests that kept every promise, out of all that were sent."""
+    """Requests that kept within every target, out of all that were sent."""
 
     slo_ttft_s: float | None = None
     slo_tpot_s: float | None = None
@@ -86,7 +86,7 @@ class Summary(Document):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Promise:
+class SLO:
     """Latency targets in seconds; None: none."""
 
     ttft_s: float | None = None
@@ -122,14 +122,14 @@ def measured_rows(table: RecordTable, *, warmup_s: float = 0.0) -> Mask:
 
 
 def summarise(
-    table: RecordTable, *, warmup_s: float = 0.0, promise: Promise | None = None, rows: Mask | None = None
+    table: RecordTable, *, warmup_s: float = 0.0, slo: SLO | None = None, rows: Mask | None = None
 ) -> Summary:
     """A run in numbers.
 
     Args:
         table: the run's records.
         warmup_s: requests sent earlier are left out.
-        promise: latency targets, for goodput.
+        slo: latency targets, for goodput.
         rows: the measured rows, instead of those after the warm-up; shape (len(table),).
     """
     chosen = measured_rows(table, warmup_s=warmup_s) if rows is None else rows
@@ -154,7 +154,7 @@ def summarise(
         errors=_errors(table, chosen),
         counted_from_chunks=counted,
         cached_tokens=int(table.cached_tokens[ok].sum()),
-        goodput=_goodput(measures, ok, sent=int(chosen.sum()), duration=duration, promise=promise),
+        goodput=_goodput(measures, ok, sent=int(chosen.sum()), duration=duration, slo=slo),
         per_replica=_per_replica(table, chosen, outcome, measures, duration),
     )
 
@@ -251,18 +251,18 @@ def _rate(amount: float, duration: float) -> float:
     return amount / duration if duration > 0 else 0.0
 
 
-def _goodput(measures: Latencies, ok: Mask, *, sent: int, duration: float, promise: Promise | None) -> Goodput | None:
-    if promise is None or (promise.ttft_s is None and promise.tpot_s is None):
+def _goodput(measures: Latencies, ok: Mask, *, sent: int, duration: float, slo: SLO | None) -> Goodput | None:
+    if slo is None or (slo.ttft_s is None and slo.tpot_s is None):
         return None
     good = ok.copy()
-    if promise.ttft_s is not None:
-        good &= measures.ttft_s <= promise.ttft_s
-    if promise.tpot_s is not None:
-        good &= np.isnan(measures.tpot_s) | (measures.tpot_s <= promise.tpot_s)
+    if slo.ttft_s is not None:
+        good &= measures.ttft_s <= slo.ttft_s
+    if slo.tpot_s is not None:
+        good &= np.isnan(measures.tpot_s) | (measures.tpot_s <= slo.tpot_s)
     number = int(good.sum())
     return Goodput(
-        slo_ttft_s=promise.ttft_s,
-        slo_tpot_s=promise.tpot_s,
+        slo_ttft_s=slo.ttft_s,
+        slo_tpot_s=slo.tpot_s,
         good=number,
         share=number / sent if sent else 0.0,
         requests_per_s=_rate(number, duration),

@@ -63,7 +63,7 @@ def levels_json(levels: Sequence[Level]) -> list[dict[str, Any]]:
 
 
 def show_levels(levels: Sequence[Level]) -> None:
-    """One row a level: rates, latencies, the share that kept the promise."""
+    """One row a level: rates, latencies, the share within the targets."""
     rows = [
         (
             f"{level.load:g}",
@@ -105,8 +105,8 @@ def _show_goodput(result: BenchResult) -> None:
     goodput = result.summary.goodput
     if goodput is not None:
         out.print(
-            f"Goodput: {goodput.good} of {result.summary.requests.sent} requests ({goodput.share:.1%}) kept the"
-            f" promise, {goodput.requests_per_s:.2f} requests/s"
+            f"Goodput: {goodput.good} of {result.summary.requests.sent} requests ({goodput.share:.1%}) kept within the"
+            f" targets, {goodput.requests_per_s:.2f} requests/s"
         )
 
 

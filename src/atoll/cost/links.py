@@ -9,8 +9,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations, pairwise, permutations, takewhile
+from itertools import combinations, pairwise, permutations
 from math import exp, log
+
+from packaging.version import Version
 
 from atoll.cost.kernels import load_table
 from atoll.cost.overheads import shipped_overheads
@@ -274,7 +276,7 @@ def _from_table(
 
 
 def _version_of(key: str) -> tuple[int, ...]:
-    return version_tuple(key.split("-")[1])
+    return Version(key.split("-")[1]).release
 
 
 def _apart(one: tuple[int, ...], other: tuple[int, ...]) -> int:
@@ -289,14 +291,3 @@ def _curve(points: Sequence[Sequence[float]]) -> Curve:
 def wire_bytes(size: float, ranks: int) -> float:
     """Bytes that cross one GPU's link, one direction, in a ring: 2 (n - 1) / n of the message; for two, all of it."""
     return 2 * (ranks - 1) / ranks * size
-
-
-def version_tuple(text: str) -> tuple[int, ...]:
-    """`0.10.1rc2` is (0, 10, 1); words without digits end it."""
-    numbers = []
-    for part in text.lstrip("v").split("."):
-        digits = "".join(takewhile(str.isdigit, part))
-        if not digits:
-            break
-        numbers.append(int(digits))
-    return tuple(numbers) or (0,)

@@ -8,7 +8,7 @@ were read off its log lines; tests/data/memory/logs.json holds them, and a test 
 from dataclasses import dataclass, replace
 from math import ceil
 
-from atoll.cost.links import version_tuple
+from atoll.engines.vllm.versions import DEFAULT_VERSION, parse_version
 from atoll.inventory.catalog import GpuKind
 from atoll.model.card import AttentionKind, ModelCard
 from atoll.units import GIB, MIB, show_bytes
@@ -81,7 +81,7 @@ def fit_memory(
     kv_dtype: str = "auto",
     quantization: str | None = None,
     enforce_eager: bool = False,
-    engine_version: str = "0.32.0",
+    engine_version: str = DEFAULT_VERSION,
     context: int | None = None,
 ) -> MemoryFit:
     """How one GPU's memory is shared out. Nothing is raised: without room, kv_blocks is 0 and `reason` says why.
@@ -103,7 +103,7 @@ def fit_memory(
     Worked: Llama-3.1-8B on an H100-SXM-80GB at 0.92 under 0.32: 72.9 GiB less 15.0 weights, 1.2 sampler, 0.3 graphs and
     0.25 overhead leave 56.1 GiB, 460 thousand tokens of 128 KiB; the log says 56.21 GiB and 460,496 tokens.
     """
-    version = version_tuple(engine_version)
+    version = parse_version(engine_version)
     context = context or min(4096, card.max_context)
     stages = ceil(card.layers / pipeline_parallel) / card.layers
     budget = round(gpu_memory_utilization * (kind.memory_bytes - DRIVER_BYTES))

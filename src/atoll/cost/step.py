@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.cost.kernels import Kernels
-from atoll.cost.links import AllReduce, ReducePath, describe_group, host_rate, version_tuple
+from atoll.cost.links import AllReduce, ReducePath, describe_group, host_rate
 from atoll.cost.memory import kv_value_bytes
 from atoll.cost.operations import WeightFormat, attention_heads, expert_block, layer_gemms, weight_format
 from atoll.cost.overheads import Overheads, shipped_overheads
 from atoll.cost.profile import MachineProfile
+from atoll.engines.vllm.versions import DEFAULT_VERSION, parse_version
 from atoll.errors import InputError
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
@@ -120,7 +121,7 @@ class StepFlags:
     kv_cache_dtype: str = "auto"
     max_num_seqs: int | None = None
     enforce_eager: bool = False
-    engine_version: str = "0.32.0"
+    engine_version: str = DEFAULT_VERSION
     async_scheduling: bool | None = None  # None: the version's default
     all_reduce: ReducePath | None = None  # None: as vLLM chooses
 
@@ -153,10 +154,10 @@ LEANER_SINCE = (0, 10)  # cheaper input tensors for each sequence
 
 def host_cost(flags: StepFlags, profile: MachineProfile, overheads: Overheads) -> HostCost:
     """The host's part for an engine version, or the machine's own when it was calibrated."""
-    hidden = version_tuple(flags.engine_version) >= ASYNC_SINCE
+    hidden = parse_version(flags.engine_version) >= ASYNC_SINCE
     if flags.async_scheduling is not None:
         hidden = flags.async_scheduling
-    early = version_tuple(flags.engine_version) < LEANER_SINCE
+    early = parse_version(flags.engine_version) < LEANER_SINCE
     step = overheads.async_step_s if hidden else overheads.host_step_s
     blocking = overheads.early_sequence_s if early else overheads.host_sequence_s
     sequence = overheads.async_sequence_s if hidden else blocking
@@ -198,7 +199,7 @@ def _slowest_reduce(
         AllReduce(
             group=describe_group(box if group else None, group, kind, ranks=tensor_parallel),
             architecture=kind.architecture,
-            engine_version=version_tuple(flags.engine_version),
+            engine_version=parse_version(flags.engine_version),
             override=flags.all_reduce,
             measured=profile.reduce_curve(group),
             host_bytes_per_s=host_rate(kind),

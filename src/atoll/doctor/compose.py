@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from atoll.doctor.tree import Entry, Node, Source, read_yaml
+from atoll.doctor.tree import Member, Node, Source, read_yaml
 from atoll.doctor.vllm import Version, VllmCommand, parse_version, read_command, with_config
 from atoll.doctor.words import Word, words_of
 from atoll.errors import BadDocument
@@ -532,7 +532,7 @@ def build_project(name: str, roots: Sequence[Node], read: Reader, parse: Callabl
     return Project(name=name, sources=sources, root=whole, services=tuple(services), roots=tuple(parts))
 
 
-def _service(project: str, entry: Entry, node: Node, read: Reader) -> Service:
+def _service(project: str, entry: Member, node: Node, read: Reader) -> Service:
     service = Service(
         name=entry.key.raw or "", node=node, name_node=entry.key, project=project, env_file=_env_files(node, read)
     )
@@ -633,7 +633,7 @@ def merge(base: Node, over: Node, key: str = "") -> Node:
             if entry.value.custom == "!reset":
                 entries.pop(name, None)
             elif name in entries:
-                entries[name] = Entry(entry.key, merge(entries[name].value, entry.value, name))
+                entries[name] = Member(entry.key, merge(entries[name].value, entry.value, name))
             else:
                 entries[name] = entry
         return replace(over, entries=entries)
@@ -654,5 +654,5 @@ def _joined(base: Node, over: Node, key: str) -> tuple[Node, ...]:
 def _as_map(node: Node) -> Node:
     if not node.is_list:
         return node
-    entries = {name: Entry(item, item) for name, item in _environment(node).items()}
+    entries = {name: Member(item, item) for name, item in _environment(node).items()}
     return replace(node, tag="map", items=(), entries=entries)

@@ -13,8 +13,8 @@ from atoll.doctor.vllm import VllmCommand
 from atoll.errors import UnknownGpu
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind, find_gpu
+from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
-from atoll.plan.layout import Layout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class Host:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
+class ServedEngine:
     """A vLLM service with its command and, where known, its model."""
 
     service: Service
@@ -108,9 +108,9 @@ class Facts:
         return tuple(service for project in self.projects for service in project.services)
 
     @cached_property
-    def engines(self) -> tuple[Engine, ...]:
+    def engines(self) -> tuple[ServedEngine, ...]:
         return tuple(
-            Engine(service=service, command=service.vllm, card=self.cards.get(service.vllm.model or ""))
+            ServedEngine(service=service, command=service.vllm, card=self.cards.get(service.vllm.model or ""))
             for service in self.services
             if service.vllm is not None
         )

@@ -25,9 +25,9 @@ from atoll.errors import BadDocument, BadTopology, InputError
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind, find_gpu
 from atoll.inventory.parse import parse_box
+from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.outside.files import read_text
-from atoll.plan.layout import Layout
 
 
 class Files(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from atoll.doctor.compose import Project, Service
-from atoll.doctor.tree import Entry, Node
+from atoll.doctor.tree import Member, Node
 
 
 def looks_like_inspect(root: Node) -> bool:
@@ -59,7 +59,7 @@ def _compose_form(container: Node) -> Node:
 
 
 def _mapping(near: Node, values: dict[str, Node]) -> Node:
-    entries = {name: Entry(_scalar(value, name), value) for name, value in values.items()}
+    entries = {name: Member(_scalar(value, name), value) for name, value in values.items()}
     return Node(source=near.source, line=near.line, start=near.start, end=near.end, tag="map", entries=entries)
 
 

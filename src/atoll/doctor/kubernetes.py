@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from atoll.doctor.compose import Project, Service
-from atoll.doctor.tree import Entry, Node
+from atoll.doctor.tree import Member, Node
 
 _TEMPLATED = {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"}
 
@@ -55,7 +55,7 @@ def _service(manifest: Node, container: Node) -> Service | None:
         "command": container.get("args"),
         "environment": _variables(container.get("env")),
     }
-    entries = {key: Entry(replace(name, text=key, raw=key), node) for key, node in made.items() if node is not None}
+    entries = {key: Member(replace(name, text=key, raw=key), node) for key, node in made.items() if node is not None}
     node = replace(container, entries=entries, style="flow")  # no key of a compose file is ever added here
     return Service(
         name=manifest.string("metadata", "name") or name.text or "vllm",
@@ -70,7 +70,7 @@ def _variables(listed: Node | None) -> Node | None:
     if listed is None:
         return None
     items = [(item.string("name"), item.get("value")) for item in listed.items]
-    entries = {name: Entry(value, value) for name, value in items if name and value is not None}
+    entries = {name: Member(value, value) for name, value in items if name and value is not None}
     return replace(
         listed, tag="map", items=(), entries=entries, style="flow", source=replace(listed.source, fixable=False)
     )

@@ -85,7 +85,7 @@ class Node:
     text: str | None = None
     raw: str | None = None  # before substitution
     items: tuple["Node", ...] = ()
-    entries: Mapping[str, "Entry"] = field(default_factory=dict)
+    entries: Mapping[str, "Member"] = field(default_factory=dict)
     variables: Mapping[str, str] | None = None
 
     @property
@@ -154,7 +154,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Member:
     key: Node
     value: Node
     merged: bool = False  # it came in through `<<`
@@ -248,9 +248,9 @@ class _Converter:
         text = raw if self._variables is None else interpolate(raw, self._variables)
         return Node(**place, tag=tag, style=node.style or "", text=None if tag == "null" else text, raw=raw)
 
-    def _entries(self, node: MappingNode, depth: int) -> dict[str, Entry]:
-        own: dict[str, Entry] = {}
-        merged: dict[str, Entry] = {}
+    def _entries(self, node: MappingNode, depth: int) -> dict[str, Member]:
+        own: dict[str, Member] = {}
+        merged: dict[str, Member] = {}
         for key_node, value_node in node.value:
             if isinstance(key_node, ScalarNode) and str(key_node.value) == "<<" and not key_node.style:
                 self._merge(self(value_node, depth + 1), merged)
@@ -260,14 +260,14 @@ class _Converter:
             key = self(key_node, depth + 1)
             if key.raw in own:
                 raise BadDocument(f"line {key.line}: the key {key.raw!r} stands twice in one mapping.")
-            own[key.raw or ""] = Entry(key, self(value_node, depth + 1))
+            own[key.raw or ""] = Member(key, self(value_node, depth + 1))
         return {**{name: entry for name, entry in merged.items() if name not in own}, **own}
 
     @staticmethod
-    def _merge(value: Node, into: dict[str, Entry]) -> None:
+    def _merge(value: Node, into: dict[str, Member]) -> None:
         for part in value.items if value.is_list else (value,):
             for name, entry in part.entries.items():
-                into.setdefault(name, Entry(entry.key, entry.value, merged=True))
+                into.setdefault(name, Member(entry.key, entry.value, merged=True))
 
 
 def _short_tag(tag: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 from atoll.doctor.tree import Node
 from atoll.doctor.words import Word, script_words
-from atoll.engines.vllm_options import Option as TableOption
-from atoll.engines.vllm_options import known_versions, listed_version, options_of
+from atoll.engines.vllm.options import Option as TableOption
+from atoll.engines.vllm.options import known_versions, listed_version, options_of
 
 Version = tuple[int, ...]
 _MORE_THAN_ANY_BOX = 10_000  # GPUs; a larger number is a slip

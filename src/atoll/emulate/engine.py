@@ -58,7 +58,7 @@ class Running(Job):
         self.previous = 0.0
 
 
-class Engine:
+class EmulatedEngine:
     """One replica's engine. `speed` 10 runs ten times as fast as the timer says."""
 
     def __init__(

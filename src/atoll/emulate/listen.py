@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import uvloop
 
-from atoll.emulate.engine import Engine
+from atoll.emulate.engine import EmulatedEngine
 from atoll.emulate.metrics import Meters
 from atoll.emulate.replica import Blueprint
 from atoll.emulate.server import Connection, Site
@@ -54,7 +54,7 @@ def make_site(blueprint: Blueprint, *, api_key: str | None = None, speed: float 
     """The server's state, not yet listening. The caller runs `site.engine.run()`."""
     clock = SystemClock()
     meters = Meters(max_model_len=blueprint.served.max_model_len)
-    engine = Engine(blueprint.scheduler(), blueprint.timer, clock=clock, meters=meters, speed=speed)
+    engine = EmulatedEngine(blueprint.scheduler(), blueprint.timer, clock=clock, meters=meters, speed=speed)
     return Site(
         served=blueprint.served,
         engine=engine,

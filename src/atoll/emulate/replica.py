@@ -8,8 +8,8 @@ from atoll.cost.step import StepTimer
 from atoll.emulate.ask import Served
 from atoll.engines import served_name
 from atoll.errors import InputError
+from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
-from atoll.plan.layout import Layout
 from atoll.simulate.blocks import BlockPool
 from atoll.simulate.equip import equip_layout, kind_of
 from atoll.simulate.job import BLOCK_TOKENS

@@ -17,11 +17,12 @@ from typing import Any, cast
 import httptools
 
 from atoll.emulate.ask import Served, parse_ask
-from atoll.emulate.engine import Engine
+from atoll.emulate.engine import EmulatedEngine
 from atoll.emulate.metrics import show_metrics
 from atoll.emulate.refusal import Refusal, not_found, queue_full, unauthorized, wrong_method
 from atoll.emulate.wire import AnswerWire, ring_bytes
 from atoll.emulate.words import RING
+from atoll.engines.vllm.versions import DEFAULT_VERSION
 from atoll.outside.clock import Clock
 
 KEEP_ALIVE_S = 5.0  # vLLM: VLLM_HTTP_TIMEOUT_KEEP_ALIVE
@@ -35,9 +36,9 @@ class Site:
     """What all connections of a server share."""
 
     served: Served
-    engine: Engine
+    engine: EmulatedEngine
     clock: Clock
-    version: str = "0.32.0"
+    version: str = DEFAULT_VERSION
     fingerprint: str = "emulated"
     api_key: str | None = None
     keep_alive_s: float = KEEP_ALIVE_S

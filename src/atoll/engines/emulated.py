@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import atoll
 from atoll.engines import vllm
 from atoll.engines.engine import Launch
+from atoll.layout.layout import Layout, Replica
 from atoll.model.card import ModelCard
-from atoll.plan.layout import Layout, Replica
 
 name = "emulated"
 health_path = vllm.health_path

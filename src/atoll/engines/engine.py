@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from atoll.layout.layout import Layout, Replica
 from atoll.model.card import ModelCard
-from atoll.plan.layout import Layout, Replica
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from atoll.load.answer import Answer, error_text
 from atoll.load.client import Connection, classify
 from atoll.load.message import head_lines, proxy_address, proxy_headers
 from atoll.load.reader import Reader
-from atoll.load.target import Asking, Target
+from atoll.load.target import RequestOptions, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,19 @@ class Address:
 class Dialer:
     """Makes connections to one target."""
 
-    def __init__(self, target: Target, asking: Asking, reader: Reader | None = None) -> None:
+    def __init__(self, target: Target, options: RequestOptions, reader: Reader | None = None) -> None:
         """Raises InputError for a proxy or a certificate file that cannot be used.
 
         Args:
             target: where to.
-            asking: how.
+            options: how.
             reader: reads plain sockets; None leaves them to the event loop, as those with TLS are.
         """
         self._target = target
         self._reader = reader
-        self._asking = asking
-        self._tls = _tls_context(asking) if target.tls else None
-        self._proxy = proxy_address(asking)
+        self._asking = options
+        self._tls = _tls_context(options) if target.tls else None
+        self._proxy = proxy_address(options)
         self._addresses: list[Address] = []
 
     @property
@@ -102,22 +102,22 @@ class Dialer:
         raise failure or OSError("no address")
 
 
-def _tls_context(asking: Asking) -> ssl.SSLContext:
+def _tls_context(options: RequestOptions) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=asking.ca_file)
+        context = ssl.create_default_context(cafile=options.ca_file)
     except (OSError, ssl.SSLError) as error:
-        raise InputError(f"{asking.ca_file} is no usable certificate file: {error}.") from None
-    if not asking.verify_tls:
+        raise InputError(f"{options.ca_file} is no usable certificate file: {error}.") from None
+    if not options.verify_tls:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
-async def _tunnel(plain: socket.socket, target: Target, asking: Asking) -> None:
+async def _tunnel(plain: socket.socket, target: Target, options: RequestOptions) -> None:
     """Ask the proxy for a tunnel to the target; raises ConnectionRefusedError when it does not give one."""
     loop = asyncio.get_running_loop()
     where = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
-    headers = "".join(f"{name}: {value}\r\n" for name, value in ({"Host": where} | proxy_headers(asking)).items())
+    headers = "".join(f"{name}: {value}\r\n" for name, value in ({"Host": where} | proxy_headers(options)).items())
     await loop.sock_sendall(plain, f"CONNECT {where} HTTP/1.1\r\n{headers}\r\n".encode())
     head = b""
     while b"\r\n\r\n" not in head and len(head) < 65536:
@@ -131,21 +131,21 @@ async def _tunnel(plain: socket.socket, target: Target, asking: Asking) -> None:
 
 
 async def ask_plainly(
-    dialer: Dialer, target: Target, asking: Asking, path: str, *, now: Callable[[], float], body: object = None
+    dialer: Dialer, target: Target, options: RequestOptions, path: str, *, now: Callable[[], float], body: object = None
 ) -> Any:
     """The JSON of a GET, or of a POST when there is a body, over a connection of its own.
 
     Raises:
         RunFailed: there is no answer, or it is none of JSON; the sentence has the reason.
     """
-    text = await ask_for_text(dialer, target, asking, path, now=now, body=body)
+    text = await ask_for_text(dialer, target, options, path, now=now, body=body)
     with contextlib.suppress(ValueError):
         return json.loads(text)
     raise RunFailed(f"{target.origin}{path} did not answer with JSON. Is this an OpenAI-compatible server?")
 
 
 async def ask_for_text(
-    dialer: Dialer, target: Target, asking: Asking, path: str, *, now: Callable[[], float], body: object = None
+    dialer: Dialer, target: Target, options: RequestOptions, path: str, *, now: Callable[[], float], body: object = None
 ) -> str:
     """The body of an answer 200, as text; raises RunFailed with the reason when there is none."""
     ended = asyncio.Event()
@@ -155,8 +155,8 @@ async def ask_for_text(
     try:
         await dialer.connect(connection)
         connection.busy = True
-        connection.send(_plain_message(target, asking, path, body))
-        async with asyncio.timeout(asking.timeouts.connect_s):
+        connection.send(_plain_message(target, options, path, body))
+        async with asyncio.timeout(options.timeouts.connect_s):
             await ended.wait()
     except OSError as error:
         word, sentence = classify(error)
@@ -171,11 +171,11 @@ async def ask_for_text(
     return answer.body.decode("utf-8", errors="replace")
 
 
-def _plain_message(target: Target, asking: Asking, path: str, body: object) -> bytes:
+def _plain_message(target: Target, options: RequestOptions, path: str, body: object) -> bytes:
     if body is None:
-        return (head_lines("GET", path, target, asking) + "\r\n").encode()
+        return (head_lines("GET", path, target, options) + "\r\n").encode()
     data = json.dumps(body).encode()
-    return (head_lines("POST", path, target, asking) + f"Content-Length: {len(data)}\r\n\r\n").encode() + data
+    return (head_lines("POST", path, target, options) + f"Content-Length: {len(data)}\r\n\r\n").encode() + data
 
 
 def allow_open_files(wanted: int) -> None:

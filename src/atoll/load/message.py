@@ -8,18 +8,18 @@ from urllib.parse import unquote, urlsplit
 
 import atoll
 from atoll.errors import InputError
-from atoll.load.target import Asking, Endpoint, Target
+from atoll.load.target import Endpoint, RequestOptions, Target
 from atoll.traffic.request import Request
 
 
 class MessageWriter:
     """Writes requests of one run. What is the same in all of them is made once."""
 
-    def __init__(self, target: Target, endpoint: Endpoint, asking: Asking, model: str) -> None:
+    def __init__(self, target: Target, endpoint: Endpoint, options: RequestOptions, model: str) -> None:
         self._chat = endpoint is Endpoint.CHAT
-        self._exact = asking.exact_output
-        self._head = (head_lines("POST", target.path, target, asking) + "Content-Length: ").encode()
-        self._fields = _fields(asking, model)
+        self._exact = options.exact_output
+        self._head = (head_lines("POST", target.path, target, options) + "Content-Length: ").encode()
+        self._fields = _fields(options, model)
 
     def write(self, request: Request, text: bytes, earlier: bytes = b"") -> bytes:
         """The whole message.
@@ -50,20 +50,20 @@ class MessageWriter:
         return earlier + text + answer
 
 
-def _fields(asking: Asking, model: str) -> bytes:
+def _fields(options: RequestOptions, model: str) -> bytes:
     """The JSON fields that every request has, without the braces."""
-    fields: dict[str, Any] = {"model": model, "stream": asking.stream}
-    if asking.stream:
+    fields: dict[str, Any] = {"model": model, "stream": options.stream}
+    if options.stream:
         fields["stream_options"] = {"include_usage": True}
-    if asking.temperature is not None:
-        fields["temperature"] = asking.temperature
-    fields |= asking.extra_body
+    if options.temperature is not None:
+        fields["temperature"] = options.temperature
+    fields |= options.extra_body
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()[1:-1]
 
 
-def head_lines(method: str, path: str, target: Target, asking: Asking) -> str:
+def head_lines(method: str, path: str, target: Target, options: RequestOptions) -> str:
     """Request line and headers, up to the length of the body."""
-    accept = "text/event-stream" if asking.stream and method == "POST" else "application/json"
+    accept = "text/event-stream" if options.stream and method == "POST" else "application/json"
     headers: dict[str, str] = {
         "Host": target.authority,
         "User-Agent": f"atoll/{atoll.__version__}",
@@ -72,35 +72,35 @@ def head_lines(method: str, path: str, target: Target, asking: Asking) -> str:
     if method == "POST":
         headers["Content-Type"] = "application/json"
     if not target.tls:
-        headers |= proxy_headers(asking)
-    if asking.api_key:
-        headers["Authorization"] = f"Bearer {asking.api_key}"
-    headers = _with_own(headers, asking.headers)
-    line = f"{method} {request_target(path, target, asking)} HTTP/1.1\r\n"
+        headers |= proxy_headers(options)
+    if options.api_key:
+        headers["Authorization"] = f"Bearer {options.api_key}"
+    headers = _with_own(headers, options.headers)
+    line = f"{method} {request_target(path, target, options)} HTTP/1.1\r\n"
     return line + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
 
-def request_target(path: str, target: Target, asking: Asking) -> str:
+def request_target(path: str, target: Target, options: RequestOptions) -> str:
     """What the request line names: a path; for a proxy that passes plain HTTP on, the whole URL (RFC 9112, 3.2.2)."""
-    return f"{target.origin}{path}" if asking.proxy is not None and not target.tls else path
+    return f"{target.origin}{path}" if options.proxy is not None and not target.tls else path
 
 
-def proxy_headers(asking: Asking) -> dict[str, str]:
+def proxy_headers(options: RequestOptions) -> dict[str, str]:
     """What a proxy wants to hear: the name and password of its URL, when there are any."""
-    parts = urlsplit(_with_scheme(asking.proxy or ""))
+    parts = urlsplit(_with_scheme(options.proxy or ""))
     if parts.username is None:
         return {}
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return {"Proxy-Authorization": "Basic " + b64encode(pair.encode()).decode()}
 
 
-def proxy_address(asking: Asking) -> tuple[str, int] | None:
+def proxy_address(options: RequestOptions) -> tuple[str, int] | None:
     """Host and port of the proxy; None without one. Raises InputError when it is no HTTP proxy."""
-    if asking.proxy is None:
+    if options.proxy is None:
         return None
-    parts = urlsplit(_with_scheme(asking.proxy))
+    parts = urlsplit(_with_scheme(options.proxy))
     if parts.scheme != "http" or not parts.hostname:
-        raise InputError(f"{asking.proxy!r} is no HTTP proxy. Write it like http://proxy:3128.")
+        raise InputError(f"{options.proxy!r} is no HTTP proxy. Write it like http://proxy:3128.")
     return parts.hostname, parts.port or 3128
 
 

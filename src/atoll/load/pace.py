@@ -14,7 +14,7 @@ from atoll.units import parse_seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class LoadStep:
     """So much load from one time to another, in seconds from the start of the run."""
 
     load: float  # users, or requests per second
@@ -22,9 +22,9 @@ class Step:
     end_s: float
 
 
-def parse_steps(text: str) -> tuple[Step, ...]:
+def parse_steps(text: str) -> tuple[LoadStep, ...]:
     """`10@30s,20@1m`; raises InputError for anything else."""
-    steps: list[Step] = []
+    steps: list[LoadStep] = []
     start = 0.0
     for piece in text.split(","):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*@\s*(\S+)\s*", piece)
@@ -33,16 +33,16 @@ def parse_steps(text: str) -> tuple[Step, ...]:
         end = start + parse_seconds(match[2])
         if end <= start:
             raise InputError(f"{piece!r} takes no time. Write steps like 10@30s,20@1m.")
-        steps.append(Step(load=float(match[1]), start_s=start, end_s=end))
+        steps.append(LoadStep(load=float(match[1]), start_s=start, end_s=end))
         start = end
     return tuple(steps)
 
 
-def most_load(steps: Sequence[Step]) -> float:
+def most_load(steps: Sequence[LoadStep]) -> float:
     return max(step.load for step in steps)
 
 
-def next_turn(steps: Sequence[Step], user: int, now_s: float) -> float | None:
+def next_turn(steps: Sequence[LoadStep], user: int, now_s: float) -> float | None:
     """When this user may send next: now, at the start of a later step with room for it, or never (None)."""
     for step in steps:
         if user < step.load and now_s < step.end_s:
@@ -50,7 +50,7 @@ def next_turn(steps: Sequence[Step], user: int, now_s: float) -> float | None:
     return None
 
 
-def moved_due(steps: Sequence[Step], even_s: float) -> float | None:
+def moved_due(steps: Sequence[LoadStep], even_s: float) -> float | None:
     """Where a due time of a stream at the highest step's rate falls when each step has its own rate.
 
     The stream's n-th request is due when the steps' rates add up to n: with steps 2@10s,4@10s (highest 4), an even

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 from atoll.errors import RunFailed
 from atoll.load.connect import Dialer, ask_plainly
-from atoll.load.pace import Step
+from atoll.load.pace import LoadStep
 from atoll.load.progress import Progress
 from atoll.load.prompts import WORDS, Prompts, SyntheticPrompts
 from atoll.load.records import join_logs
 from atoll.load.selfwatch import ClientReport, judge, users_held
 from atoll.load.sender import Orders, Sender, SenderResult
-from atoll.load.target import Asking, Endpoint, Target, parse_target
+from atoll.load.target import Endpoint, RequestOptions, Target, parse_target
 from atoll.load.tokens import BY_WORDS, Vocabulary, calibrated
 from atoll.load.watch import Telemetry, Watch
 from atoll.outside.clock import Clock, SystemClock
@@ -67,25 +67,25 @@ async def measure_load(
     url: str,
     workload: Workload,
     *,
-    asking: Asking | None = None,
+    options: RequestOptions | None = None,
     trace: Sequence[TraceRow] = (),
     prompts: Prompts | None = None,
     vocabulary: Vocabulary | None = None,
-    steps: Sequence[Step] = (),
+    steps: Sequence[LoadStep] = (),
     metrics: Sequence[str] | None = None,
     folder: Path | None = None,
     drain_s: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     control: LoadControl | None = None,
     clock: Clock | None = None,
-    crew: "Crew | None" = None,
+    workers: "Workers | None" = None,
 ) -> LoadResult:
     """Run a workload against a server.
 
     Args:
         url: `host:port`, `http://host:port`, `.../v1` or the full path of an endpoint.
         workload: who sends what, for how long.
-        asking: model, endpoint, key, headers, timeouts.
+        options: model, endpoint, key, headers, timeouts.
         trace: rows for a workload that takes its requests or lengths from a trace.
         prompts: what the users say; None makes synthetic text of the wanted lengths.
         vocabulary: words for synthetic text and how many tokens they are; None asks the server's tokenizer, if it lets
@@ -97,23 +97,23 @@ async def measure_load(
         on_progress: called twice a second.
         control: lets the caller end the run early.
         clock: None is the machine's.
-        crew: who sends; None: this loop.
+        workers: who sends; None: this loop.
 
     Raises:
         InputError: the URL, the workload or a setting makes no sense.
         RunFailed: the server's name is not known, or it does not tell its model.
     """
-    asking, clock, control = asking or Asking(), clock or SystemClock(), control or LoadControl()
-    target, endpoint = parse_target(url, asking.endpoint)
+    options, clock, control = options or RequestOptions(), clock or SystemClock(), control or LoadControl()
+    target, endpoint = parse_target(url, options.endpoint)
     Demand(workload, trace)  # a trace that is missing is told of before anything is sent
-    dialer = Dialer(target, asking)
+    dialer = Dialer(target, options)
     await dialer.resolve()
-    asker = _Asker(dialer, target, asking, clock)
-    model = asking.model or await asker.served_model()
+    asker = _Asker(dialer, target, options, clock)
+    model = options.model or await asker.served_model()
     orders = Orders(
         target=target,
         endpoint=endpoint,
-        asking=asking,
+        options=options,
         model=model,
         workload=workload,
         trace=tuple(trace),
@@ -122,16 +122,16 @@ async def measure_load(
         drain_s=drain_s,
         folder=folder,
     )
-    watch = Watch(metrics if metrics is not None else [f"{target.origin}/metrics"], asking=asking, now=clock.now)
+    watch = Watch(metrics if metrics is not None else [f"{target.origin}/metrics"], options=options, now=clock.now)
     if metrics is None and not await watch.reachable():
-        watch = Watch([], asking=asking, now=clock.now)
+        watch = Watch([], options=options, now=clock.now)
     started_at = clock.wall()
-    crew = crew or OneLoop()
-    results = await crew.carry_out(orders, watch=watch, control=control, on_progress=on_progress, clock=clock)
+    workers = workers or OneLoop()
+    results = await workers.carry_out(orders, watch=watch, control=control, on_progress=on_progress, clock=clock)
     table, client = join_results(results, workload)
     return LoadResult(
         table=table,
-        client=client.replace(notes=crew.notes),
+        client=client.replace(notes=workers.notes),
         model=model,
         url=f"{target.origin}{target.path}",
         prompts=orders.prompts.how,
@@ -155,7 +155,7 @@ async def _synthetic(
     )
 
 
-class Crew(Protocol):
+class Workers(Protocol):
     """Who carries out the orders: one loop, several processes, actors on several machines."""
 
     notes: tuple[str, ...]  # what is worth telling of them afterwards
@@ -211,10 +211,10 @@ def join_results(results: Sequence[SenderResult], workload: Workload) -> tuple[R
 class _Asker:
     """Plain questions to the server, before the run."""
 
-    def __init__(self, dialer: Dialer, target: Target, asking: Asking, clock: Clock) -> None:
+    def __init__(self, dialer: Dialer, target: Target, options: RequestOptions, clock: Clock) -> None:
         self._dialer = dialer
         self._target = target
-        self._asking = asking
+        self._asking = options
         self._clock = clock
 
     async def models(self) -> list[dict[str, Any]]:

@@ -17,14 +17,14 @@ from atoll.load.answer import Answer
 from atoll.load.client import NAN, Connection, classify
 from atoll.load.connect import Dialer, allow_open_files
 from atoll.load.message import MessageWriter, request_target
-from atoll.load.pace import Step, moved_due, next_turn
+from atoll.load.pace import LoadStep, moved_due, next_turn
 from atoll.load.progress import Progress, Window
 from atoll.load.prompts import Made, Prompts
 from atoll.load.reader import Reader
 from atoll.load.records import OUTCOMES, RecordLog
 from atoll.load.selfwatch import SelfWatch, WatchSeen
 from atoll.load.shapes import Shapes
-from atoll.load.target import Asking, Endpoint, Target
+from atoll.load.target import Endpoint, RequestOptions, Target
 from atoll.outside.clock import Clock
 from atoll.traffic.demand import Demand
 from atoll.traffic.record import Outcome
@@ -70,12 +70,12 @@ class Orders:
 
     target: Target
     endpoint: Endpoint
-    asking: Asking
+    options: RequestOptions
     model: str
     workload: Workload
     trace: tuple[TraceRow, ...]
     prompts: Prompts
-    steps: tuple[Step, ...] = ()
+    steps: tuple[LoadStep, ...] = ()
     drain_s: float | None = None
     folder: Path | None = None
     share: Share = Share()
@@ -105,16 +105,16 @@ class Sender:
         self._orders = orders
         self._share = orders.share
         self._target = orders.target
-        self._asking = orders.asking
+        self._asking = orders.options
         self._shapes = Shapes()
         self._reader = Reader(clock.now, self._shapes)
-        self._dialer = Dialer(orders.target, orders.asking, self._reader)
+        self._dialer = Dialer(orders.target, orders.options, self._reader)
         self._demand = Demand(orders.workload, orders.trace)
         self._is_closed = self._demand.is_closed
         self._load = orders.workload
         self._steps = orders.steps
         self._prompts = orders.prompts
-        self._writer = MessageWriter(orders.target, orders.endpoint, orders.asking, orders.model)
+        self._writer = MessageWriter(orders.target, orders.endpoint, orders.options, orders.model)
         self._drain_s = orders.drain_s
         self._on_progress = on_progress
         self._now = clock.now

@@ -96,7 +96,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asking:
+class RequestOptions:
     """How every request of a run is asked."""
 
     model: str | None = None  # None: the first that /v1/models names

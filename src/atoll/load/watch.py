@@ -13,7 +13,7 @@ from typing import Any
 
 from atoll.errors import InputError, RunFailed
 from atoll.load.connect import Dialer, ask_for_text
-from atoll.load.target import Asking, Target, Timeouts, parse_target
+from atoll.load.target import RequestOptions, Target, Timeouts, parse_target
 
 EVERY_S = 1.0
 
@@ -21,7 +21,7 @@ EVERY_S = 1.0
 @cache
 def short_names() -> dict[str, str]:
     """Our names for the engine's, and for what older versions of vLLM called the same (vllm/v1/metrics/loggers.py)."""
-    from atoll.engines.vllm import counters  # brings in the whole stage; most servers show no such page
+    from atoll.engines.vllm.launch import counters  # brings in the whole stage; most servers show no such page
 
     return {
         counters.running: "running",
@@ -86,21 +86,21 @@ def read_counters(page: str) -> dict[str, float]:
 class Watch:
     """Samples engines and GPUs until it is stopped. Trouble costs a sample, never the run."""
 
-    def __init__(self, pages: Sequence[str], *, asking: Asking, now: Callable[[], float]) -> None:
+    def __init__(self, pages: Sequence[str], *, options: RequestOptions, now: Callable[[], float]) -> None:
         """Raises InputError for a page that is no URL.
 
         Args:
             pages: URLs of /metrics, one a replica, in the replicas' order.
-            asking: how the engines are asked: key, certificates.
+            options: how the engines are asked: key, certificates.
             now: the load's clock.
         """
         self.telemetry = Telemetry()
         self.missed = 0
-        self._asking = Asking(
-            api_key=asking.api_key,
-            headers=asking.headers,
-            verify_tls=asking.verify_tls,
-            ca_file=asking.ca_file,
+        self._asking = RequestOptions(
+            api_key=options.api_key,
+            headers=options.headers,
+            verify_tls=options.verify_tls,
+            ca_file=options.ca_file,
             timeouts=Timeouts(connect_s=EVERY_S),
         )
         self._pages = [_page(url) for url in pages]
@@ -154,7 +154,7 @@ def _page(url: str) -> tuple[Dialer, Target, str]:
         raise InputError(f"{url!r} is no page of counters. Write it like http://127.0.0.1:8000/metrics.")
     target, _ = parse_target(url)
     path = "/" + url.partition("://")[2].partition("/")[2]
-    return Dialer(target, Asking()), target, path
+    return Dialer(target, RequestOptions()), target, path
 
 
 def _open_gpus() -> list[Any]:

@@ -28,7 +28,7 @@ _HEAD_START_S = 0.1  # between the last worker's word that it is ready and the s
 
 
 class Processes:
-    """A crew of worker processes."""
+    """Workers that are processes."""
 
     def __init__(self, count: int) -> None:
         self.notes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ _OTHER = "The config is that of {}, the model of this name that atoll knows."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class CatalogModel:
     """One name of the catalogue with its whole config."""
 
     name: str
@@ -58,13 +58,13 @@ def find_card(name: str) -> ModelCard | None:
     return _quantised_card(name, entry, suffix)
 
 
-def _plain_card(name: str, entry: Entry, organisation: str) -> ModelCard:
+def _plain_card(name: str, entry: CatalogModel, organisation: str) -> ModelCard:
     if not organisation or name.strip().lower() == entry.name.lower():
         return _make_card(entry.name, entry, entry.config)
     return _make_card(name.strip(), entry, entry.config, note=_OTHER.format(entry.name))
 
 
-def _quantised_card(name: str, entry: Entry, suffix: _Suffix) -> ModelCard:
+def _quantised_card(name: str, entry: CatalogModel, suffix: _Suffix) -> ModelCard:
     """Named after the model that it was made of, in that one's spelling; Qwen publishes its quantised models itself."""
     owner, _, short = entry.name.rpartition("/")
     short = short if short.lower().endswith(suffix.suffix.lower()) else short + suffix.suffix
@@ -73,25 +73,25 @@ def _quantised_card(name: str, entry: Entry, suffix: _Suffix) -> ModelCard:
     return _make_card(shown, entry, {**entry.config, "quantization_config": suffix.config}, note=_NAMED)
 
 
-def _make_card(shown: str, entry: Entry, config: dict[str, Any], *, note: str | None = None) -> ModelCard:
+def _make_card(shown: str, entry: CatalogModel, config: dict[str, Any], *, note: str | None = None) -> ModelCard:
     card = card_from_plain(config, name=shown, origin=f"data/models ({entry.name})")
     return card if note is None else card.replace(notes=(*card.notes, note))
 
 
-def _find_entry(organisation: str, short: str) -> Entry | None:
+def _find_entry(organisation: str, short: str) -> CatalogModel | None:
     matches = [entry for entry in _entries() if entry.name.lower().rpartition("/")[2] == short]
     exact = [entry for entry in matches if entry.name.lower().rpartition("/")[0] == organisation]
     return next(iter(exact or matches), None)
 
 
 @lru_cache(maxsize=1)
-def _entries() -> tuple[Entry, ...]:
+def _entries() -> tuple[CatalogModel, ...]:
     folder = files("atoll") / "data" / "models"
-    found: list[Entry] = []
+    found: list[CatalogModel] = []
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
         document = json.loads(path.read_text(encoding="utf-8"))
         for name, changes in document["names"].items():
-            found.append(Entry(name=name, config={**document["config"], **changes}))
+            found.append(CatalogModel(name=name, config={**document["config"], **changes}))
     return tuple(found)
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from atoll.layout.layout import Layout
 from atoll.plan.enumerate import Rejected
 from atoll.plan.goal import Goal
-from atoll.plan.layout import Layout
 from atoll.plan.score import Prediction
 
 

@@ -9,12 +9,12 @@ to the groups with the best links.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from atoll.engines.vllm.splits import EngineLimits, explain_sizes
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
 from atoll.inventory.islands import best_groups, islands
+from atoll.layout.layout import Policy, Replica
 from atoll.model.card import ModelCard
-from atoll.plan.layout import Policy, Replica
-from atoll.plan.limits import EngineLimits, explain_sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

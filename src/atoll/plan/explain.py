@@ -6,10 +6,10 @@ from itertools import groupby, pairwise
 from atoll.cost.links import Group, Hop
 from atoll.cost.memory import users_that_fit
 from atoll.cost.step import StepBatch
+from atoll.engines.vllm.splits import why_whole_experts
 from atoll.plan.band import error_band, may_be_better, pair_band
 from atoll.plan.choice import Choice, Flip, Search, Trial
 from atoll.plan.goal import Goal
-from atoll.plan.limits import why_whole_experts
 from atoll.plan.loads import TIE
 from atoll.plan.workbench import Workbench
 from atoll.units import show_bytes, show_seconds

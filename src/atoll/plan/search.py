@@ -13,7 +13,10 @@ from math import ceil, inf, log2, sqrt
 from types import MappingProxyType
 
 from atoll.cost.memory import MemoryFit
+from atoll.engines.vllm.splits import VLLM, EngineLimits
 from atoll.inventory.islands import islands
+from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
+from atoll.layout.weights import router_weights
 from atoll.plan.band import may_be_better
 from atoll.plan.choice import Capacity, Choice, Curve, Search, Trial
 from atoll.plan.effort import SHORT, Effort, Stage, in_flight_of, sample_of
@@ -30,11 +33,8 @@ from atoll.plan.enumerate import (
     shape_name,
 )
 from atoll.plan.goal import Goal
-from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
-from atoll.plan.limits import VLLM, EngineLimits
 from atoll.plan.loads import TIE, find_flips, find_most, loads_around
 from atoll.plan.score import Prediction, equal_counts, equal_rates, score_stations
-from atoll.plan.weights import router_weights
 from atoll.plan.workbench import Workbench, common_flags
 from atoll.units import show_bytes
 

@@ -7,11 +7,12 @@ from atoll.cost.links import describe_group
 from atoll.cost.memory import MemoryFit, fit_memory
 from atoll.cost.profile import MachineProfile
 from atoll.cost.step import StepFlags, StepModel
+from atoll.engines.vllm.defaults import cache_dtype, effective_flags
+from atoll.engines.vllm.versions import DEFAULT_VERSION
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
+from atoll.layout.layout import EngineFlags, Replica
 from atoll.model.card import ModelCard
-from atoll.plan.defaults import cache_dtype, effective_flags
-from atoll.plan.layout import EngineFlags, Replica
 from atoll.plan.score import Station
 
 
@@ -22,7 +23,7 @@ class Workbench:
     box: Box
     card: ModelCard
     kinds: Mapping[int, GpuKind]  # by GPU index
-    engine_version: str = "0.32.0"
+    engine_version: str = DEFAULT_VERSION
     profile: MachineProfile | None = None
     _timers: dict[object, StepModel] = field(default_factory=dict)
     _fits: dict[object, MemoryFit] = field(default_factory=dict)

@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import dataclass, field
 
 from atoll.errors import InputError
+from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
-from atoll.plan.layout import Layout
 from atoll.render.compose import ComposeSettings, render_compose
 from atoll.render.process import render_process
 

@@ -10,8 +10,8 @@ from typing import Any
 from atoll.documents import write_yaml
 from atoll.engines import Engine, Launch, emulated, find_engine, served_name
 from atoll.engines.engine import is_path
+from atoll.layout.layout import Layout, Replica
 from atoll.model.card import ModelCard
-from atoll.plan.layout import Layout, Replica
 from atoll.render.app import (
     APP_NETWORKS,
     APP_VOLUMES,

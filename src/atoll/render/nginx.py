@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from textwrap import indent
 
 from atoll.errors import InputError
-from atoll.plan.layout import Layout, Policy
-from atoll.plan.weights import router_weights
+from atoll.layout.layout import Layout, Policy
+from atoll.layout.weights import router_weights
 
 REPLICA_HEADER = "X-Atoll-Replica"
 CONTAINER_PORT = 8080  # where nginx listens inside its container; what is published stands in .env

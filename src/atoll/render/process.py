@@ -2,8 +2,8 @@
 
 from atoll.documents import Document
 from atoll.engines import find_engine, served_name
+from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
-from atoll.plan.layout import Layout
 from atoll.render.nginx import Upstream, process_form, render_nginx
 
 PROCESS_FILE = "process.yaml"

@@ -8,7 +8,7 @@ import numpy as np
 from atoll.analyse.rank import Place
 from atoll.analyse.summary import Mask, Summary
 from atoll.inventory.box import Box
-from atoll.plan.layout import Layout
+from atoll.layout.layout import Layout
 from atoll.traffic.record import Outcome, RecordTable
 from atoll.traffic.workload import Workload
 

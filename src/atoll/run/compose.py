@@ -16,10 +16,10 @@ from typing import Any
 from atoll.documents import parse_yaml
 from atoll.engines import find_engine
 from atoll.errors import BadDocument, BadRun, CommandFailed, InputError, MissingProgram, StartFailed
+from atoll.layout.layout import Layout
 from atoll.outside.clock import Clock
 from atoll.outside.files import read_text
 from atoll.outside.shell import Finished, Shell
-from atoll.plan.layout import Layout
 from atoll.render.compose import service_name
 from atoll.render.dotenv import read_settings
 from atoll.run.deployment import Deployment, DeploymentStatus, ReplicaAddress, ServiceState

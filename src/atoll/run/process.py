@@ -19,6 +19,7 @@ from typing import Any
 
 from atoll.cost.profile import MachineProfile
 from atoll.errors import InputError, MissingProgram, RunFailed, StartFailed
+from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.outside.clock import Clock
 from atoll.outside.files import read_text, write_whole
@@ -32,7 +33,6 @@ from atoll.outside.processes import (
     spawn,
 )
 from atoll.outside.shell import RealShell, Shell, environment
-from atoll.plan.layout import Layout
 from atoll.render.bundle import Bundle, render_bundle
 from atoll.render.process import PROCESS_FILE, ProcessPlan
 from atoll.run.deployment import (

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atoll.cost.links import version_tuple
 from atoll.cost.memory import MemoryFit, fit_memory
 from atoll.cost.profile import MachineProfile
 from atoll.cost.step import StepFlags, StepModel, StepTimer
+from atoll.engines.vllm.defaults import cache_dtype, effective_flags
+from atoll.engines.vllm.splits import explain_sizes, why_not_flags, why_not_split
+from atoll.engines.vllm.versions import parse_version
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.catalog import GpuKind, find_gpu
+from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.model.card import ModelCard
-from atoll.plan.defaults import cache_dtype, effective_flags
-from atoll.plan.layout import EngineFlags, Layout, Replica
-from atoll.plan.limits import explain_sizes, why_not_flags, why_not_split
 from atoll.simulate.scheduler import SchedulerLimits
 
 ASYNC_SCHEDULING_SINCE = (0, 14)  # the version that made it the default, see cost/step.py
@@ -61,10 +61,10 @@ def equip_layout(layout: Layout, card: ModelCard, *, profile: MachineProfile | N
 
 
 def scheduler_limits(flags: EngineFlags, version: str) -> SchedulerLimits:
-    """The scheduler's settings under these flags, their batch sizes filled in (plan.defaults.effective_flags)."""
+    """The scheduler's settings under these flags, their batch sizes filled in (effective_flags)."""
     if flags.max_num_batched_tokens is None or flags.max_num_seqs is None:
         raise InputError("max_num_batched_tokens and max_num_seqs are not filled in.")
-    release = version_tuple(version)
+    release = parse_version(version)
     chunked = flags.enable_chunked_prefill or release >= CHUNKS_ALWAYS_SINCE
     return SchedulerLimits(
         max_num_seqs=flags.max_num_seqs,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from atoll.plan.layout import Policy, Router
+from atoll.layout.layout import Policy, Router
 from atoll.simulate.job import Job
 
 # How many more requests than the least loaded one a session's replica may have. Ray Serve's prefix-aware router has

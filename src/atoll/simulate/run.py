@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.cost.step import StepBatch, StepTimer
+from atoll.layout.layout import Layout
+from atoll.layout.weights import router_weights
 from atoll.model.card import ModelCard
-from atoll.plan.layout import Layout
-from atoll.plan.weights import router_weights
 from atoll.simulate.job import Job
 from atoll.simulate.ledger import Ledger, Sent
 from atoll.simulate.replica import VirtualReplica

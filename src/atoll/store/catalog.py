@@ -9,7 +9,7 @@ from atoll.documents import Document
 from atoll.errors import InputError
 
 
-class Entry(Document):
+class RunEntry(Document):
     """One run in the catalogue. The run's folder stays the truth; this is what finds it again."""
 
     run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")
@@ -23,7 +23,7 @@ class Entry(Document):
     tags: tuple[str, ...] = ()
     summary: dict[str, Any] = Field(default_factory=dict)  # a Summary in plain form
 
-    def with_tag(self, tag: str) -> "Entry":
+    def with_tag(self, tag: str) -> "RunEntry":
         return self if tag in self.tags else self.replace(tags=(*self.tags, tag))
 
 
@@ -40,19 +40,19 @@ class Query(Document):
 class Catalog(Protocol):
     """What store/sqlite.py and store/mongo.py both are. What `save` has returned from survives a crash."""
 
-    def save(self, entry: Entry) -> None:
+    def save(self, entry: RunEntry) -> None:
         """Keep an entry; one with the same run_id is replaced."""
         ...
 
-    def load(self, run_id: str) -> Entry:
+    def load(self, run_id: str) -> RunEntry:
         """Raises InputError when there is none."""
         ...
 
-    def find(self, query: Query) -> tuple[Entry, ...]:
+    def find(self, query: Query) -> tuple[RunEntry, ...]:
         """Newest first; of the same age by run_id."""
         ...
 
-    def tag(self, run_id: str, tag: str) -> Entry:
+    def tag(self, run_id: str, tag: str) -> RunEntry:
         """The entry with the tag added."""
         ...
 

@@ -20,10 +20,10 @@ import numpy as np
 from atoll.analyse.summary import Mask, Summary, measured_rows, summarise
 from atoll.documents import Document
 from atoll.errors import BadRun
+from atoll.layout.layout import Layout
 from atoll.load import records
 from atoll.outside.files import read_text, write_whole
 from atoll.outside.parquet import Ragged, read_parquet, write_parquet
-from atoll.plan.layout import Layout
 from atoll.traffic.record import RecordTable
 from atoll.traffic.workload import Workload
 

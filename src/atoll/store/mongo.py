@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from atoll.errors import InputError, MissingProgram
-from atoll.store.catalog import Entry, Query, not_there
+from atoll.store.catalog import Query, RunEntry, not_there
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -36,24 +36,24 @@ class MongoCatalog:
                 self._client.close()
             raise InputError(f"The catalogue's MongoDB cannot be used: {error}") from None
 
-    def save(self, entry: Entry) -> None:
+    def save(self, entry: RunEntry) -> None:
         """Keep an entry; one with the same run_id is replaced."""
         self._runs.replace_one({"_id": entry.run_id}, entry.to_plain() | {"_id": entry.run_id}, upsert=True)
 
-    def load(self, run_id: str) -> Entry:
+    def load(self, run_id: str) -> RunEntry:
         """Raises InputError when there is none."""
         found = self._runs.find_one({"_id": run_id})
         if found is None:
             raise not_there(run_id)
         return _entry(found)
 
-    def find(self, query: Query) -> tuple[Entry, ...]:
+    def find(self, query: Query) -> tuple[RunEntry, ...]:
         """Newest first; of the same age by run_id."""
         wanted = {"study": query.study, "model": query.model, "engine": query.engine, "tags": query.tag}
         given = {name: value for name, value in wanted.items() if value is not None}
         return tuple(_entry(found) for found in self._runs.find(given).sort(list(_NEWEST_FIRST)).limit(query.limit))
 
-    def tag(self, run_id: str, tag: str) -> Entry:
+    def tag(self, run_id: str, tag: str) -> RunEntry:
         """The entry with the tag added."""
         entry = self.load(run_id).with_tag(tag)
         self._runs.update_one({"_id": run_id}, {"$addToSet": {"tags": tag}})
@@ -76,5 +76,5 @@ class MongoCatalog:
         self.close()
 
 
-def _entry(found: dict[str, Any]) -> Entry:
-    return Entry.from_plain({name: value for name, value in found.items() if name != "_id"}, origin="catalogue")
+def _entry(found: dict[str, Any]) -> RunEntry:
+    return RunEntry.from_plain({name: value for name, value in found.items() if name != "_id"}, origin="catalogue")

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from atoll.errors import InputError
-from atoll.store.catalog import Entry, Query, not_there
+from atoll.store.catalog import Query, RunEntry, not_there
 
 
 def _m001_runs(connection: sqlite3.Connection) -> None:
@@ -54,7 +54,7 @@ class SqliteCatalog:
                 migrate(self._connection)
                 self._connection.execute(f"PRAGMA user_version = {number}")
 
-    def save(self, entry: Entry) -> None:
+    def save(self, entry: RunEntry) -> None:
         """Keep an entry; one with the same run_id is replaced."""
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -74,14 +74,14 @@ class SqliteCatalog:
             self._connection.execute("DELETE FROM tags WHERE run_id = ?", (entry.run_id,))
             self._connection.executemany("INSERT INTO tags VALUES (?, ?)", [(entry.run_id, tag) for tag in entry.tags])
 
-    def load(self, run_id: str) -> Entry:
+    def load(self, run_id: str) -> RunEntry:
         """Raises InputError when there is none."""
         row = self._connection.execute("SELECT entry FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         if row is None:
             raise not_there(run_id)
         return _entry(row[0])
 
-    def find(self, query: Query) -> tuple[Entry, ...]:
+    def find(self, query: Query) -> tuple[RunEntry, ...]:
         """Newest first; of the same age by run_id."""
         wanted = {"study": query.study, "model": query.model, "engine": query.engine}
         given = {name: value for name, value in wanted.items() if value is not None}
@@ -94,7 +94,7 @@ class SqliteCatalog:
         statement = f"SELECT entry FROM runs {where} ORDER BY started_at DESC, run_id LIMIT ?"  # noqa: S608 - own words
         return tuple(_entry(row[0]) for row in self._connection.execute(statement, (*values, query.limit)))
 
-    def tag(self, run_id: str, tag: str) -> Entry:
+    def tag(self, run_id: str, tag: str) -> RunEntry:
         """The entry with the tag added."""
         entry = self.load(run_id).with_tag(tag)
         self.save(entry)
@@ -117,5 +117,5 @@ class SqliteCatalog:
         self.close()
 
 
-def _entry(text: str) -> Entry:
-    return Entry.from_plain(json.loads(text), origin="catalogue")
+def _entry(text: str) -> RunEntry:
+    return RunEntry.from_plain(json.loads(text), origin="catalogue")

@@ -8,7 +8,7 @@ from fastapi import Query as Parameter
 from starlette.status import HTTP_201_CREATED
 
 import atoll
-from atoll.store.catalog import Catalog, Entry, Query
+from atoll.store.catalog import Catalog, Query, RunEntry
 from atoll.web.wire import Health, Problem, Runs
 
 MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
@@ -38,14 +38,14 @@ def make_routes(catalog: Catalog) -> APIRouter:
             return Runs(runs=catalog.find(wanted))
 
     @routes.post("/api/runs", status_code=HTTP_201_CREATED)
-    def save_run(entry: Entry) -> Entry:
+    def save_run(entry: RunEntry) -> RunEntry:
         """Keep a run; one with the same run_id is replaced. What was answered with 201 survives a crash."""
         with turn:
             catalog.save(entry)
         return entry
 
     @routes.get("/api/runs/{run_id}", responses=MISSING)
-    def show_run(run_id: str) -> Entry:
+    def show_run(run_id: str) -> RunEntry:
         with turn:
             return catalog.load(run_id)
 

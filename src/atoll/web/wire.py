@@ -1,7 +1,7 @@
 """Bodies of requests and responses that are no noun of their own."""
 
 from atoll.documents import Document
-from atoll.store.catalog import Entry
+from atoll.store.catalog import RunEntry
 
 
 class Health(Document):
@@ -14,7 +14,7 @@ class Health(Document):
 class Runs(Document):
     """Runs of the catalogue, newest first."""
 
-    runs: tuple[Entry, ...]
+    runs: tuple[RunEntry, ...]
 
 
 class Problem(Document):

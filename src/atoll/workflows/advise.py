@@ -7,15 +7,15 @@ from pydantic import ValidationError
 
 from atoll.analyse.summary import Summary
 from atoll.doctor.compose import Project
-from atoll.doctor.facts import Engine, Facts
+from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.nginx import Upstream
 from atoll.doctor.vllm import show_version
 from atoll.errors import AtollError, InputError
 from atoll.inventory.box import Box
+from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.model.card import ModelCard
 from atoll.plan.enumerate import Wanted
 from atoll.plan.goal import Goal
-from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.traffic.workload import Lengths, Workload
 from atoll.units import show_seconds
 from atoll.workflows.boxes import named_box, with_gpu_names
@@ -128,7 +128,7 @@ def _is_a_gain(before: Summary, after: Summary) -> bool:
     )
 
 
-def layout_of(facts: Facts, engines: list[Engine], card: ModelCard, gpu: str | None) -> Layout | None:
+def layout_of(facts: Facts, engines: list[ServedEngine], card: ModelCard, gpu: str | None) -> Layout | None:
     """The layout that these engines make; None when a GPU, a flag or the box is not known."""
     box = _box(facts, engines, gpu)
     replicas = [_replica(facts, engine) for engine in engines]
@@ -149,7 +149,7 @@ def layout_of(facts: Facts, engines: list[Engine], card: ModelCard, gpu: str | N
         return None
 
 
-def _box(facts: Facts, engines: list[Engine], gpu: str | None) -> Box | None:
+def _box(facts: Facts, engines: list[ServedEngine], gpu: str | None) -> Box | None:
     box = facts.box_of(engines[0].service)
     ids = [index for engine in engines for index in facts.gpus_of(engine.service) or ()]
     if box is None:
@@ -162,7 +162,7 @@ def _box(facts: Facts, engines: list[Engine], gpu: str | None) -> Box | None:
     return box
 
 
-def _replica(facts: Facts, engine: Engine) -> Replica | None:
+def _replica(facts: Facts, engine: ServedEngine) -> Replica | None:
     """Its GPUs; those that it is given and does not use are left out."""
     gpus, tp, pp = facts.gpus_of(engine.service), engine.command.tensor_parallel, engine.command.pipeline_parallel
     if gpus is None and engine.service.gpus is not None and engine.service.gpus.all and tp is not None:
@@ -175,7 +175,7 @@ def _replica(facts: Facts, engine: Engine) -> Replica | None:
 _POLICIES = (("least_conn", Policy.LEAST_CONN), ("random", Policy.RANDOM_TWO))
 
 
-def _router(facts: Facts, engines: list[Engine]) -> Router:
+def _router(facts: Facts, engines: list[ServedEngine]) -> Router:
     upstream = next(_upstreams(facts, engines), None)
     if upstream is None:
         return Router()
@@ -183,13 +183,13 @@ def _router(facts: Facts, engines: list[Engine]) -> Router:
     return Router(policy=policy, shared_zone=upstream.has("zone") or policy is Policy.ROUND_ROBIN)
 
 
-def _upstreams(facts: Facts, engines: list[Engine]) -> Iterator[Upstream]:
+def _upstreams(facts: Facts, engines: list[ServedEngine]) -> Iterator[Upstream]:
     for route in facts.upstream_routes:
         if route.location.upstream is not None and engines[0].service in route.services:
             yield route.location.upstream
 
 
-def _flags(engine: Engine) -> EngineFlags:
+def _flags(engine: ServedEngine) -> EngineFlags:
     command = engine.command
     return EngineFlags(
         dtype=command.text("--dtype") or "auto",

@@ -13,21 +13,21 @@ from pathlib import Path
 import uvloop
 
 import atoll
-from atoll.analyse.summary import Promise, Summary, summarise
+from atoll.analyse.summary import SLO, Summary, summarise
 from atoll.errors import AtollError, InputError, MissingProgram
+from atoll.layout.layout import Layout
 from atoll.load import records
-from atoll.load.pace import Step, most_load, parse_steps
+from atoll.load.pace import LoadStep, most_load, parse_steps
 from atoll.load.progress import Progress
 from atoll.load.prompts import Prompts
-from atoll.load.run import Crew, LoadControl, LoadResult, measure_load
+from atoll.load.run import LoadControl, LoadResult, Workers, measure_load
 from atoll.load.selfwatch import ClientReport
-from atoll.load.target import Asking, Endpoint, Timeouts
+from atoll.load.target import Endpoint, RequestOptions, Timeouts
 from atoll.load.tokens import Counter, Vocabulary, find_tokenizer, read_vocabulary
 from atoll.outside.clock import SystemClock
 from atoll.outside.files import read_text, write_whole
 from atoll.outside.parquet import write_parquet
 from atoll.outside.shell import environment
-from atoll.plan.layout import Layout
 from atoll.store.folder import RunInfo, finish_run, is_run, start_run
 from atoll.traffic.lengths import parse_lengths
 from atoll.traffic.record import RecordTable
@@ -42,7 +42,7 @@ INTERRUPTED, TERMINATED = "interrupted", "terminated"
 class StepResult:
     """A step of load and what was measured of the requests sent in it."""
 
-    step: Step
+    step: LoadStep
     summary: Summary
 
 
@@ -69,15 +69,15 @@ def bench(
     name: str | None = None,
     engine: str = "external",
     layout: Layout | None = None,
-    asking: Asking | None = None,
+    options: RequestOptions | None = None,
     trace: Sequence[TraceRow] = (),
     prompts: Prompts | None = None,
     vocabulary: Vocabulary | None = None,
-    steps: Sequence[Step] = (),
+    steps: Sequence[LoadStep] = (),
     metrics: Sequence[str] | None = None,
-    promise: Promise | None = None,
+    slo: SLO | None = None,
     drain_s: float | None = None,
-    crew: Crew | None = None,
+    workers: Workers | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> BenchResult:
     """Run the load, write the run's folder, sum it up. Blocks until it is done.
@@ -92,29 +92,29 @@ def bench(
         name: of the run; None: the folder's.
         engine: what answers: emulated, vllm, or external for somebody else's server.
         layout: what is served, when it is known; kept with the run.
-        asking: model, endpoint, key, headers, timeouts; see `atoll.load.target`.
+        options: model, endpoint, key, headers, timeouts; see `atoll.load.target`.
         trace: rows for a workload that takes its requests from a trace.
         prompts: what the users say; None: synthetic text.
         vocabulary: words for synthetic text; None: the server is asked how many tokens they are.
         steps: how the load changes over the run.
         metrics: URLs of the engines' /metrics, one a replica; None tries the server's own.
         drain_s: how long answers may go on after the last sending; None: to their end.
-        crew: who sends; None: this process.
+        workers: who sends; None: this process.
         on_progress: called twice a second.
-        promise: latency targets, for goodput.
+        slo: latency targets, for goodput.
 
     Raises:
         InputError: something given makes no sense, or the folder already holds a run.
         RunFailed: the server cannot be asked at all.
     """
-    asking, clock = asking or Asking(), SystemClock()
+    options, clock = options or RequestOptions(), SystemClock()
     folder = folder or new_folder()
     if is_run(folder):
         raise InputError(f"{folder} already holds a run. Choose another folder with -o.")
     info = RunInfo(
         name=name or folder.name,
         engine=engine,
-        model=asking.model,
+        model=options.model,
         url=url,
         started_at=clock.wall(),
         atoll_version=atoll.__version__,
@@ -124,7 +124,7 @@ def bench(
     work = measure_load(
         url,
         workload,
-        asking=asking,
+        options=options,
         trace=trace,
         prompts=prompts,
         vocabulary=vocabulary,
@@ -135,7 +135,7 @@ def bench(
         on_progress=on_progress,
         control=control,
         clock=clock,
-        crew=crew,
+        workers=workers,
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _signals(runner, control):
@@ -143,7 +143,7 @@ def bench(
     except AtollError:
         _take_back(folder)
         raise
-    return _finish(folder, info, result, workload, steps=steps, promise=promise)
+    return _finish(folder, info, result, workload, steps=steps, slo=slo)
 
 
 def _take_back(folder: Path) -> None:
@@ -162,11 +162,11 @@ def _finish(
     result: LoadResult,
     workload: Workload,
     *,
-    steps: Sequence[Step],
-    promise: Promise | None,
+    steps: Sequence[LoadStep],
+    slo: SLO | None,
 ) -> BenchResult:
     """Sum up and write what is left to write; a disk that refuses costs the file, not the summary."""
-    summary = summarise(result.table, warmup_s=workload.warmup_s, promise=promise)
+    summary = summarise(result.table, warmup_s=workload.warmup_s, slo=slo)
     notes = (result.client.verdict,) if result.client.limited else ()
     info = info.replace(model=result.model, url=result.url, started_at=result.started_at, notes=notes)
     trouble = result.disk
@@ -186,15 +186,15 @@ def _finish(
         client=result.client,
         prompts=result.prompts,
         stopped=result.stopped if result.stopped in {INTERRUPTED, TERMINATED} else None,
-        steps=tuple(_step_result(result.table, step, promise) for step in steps),
+        steps=tuple(_step_result(result.table, step, slo) for step in steps),
         trouble=trouble,
     )
 
 
-def _step_result(table: RecordTable, step: Step, promise: Promise | None) -> StepResult:
+def _step_result(table: RecordTable, step: LoadStep, slo: SLO | None) -> StepResult:
     """The summary of what was sent within a step."""
     rows = (table.sent_s >= step.start_s) & (table.sent_s < step.end_s)
-    return StepResult(step=step, summary=summarise(table, rows=rows, promise=promise))
+    return StepResult(step=step, summary=summarise(table, rows=rows, slo=slo))
 
 
 def list_run(result: BenchResult, *, catalog: str | None = None) -> str | None:
@@ -260,7 +260,7 @@ def workload_of(
     burstiness: float = 1.0,
     shared_prefix: int = 0,
     turns: int = 1,
-    steps: Sequence[Step] = (),
+    steps: Sequence[LoadStep] = (),
     replay: bool = False,
 ) -> Workload:
     """The Workload of a command line; raises InputError (BadDocument) for what makes no sense.
@@ -309,7 +309,7 @@ def one_duration(duration: str | None, run_time: str | None) -> str | None:
     return duration or run_time
 
 
-def crew_of(workers: str, *, ray: bool = False) -> Crew | None:
+def workers_of(workers: str, *, ray: bool = False) -> Workers | None:
     """Who sends: `1` is this process, `4` four of this machine, `ray://HOST:PORT` or `ray` a worker on every node.
 
     Raises:
@@ -318,7 +318,7 @@ def crew_of(workers: str, *, ray: bool = False) -> Crew | None:
     """
     if workers == "1" and not ray:
         return None
-    from atoll.load.ray_crew import RayActors
+    from atoll.load.ray_workers import RayActors
     from atoll.load.workers import Processes
 
     if ray or workers == "ray" or workers.startswith("ray://"):
@@ -328,7 +328,7 @@ def crew_of(workers: str, *, ray: bool = False) -> Crew | None:
     return Processes(int(workers)) if int(workers) > 1 else None
 
 
-def steps_of(text: str | None) -> tuple[Step, ...]:
+def steps_of(text: str | None) -> tuple[LoadStep, ...]:
     return () if text is None else parse_steps(text)
 
 
@@ -399,12 +399,12 @@ def asking_of(
     ca_file: str | None,
     proxy: str | None,
     replica_header: str,
-) -> Asking:
-    """The Asking of a command line; the key may come from the environment."""
+) -> RequestOptions:
+    """The RequestOptions of a command line; the key may come from the environment."""
     variables = environment()
     if endpoint is not None and endpoint not in set(Endpoint):
         raise InputError(f"--endpoint {endpoint} is not one of {', '.join(Endpoint)}.")
-    return Asking(
+    return RequestOptions(
         model=model,
         endpoint=None if endpoint is None else Endpoint(endpoint),
         stream=stream,

@@ -10,18 +10,18 @@ import numpy as np
 from atoll.cost.calibrate import DecodePoint, Fit, Point, PromptPoint, fit_line, fit_scales
 from atoll.cost.profile import MachineProfile
 from atoll.cost.step import StepFlags, StepModel
+from atoll.engines.vllm.defaults import effective_flags
 from atoll.errors import InputError, NoMeasurement, RunFailed
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
+from atoll.layout.layout import Layout, Replica
 from atoll.load.run import measure_load
-from atoll.load.target import Asking, Endpoint, parse_target
+from atoll.load.target import Endpoint, RequestOptions, parse_target
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import read_text
 from atoll.outside.http import get_json
-from atoll.plan.defaults import effective_flags
-from atoll.plan.layout import Layout, Replica
 from atoll.simulate.equip import kind_of
 from atoll.traffic.record import Floats, Outcome, RecordTable
 from atoll.traffic.workload import Workload
@@ -33,7 +33,7 @@ _LONGER = 1.05  # a prompt of words comes out this much too long at worst: 500 w
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Engine:
+class CalibratedEngine:
     """What is known of the engine that is measured."""
 
     card: ModelCard
@@ -81,7 +81,7 @@ def engine_of(
     tensor_parallel: int,
     model: str | None,
     engine_version: str,
-) -> Engine | None:
+) -> CalibratedEngine | None:
     """What the engine runs on: a replica of a layout, or so many cards of a kind; None when neither is told.
 
     Raises:
@@ -100,16 +100,16 @@ def engine_of(
     return _engine(plain, one, card)
 
 
-def _engine_of_layout(layout: Layout, number: int) -> Engine:
+def _engine_of_layout(layout: Layout, number: int) -> CalibratedEngine:
     if number >= len(layout.replicas):
         raise InputError(f"{layout.name} has replicas 0-{len(layout.replicas) - 1}; there is no replica {number}.")
     return _engine(layout, layout.replicas[number], read_model(layout.model))
 
 
-def _engine(layout: Layout, replica: Replica, card: ModelCard) -> Engine:
+def _engine(layout: Layout, replica: Replica, card: ModelCard) -> CalibratedEngine:
     kind = kind_of(layout, replica)
     flags = effective_flags(layout.flags, layout.engine_version, kind, max_model_len=card.max_context)
-    return Engine(
+    return CalibratedEngine(
         card=card,
         kind=kind,
         tensor_parallel=replica.tensor_parallel,
@@ -155,8 +155,8 @@ def _cut(lengths: Sequence[int], room: int) -> list[int]:
 def calibrate(
     url: str,
     *,
-    engine: Engine | None,
-    asking: Asking | None = None,
+    engine: CalibratedEngine | None,
+    options: RequestOptions | None = None,
     quick: bool = False,
     longest: int = 8192 + 256,
     most_users: int = 64,
@@ -169,7 +169,7 @@ def calibrate(
     Args:
         url: of the engine.
         engine: what it runs on and with; None where the card is not in the catalogue: then a line is fitted.
-        asking: model, key, headers, timeouts.
+        options: model, key, headers, timeouts.
         quick: half the probes.
         longest: tokens that one request may have.
         most_users: how many are asked at once.
@@ -183,17 +183,17 @@ def calibrate(
     """
     if engine is not None and engine.max_model_len:
         longest = min(longest, engine.max_model_len)
-    asking = _plain_asking(url, asking or Asking())
-    longest = min(longest, asyncio.run(_longest_served(url, asking)) or longest)
+    options = _plain_asking(url, options or RequestOptions())
+    longest = min(longest, asyncio.run(_longest_served(url, options)) or longest)
     points: list[Point] = []
     lost: list[str] = []
     salt = int((clock or SystemClock()).wall()) % 10**8 * 100  # other words each time: nothing from the prefix cache
     say("warming up")
-    asyncio.run(_measure(url, Probe(users=4, prompt=64, output=32), asking, seed=salt))
+    asyncio.run(_measure(url, Probe(users=4, prompt=64, output=32), options, seed=salt))
     for number, probe in enumerate(probes(quick=quick, longest=longest, most_users=most_users), start=1):
         say(str(probe))
         # Twice, and the faster of both counts: what disturbs only adds, and the first time may compile a shape.
-        tries = [asyncio.run(_measure(url, probe, asking, seed=salt + 2 * number + more)) for more in (0, 1)]
+        tries = [asyncio.run(_measure(url, probe, options, seed=salt + 2 * number + more)) for more in (0, 1)]
         faster: list[Point] = min(tries, key=_seconds)
         points += faster
         lost += [] if faster else [f"no figure from {probe}: not all were answered, or never all at once"]
@@ -203,17 +203,17 @@ def calibrate(
     return _fit(points, engine, start.replace(notes=(*start.notes, *lost)))
 
 
-async def _longest_served(url: str, asking: Asking) -> int | None:
+async def _longest_served(url: str, options: RequestOptions) -> int | None:
     """What vLLM says of its context in /v1/models; None where an engine does not say."""
     target, _ = parse_target(url)
-    headers = {"Authorization": f"Bearer {asking.api_key}"} if asking.api_key else None
+    headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else None
     try:
         answer = await get_json(target.origin + target.models_path, headers=headers)
     except RunFailed:  # whether it can be asked at all, the probes will tell
         return None
     models = answer.get("data") if isinstance(answer, dict) else None
     known = [model for model in models or () if isinstance(model, dict)]
-    chosen = next((model for model in known if model.get("id") == asking.model), known[0] if known else {})
+    chosen = next((model for model in known if model.get("id") == options.model), known[0] if known else {})
     length = chosen.get("max_model_len")
     return length if isinstance(length, int) and length > 0 else None
 
@@ -222,14 +222,14 @@ def _seconds(found: Sequence[Point]) -> float:
     return found[0].seconds if found else float("inf")
 
 
-def _plain_asking(url: str, asking: Asking) -> Asking:
+def _plain_asking(url: str, options: RequestOptions) -> RequestOptions:
     """Completions where the URL does not say chat: no template then adds tokens to the prompts."""
-    if asking.endpoint is None and not url.rstrip("/").endswith("/chat/completions"):
-        return replace(asking, endpoint=Endpoint.COMPLETIONS)
-    return asking
+    if options.endpoint is None and not url.rstrip("/").endswith("/chat/completions"):
+        return replace(options, endpoint=Endpoint.COMPLETIONS)
+    return options
 
 
-def _fit(points: Sequence[Point], engine: Engine | None, start: MachineProfile) -> Fit:
+def _fit(points: Sequence[Point], engine: CalibratedEngine | None, start: MachineProfile) -> Fit:
     if engine is None:
         line = fit_line(points)
         return replace(line, profile=line.profile.replace(notes=start.notes))
@@ -237,7 +237,7 @@ def _fit(points: Sequence[Point], engine: Engine | None, start: MachineProfile) 
     return fit_scales(points, engine.model, start=start, max_num_batched_tokens=engine.max_num_batched_tokens)
 
 
-async def _measure(url: str, probe: Probe, asking: Asking, *, seed: int) -> list[Point]:
+async def _measure(url: str, probe: Probe, options: RequestOptions, *, seed: int) -> list[Point]:
     """The points that one probe gives; none when it failed (a prompt too long for the engine, say)."""
     workload = Workload.model_validate(
         {
@@ -249,7 +249,7 @@ async def _measure(url: str, probe: Probe, asking: Asking, *, seed: int) -> list
         }
     )
     try:
-        table = (await measure_load(url, workload, asking=asking)).table
+        table = (await measure_load(url, workload, options=options)).table
     except NoMeasurement:
         return []
     return list(points_of(table, probe))

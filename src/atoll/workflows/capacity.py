@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from atoll.analyse.knee import LoadPoint, find_knee
-from atoll.analyse.summary import Promise, Summary
+from atoll.analyse.summary import SLO, Summary
 from atoll.errors import AtollError, InputError, Interrupted
 from atoll.traffic.workload import Workload
 from atoll.workflows.bench import BenchResult
@@ -26,7 +26,7 @@ class Level:
 
     @property
     def share(self) -> float | None:
-        """Median share of requests that kept the promise; None without one."""
+        """Median share of requests that kept within the targets; None without any."""
         shares = sorted(run.summary.goodput.share for run in self.runs if run.summary.goodput is not None)
         return shares[len(shares) // 2] if shares else None
 
@@ -44,8 +44,8 @@ class Sweep:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Capacity:
-    """The most users that keep the promise; 0 when even one does not."""
+class UsersWithinTargets:
+    """The most users that keep within the targets; 0 when even one does not."""
 
     users: int
     share: float  # of good requests that was wanted
@@ -81,23 +81,23 @@ def search_users(
     workload: Workload,
     folder: Path,
     *,
-    promise: Promise | None,
+    slo: SLO | None,
     share: float = 0.95,
     highest: int = 1024,
     repeats: int = 3,
     measure: Measure,
     say: Say,
-) -> Capacity:
-    """The most users of whose requests a share keeps the promise: doubling, then bisection.
+) -> UsersWithinTargets:
+    """The most users of whose requests a share keeps within the targets: doubling, then bisection.
 
     A level whose share is near the wanted one is measured `repeats` times, and its median counts.
 
     Raises:
-        InputError: no promise, or an open loop.
+        InputError: no target, or an open loop.
         Interrupted: Ctrl-C.
     """
-    if promise is None or (promise.ttft_s is None and promise.tpot_s is None):
-        raise InputError("A search needs a promise. Give --slo-ttft, --slo-tpot or both.")
+    if slo is None or (slo.ttft_s is None and slo.tpot_s is None):
+        raise InputError("A search needs a target. Give --slo-ttft, --slo-tpot or both.")
     if workload.users is None:
         raise InputError("A search looks for users; leave --rate out.")
     levels: dict[int, Level] = {}
@@ -117,7 +117,7 @@ def search_users(
         low, high = (middle, high) if good(middle) else (low, middle)
     ordered = tuple(levels[users] for users in sorted(levels))
     limited = reached_end or any(run.client.limited for level in ordered for run in level.runs)
-    return Capacity(users=low, share=share, levels=ordered, limited=limited)
+    return UsersWithinTargets(users=low, share=share, levels=ordered, limited=limited)
 
 
 def _near_level(

@@ -8,12 +8,12 @@ from typing import Any
 
 from atoll.cost.profile import MachineProfile
 from atoll.errors import InputError
+from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import read_text
 from atoll.outside.shell import RealShell, Shell
-from atoll.plan.layout import Layout
 from atoll.render.process import PROCESS_FILE
 from atoll.run import compose, process
 from atoll.run.deployment import Deployment, DeploymentStatus, ServiceState

@@ -13,11 +13,11 @@ from atoll.doctor.gather import CORRECTED, Asked, DiskFiles, Files, HeldFiles, g
 from atoll.doctor.live import CONTAINERS, ask_machine
 from atoll.doctor.mend import Mended, mend
 from atoll.errors import InputError
+from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import write_whole
 from atoll.outside.shell import Shell
-from atoll.plan.layout import Layout
 from atoll.render.bundle import Bundle
 from atoll.workflows.boxes import named_box
 

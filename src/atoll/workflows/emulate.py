@@ -7,9 +7,9 @@ from atoll.emulate.listen import listen
 from atoll.emulate.replica import blueprint_of
 from atoll.errors import InputError
 from atoll.inventory.catalog import make_box
+from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.model.read import read_model
 from atoll.outside.files import read_text
-from atoll.plan.layout import EngineFlags, Layout, Replica
 from atoll.run.process import PROFILE_FILE
 from atoll.workflows.profiles import read_profile
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from atoll.cost.profile import MachineProfile
 from atoll.errors import Interrupted, NoMeasurement
+from atoll.layout.layout import Layout
 from atoll.load.tokens import Vocabulary
 from atoll.model.read import read_model
 from atoll.outside.clock import SystemClock
 from atoll.outside.shell import RealShell
-from atoll.plan.layout import Layout
 from atoll.run.process import down, prepare, up
 from atoll.traffic.record import RecordTable
 from atoll.traffic.trace import TraceRow

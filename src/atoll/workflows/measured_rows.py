@@ -18,9 +18,9 @@ from atoll.documents import show_path
 from atoll.errors import AtollError, InputError
 from atoll.inventory.box import Box, Link, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
+from atoll.layout.layout import EngineFlags, Layout, Replica, Router
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
-from atoll.plan.layout import EngineFlags, Layout, Replica, Router
 from atoll.traffic.workload import Lengths, Workload
 
 COLUMNS = ("id", "model", "gpu", "n_gpu", "engine")

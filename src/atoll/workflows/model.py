@@ -5,13 +5,14 @@ from typing import Any
 
 from atoll.cost.memory import MemoryFit, fit_memory, kv_bytes_per_token, users_that_fit
 from atoll.documents import Document
+from atoll.engines.vllm.defaults import effective_flags
+from atoll.engines.vllm.splits import legal_tensor_parallel, why_not_on
+from atoll.engines.vllm.versions import DEFAULT_VERSION
 from atoll.errors import InputError
 from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
+from atoll.layout.layout import EngineFlags
 from atoll.model.card import Attention, Experts, ModelCard, Quantisation
 from atoll.model.read import read_model
-from atoll.plan.defaults import effective_flags
-from atoll.plan.layout import EngineFlags
-from atoll.plan.limits import legal_tensor_parallel, why_not_on
 
 _KV_DTYPES = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
 TABLE_SIZES = (1, 2, 4, 8)  # of the table of what fits; one box seldom holds more
@@ -100,7 +101,7 @@ def report_model(
 
 def fit_flags(card: ModelCard, kind: GpuKind, *, tensor_parallel: int, flags: EngineFlags, context: int) -> MemoryFit:
     """fit_memory with the batch sizes that vLLM takes for this card when the flags leave them open."""
-    full = effective_flags(flags, "0.32.0", kind, max_model_len=card.max_context)
+    full = effective_flags(flags, DEFAULT_VERSION, kind, max_model_len=card.max_context)
     return fit_memory(
         card,
         kind,

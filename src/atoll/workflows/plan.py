@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from atoll.analyse.summary import Distribution, ReplicaSummary, RequestCounts, Summary, summarise
 from atoll.cost.memory import fit_memory
 from atoll.cost.profile import MachineProfile
+from atoll.engines.vllm.defaults import effective_flags
+from atoll.engines.vllm.splits import VLLM, legal_tensor_parallel
+from atoll.engines.vllm.versions import DEFAULT_VERSION
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
+from atoll.layout.layout import EngineFlags, Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import write_whole
 from atoll.plan.band import error_band
 from atoll.plan.choice import Capacity, Choice, Search, Trial
-from atoll.plan.defaults import effective_flags
 from atoll.plan.effort import Sample, sample_of
 from atoll.plan.enumerate import OPEN, Rejected, Wanted
 from atoll.plan.explain import (
@@ -32,8 +35,6 @@ from atoll.plan.explain import (
     step_parts,
 )
 from atoll.plan.goal import Goal
-from atoll.plan.layout import EngineFlags, Layout
-from atoll.plan.limits import VLLM, legal_tensor_parallel
 from atoll.plan.loads import FINE
 from atoll.plan.score import Prediction, ReplicaShare, Spread
 from atoll.plan.search import PLAIN, search_layouts
@@ -69,7 +70,7 @@ def plan_box(
     gpus: int | None = None,
     wanted: Wanted = OPEN,
     flags: EngineFlags = PLAIN,
-    engine_version: str = "0.32.0",
+    engine_version: str = DEFAULT_VERSION,
     simulate: bool = True,
     vary_load: bool = True,
     profile: MachineProfile | None = None,
@@ -116,7 +117,7 @@ def plan_model(
     model: str | None = None,
     wanted: Wanted = OPEN,
     flags: EngineFlags = PLAIN,
-    engine_version: str = "0.32.0",
+    engine_version: str = DEFAULT_VERSION,
     simulate: bool = True,
     vary_load: bool = True,
     profile: MachineProfile | None = None,

@@ -10,10 +10,10 @@ from typing import Any
 
 import atoll
 from atoll.errors import InputError
+from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import read_text, write_whole
-from atoll.plan.layout import Layout
 from atoll.render import Bundle, ComposeSettings, render_bundle
 from atoll.render.app import SECRETS
 from atoll.render.compose import brings_atoll

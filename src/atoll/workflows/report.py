@@ -7,9 +7,9 @@ import atoll
 from atoll.analyse.summary import Summary
 from atoll.engines import find_engine
 from atoll.errors import InputError
+from atoll.layout.layout import Layout
 from atoll.model.read import read_model
 from atoll.outside.files import read_text, write_whole
-from atoll.plan.layout import Layout
 from atoll.render.bundle import Bundle, give_ports, render_bundle
 from atoll.report import RunView, StudyView, chart_png, chart_svg, draw_charts, render_report
 from atoll.store.folder import Run, is_run, read_run

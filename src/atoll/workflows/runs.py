@@ -4,10 +4,10 @@ from pathlib import Path
 
 from atoll.analyse.summary import Summary
 from atoll.errors import AtollError
+from atoll.layout.layout import Layout
 from atoll.outside.files import make_folder
 from atoll.outside.shell import environment
-from atoll.plan.layout import Layout
-from atoll.store.catalog import Catalog, Entry, Query
+from atoll.store.catalog import Catalog, Query, RunEntry
 from atoll.store.folder import RunInfo
 from atoll.store.opening import open_catalog
 
@@ -30,11 +30,11 @@ def open_runs(given: str | None = None) -> Catalog:
 
 def entry_of(
     folder: Path, info: RunInfo, summary: Summary, *, layout: Layout | None = None, study: str | None = None
-) -> Entry:
+) -> RunEntry:
     """What the catalogue keeps of a run. The id is the folder's path, so a run that is done again replaces itself."""
     known = sorted({gpu.name for gpu in layout.box.gpus if gpu.name}) if layout else []
     place = folder.resolve()
-    return Entry(
+    return RunEntry(
         run_id=_identifier(place),
         name=info.name,
         engine=info.engine,
@@ -47,7 +47,7 @@ def entry_of(
     )
 
 
-def remember(entry: Entry, *, catalog: str | None = None) -> str | None:
+def remember(entry: RunEntry, *, catalog: str | None = None) -> str | None:
     """Save an entry; a catalogue that cannot be written is told of, and costs nobody a measurement."""
     try:
         with open_runs(catalog) as opened:
@@ -63,12 +63,12 @@ def _identifier(folder: Path) -> str:
     return text.strip(":") or "run"
 
 
-def list_runs(query: Query, *, catalog: str | None = None) -> tuple[Entry, ...]:
+def list_runs(query: Query, *, catalog: str | None = None) -> tuple[RunEntry, ...]:
     with open_runs(catalog) as opened:
         return opened.find(query)
 
 
-def tag_run(run_id: str, tag: str, *, catalog: str | None = None) -> Entry:
+def tag_run(run_id: str, tag: str, *, catalog: str | None = None) -> RunEntry:
     with open_runs(catalog) as opened:
         return opened.tag(run_id, tag)
 

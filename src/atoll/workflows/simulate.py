@@ -9,17 +9,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import atoll
-from atoll.analyse.summary import Promise, Summary, summarise
+from atoll.analyse.summary import SLO, Summary, summarise
 from atoll.cost.profile import MachineProfile
 from atoll.documents import parse_yaml
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.islands import best_groups
+from atoll.layout.layout import EngineFlags, Layout, Replica, Router
+from atoll.layout.study import Study, study_layouts
+from atoll.layout.trouble import Failure, Slowness
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import read_text
-from atoll.plan.layout import EngineFlags, Layout, Replica, Router
-from atoll.plan.study import Study, study_layouts
-from atoll.plan.trouble import Failure, Slowness
 from atoll.simulate.equip import Equipment, equip_layout
 from atoll.simulate.run import Conditions, Outage, simulate_layout
 from atoll.store.folder import RunInfo, finish_run, start_run
@@ -94,7 +94,7 @@ def simulate_run(
     layout: Layout,
     workload: Workload,
     *,
-    promise: Promise | None = None,
+    slo: SLO | None = None,
     profile: MachineProfile | None = None,
     trace: Sequence[TraceRow] = (),
     conditions: Conditions = _AS_IT_SHOULD_BE,
@@ -107,7 +107,7 @@ def simulate_run(
         workload=workload,
         equipment=equipment_for(layout, card, profile),
         table=table,
-        summary=summarise(table, warmup_s=workload.warmup_s, promise=promise),
+        summary=summarise(table, warmup_s=workload.warmup_s, slo=slo),
     )
 
 
@@ -244,7 +244,7 @@ def simulate_study(
     *,
     only: Sequence[str] | None = None,
     out: Path | None = None,
-    promise: Promise | None = None,
+    slo: SLO | None = None,
 ) -> tuple[SimulatedRun | tuple[str, str], ...]:
     """Every variant under the study's workload, in its order; one that does not fit is (name, reason).
 
@@ -253,7 +253,7 @@ def simulate_study(
         folder: where its box's capture, its trace and its machine's profile are looked for.
         only: names of the variants that are wanted.
         out: keep the runs in folders under this one.
-        promise: latencies that requests should keep.
+        slo: latencies that requests should keep.
     """
     runs: list[SimulatedRun | tuple[str, str]] = []
     trace = trace_beside(folder, study.workload)
@@ -263,7 +263,7 @@ def simulate_study(
             run = simulate_run(
                 layout,
                 study.workload,
-                promise=promise,
+                slo=slo,
                 profile=profile,
                 trace=trace,
                 conditions=conditions_of_variant(study, layout),

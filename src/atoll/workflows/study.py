@@ -32,10 +32,10 @@ from atoll.cost.profile import MachineProfile
 from atoll.documents import Document
 from atoll.errors import BadRun, InputError, MissingProgram, RunFailed
 from atoll.inventory.box import Box
+from atoll.layout.layout import Layout
+from atoll.layout.study import Study, study_layouts
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import read_text, write_whole
-from atoll.plan.layout import Layout
-from atoll.plan.study import Study, study_layouts
 from atoll.store.folder import (
     Run,
     RunInfo,

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.analyse.summary import latencies
-from atoll.cost.links import AllReduce, ReducePath, describe_group, host_rate, version_tuple
+from atoll.cost.links import AllReduce, ReducePath, describe_group, host_rate
 from atoll.cost.profile import MachineProfile, MeasuredReduce
 from atoll.documents import Document
+from atoll.engines.vllm.versions import parse_version
 from atoll.errors import AtollError, NothingFits
 from atoll.inventory.catalog import find_gpu
 from atoll.outside.files import read_text
@@ -86,7 +87,7 @@ class Validation(Document):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class PredictedRow:
     """A row that can be expressed, and what was predicted for it."""
 
     case: Case
@@ -117,13 +118,13 @@ def validate_rows(
 ) -> Validation:
     """Predict rows that were read already."""
     results: list[RowResult] = []
-    verdicts: list[Verdict] = []
+    verdicts: list[PredictedRow] = []
     for row, case in cases_or_reasons(rows):
         predicted = case if isinstance(case, str) else predict_or_reason(case, profile=profile)
         if isinstance(case, str) or isinstance(predicted, str):
             results.append(RowResult(id=row.get("id", ""), skipped=str(predicted)))
         else:
-            verdicts.append(Verdict(case=case, predicted=predicted))
+            verdicts.append(PredictedRow(case=case, predicted=predicted))
             results.append(_row_result(case, predicted))
         on_row(len(results), len(rows))
     return Validation(rows=tuple(results), groups=tuple(group_errors(verdicts)))
@@ -201,7 +202,7 @@ def _host_reduce(case: Case, gpus: tuple[int, ...]) -> MeasuredReduce:
     reduce = AllReduce(
         group=describe_group(case.layout.box, gpus, kind),
         architecture=kind.architecture,
-        engine_version=version_tuple(case.layout.engine_version),
+        engine_version=parse_version(case.layout.engine_version),
         override=ReducePath.HOST,
         host_bytes_per_s=host_rate(kind),
     )
@@ -288,7 +289,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def group_errors(verdicts: Sequence[Verdict]) -> Iterator[GroupResult]:
+def group_errors(verdicts: Sequence[PredictedRow]) -> Iterator[GroupResult]:
     """Errors by family, the largest first; a family of several models is followed by each of them."""
     for family, members in _by(verdicts, lambda one: one.case.family):
         yield summarise_family(family, members)
@@ -297,14 +298,14 @@ def group_errors(verdicts: Sequence[Verdict]) -> Iterator[GroupResult]:
             yield summarise_family(f"{family}: {model}", ones)
 
 
-def _by(verdicts: Sequence[Verdict], name: Callable[[Verdict], str]) -> list[tuple[str, list[Verdict]]]:
-    groups: dict[str, list[Verdict]] = defaultdict(list)
+def _by(verdicts: Sequence[PredictedRow], name: Callable[[PredictedRow], str]) -> list[tuple[str, list[PredictedRow]]]:
+    groups: dict[str, list[PredictedRow]] = defaultdict(list)
     for verdict in verdicts:
         groups[name(verdict)].append(verdict)
     return sorted(groups.items(), key=lambda item: -len(item[1]))
 
 
-def summarise_family(family: str, members: Sequence[Verdict]) -> GroupResult:
+def summarise_family(family: str, members: Sequence[PredictedRow]) -> GroupResult:
     """Errors of these rows, under this name."""
     return GroupResult(
         family=family,
@@ -342,9 +343,9 @@ def _per_gpu(case: Case, measures: Measures) -> float | None:
     return case.users * case.output_tokens / e2e / sum(len(replica.gpus) for replica in case.layout.replicas)
 
 
-def _order(members: Sequence[Verdict], value: Callable[[Case, Measures], float | None]) -> Order | None:
+def _order(members: Sequence[PredictedRow], value: Callable[[Case, Measures], float | None]) -> Order | None:
     """Groups of rows that differ in the split alone."""
-    alike: dict[object, list[Verdict]] = defaultdict(list)
+    alike: dict[object, list[PredictedRow]] = defaultdict(list)
     for one in members:
         alike[_all_but_split(one.case)].append(one)
     judged = [_in_order(group, value) for group in alike.values()]
@@ -366,7 +367,7 @@ def _all_but_split(case: Case) -> object:
 SAME = 0.02  # measurements nearer than this are a tie
 
 
-def _in_order(group: Sequence[Verdict], value: Callable[[Case, Measures], float | None]) -> bool | None:
+def _in_order(group: Sequence[PredictedRow], value: Callable[[Case, Measures], float | None]) -> bool | None:
     """Whether every two splits come out as measured; None when there are not two."""
     pairs = []
     for one, other in combinations(group, 2):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from atoll.traffic.workload import Workload
     from atoll.workflows.bench import BenchResult
-    from atoll.workflows.capacity import Capacity, Level, Sweep
+    from atoll.workflows.capacity import Level, Sweep, UsersWithinTargets
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="http://host:port, .../v1 or the path of an endpoint.")]
 Time = Annotated[
@@ -165,7 +165,7 @@ def bench(
     from atoll.cli.show import progress
     from atoll.workflows import bench as work
     from atoll.workflows import capacity
-    from atoll.workflows.promises import promise_of
+    from atoll.workflows.slo import slo_of
 
     load_steps = work.steps_of(steps)
     workload = work.workload_of(
@@ -187,7 +187,7 @@ def bench(
         steps=load_steps,
         replay=trace is not None,
     )
-    asking = work.asking_of(
+    options = work.asking_of(
         model=model,
         endpoint=endpoint,
         stream=stream,
@@ -205,7 +205,7 @@ def bench(
     )
     vocabulary, count = work.words_of(model, tokenizer, chat=endpoint != "completions")
     texts = work.prompts_of(prompts, seed=seed, count=count, own_output=dataset_output)
-    rows, promise = work.trace_of(trace, speed=trace_speed), promise_of(slo_ttft, slo_tpot)
+    rows, slo = work.trace_of(trace, speed=trace_speed), slo_of(slo_ttft, slo_tpot)
 
     def measure(load: "Workload", folder: Path | None) -> "BenchResult":
         with live_view(progress, silent=json, title=f"atoll bench {url}") as on_progress:
@@ -213,15 +213,15 @@ def bench(
                 url,
                 load,
                 folder=folder,
-                asking=asking,
+                options=options,
                 trace=rows,
                 prompts=texts,
                 vocabulary=vocabulary,
                 steps=load_steps,
                 metrics=metrics or None,
-                promise=promise,
+                slo=slo,
                 drain_s=_seconds(drain),
-                crew=work.crew_of(workers, ray=ray),
+                workers=work.workers_of(workers, ray=ray),
                 on_progress=on_progress,
             )
         if (trouble := work.list_run(result)) is not None:
@@ -240,7 +240,7 @@ def bench(
         most = capacity.search_users(
             workload,
             out or work.new_folder(),
-            promise=promise,
+            slo=slo,
             share=slo_share,
             highest=max_users,
             repeats=repeats,
@@ -283,7 +283,7 @@ def _show_sweep(levels: "Sweep", *, json: bool) -> None:
         out.print(f"More load stops helping at about {levels.knee:g} (most throughput per latency).")
 
 
-def _show_capacity(most: "Capacity", *, json: bool) -> None:
+def _show_capacity(most: "UsersWithinTargets", *, json: bool) -> None:
     from atoll.cli.bench_tables import levels_json, show_levels
     from atoll.cli.show import out, show_json
 
@@ -292,7 +292,9 @@ def _show_capacity(most: "Capacity", *, json: bool) -> None:
         show_json(shown | {"levels": levels_json(most.levels)})
         return
     show_levels(most.levels)
-    out.print(f"[bold]{most.users} users[/bold] is the most of whose requests {most.share:.0%} keep the promise.")
+    out.print(
+        f"[bold]{most.users} users[/bold] is the most of whose requests {most.share:.0%} keep within the targets."
+    )
     if most.limited:
         out.print("This is a lower bound: the search met --max-users, or the client was the limit at some level.")
 

@@ -9,8 +9,9 @@ from atoll.cli import options
 from atoll.cli.show import out, progress, show_json, show_table
 from atoll.cost.calibrate import DecodePoint, Fit
 from atoll.cost.profile import MachineProfile
+from atoll.engines.vllm.versions import DEFAULT_VERSION
 from atoll.errors import InputError
-from atoll.load.target import Asking
+from atoll.load.target import RequestOptions
 from atoll.units import show_seconds
 from atoll.workflows import calibrate as work
 from atoll.workflows.links import measure_links
@@ -34,7 +35,9 @@ def calibrate(
     tp: Annotated[int, typer.Option("--tp", min=1, metavar="N", help="Tensor-parallel size.")] = 1,
     model: options.ModelName = None,
     box: options.BoxFile = None,
-    engine_version: Annotated[str, typer.Option("--engine-version", metavar="V", help="vLLM's version.")] = "0.32.0",
+    engine_version: Annotated[
+        str, typer.Option("--engine-version", metavar="V", help="vLLM's version.")
+    ] = DEFAULT_VERSION,
     quick: Annotated[bool, typer.Option("--quick", help="Half the probes: under a minute.")] = False,
     profile: Annotated[
         Path | None, typer.Option("--profile", metavar="FILE", help="A profile to start from; its links are kept.")
@@ -59,7 +62,9 @@ def calibrate(
     engine = work.engine_of(
         layout=layout, replica=replica, gpu=gpu, tensor_parallel=tp, model=model, engine_version=engine_version
     )
-    fit = work.calibrate(url, engine=engine, asking=Asking(api_key=api_key), quick=quick, start=start, say=_say)
+    fit = work.calibrate(
+        url, engine=engine, options=RequestOptions(api_key=api_key), quick=quick, start=start, say=_say
+    )
     _keep(fit.profile, output)
     if json:
         show_json({"profile": fit.profile.to_plain(), "points": _plain(fit), "mean_error": fit.mean_error})

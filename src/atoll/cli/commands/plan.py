@@ -12,12 +12,12 @@ from atoll.cli import options
 from atoll.cli.show import out, progress, show_json, show_table
 from atoll.cli.warn import show_warnings
 from atoll.errors import InputError
+from atoll.layout.layout import EngineFlags, Policy
 from atoll.outside.files import write_whole
 from atoll.plan.choice import Choice
 from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import explain_choice, explain_tuning
 from atoll.plan.goal import Favour, Goal
-from atoll.plan.layout import EngineFlags, Policy
 from atoll.plan.score import Prediction
 from atoll.plan.search import MOST_USERS
 from atoll.units import parse_seconds, show_seconds

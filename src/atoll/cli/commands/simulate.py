@@ -26,11 +26,12 @@ from atoll.cli.options import (
     Users,
     Warmup,
 )
+from atoll.engines.vllm.versions import DEFAULT_VERSION
 from atoll.errors import InputError
 
 if TYPE_CHECKING:
-    from atoll.plan.layout import Layout
-    from atoll.plan.study import Study
+    from atoll.layout.layout import Layout
+    from atoll.layout.study import Study
     from atoll.workflows.simulate import SimulatedRun
 
 _Path = Annotated[Path | None, typer.Argument(metavar="STUDY|LAYOUT", help="A study's or a layout's file.")]
@@ -128,7 +129,7 @@ def simulate(
     max_model_len: _MaxLen = None,
     kv_cache_dtype: _KvDtype = "auto",
     max_num_queued_reqs: _Queue = None,
-    engine_version: _Version = "0.32.0",
+    engine_version: _Version = DEFAULT_VERSION,
     workers: _Workers = None,
     fail: _Fail = None,
     slow: _Slow = None,
@@ -147,18 +148,18 @@ def simulate(
     Example: atoll simulate --gpu H100-SXM-80GB --gpus 4 --tp 2 --replicas 2 --model Qwen/Qwen2.5-32B-Instruct
     --users 30 --prompt 2000 --output 1500 --requests 300
     """
-    from atoll.plan.layout import EngineFlags
-    from atoll.plan.study import Study
+    from atoll.layout.layout import EngineFlags
+    from atoll.layout.study import Study
     from atoll.workflows import simulate as work
     from atoll.workflows.profiles import read_profile
-    from atoll.workflows.promises import promise_of
+    from atoll.workflows.slo import slo_of
 
     given = work.read_layout_or_study(path) if path is not None else None
     if isinstance(given, Study):
         assert path is not None
         _refuse([n for n in _given(context) if n not in _BESIDE_A_STUDY], path, "is a study with its own load")
-        promise = promise_of(slo_ttft, slo_tpot)
-        runs = work.simulate_study(given, path.parent, only=only, out=out, promise=promise)
+        slo = slo_of(slo_ttft, slo_tpot)
+        runs = work.simulate_study(given, path.parent, only=only, out=out, slo=slo)
         _show_study(given, runs, json=json)
         return
     if only:
@@ -203,7 +204,7 @@ def simulate(
     run = work.simulate_run(
         layout,
         workload,
-        promise=promise_of(slo_ttft, slo_tpot),
+        slo=slo_of(slo_ttft, slo_tpot),
         profile=read_profile(profile),
         trace=work.read_trace(trace),
         conditions=work.conditions_of(

@@ -12,7 +12,7 @@ from atoll.doctor.checks.topology import remove_setting
 from atoll.doctor.checks.upstreams import engine_keep_alive_s, kept_s
 from atoll.doctor.compose import Port, Service
 from atoll.doctor.edits import Edits, replace_option, replace_value
-from atoll.doctor.facts import Engine, Facts
+from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, WARNING, rule
 from atoll.doctor.vllm import parse_version, show_version
@@ -67,23 +67,23 @@ def memory_promised_twice(facts: Facts) -> Iterable[Finding]:
             )
 
 
-def _share(engine: Engine) -> float | None:
+def _share(engine: ServedEngine) -> float | None:
     """The part of each card that it takes; None when its cache is sized in bytes, or the number is not known."""
     return None if engine.command.has("--kv-cache-memory-bytes") else engine.command.memory_utilization
 
 
-def _share_or_0(engine: Engine) -> float:
+def _share_or_0(engine: ServedEngine) -> float:
     return _share(engine) or 0.0
 
 
-def _cards(facts: Facts, engine: Engine) -> tuple[str, ...]:
+def _cards(facts: Facts, engine: ServedEngine) -> tuple[str, ...]:
     request = engine.service.gpus
     if request is not None and request.all:
         return ("every GPU",)
     return tuple(f"GPU {name}" for name in facts.gpu_names(engine.service))
 
 
-def _crowd(facts: Facts, gpu: str, engine: Engine, others: list[Engine]) -> list[Engine]:
+def _crowd(facts: Facts, gpu: str, engine: ServedEngine, others: list[ServedEngine]) -> list[ServedEngine]:
     """The engine and those of its project on this card that one `up` starts with it."""
     here = [
         other
@@ -342,7 +342,7 @@ def unlike_twins(facts: Facts) -> Iterable[Finding]:
                 )
 
 
-def _differences(one: Engine, other: Engine) -> list[str]:
+def _differences(one: ServedEngine, other: ServedEngine) -> list[str]:
     pairs = {
         "the image": (_image(one.service), _image(other.service)),
         "the model": (one.command.model, other.command.model),

@@ -11,7 +11,7 @@ from atoll.doctor.edits import Edits, replace_option
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
-from atoll.engines.vllm import legal_tensor_parallel
+from atoll.engines.vllm.splits import sizes_for_heads
 from atoll.model.card import ModelCard
 from atoll.units import show_bytes
 
@@ -47,7 +47,7 @@ def heads_do_not_divide(facts: Facts) -> Iterable[Finding]:
     for placed in placements(facts):
         if placed.card is None:
             continue
-        legal = legal_tensor_parallel(placed.card, range(1, 17))
+        legal = sizes_for_heads(placed.card, range(1, 17))
         if placed.tensor_parallel <= 16 and placed.tensor_parallel not in legal:
             yield found(
                 placed.split,

@@ -8,12 +8,12 @@ from atoll.doctor.checks.memory import default_batched_tokens, default_max_num_s
 from atoll.doctor.checks.places import found, join, made_by_atoll, named_options, options
 from atoll.doctor.checks.timeouts import read_timeout
 from atoll.doctor.edits import Edits, add_option, remove_option, replace_option
-from atoll.doctor.facts import Engine, Facts
+from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
 from atoll.doctor.vllm import Option, VllmCommand, is_listed, is_shell, newest_version, show_version, table_for
 from atoll.doctor.words import words_of
-from atoll.engines.vllm_options import known_versions, options_of
+from atoll.engines.vllm.options import known_versions, options_of
 
 # What took the place of an option that is gone. None: drop it, the engine does it by itself or not at all.
 # Sources: the help texts and changelogs of vLLM 0.9 to 0.33; each was refused by the parser of 0.32.0.
@@ -87,7 +87,7 @@ def _ever_known() -> frozenset[str]:
     return frozenset(name for version in known_versions() for name in options_of(version))
 
 
-def _unknown(facts: Facts) -> Iterator[tuple[Engine, Option]]:
+def _unknown(facts: Facts) -> Iterator[tuple[ServedEngine, Option]]:
     """Options that the image's release does not have, prefixes of one that it has left aside."""
     for engine, option in options(facts):
         table = engine.command.table
@@ -99,7 +99,7 @@ def _unknown(facts: Facts) -> Iterator[tuple[Engine, Option]]:
             yield engine, option
 
 
-def _is_official(engine: Engine) -> bool:
+def _is_official(engine: ServedEngine) -> bool:
     image = engine.service.image
     return image is not None and image.path.startswith("vllm/vllm-openai") and image.digest is None
 
@@ -553,11 +553,11 @@ def few_sequences(facts: Facts) -> Iterable[Finding]:
             yield found(option.word, f"only {seqs} answers run at once in each instance; {default}")
 
 
-def _siblings(facts: Facts, engine: Engine) -> tuple[Engine, ...]:
+def _siblings(facts: Facts, engine: ServedEngine) -> tuple[ServedEngine, ...]:
     return tuple(other for other in facts.engines if other.command.model == engine.command.model)
 
 
-def _kv_is_the_limit(facts: Facts, engine: Engine, seqs: int) -> bool:
+def _kv_is_the_limit(facts: Facts, engine: ServedEngine, seqs: int) -> bool:
     """Whether the KV cache holds no more sequences of the longest length than that."""
     fit = fit_of(facts, engine)
     length = engine.command.integer("--max-model-len")
@@ -727,7 +727,7 @@ def no_length_limit(facts: Facts) -> Iterable[Finding]:
             )
 
 
-def _add(engine: Engine, *words: str) -> Edits:
+def _add(engine: ServedEngine, *words: str) -> Edits:
     return add_option(engine.command.words, words, engine.service.get("command"))
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from atoll.cost.memory import MemoryFit, fit_memory
 from atoll.doctor.checks.places import Place
 from atoll.doctor.compose import Service
-from atoll.doctor.facts import Engine, Facts
+from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.tree import Node, Source, read_yaml
 from atoll.doctor.vllm import VllmCommand, show_version
+from atoll.engines.vllm.versions import DEFAULT_VERSION
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
+from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
-from atoll.plan.layout import Layout
 
 
 def default_max_num_seqs(kind: GpuKind | None) -> int | None:
@@ -52,7 +53,7 @@ class Placement:
     kv_dtype: str = "auto"
     quantization: str | None = None
     enforce_eager: bool = False
-    version: str = "0.32.0"
+    version: str = DEFAULT_VERSION
     service: Service | None = None
     ours: bool = False  # of a rendered bundle
 
@@ -103,7 +104,7 @@ def _rendered(facts: Facts) -> Iterator[Source]:
     yield from (config.source for config in facts.nginx)
 
 
-def placement_of(facts: Facts, engine: Engine) -> Placement | None:
+def placement_of(facts: Facts, engine: ServedEngine) -> Placement | None:
     command, service = engine.command, engine.service
     tp, pp, share = command.tensor_parallel, command.pipeline_parallel, command.memory_utilization
     untold = {"--kv-cache-memory-bytes", "--cpu-offload-gb", "--num-gpu-blocks-override"}
@@ -172,7 +173,7 @@ def _node_at(node: Node, key: str) -> Node:
     return node.get(key) or node
 
 
-def fit_of(facts: Facts, engine: Engine) -> MemoryFit | None:
+def fit_of(facts: Facts, engine: ServedEngine) -> MemoryFit | None:
     """How the memory of one of an engine's GPUs is shared out; None when model, GPU or a flag is not known."""
     placed = placement_of(facts, engine)
     return placed.fit() if placed is not None else None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from atoll.doctor.compose import Service
 from atoll.doctor.edits import Edits
-from atoll.doctor.facts import Engine, Facts
+from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.nginx import Directive
 from atoll.doctor.tree import Node
@@ -20,7 +20,7 @@ def found(place: Place, what: str, *, fix: str = "", why: str = "", edits: Edits
     return Finding(file=place.file, line=place.line, what=what, fix=fix, why=why, edits=edits)
 
 
-def options(facts: Facts) -> Iterator[tuple[Engine, Option]]:
+def options(facts: Facts) -> Iterator[tuple[ServedEngine, Option]]:
     """Every option of every vLLM command, once where services share a command through an anchor."""
     seen: set[tuple[str, int]] = set()
     for engine in facts.engines:
@@ -31,7 +31,7 @@ def options(facts: Facts) -> Iterator[tuple[Engine, Option]]:
                 yield engine, option
 
 
-def named_options(facts: Facts, *names: str) -> Iterator[tuple[Engine, Option]]:
+def named_options(facts: Facts, *names: str) -> Iterator[tuple[ServedEngine, Option]]:
     """Those of these long names."""
     return ((engine, option) for engine, option in options(facts) if option.name in names and not option.path)
 

@@ -1,15 +1,12 @@
 """Which options `vllm serve` has in which version: the table data/vllm_options.json, read from vLLM's own parsers."""
 
 import json
-import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from atoll.errors import InputError
-
-_VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
+from atoll.engines.vllm.versions import parse_version
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,14 +20,6 @@ class Option:
     choices: tuple[str, ...] | None
     default: Any  # as JSON; None is also what an engine writes for "decided later"
     deprecated: bool
-
-
-def parse_version(text: str) -> tuple[int, int, int]:
-    """`0.32.0`, `v0.10.1.post2` and `0.9` as three numbers; raises InputError for what is no version."""
-    match = _VERSION.match(text)
-    if match is None:
-        raise InputError(f"{text!r} is no vLLM version; write it like 0.32.0.")
-    return int(match[1]), int(match[2]), int(match[3] or 0)
 
 
 def known_versions() -> tuple[str, ...]:

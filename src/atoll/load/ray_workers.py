@@ -114,7 +114,7 @@ class LoadActor:
 
 
 class RayActors:
-    """A crew of one actor a node."""
+    """Workers: one actor a node."""
 
     def __init__(self, address: str | None = None) -> None:
         """Raises MissingProgram when Ray is not installed.

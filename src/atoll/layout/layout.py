@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from atoll.documents import Document
 from atoll.inventory.box import Box
 
+ENGINE_VERSION = "0.32.0"  # the release of the engine that is meant where none is named
+
 
 class Policy(StrEnum):
     """How requests are spread over replicas. The first four are nginx's; the others are simulated only."""
@@ -84,7 +86,7 @@ class Layout(Document):
     router: Router = Router()
     flags: EngineFlags = EngineFlags()
     engine: str = "vllm"
-    engine_version: str = "0.32.0"
+    engine_version: str = ENGINE_VERSION
 
     @model_validator(mode="after")
     def _replicas_stand_on_this_box(self) -> "Layout":

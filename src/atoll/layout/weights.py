@@ -3,7 +3,7 @@
 from math import gcd, lcm
 
 from atoll.inventory.islands import islands
-from atoll.plan.layout import Layout, Policy, Replica
+from atoll.layout.layout import Layout, Policy, Replica
 
 
 def router_weights(layout: Layout) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 import pytest
 
+from atoll.engines.vllm.defaults import batch_defaults, effective_flags
 from atoll.inventory.catalog import find_gpu
-from atoll.plan.defaults import batch_defaults, default_memory_utilization, effective_flags
-from atoll.plan.layout import EngineFlags
+from atoll.layout.layout import EngineFlags
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,3 @@ def test_without_chunks_a_whole_prompt_fits_into_a_step():
         effective_flags(flags.replace(max_model_len=4096), "0.32.0", h100, max_model_len=32768).max_num_batched_tokens
         == 8192
     )
-
-
-def test_memory_utilization_rose_with_020():
-    assert default_memory_utilization("0.19.1") == 0.9
-    assert default_memory_utilization("0.32.0") == 0.92

@@ -1,6 +1,7 @@
 import pytest
 
-from atoll.engines.vllm_options import has_option, known_versions, listed_version, options_of, parse_version
+from atoll.engines.vllm.options import has_option, known_versions, listed_version, options_of
+from atoll.engines.vllm.versions import parse_version
 from atoll.errors import InputError
 
 

@@ -1,12 +1,12 @@
 import pytest
 
 from atoll.engines import emulated, find_engine, vllm
-from atoll.engines.pinning import cores_beside
+from atoll.engines.vllm.pinning import cores_beside
 from atoll.errors import InputError
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
 from atoll.inventory.catalog import make_box
+from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.model.read import read_model
-from atoll.plan.layout import EngineFlags, Layout, Replica
 
 CARD = read_model("Qwen/Qwen2.5-32B-Instruct")
 

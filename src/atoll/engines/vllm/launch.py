@@ -4,16 +4,16 @@ An option that a version lacks is left out when it is ours, and refused in a sen
 """
 
 import json
-from collections.abc import Sequence
 
 from atoll.engines.engine import Counters, Launch, loaded_name, served_name
-from atoll.engines.pinning import cores_beside
-from atoll.engines.vllm_options import has_option, parse_version
+from atoll.engines.vllm.options import has_option
+from atoll.engines.vllm.pinning import cores_beside
+from atoll.engines.vllm.versions import parse_version
 from atoll.errors import InputError, UnknownGpu
 from atoll.inventory.catalog import find_gpu
 from atoll.inventory.islands import is_fully_connected
+from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.model.card import ModelCard
-from atoll.plan.layout import EngineFlags, Layout, Replica
 
 name = "vllm"
 health_path = "/health"
@@ -80,16 +80,6 @@ def launch(layout: Layout, replica: Replica, card: ModelCard, *, host: str, port
         env=_environment(layout, replica),
         cpus=cores_beside(layout.box, replica.gpus),
     )
-
-
-def legal_tensor_parallel(card: ModelCard, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Sizes that divide the attention heads and agree with the KV heads.
-
-    vLLM splits KV heads while the size divides their number and repeats them once the size is a multiple of it
-    (vllm/config/model.py `get_num_kv_heads`, QKVParallelLinear).
-    """
-    heads, kv_heads = card.attention_heads, card.kv_heads
-    return tuple(n for n in sizes if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0))
 
 
 def _split(replica: Replica) -> list[str]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from atoll.inventory.catalog import GpuKind
+from atoll.layout.layout import EngineFlags
 from atoll.model.card import AttentionKind, ModelCard
-from atoll.plan.layout import EngineFlags
 
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)  # tensor-parallel sizes worth asking about in one box
 
@@ -69,6 +69,11 @@ def why_whole_experts(card: ModelCard, tensor_parallel: int) -> str | None:
 def legal_tensor_parallel(card: ModelCard, sizes: Iterable[int] = SIZES) -> tuple[int, ...]:
     """Those of the sizes that vLLM can split the model into, in rising order."""
     return tuple(sorted(size for size in sizes if why_not_split(card, size) is None))
+
+
+def sizes_for_heads(card: ModelCard, sizes: Iterable[int]) -> tuple[int, ...]:
+    """Those of the sizes that agree with attention heads and key-value heads, whatever else may be against them."""
+    return tuple(n for n in sizes if n == 1 or (_heads(card, n) or _kv_heads(card, n)) is None)
 
 
 def explain_sizes(card: ModelCard, sizes: Sequence[int] = SIZES) -> str:

@@ -4,8 +4,8 @@ import pytest
 
 from atoll.errors import BadDocument, InputError
 from atoll.inventory import Box, Gpu, Link, LinkKind
-from atoll.plan import Policy
-from atoll.plan.study import Study, study_layouts
+from atoll.layout import Policy
+from atoll.layout.study import Study, study_layouts
 
 PAIRS = Box(
     gpus=tuple(Gpu(index=i) for i in range(4)),

@@ -1,10 +1,9 @@
 """What vLLM does when an option is left out, by version and card; planner and simulator reckon with the same."""
 
-import re
-
+from atoll.engines.vllm.versions import parse_version
 from atoll.inventory.catalog import GpuKind
+from atoll.layout.layout import EngineFlags
 from atoll.model.card import ModelCard
-from atoll.plan.layout import EngineFlags
 from atoll.units import GIB
 
 
@@ -32,14 +31,14 @@ def effective_flags(
 
 def batch_defaults(version: str, kind: GpuKind | None, *, chunked_prefill: bool = True) -> tuple[int, int]:
     """`max_num_batched_tokens` and `max_num_seqs` of `vllm serve` with neither option given."""
-    minor = _minor(version)
-    if not chunked_prefill and minor < (0, 11):
+    release = parse_version(version)
+    if not chunked_prefill and release < (0, 11):
         return 2048, 256  # the V0 engine, which alone could do without chunks then
     if kind is None:
         return 2048, 256
-    if kind.memory_bytes >= 160 * GIB and minor >= LARGEST_TIER_SINCE:
+    if kind.memory_bytes >= 160 * GIB and release >= LARGEST_TIER_SINCE:
         return 16384, 1024
-    spared = "a100" in kind.name.lower() and minor >= (0, 9)  # large batches slowed the A100: vllm#17885
+    spared = "a100" in kind.name.lower() and release >= (0, 9)  # large batches slowed the A100: vllm#17885
     return (8192, 1024) if kind.memory_bytes >= 70 * GIB and not spared else (2048, 256)
 
 
@@ -51,14 +50,4 @@ def cache_dtype(flags: EngineFlags, card: ModelCard) -> str:
     return (card.quantisation.kv_dtype or "auto") if flags.kv_cache_dtype == "auto" else flags.kv_cache_dtype
 
 
-def default_memory_utilization(version: str) -> float:
-    """`--gpu-memory-utilization` when it is left out: 0.9, and 0.92 since 0.20 (vllm/config/cache.py)."""
-    return 0.92 if _minor(version) >= (0, 20) else 0.9
-
-
 LARGEST_TIER_SINCE = (0, 28)
-
-
-def _minor(version: str) -> tuple[int, int]:
-    found = re.match(r"v?(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found else (0, 0)

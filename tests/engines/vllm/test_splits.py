@@ -2,9 +2,9 @@
 
 import pytest
 
+from atoll.engines.vllm.splits import explain_sizes, legal_tensor_parallel, why_not_on, why_not_split, why_whole_experts
 from atoll.inventory.catalog import find_gpu
 from atoll.model.catalog import find_card
-from atoll.plan.limits import explain_sizes, legal_tensor_parallel, why_not_on, why_not_split, why_whole_experts
 
 
 def model(name):

@@ -8,8 +8,8 @@ from atoll.documents import Document
 from atoll.errors import InputError
 from atoll.inventory.box import Box
 from atoll.inventory.islands import best_groups
-from atoll.plan.layout import EngineFlags, Layout, Policy, Replica, Router
-from atoll.plan.trouble import Failure, Slowness, Trouble
+from atoll.layout.layout import ENGINE_VERSION, EngineFlags, Layout, Policy, Replica, Router
+from atoll.layout.trouble import Failure, Slowness, Trouble
 from atoll.traffic.workload import Workload
 
 
@@ -55,7 +55,7 @@ class Study(Document):
     workload: Workload
     policy: Policy = Policy.LEAST_CONN
     flags: EngineFlags = EngineFlags()
-    engine_version: str = "0.32.0"
+    engine_version: str = ENGINE_VERSION
     profile: str | None = None  # a machine profile that `atoll calibrate` wrote, relative to the study's file
     fail: tuple[Failure, ...] | None = None
     slow: tuple[Slowness, ...] | None = None
