@@ -92,7 +92,7 @@ def test_images_version_and_folder_can_be_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--to", "kubernetes"), "'kubernetes' is no form of a bundle; there are compose and process."),
+        (("--to", "kubernetes"), "'kubernetes' is no form of a bundle; there are compose, process."),
         (("--stack", "web"), "'web' is no stack; there is app."),
         (("--engine", "sglang"), "'sglang' is no engine that can be started"),
         (("--engine-version", "latest"), "'latest' is no vLLM version"),

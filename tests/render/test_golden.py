@@ -11,7 +11,7 @@ import pytest
 
 from atoll.documents import parse_yaml
 from atoll.engines.vllm.options import options_of
-from atoll.render import ComposeSettings, render_bundle
+from atoll.render import RenderSettings, render_bundle
 from atoll.render.process import ProcessPlan
 from atoll.workflows.render import write_bundle
 
@@ -20,9 +20,9 @@ BUNDLES = DATA / "bundles"
 NAMES = [path.name.removesuffix(".layout.yaml") for path in sorted(BUNDLES.glob("*.layout.yaml"))]
 SECRETS = {"MONGO_PASSWORD": "made-for-the-test", "VLLM_API_KEY": "made-for-the-test"}
 FORMS = {
-    "compose": ("compose", ComposeSettings()),
+    "compose": ("compose", RenderSettings()),
     "process": ("process", None),
-    "app": ("compose", ComposeSettings(stack="app", secrets=SECRETS, requirements="fastapi==0.115.0\n")),
+    "app": ("compose", RenderSettings(stack="app", secrets=SECRETS, requirements=lambda: "fastapi==0.115.0\n")),
 }
 
 
@@ -118,7 +118,7 @@ def test_a_second_rendering_keeps_what_the_env_file_says(golden_layouts, card_of
     env = tmp_path / ".env"
     assert env.stat().st_mode & 0o777 == 0o600
     env.write_text(env.read_text().replace("ATOLL_PORT=8080", "ATOLL_PORT=9999") + "OWN=1\n")
-    other = ComposeSettings(stack="app", secrets={"MONGO_PASSWORD": "another", "VLLM_API_KEY": "another"})
+    other = RenderSettings(stack="app", secrets={"MONGO_PASSWORD": "another", "VLLM_API_KEY": "another"})
     write_bundle(render_bundle(layout, card_of(layout), to=to, settings=other), tmp_path)
     lines = env.read_text().splitlines()
     assert "MONGO_PASSWORD=made-for-the-test" in lines
@@ -131,7 +131,7 @@ def test_the_digest_names_the_files_without_the_secrets(golden_layouts, card_of)
     layout = golden_layouts["h100-nvl-2xtp2"]
 
     def digest(layout, secret):
-        settings = ComposeSettings(stack="app", secrets={"MONGO_PASSWORD": secret})
+        settings = RenderSettings(stack="app", secrets={"MONGO_PASSWORD": secret})
         return render_bundle(layout, card_of(layout), to="compose", settings=settings).digest
 
     assert digest(layout, "a") == digest(layout, "b")

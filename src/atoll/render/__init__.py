@@ -1,14 +1,17 @@
 """Which files?"""
 
-from atoll.render.bundle import Bundle, give_ports, render_bundle
-from atoll.render.compose import ComposeSettings
+from atoll.render.bundle import Bundle, Renderer, RenderSettings
+from atoll.render.catalog import RENDERERS, find_renderer, give_ports, render_bundle
 from atoll.render.nginx import REPLICA_HEADER, Upstream, process_form, render_nginx
 
 __all__ = [
+    "RENDERERS",
     "REPLICA_HEADER",
     "Bundle",
-    "ComposeSettings",
+    "RenderSettings",
+    "Renderer",
     "Upstream",
+    "find_renderer",
     "give_ports",
     "process_form",
     "render_bundle",

@@ -20,9 +20,9 @@ def check_stack(stack: str | None) -> None:
         raise InputError(f"{stack!r} is no stack; there is {' and '.join(STACKS)}.")
 
 
-def app_services(*, backend_image: str, mongo_image: str, care: Mapping[str, Any]) -> dict[str, Any]:
+def app_services(*, backend_image: str, care: Mapping[str, Any]) -> dict[str, Any]:
     """Services `backend` and `mongo`; neither is published, nginx leads to the backend."""
-    return {"backend": _backend(backend_image, care), "mongo": _mongo(mongo_image, care)}
+    return {"backend": _backend(backend_image, care), "mongo": _mongo(care)}
 
 
 def _backend(image: str, care: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,12 +51,12 @@ def _backend(image: str, care: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mongo(image: str, care: Mapping[str, Any]) -> dict[str, Any]:
+def _mongo(care: Mapping[str, Any]) -> dict[str, Any]:
     """The health check asks by the container's own name: the server of the first start, which is still without
     users and about to be restarted, listens on 127.0.0.1 only.
     """
     return {
-        "image": image,
+        "image": MONGO_IMAGE,
         "command": ["--wiredTigerCacheSizeGB", str(MONGO_CACHE_GB), "--bind_ip_all"],
         "environment": {
             "MONGO_INITDB_ROOT_USERNAME": "atoll",

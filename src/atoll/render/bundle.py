@@ -1,16 +1,12 @@
-"""The files of a deployment, still as text."""
+"""The files of a deployment, still as text, and the shape that every module has which makes them."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from atoll.errors import InputError
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
-from atoll.render.compose import ComposeSettings, render_compose
-from atoll.render.process import render_process
-
-FIRST_PORT = 8000  # replica 0's, unless the layout says otherwise
-FORMS = ("compose", "process")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,30 +28,27 @@ class Bundle:
         return joined.hexdigest()
 
 
-def render_bundle(layout: Layout, card: ModelCard, *, to: str, settings: ComposeSettings | None = None) -> Bundle:
-    """The files of a layout.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderSettings:
+    """What a bundle needs to know beside the layout, as far as its form uses it; None takes what fits the layout."""
 
-    Args:
-        layout: replicas without a port get the next free one from 8000 on.
-        card: the model's, for its size and its name.
-        to: `compose` or `process`.
-        settings: for compose: images, folders, secrets.
-
-    Raises:
-        InputError: a form, an engine or a policy that there is not, or an option that this engine version lacks.
-    """
-    layout = give_ports(layout)
-    if to == "compose":
-        files = render_compose(layout, card, settings or ComposeSettings())
-        return Bundle(name=layout.name, files=files, modes={".env": 0o600})
-    if to == "process":
-        return Bundle(name=layout.name, files=render_process(layout, card))
-    raise InputError(f"{to!r} is no form of a bundle; there are {' and '.join(FORMS)}.")
+    engine_image: str | None = None
+    nginx_image: str | None = None
+    models: str | None = None  # the folder of this host that is mounted at /models
+    bind: str = "127.0.0.1"  # where the door is published
+    stack: str | None = None  # "app": with the backend and MongoDB
+    requirements: Callable[[], str] = str  # what an image with atoll installs, one pinned package a line
+    secrets: Mapping[str, str] = field(default_factory=dict)  # variables for .env, made by the caller
 
 
-def give_ports(layout: Layout) -> Layout:
-    """The same layout with a port for every replica, none twice and none the router's."""
-    taken = {replica.port for replica in layout.replicas} | {layout.router.port}
-    free = (port for port in range(FIRST_PORT, 65536) if port not in taken)
-    replicas = tuple(r if r.port is not None else r.replace(port=next(free)) for r in layout.replicas)
-    return layout.replace(replicas=replicas)
+class Renderer(Protocol):
+    """A module such as render/compose.py."""
+
+    name: str
+
+    def render(self, layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
+        """The files of a layout whose replicas have ports.
+
+        Raises InputError for an engine or a policy that there is not, or an option that this engine version lacks.
+        """
+        ...

@@ -1,8 +1,7 @@
 """A bundle for Docker Compose: one service a replica, pinned to its GPUs, and nginx as the only door."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import ceil
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,55 +15,40 @@ from atoll.render.app import (
     APP_NETWORKS,
     APP_VOLUMES,
     BACKEND_PORT,
-    MONGO_IMAGE,
     app_services,
     check_stack,
     dockerfile,
 )
+from atoll.render.bundle import Bundle, RenderSettings
 from atoll.render.nginx import CONTAINER, CONTAINER_PORT, Upstream, render_nginx
 
+name = "compose"
+COMPOSE_FILE = "compose.yaml"
 BACKEND_IMAGE = emulated.image("")
 NGINX_IMAGE = "nginx:1.31.3-alpine"  # `resolve` in an upstream needs 1.27.3; this is the version our tests run
 STOP_S = 130  # a little more than vLLM's own --shutdown-timeout
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ComposeSettings:
-    """What a bundle needs to know beside the layout; None takes what fits the layout."""
-
-    engine_image: str | None = None
-    nginx_image: str = NGINX_IMAGE
-    models: str | None = None  # the folder of this host that is mounted at /models
-    bind: str = "127.0.0.1"  # where nginx's port is published
-    with_gpus: bool | None = None  # None: when the engine needs them
-    stack: str | None = None  # "app": with the backend and MongoDB
-    backend_image: str = BACKEND_IMAGE
-    mongo_image: str = MONGO_IMAGE
-    requirements: str = ""  # what the backend's image installs, one pinned package a line
-    secrets: Mapping[str, str] = field(default_factory=dict)  # variables for .env, made by the caller
-
-
-def render_compose(layout: Layout, card: ModelCard, settings: ComposeSettings) -> dict[str, str]:
-    """The files of a layout whose replicas have ports, path -> text. `.env` is for mode 600."""
+def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
     check_stack(settings.stack)
     files = {
-        "compose.yaml": _compose_head(layout, card.name) + write_yaml(_document(layout, card, settings)),
+        COMPOSE_FILE: _compose_head(layout, card.name) + write_yaml(_document(layout, card, settings)),
         "nginx.conf": compose_nginx(layout, settings),
         ".env": _env_file(layout, settings),
         "layout.yaml": layout.to_yaml(),
         "README.md": _readme(layout, card),
     }
-    if brings_atoll(layout, settings):
-        files |= {"backend/Dockerfile": dockerfile(), "backend/requirements.txt": settings.requirements}
-    return files
+    if _brings_atoll(layout, settings):
+        files |= {"backend/Dockerfile": dockerfile(), "backend/requirements.txt": settings.requirements()}
+    return Bundle(name=layout.name, files=files, modes={".env": 0o600})
 
 
-def brings_atoll(layout: Layout, settings: ComposeSettings) -> bool:
+def _brings_atoll(layout: Layout, settings: RenderSettings) -> bool:
     """Whether an image with atoll is built from the bundle: for the backend, or for the emulated engine."""
     return settings.stack == "app" or (layout.engine == emulated.name and settings.engine_image is None)
 
 
-def _document(layout: Layout, card: ModelCard, settings: ComposeSettings) -> dict[str, Any]:
+def _document(layout: Layout, card: ModelCard, settings: RenderSettings) -> dict[str, Any]:
     services: dict[str, Any] = {
         service_name(layout, number): _replica_service(layout, card, settings, number)
         for number in range(len(layout.replicas))
@@ -73,9 +57,7 @@ def _document(layout: Layout, card: ModelCard, settings: ComposeSettings) -> dic
     networks: dict[str, Any] = {"door": {}, "replicas": {"internal": True}}
     volumes = _volumes(layout)
     if settings.stack == "app":
-        services |= app_services(
-            backend_image=settings.backend_image, mongo_image=settings.mongo_image, care=_care(stop_s=60)
-        )
+        services |= app_services(backend_image=BACKEND_IMAGE, care=_care(stop_s=60))
         networks |= APP_NETWORKS
         volumes |= APP_VOLUMES
     document = {
@@ -93,7 +75,7 @@ def project_name(layout: Layout) -> str:
     return f"atoll-{kept}"
 
 
-def compose_nginx(layout: Layout, settings: ComposeSettings) -> str:
+def compose_nginx(layout: Layout, settings: RenderSettings) -> str:
     upstreams = [
         Upstream(number=number, host=service_name(layout, number), port=_port(replica))
         for number, replica in enumerate(layout.replicas)
@@ -121,7 +103,7 @@ def _port(replica: Replica) -> int:
     return replica.port
 
 
-def _replica_service(layout: Layout, card: ModelCard, settings: ComposeSettings, number: int) -> dict[str, Any]:
+def _replica_service(layout: Layout, card: ModelCard, settings: RenderSettings, number: int) -> dict[str, Any]:
     engine = find_engine(layout.engine)
     replica = layout.replicas[number]
     inside = layout.replace(model=_model_inside(layout))
@@ -135,7 +117,7 @@ def _replica_service(layout: Layout, card: ModelCard, settings: ComposeSettings,
         "volumes": _replica_volumes(layout, number),
         "networks": ["replicas"],
         "healthcheck": _health_check(engine, replica, card),
-        **_gpu_settings(layout, replica, launch, settings),
+        **_gpu_settings(layout, replica, launch),
         **_care(stop_s=STOP_S),
     }
     if layout.engine == emulated.name:
@@ -182,10 +164,10 @@ def _health_check(engine: Engine, replica: Replica, card: ModelCard) -> dict[str
     }
 
 
-def _gpu_settings(layout: Layout, replica: Replica, launch: Launch, settings: ComposeSettings) -> dict[str, Any]:
+def _gpu_settings(layout: Layout, replica: Replica, launch: Launch) -> dict[str, Any]:
     """The replica's own GPUs by nvidia-smi's numbers, and room for what its workers share."""
     found: dict[str, Any] = {}
-    wanted = layout.engine != emulated.name if settings.with_gpus is None else settings.with_gpus
+    wanted = layout.engine != emulated.name
     if wanted:
         device = {"driver": "nvidia", "device_ids": [str(gpu) for gpu in replica.gpus], "capabilities": ["gpu"]}
         found["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
@@ -211,11 +193,11 @@ def _care(*, stop_s: int, stop_signal: str | None = None) -> dict[str, Any]:
     }
 
 
-def _nginx_service(layout: Layout, settings: ComposeSettings) -> dict[str, Any]:
+def _nginx_service(layout: Layout, settings: RenderSettings) -> dict[str, Any]:
     """It waits for no replica: it asks Docker's DNS again and again, and serves with those that are there."""
     probe = f"http://127.0.0.1:{CONTAINER_PORT}/nginx-health"
     return {
-        "image": settings.nginx_image,
+        "image": settings.nginx_image or NGINX_IMAGE,
         "user": "101:101",  # the image's own nginx user; 8080 needs no rights
         "ports": [f"${{ATOLL_BIND:-{settings.bind}}}:${{ATOLL_PORT:-{layout.router.port}}}:{CONTAINER_PORT}"],
         "volumes": ["./nginx.conf:/etc/nginx/nginx.conf:ro"],
@@ -246,7 +228,7 @@ def _compose_head(layout: Layout, name: str) -> str:
     )
 
 
-def _env_file(layout: Layout, settings: ComposeSettings) -> str:
+def _env_file(layout: Layout, settings: RenderSettings) -> str:
     lines = [
         "# Who reaches the door: 127.0.0.1 is this machine alone, 0.0.0.0 the network (then set VLLM_API_KEY).",
         f"ATOLL_BIND={settings.bind}",
@@ -269,7 +251,7 @@ def _env_file(layout: Layout, settings: ComposeSettings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _models_line(layout: Layout, settings: ComposeSettings) -> str:
+def _models_line(layout: Layout, settings: RenderSettings) -> str:
     if settings.models is not None:
         return f"ATOLL_MODELS={settings.models}"
     if is_path(layout.model):

@@ -4,8 +4,10 @@ from atoll.documents import Document
 from atoll.engines import find_engine, served_name
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
+from atoll.render.bundle import Bundle, RenderSettings
 from atoll.render.nginx import Upstream, process_form, render_nginx
 
+name = "process"
 PROCESS_FILE = "process.yaml"
 LOOPBACK = "127.0.0.1"
 
@@ -41,8 +43,7 @@ class ProcessPlan(Document):
     router: RouterProcess
 
 
-def render_process(layout: Layout, card: ModelCard) -> dict[str, str]:
-    """The files of a layout whose replicas have ports, path -> text."""
+def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:  # noqa: ARG001 - all is in the layout
     plan = plan_processes(layout, card)
     upstreams = [Upstream(number=r.number, host=r.host, port=r.port) for r in plan.replicas]
     nginx = render_nginx(
@@ -51,12 +52,13 @@ def render_process(layout: Layout, card: ModelCard) -> dict[str, str]:
         form=process_form(plan.router.host, plan.router.port),
         engine_keep_alive_s=find_engine(layout.engine).keep_alive_s(layout.engine_version),
     )
-    return {
+    files = {
         PROCESS_FILE: plan.to_yaml(),
         "nginx.conf": nginx,
         "layout.yaml": layout.to_yaml(),
         "README.md": _readme(layout, plan),
     }
+    return Bundle(name=layout.name, files=files)
 
 
 def plan_processes(layout: Layout, card: ModelCard) -> ProcessPlan:

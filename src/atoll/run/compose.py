@@ -20,13 +20,15 @@ from atoll.layout.layout import Layout
 from atoll.outside.clock import Clock
 from atoll.outside.files import read_text
 from atoll.outside.shell import Finished, Shell
-from atoll.render.compose import service_name
+from atoll.render.compose import COMPOSE_FILE, service_name
 from atoll.render.dotenv import read_settings
 from atoll.run.deployment import Deployment, DeploymentStatus, ReplicaAddress, ServiceState
 from atoll.run.health import explain_log
 from atoll.run.look import BETWEEN_LOOKS_S, read_counters, with_counters
 
-COMPOSE_FILE, LAYOUT_FILE = "compose.yaml", "layout.yaml"
+name = "compose"
+bundle_file = COMPOSE_FILE
+LAYOUT_FILE = "layout.yaml"
 START_TIMEOUT_S = 3600.0  # pulled images and a large model on a slow disk; a container that ends is noticed at once
 PULL_TIMEOUT_S = 7200.0
 DOWN_TIMEOUT_S = 300.0  # above every stop_grace_period that we render
@@ -73,7 +75,12 @@ class Container:
         return self.state == "running" and self.health == "healthy"
 
 
-# The four verbs
+# The verbs of a runner (run/runner.py)
+
+
+def settle(layout: Layout, *, folder: Path) -> Layout:  # noqa: ARG001
+    """As it is: containers have their own network, and the door's port stands in .env."""
+    return layout
 
 
 async def up(
@@ -108,7 +115,7 @@ async def up(
         raise
     return Deployment(
         name=project.layout.name,
-        kind="compose",
+        kind=name,
         folder=folder,
         engine=project.layout.engine,
         model=project.model,
@@ -162,7 +169,7 @@ async def status(
     services = await asyncio.gather(*looks)
     return DeploymentStatus(
         name=project.layout.name,
-        kind="compose",
+        kind=name,
         folder=folder,
         engine=project.layout.engine,
         model=project.model,

@@ -109,7 +109,7 @@ class Deployment(Document):
     """What runs, and where: given back by `up`."""
 
     name: str
-    kind: Literal["process", "compose"]
+    kind: str  # which runner holds it: process, compose
     folder: Path
     engine: str
     model: str  # the name that requests ask for
@@ -142,7 +142,7 @@ class DeploymentStatus(Document):
     """All services of a deployment at the moment of asking."""
 
     name: str
-    kind: Literal["process", "compose"]
+    kind: str  # which runner holds it: process, compose
     folder: Path
     engine: str
     model: str

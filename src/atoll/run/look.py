@@ -27,7 +27,7 @@ async def look_at_processes(folder: Path, *, clock: Clock, between_s: float = BE
     )
     return DeploymentStatus(
         name=state.name,
-        kind="process",
+        kind=state.kind,
         folder=folder,
         engine=state.engine,
         model=state.model,

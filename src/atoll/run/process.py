@@ -33,7 +33,7 @@ from atoll.outside.processes import (
     spawn,
 )
 from atoll.outside.shell import RealShell, Shell, environment
-from atoll.render.bundle import Bundle, render_bundle
+from atoll.render import Bundle, render_bundle
 from atoll.render.process import PROCESS_FILE, ProcessPlan
 from atoll.run.deployment import (
     LOG_FOLDER,
@@ -49,6 +49,8 @@ from atoll.run.health import Watched, log_tail, wait_until_healthy
 from atoll.run.look import look_at_processes
 from atoll.run.supervisor import RELEASE
 
+name = "process"
+bundle_file = PROCESS_FILE
 ROUTER = "router"
 PROFILE_FILE = "profile.yaml"  # read by `atoll emulate` from beside its layout
 START_TIMEOUT_S = 1800.0  # a large model on a slow disk; a process that ends is noticed at once
@@ -82,17 +84,23 @@ def prepare(
     Raises:
         InputError: a deployment runs from this folder, or a file cannot be written.
     """
-    _refuse_if_up(folder)
-    bundle = render_bundle(_with_free_ports(layout, free_router_port=free_router_port), card, to="process")
+    layout = settle(layout, folder=folder, free_router_port=free_router_port)
+    bundle = render_bundle(layout, card, to=name)
     for path, text in bundle.files.items():
         write_whole(folder / path, text, mode=bundle.modes.get(path, 0o644))
-    (folder / PROFILE_FILE).unlink(missing_ok=True)
     if profile is not None:
         write_whole(folder / PROFILE_FILE, profile.to_yaml())
     return bundle
 
 
-def _with_free_ports(layout: Layout, *, free_router_port: bool) -> Layout:
+def settle(layout: Layout, *, folder: Path, free_router_port: bool = False) -> Layout:
+    """The layout with ports that are free now; what an earlier bundle in the folder knew of its machine is forgotten.
+
+    Raises:
+        InputError: a deployment runs from this folder.
+    """
+    _refuse_if_up(folder)
+    (folder / PROFILE_FILE).unlink(missing_ok=True)
     given = {replica.port for replica in layout.replicas if replica.port is not None} | {layout.router.port}
     ports = iter(free_ports(len(layout.replicas) + 1, apart_from=given))
     replicas = tuple(r if r.port is not None else r.replace(port=next(ports)) for r in layout.replicas)
@@ -196,8 +204,8 @@ async def down(
     await _sweep(read_state(folder), clock=clock)
     _mark_down(folder)
     _let_go(folder)
-    for name in running:
-        say(f"{name} ended")
+    for ended in running:
+        say(f"{ended} ended")
     return running
 
 
@@ -528,7 +536,7 @@ def _end_of(folder: Path, name: str) -> int | None:
 def _deployment(state: DeploymentState, folder: Path) -> Deployment:
     return Deployment(
         name=state.name,
-        kind="process",
+        kind=name,
         folder=folder,
         engine=state.engine,
         model=state.model,

@@ -1,10 +1,9 @@
 """Bring a layout or a bundle up, take it down, say how it is, show its logs: as processes or through Docker Compose."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from atoll.cost.profile import MachineProfile
 from atoll.errors import InputError
@@ -14,9 +13,9 @@ from atoll.model.read import read_model
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import read_text
 from atoll.outside.shell import RealShell, Shell
-from atoll.render.process import PROCESS_FILE
-from atoll.run import compose, process
+from atoll.run import process
 from atoll.run.deployment import Deployment, DeploymentStatus, ServiceState
+from atoll.run.runner import Runner, Say, find_runner, runner_of
 from atoll.workflows.render import read_layout, render_layout
 
 __all__ = [
@@ -33,11 +32,7 @@ __all__ = [
     "take_down",
 ]
 
-# Modules of one shape: up, down, status, logs, dry_run. The file tells which of them a folder is for.
-RUNNERS: dict[str, Any] = {"process": process, "compose": compose}
-MARKS = {"process": PROCESS_FILE, "compose": "compose.yaml"}
-
-Say = Callable[[str], None]
+DEFAULT_RUNNER = process.name  # of a layout: it needs nothing that this machine may lack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +40,7 @@ class Target:
     """What a person named: a bundle's folder, or a layout that becomes one."""
 
     folder: Path
-    kind: str
+    runner: Runner
     layout: Layout | None = None
 
 
@@ -54,7 +49,7 @@ def find_target(path: Path, *, to: str | None = None, engine: str | None = None,
 
     Args:
         path: a folder with a bundle, or a layout file.
-        to: compose or process; for a folder that holds both kinds, and for a layout (default: process).
+        to: the runner's name; for a folder that holds bundles of several kinds, and for a layout.
         engine: emulated or vllm, instead of the layout's.
         folder: where a layout's bundle goes; `NAME-process` or `NAME-compose` without.
 
@@ -64,23 +59,12 @@ def find_target(path: Path, *, to: str | None = None, engine: str | None = None,
     if path.is_dir():
         if engine is not None:
             raise InputError(f"{path} is rendered already; render its layout again to change the engine.")
-        return Target(folder=path, kind=_kind_of(path, to))
+        return Target(folder=path, runner=runner_of(path, to))
     layout = read_layout(path)
     if engine is not None:
         layout = layout.replace(engine=engine)
-    kind = to or "process"
-    if kind not in MARKS:
-        raise InputError(f"{kind!r} is no form of a bundle; there are {' and '.join(MARKS)}.")
-    return Target(folder=folder or Path(f"{layout.name}-{kind}"), kind=kind, layout=layout)
-
-
-def _kind_of(folder: Path, to: str | None) -> str:
-    kinds = [kind for kind, mark in MARKS.items() if (folder / mark).exists()]
-    if to is not None and to not in kinds:
-        raise InputError(f"{folder} holds no bundle for {to}; write one with `atoll render LAYOUT --to {to}`.")
-    if not kinds:
-        raise InputError(f"{folder} holds no bundle; write one with `atoll render LAYOUT -o {folder}`.")
-    return to or kinds[0]
+    runner = find_runner(to or DEFAULT_RUNNER)
+    return Target(folder=folder or Path(f"{layout.name}-{runner.name}"), runner=runner, layout=layout)
 
 
 async def bring_up(
@@ -99,54 +83,45 @@ async def bring_up(
         StartFailed: something did not come up; nothing of it is left running.
     """
     prepare_target(target, say=say)
-    runner = RUNNERS[target.kind]
-    deployment: Deployment = await runner.up(
+    return await target.runner.up(
         target.folder, shell=shell or RealShell(), clock=clock or SystemClock(), timeout_s=timeout_s, say=say
     )
-    return deployment
 
 
 def prepare_target(target: Target, *, say: Say = lambda _: None) -> None:
     """Write the bundle of a layout into its folder; a folder is left as it is."""
     if target.layout is None:
         return
-    card = read_model(target.layout.model)
-    if target.kind == "process":
-        process.prepare(target.layout, card, folder=target.folder)
-    else:
-        render_layout(target.layout, to=target.kind, folder=target.folder, card=card)
+    layout = target.runner.settle(target.layout, folder=target.folder)
+    render_layout(layout, to=target.runner.name, folder=target.folder)
     say(f"wrote {target.folder}")
 
 
 def dry_run(target: Target) -> tuple[dict[str, str], list[str]]:
     """The files that `bring_up` would write and the commands that it would run. Nothing is written or started."""
     if target.layout is not None:
-        files = render_layout(target.layout, to=target.kind).bundle.files
+        files = render_layout(target.layout, to=target.runner.name).bundle.files
     else:
         files = {path.name: read_text(path) for path in target.folder.iterdir() if path.suffix in {".yaml", ".conf"}}
-    commands: list[str] = RUNNERS[target.kind].dry_run(target.folder, files)
+    commands = target.runner.dry_run(target.folder, files)
     return (files if target.layout is not None else {}), commands
 
 
 async def take_down(target: Target, *, say: Say = lambda _: None, shell: Shell | None = None) -> tuple[str, ...]:
     """End what was started; gives the names of what was running. A second time there is nothing to do."""
-    runner = RUNNERS[target.kind]
-    ended: tuple[str, ...] = await runner.down(target.folder, shell=shell or RealShell(), clock=SystemClock(), say=say)
-    return ended
+    return await target.runner.down(target.folder, shell=shell or RealShell(), clock=SystemClock(), say=say)
 
 
 async def deployment_status(target: Target, *, shell: Shell | None = None) -> DeploymentStatus:
     """How every service is right now."""
-    runner = RUNNERS[target.kind]
-    status: DeploymentStatus = await runner.status(target.folder, shell=shell or RealShell(), clock=SystemClock())
-    return status
+    return await target.runner.status(target.folder, shell=shell or RealShell(), clock=SystemClock())
 
 
 async def say_logs(
     target: Target, *, say: Say, replica: int | None = None, follow: bool = False, lines: int = 200
 ) -> None:
     """Say the logs' lines, with `follow` as they come."""
-    await RUNNERS[target.kind].logs(
+    await target.runner.logs(
         target.folder,
         shell=RealShell(),
         clock=SystemClock(),

@@ -14,9 +14,8 @@ from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import read_text, write_whole
-from atoll.render import Bundle, ComposeSettings, render_bundle
+from atoll.render import Bundle, RenderSettings, render_bundle
 from atoll.render.app import SECRETS
-from atoll.render.compose import brings_atoll
 from atoll.render.dotenv import keep_settings
 
 
@@ -48,7 +47,7 @@ def render_layout(
     *,
     to: str = "compose",
     folder: Path | None = None,
-    settings: ComposeSettings | None = None,
+    settings: RenderSettings | None = None,
     card: ModelCard | None = None,
 ) -> Rendered:
     """Make the bundle and, with a folder, write it there; what .env already says stays.
@@ -56,9 +55,7 @@ def render_layout(
     Raises:
         InputError: the model is unknown, the layout cannot be rendered so, or the folder cannot be written.
     """
-    settings = settings or ComposeSettings()
-    if to == "compose" and brings_atoll(layout, settings):
-        settings = replace(settings, requirements=pinned_requirements())
+    settings = replace(settings or RenderSettings(), requirements=pinned_requirements)
     bundle = render_bundle(layout, card or read_model(layout.model), to=to, settings=settings)
     if folder is not None:
         write_bundle(bundle, folder)
@@ -85,14 +82,14 @@ def _copy_atoll(target: Path) -> None:
             write_whole(target / path.relative_to(source), path.read_bytes())
 
 
-def compose_settings(
+def render_settings(
     *, stack: str | None = None, secret: Callable[[], str] = new_secret, **given: str | None
-) -> ComposeSettings:
+) -> RenderSettings:
     """Settings from what a person gave; what was not given (None) keeps its default."""
     chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if stack is not None:
         chosen |= {"stack": stack, "secrets": {name: secret() for name in SECRETS}}
-    return ComposeSettings(**chosen)
+    return RenderSettings(**chosen)
 
 
 def pinned_requirements() -> str:

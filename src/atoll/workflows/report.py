@@ -10,7 +10,7 @@ from atoll.errors import InputError
 from atoll.layout.layout import Layout
 from atoll.model.read import read_model
 from atoll.outside.files import read_text, write_whole
-from atoll.render.bundle import Bundle, give_ports, render_bundle
+from atoll.render import Bundle, give_ports, render_bundle
 from atoll.report import RunView, StudyView, chart_png, chart_svg, draw_charts, render_report
 from atoll.store.folder import Run, is_run, read_run
 from atoll.workflows.diagnose import diagnose_bundle

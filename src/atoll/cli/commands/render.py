@@ -41,13 +41,13 @@ def render(
     """
     from atoll.cli.warn import show_warnings
     from atoll.workflows.diagnose import diagnose_bundle
-    from atoll.workflows.render import compose_settings, read_layout, render_layout
+    from atoll.workflows.render import read_layout, render_layout, render_settings
 
     wanted = read_layout(layout)
     changes = {key: value for key, value in {"engine": engine, "engine_version": version}.items() if value}
     wanted = wanted.replace(**changes)
     target = None if dry_run else folder or Path(f"{wanted.name}-{to}")
-    settings = compose_settings(stack=stack, engine_image=image, nginx_image=nginx_image, models=models, bind=bind)
+    settings = render_settings(stack=stack, engine_image=image, nginx_image=nginx_image, models=models, bind=bind)
     rendered = render_layout(wanted, to=to, folder=target, settings=settings)
     findings = diagnose_bundle(rendered.bundle)
     show_warnings(findings, folder=None if rendered.folder is None else str(rendered.folder))

@@ -68,7 +68,7 @@ def _show_plan(target: Target, *, json: bool) -> None:
 
     files, commands = dry_run(target)
     if json:
-        show_json({"folder": str(target.folder), "kind": target.kind, "files": files, "commands": commands})
+        show_json({"folder": str(target.folder), "kind": target.runner.name, "files": files, "commands": commands})
         return
     for name, text in files.items():
         out.rule(name, align="left")

@@ -1,0 +1,42 @@
+"""The forms that a bundle may have. Another one is a module of the same shape and a line here."""
+
+from atoll.errors import InputError
+from atoll.layout.layout import Layout
+from atoll.model.card import ModelCard
+from atoll.render import compose, process
+from atoll.render.bundle import Bundle, Renderer, RenderSettings
+
+FIRST_PORT = 8000  # replica 0's, unless the layout says otherwise
+_KNOWN: tuple[Renderer, ...] = (compose, process)
+RENDERERS = {renderer.name: renderer for renderer in _KNOWN}
+
+
+def find_renderer(name: str) -> Renderer:
+    """The renderer of that name; raises InputError with those there are."""
+    try:
+        return RENDERERS[name]
+    except KeyError:
+        raise InputError(f"{name!r} is no form of a bundle; there are {', '.join(RENDERERS)}.") from None
+
+
+def render_bundle(layout: Layout, card: ModelCard, *, to: str, settings: RenderSettings | None = None) -> Bundle:
+    """The files of a layout.
+
+    Args:
+        layout: replicas without a port get the next free one from 8000 on.
+        card: the model's, for its size and its name.
+        to: the form: one of RENDERERS.
+        settings: images, folders, secrets, for the forms that have them.
+
+    Raises:
+        InputError: a form, an engine or a policy that there is not, or an option that this engine version lacks.
+    """
+    return find_renderer(to).render(give_ports(layout), card, settings or RenderSettings())
+
+
+def give_ports(layout: Layout) -> Layout:
+    """The same layout with a port for every replica, none twice and none the router's."""
+    taken = {replica.port for replica in layout.replicas} | {layout.router.port}
+    free = (port for port in range(FIRST_PORT, 65536) if port not in taken)
+    replicas = tuple(r if r.port is not None else r.replace(port=next(free)) for r in layout.replicas)
+    return layout.replace(replicas=replicas)
