@@ -7,7 +7,8 @@ from atoll.inventory.box import Box, Link, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.catalog import find_card
 from atoll.plan.goal import Goal
-from atoll.plan.search import TIE, search_layouts
+from atoll.plan.loads import TIE
+from atoll.plan.search import search_layouts
 from atoll.plan.workbench import Workbench
 
 KINDS = st.sampled_from(("H100-NVL-94GB", "H100-SXM-80GB", "A100-SXM-80GB", "L40S-48GB", "RTX-4090-24GB"))

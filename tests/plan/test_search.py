@@ -11,7 +11,8 @@ from atoll.inventory.catalog import find_gpu, make_box
 from atoll.layout.layout import EngineFlags, Policy
 from atoll.model.catalog import find_card
 from atoll.plan.band import error_band, pair_band, shipped_pairs
-from atoll.plan.effort import Stage, sample_of
+from atoll.plan.budget import Stage, sample_of
+from atoll.plan.draft import power_of_two
 from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import (
     explain_band,
@@ -24,7 +25,8 @@ from atoll.plan.explain import (
 )
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.score import Prediction, Spread
-from atoll.plan.search import option_of, power_of_two, search_layouts
+from atoll.plan.search import search_layouts
+from atoll.plan.tune import option_of
 from atoll.plan.workbench import Workbench
 
 NVL = make_box("H100-NVL-94GB", 4)
@@ -207,7 +209,7 @@ def test_an_open_loop_that_nothing_can_serve_is_still_ranked():
 
 
 @dataclass
-class Measured:
+class Better:
     """Stands for the simulator: every layout alike, but one value of an option is better than the others."""
 
     option: str
@@ -237,17 +239,17 @@ def flat(seconds, **changes):
 
 
 def test_the_measure_that_is_handed_in_decides_about_policies():
-    measure = Measured("policy", Policy.ROUND_ROBIN)
-    best = search(measure=measure, wanted=Wanted(tensor_parallel=2, replicas=2)).best
+    simulate = Better("policy", Policy.ROUND_ROBIN)
+    best = search(simulate=simulate, wanted=Wanted(tensor_parallel=2, replicas=2)).best
     assert best.layout.router.policy is Policy.ROUND_ROBIN
     tried = [(trial.value, trial.taken) for trial in best.trials if trial.option == "policy"]
     assert tried == [("round_robin", True), ("random_two_least_conn", False)]
-    assert measure.calls == 1 + 3 + 2 + 1 + 2  # itself, budgets, seats, fp8, policies
+    assert simulate.calls == 1 + 3 + 2 + 1 + 2  # itself, budgets, seats, fp8, policies
 
 
 @pytest.mark.parametrize(("option", "value"), [("max_num_batched_tokens", 2048), ("max_num_seqs", 16)])
 def test_flags_that_serve_better_are_taken(option, value):
-    best = search(measure=Measured(option, value), wanted=Wanted(tensor_parallel=2, replicas=2)).best
+    best = search(simulate=Better(option, value), wanted=Wanted(tensor_parallel=2, replicas=2)).best
     assert option_of(best.layout, option) == str(value)
     (line,) = [line for line in explain_tuning(best, goal()) if line.startswith(option.replace("_", "-"))]
     assert f"{value} (-10.0%)" in line
@@ -256,33 +258,33 @@ def test_flags_that_serve_better_are_taken(option, value):
 
 def test_an_fp8_cache_is_shown_with_its_gain_but_not_taken_without_leave():
     pair = Wanted(tensor_parallel=2, replicas=2)
-    shown = search(measure=Measured("kv_cache_dtype", "fp8"), wanted=pair).best
+    shown = search(simulate=Better("kv_cache_dtype", "fp8"), wanted=pair).best
     assert shown.layout.flags.kv_cache_dtype == "auto"
     (line,) = [line for line in explain_tuning(shown, goal()) if line.startswith("kv-cache-dtype")]
     assert line.startswith("kv-cache-dtype: fp8 (-10.0%); kept auto, since ")
-    taken = search(measure=Measured("kv_cache_dtype", "fp8"), wanted=replace(pair, fp8_cache=True)).best
+    taken = search(simulate=Better("kv_cache_dtype", "fp8"), wanted=replace(pair, fp8_cache=True)).best
     assert taken.layout.flags.kv_cache_dtype == "fp8"
 
 
 def test_an_option_that_is_given_is_not_tried():
     given = EngineFlags(max_num_seqs=48, max_num_batched_tokens=4096, kv_cache_dtype="fp8")
-    best = search(measure=Measured("policy", "none"), wanted=Wanted(tensor_parallel=2, replicas=2), flags=given).best
+    best = search(simulate=Better("policy", "none"), wanted=Wanted(tensor_parallel=2, replicas=2), flags=given).best
     assert {trial.option for trial in best.trials} == {"policy"}
 
 
 def test_flags_that_keep_the_targets_are_taken_though_answers_take_longer():
-    def measure(layout, goal, formula):
+    def simulate(layout, goal, formula):
         careful = layout.flags.max_num_batched_tokens == 2048
         return flat(11.0 if careful else 10.0, tpot_s=flat(0.02 if careful else 0.03).tpot_s)
 
     wanted_goal = goal(slo_tpot_s=0.025)
-    best = search(wanted_goal=wanted_goal, measure=measure, wanted=Wanted(tensor_parallel=2, replicas=2)).best
+    best = search(wanted_goal=wanted_goal, simulate=simulate, wanted=Wanted(tensor_parallel=2, replicas=2)).best
     assert best.layout.flags.max_num_batched_tokens == 2048
     assert "2048 (+10.0%, meets the targets)" in next(explain_tuning(best, wanted_goal))
 
 
 def test_least_connections_where_policies_make_no_difference():
-    found = search(measure=Measured("policy", Policy.PREFIX_AFFINITY))
+    found = search(simulate=Better("policy", Policy.PREFIX_AFFINITY))
     assert {choice.layout.router.policy for choice in found.choices} == {Policy.LEAST_CONN}
 
 
@@ -323,7 +325,7 @@ def test_the_most_users_of_the_contenders_are_simulated_and_the_others_by_formul
     """What is simulated takes a tenth longer, so that fewer users are within the target than by formula."""
     target = goal(slo_tpot_s=0.02)
     formula = {choice.name: choice.most for choice in search(wanted_goal=target, vary_load=True).choices}
-    found = search(wanted_goal=target, measure=Nearly(), vary_load=True)
+    found = search(wanted_goal=target, simulate=Nearly(), vary_load=True)
     most = {choice.name: choice.most for choice in found.choices}
     assert {name for name, one in most.items() if one.simulated} == {"2xTP2", "1xTP4", "4xTP1"}
     assert most["1xTP2"] == formula["1xTP2"]
@@ -336,7 +338,7 @@ def test_the_most_users_of_the_contenders_are_simulated_and_the_others_by_formul
 
 def test_the_best_of_each_tensor_parallel_size_is_a_contender_however_slow():
     """4xTP1 is half as slow again as 2xTP2, and none of TP 1 is faster."""
-    found = search(wanted_goal=goal(slo_tpot_s=0.03), measure=Nearly(), vary_load=True)
+    found = search(wanted_goal=goal(slo_tpot_s=0.03), simulate=Nearly(), vary_load=True)
     slow = next(choice for choice in found.choices if choice.name == "4xTP1")
     assert slow.predicted.cost(found.goal) > 1.4 * found.best.predicted.cost(found.goal)
     assert slow.most.simulated
@@ -344,7 +346,7 @@ def test_the_best_of_each_tensor_parallel_size_is_a_contender_however_slow():
 
 
 def test_the_most_requests_per_second_are_those_before_they_pile_up():
-    found = search(wanted_goal=goal(users=None, rate=1.0), measure=Nearly(), vary_load=True)
+    found = search(wanted_goal=goal(users=None, rate=1.0), simulate=Nearly(), vary_load=True)
     by_formula = search(wanted_goal=goal(users=None, rate=1.0), vary_load=True)
     most = {choice.name: choice.most_rate for choice in by_formula.choices}
     assert found.best.most_users is None
@@ -354,11 +356,11 @@ def test_the_most_requests_per_second_are_those_before_they_pile_up():
 
 
 def test_where_nothing_keeps_up_the_layout_that_answers_most_is_first():
-    def measure(layout, goal, formula):
+    def simulate(layout, goal, formula):
         return flat(1.0, simulated=True, saturated=True, requests_per_s=7.0 if layout.name == "2xTP2" else 5.0)
 
     where = bench()
-    found = search(where, wanted_goal=goal(users=None, rate=20.0), measure=measure)
+    found = search(where, wanted_goal=goal(users=None, rate=20.0), simulate=simulate)
     assert found.best.name == "2xTP2"
     assert explain_choice(found.best, found, where).endswith("but answers the most: 7 requests/s.")
     assert "It cannot keep up with the load: it answers 5 requests/s." in explain_choice(found.choices[1], found, where)
@@ -367,11 +369,11 @@ def test_where_nothing_keeps_up_the_layout_that_answers_most_is_first():
 def test_a_great_crowd_is_simulated_less_and_the_search_says_what_was_left_out():
     calls = []
 
-    def measure(layout, goal, formula):
+    def simulate(layout, goal, formula):
         calls.append(sample_of(goal, formula).requests)
         return Nearly()(layout, goal, formula)
 
-    found = search(wanted_goal=goal(users=3000, slo_tpot_s=0.02), measure=measure, vary_load=True)
+    found = search(wanted_goal=goal(users=3000, slo_tpot_s=0.02), simulate=simulate, vary_load=True)
     assert sum(calls) <= Stage.MOST
     assert [choice.predicted.simulated for choice in found.choices] == [True, True] + [False] * 5
     assert "of 5 layouts that may win, the 2 that the formula puts first were simulated" in found.cuts[0]
@@ -379,11 +381,11 @@ def test_a_great_crowd_is_simulated_less_and_the_search_says_what_was_left_out()
     assert "Of other loads 6 were looked at, up to 3000 users, for 2xTP2, 1xTP4." in found.cuts
     assert [curve.name for curve in found.curves] == ["2xTP2", "1xTP4"]
     assert found.best.most.simulated
-    assert search(wanted_goal=goal(slo_tpot_s=0.02), measure=Nearly(), vary_load=True).cuts == ()
+    assert search(wanted_goal=goal(slo_tpot_s=0.02), simulate=Nearly(), vary_load=True).cuts == ()
 
 
 def test_the_best_layouts_most_users_are_simulated_though_the_effort_is_spent():
-    found = search(wanted_goal=goal(users=10_000, slo_tpot_s=0.02), measure=Nearly(), vary_load=True)
+    found = search(wanted_goal=goal(users=10_000, slo_tpot_s=0.02), simulate=Nearly(), vary_load=True)
     assert found.curves == ()
     assert "Other loads were not looked at." in found.cuts
     assert [choice.most.simulated for choice in found.choices] == [True] + [False] * 6

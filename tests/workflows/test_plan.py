@@ -159,7 +159,7 @@ def test_an_open_loop_has_a_most_and_a_crossover_in_requests_per_second(open_pla
 def test_a_growing_queue_is_told_from_a_busy_engine(open_plan, part, over):
     """One engine of TP 2 with 16 seats, under so much of what 16 answers at a time are; lengths vary by a fifth."""
     from atoll.layout.layout import EngineFlags
-    from atoll.plan.effort import sample_of
+    from atoll.plan.budget import sample_of
     from atoll.plan.score import score_stations
     from atoll.workflows.plan import Simulator
 
@@ -180,7 +180,7 @@ def test_a_growing_queue_is_told_from_a_busy_engine(open_plan, part, over):
 
 def test_a_measured_request_is_served_under_the_full_load(capture):
     """So many users that the run is two rounds and a half: as long an answer as in a run of ten rounds."""
-    from atoll.plan.effort import sample_of
+    from atoll.plan.budget import sample_of
     from atoll.workflows.plan import Simulator, simulated_workload
     from atoll.workflows.simulate import simulate_run
 

@@ -23,8 +23,9 @@ from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import write_whole
 from atoll.plan.band import error_band
+from atoll.plan.budget import Sample, sample_of
 from atoll.plan.choice import Capacity, Choice, Search, Trial
-from atoll.plan.effort import Sample, sample_of
+from atoll.plan.draft import PLAIN
 from atoll.plan.enumerate import OPEN, Rejected, Wanted
 from atoll.plan.explain import (
     explain_band,
@@ -37,7 +38,7 @@ from atoll.plan.explain import (
 from atoll.plan.goal import Goal
 from atoll.plan.loads import FINE
 from atoll.plan.score import Prediction, ReplicaShare, Spread
-from atoll.plan.search import PLAIN, search_layouts
+from atoll.plan.search import search_layouts
 from atoll.plan.workbench import Workbench
 from atoll.report.charts import chart_png, chart_svg
 from atoll.report.crossover import crossover_chart
@@ -132,7 +133,7 @@ def plan_model(
         limits=VLLM,
         wanted=wanted,
         flags=flags,
-        measure=Simulator(bench) if simulate else None,
+        simulate=Simulator(bench) if simulate else None,
         vary_load=vary_load,
     )
     return Plan(search=found, card=card, workbench=bench)

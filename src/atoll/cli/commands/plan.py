@@ -14,12 +14,12 @@ from atoll.cli.warn import show_warnings
 from atoll.errors import InputError
 from atoll.layout.layout import EngineFlags, Policy
 from atoll.outside.files import write_whole
+from atoll.plan.capacity import MOST_USERS
 from atoll.plan.choice import Choice
 from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import explain_choice, explain_tuning
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.score import Prediction
-from atoll.plan.search import MOST_USERS
 from atoll.units import parse_seconds, show_seconds
 from atoll.workflows.diagnose import diagnose_layout
 from atoll.workflows.plan import (

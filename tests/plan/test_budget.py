@@ -1,6 +1,6 @@
 """How many requests a plan simulates, and which of them are measured."""
 
-from atoll.plan.effort import MEASURED, Effort, Stage, sample_of
+from atoll.plan.budget import MEASURED, Budget, Stage, sample_of
 from atoll.plan.goal import Goal
 from atoll.plan.score import Prediction, Spread
 
@@ -41,8 +41,8 @@ def test_an_open_loop_fills_up_with_what_is_in_flight():
 
 
 def test_what_a_stage_leaves_goes_to_the_next():
-    effort = Effort()
-    effort.add(Stage.RANKING)
-    assert not effort.affords(1, Stage.RANKING)
-    assert effort.affords(Stage.TUNING - Stage.RANKING, Stage.TUNING)
-    assert not effort.affords(Stage.TUNING - Stage.RANKING + 1, Stage.TUNING)
+    budget = Budget()
+    budget.add(Stage.RANKING)
+    assert not budget.affords(1, Stage.RANKING)
+    assert budget.affords(Stage.TUNING - Stage.RANKING, Stage.TUNING)
+    assert not budget.affords(Stage.TUNING - Stage.RANKING + 1, Stage.TUNING)

@@ -1,9 +1,9 @@
 """How much a plan simulates: which requests of a run are measured, and how many requests all runs may have together.
 
-The effort is counted in simulated requests and not in seconds, so that the same question always gets the same answer.
+The budget is counted in simulated requests and not in seconds, so that the same question always gets the same answer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from math import ceil
 
@@ -88,10 +88,11 @@ def in_flight_of(formula: Prediction, goal: Goal) -> float:
 
 
 @dataclass(slots=True)
-class Effort:
-    """The requests that a search has simulated."""
+class Budget:
+    """The requests that a search has simulated, and what it left out for want of more."""
 
     spent: int = 0
+    cuts: list[str] = field(default_factory=list)  # in sentences
 
     def add(self, requests: int) -> None:
         self.spent += requests

@@ -1,0 +1,170 @@
+"""Step 4: the best few under other loads: who is ahead at how many users, and the most that each carries."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import inf
+from types import MappingProxyType
+
+from atoll.plan.band import may_be_better
+from atoll.plan.budget import SHORT, Budget, Stage
+from atoll.plan.choice import Capacity, Choice, Curve
+from atoll.plan.draft import Question, draft_as, score_layout, with_policy
+from atoll.plan.goal import Goal
+from atoll.plan.loads import find_most, loads_around
+from atoll.plan.score import Prediction
+from atoll.plan.simulate import Simulations, requests_of
+
+CURVES = 4  # layouts whose load is varied
+MOST_USERS = 10_000  # that a plan is made for, and where the search for the most users ends
+MOST_RATE = 10_000.0  # where the search for the most requests/s ends
+
+
+def draw_curves(choices: Sequence[Choice], question: Question, simulations: Simulations) -> tuple[Curve, ...]:
+    """The best few under rising load; fewer of them, and up to lower loads, where there is no budget for all."""
+    shown = [one for one in choices if one.predicted.simulated or not simulations.are_possible]
+    shown = best_of_each_size(shown)[:CURVES]
+    if not shown:
+        return ()
+    rates = [_most_by_formula(one, question) for one in shown] if question.goal.users is None else []
+    wanted = loads_around(question.goal, most_rate=max(rates, default=0.0))
+    for count, loads in _curve_plans(len(shown), wanted, question.goal.amount):
+        if _affords_curves(shown[:count], loads, question, simulations):
+            if (count, loads) != (len(shown), wanted):
+                _say_cut_curves(shown[:count], loads, question.goal, simulations.budget)
+            return tuple(_curve(one, loads, question, simulations) for one in shown[:count])
+    simulations.budget.cuts.append("Other loads were not looked at.")
+    return ()
+
+
+def _curve_plans(most: int, wanted: tuple[float, ...], own: float) -> Iterator[tuple[int, tuple[float, ...]]]:
+    """How many layouts at which loads, the best first: high loads are left out, then layouts, then every other."""
+    least, lower = min(most, 2), [load for load in wanted if load <= own]
+    for count in range(most, least - 1, -1):
+        for end in range(len(wanted), len(lower) - 1, -1):
+            yield count, wanted[:end]
+    yield least, (*lower[-3::-2][::-1], own)
+
+
+def _affords_curves(
+    choices: Sequence[Choice], loads: Sequence[float], question: Question, simulations: Simulations
+) -> bool:
+    if not simulations.are_possible:
+        return True
+    asked = [question.at_load(load) for load in loads if load != question.goal.amount]
+    requests = sum(requests_of(score_layout(one, choice.layout), one.goal) for choice in choices for one in asked)
+    return simulations.budget.affords(requests, Stage.CURVES)
+
+
+def _say_cut_curves(choices: Sequence[Choice], loads: Sequence[float], goal: Goal, budget: Budget) -> None:
+    names, load = ", ".join(choice.name for choice in choices), goal.with_load(loads[-1]).load
+    budget.cuts.append(f"Of other loads {len(loads) - 1} were looked at, up to {load}, for {names}.")
+
+
+def _curve(choice: Choice, loads: Sequence[float], question: Question, simulations: Simulations) -> Curve:
+    return Curve(
+        name=choice.name, points=tuple((load, _at_load(choice, load, question, simulations)) for load in loads)
+    )
+
+
+def _at_load(choice: Choice, load: float, question: Question, simulations: Simulations) -> Prediction:
+    """The choice with so many sequences at once as suit this load."""
+    if load == question.goal.amount:
+        return choice.predicted
+    asked = question.at_load(load)
+    tuned = draft_as(asked, choice)
+    layout = choice.layout if tuned is None else with_policy(tuned.layout, choice.layout.router.policy)
+    return simulations.predict(layout, asked)
+
+
+# The most load within the targets
+
+
+def find_capacities(
+    choices: Sequence[Choice], curves: Sequence[Curve], question: Question, simulations: Simulations
+) -> tuple[Choice, ...]:
+    """The most that each carries: by formula, and by simulation for those that somebody may want to choose."""
+    if not choices or not question.goal.has_capacity:
+        return tuple(choices)
+    contenders = _contenders(choices, question) if simulations.are_possible else set()
+    points = {curve.name: curve.points for curve in curves}
+    found: list[Choice] = []
+    cut: list[str] = []
+    for choice in choices:
+        most = _most_by_formula(choice, question)
+        is_best = choice is choices[0]
+        simulated = choice.name in contenders and _affords_most(choice, most, question, simulations, is_best=is_best)
+        if simulated:
+            known = {load: point.strain(question.goal) for load, point in points.get(choice.name, ())}
+            most = _most_by_simulation(choice, most, known, question, simulations)
+        elif choice.name in contenders:
+            cut.append(choice.name)
+        found.append(replace(choice, most=_capacity(most, question.goal, simulated=simulated)))
+    if cut:
+        simulations.budget.cuts.append(f"The most that {', '.join(cut)} carries is by formula.")
+    return tuple(found)
+
+
+def _contenders(choices: Sequence[Choice], question: Question) -> set[str]:
+    """The best, those that may be better for all we know, and the best of each tensor-parallel size."""
+    best = choices[0]
+    near = {one.name for one in choices if may_be_better(one, best, question.workbench, question.goal)}
+    sizes = {sizes_of(one) for one in choices}
+    return {best.name, *near, *(one.name for one in best_of_each_size(choices)[: len(sizes)])}
+
+
+def _most_by_formula(choice: Choice, question: Question) -> float:
+    """The most users or requests per second, each number with as many sequences at once as suit it."""
+
+    def strain(load: float) -> float:
+        draft = draft_as(question.at_load(load), choice)
+        return inf if draft is None else draft.predicted.strain(question.goal)
+
+    return _find_most(strain, question.goal, start=question.goal.amount)
+
+
+def _most_by_simulation(
+    choice: Choice, start: float, known: Mapping[float, float], question: Question, simulations: Simulations
+) -> float:
+    """The same from where the formula sees it; `known` are loads that were simulated already."""
+
+    def strain(load: float) -> float:
+        return _at_load(choice, load, question, simulations).strain(question.goal)
+
+    return _find_most(strain, question.goal, start=max(start, question.goal.least), known=known)
+
+
+def _find_most(
+    strain: Callable[[float], float], goal: Goal, *, start: float, known: Mapping[float, float] = MappingProxyType({})
+) -> float:
+    whole = goal.users is not None
+    return find_most(strain, start=start, most=MOST_USERS if whole else MOST_RATE, whole=whole, known=known)
+
+
+def _affords_most(choice: Choice, most: float, question: Question, simulations: Simulations, *, is_best: bool) -> bool:
+    """Whether there is the budget for three simulations near there, which is what it takes when all goes well.
+
+    For the best layout there always is where they are short.
+    """
+    asked = question.at_load(max(most, question.goal.least))
+    requests = 3 * requests_of(score_layout(asked, choice.layout), asked.goal)
+    return simulations.budget.affords(requests, Stage.MOST) or (is_best and requests <= SHORT)
+
+
+def _capacity(most: float, goal: Goal, *, simulated: bool) -> Capacity:
+    if goal.users is None:
+        return Capacity(rate=most, simulated=simulated)
+    return Capacity(users=round(most), simulated=simulated)
+
+
+def sizes_of(choice: Choice) -> frozenset[tuple[int, int]]:
+    """The tensor- and pipeline-parallel sizes of its replicas."""
+    return frozenset((one.tensor_parallel, one.pipeline_parallel) for one in choice.layout.replicas)
+
+
+def best_of_each_size(choices: Sequence[Choice]) -> list[Choice]:
+    """The same choices: first the best of each size of replicas, in their order, then the others.
+
+    Under another load one of another size may be ahead; one more or one fewer replica of the same size hardly is.
+    """
+    first = {sizes_of(choice): choice for choice in reversed(choices)}
+    return sorted(choices, key=lambda choice: first[sizes_of(choice)] is not choice)

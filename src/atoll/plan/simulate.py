@@ -1,0 +1,71 @@
+"""Step 2: the candidates that may win are simulated, in the order of the formula, as many as the budget allows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from atoll.layout.layout import Layout
+from atoll.plan.budget import Budget, Stage, sample_of
+from atoll.plan.choice import Choice
+from atoll.plan.draft import Question, order_of, score_layout
+from atoll.plan.goal import Goal
+from atoll.plan.score import Prediction
+
+Simulate = Callable[[Layout, Goal, Prediction], Prediction]  # is told what the formula expects
+
+HOPELESS = 2.5  # times the best formula cost: such a candidate is not simulated
+MOST_SIMULATED = 16
+
+
+@dataclass(kw_only=True)
+class Simulations:
+    """Simulates a layout under a load, once, and counts it; by formula where there is nothing that simulates."""
+
+    simulate: Simulate | None
+    budget: Budget
+    _known: dict[tuple[str, Goal], Prediction] = field(default_factory=dict)
+
+    @property
+    def are_possible(self) -> bool:
+        return self.simulate is not None
+
+    def predict(self, layout: Layout, question: Question) -> Prediction:
+        formula, goal = score_layout(question, layout), question.goal
+        if self.simulate is None:
+            return formula
+        key = (layout.to_json(), goal)
+        if key not in self._known:
+            self.budget.add(requests_of(formula, goal))
+            self._known[key] = replace(self.simulate(layout, goal, formula), simulated=True)
+        return self._known[key]
+
+
+def requests_of(formula: Prediction, goal: Goal) -> int:
+    """How many requests a simulation takes."""
+    return sample_of(goal, formula).requests
+
+
+def simulate_likely(drafts: Sequence[Choice], question: Question, simulations: Simulations) -> tuple[Choice, ...]:
+    """The simulated ones, best first, and behind them those that the formula puts too far back."""
+    if not simulations.are_possible or not drafts:
+        return tuple(drafts)
+    best = drafts[0].formula.cost(question.goal)
+    near = [one for one in drafts if one.formula.cost(question.goal) <= HOPELESS * best][:MOST_SIMULATED]
+    chosen = _affordable(near, question.goal, simulations.budget)
+    rest = [one for one in drafts if one not in chosen]
+    simulated = [replace(one, predicted=simulations.predict(one.layout, question)) for one in chosen]
+    return (*sorted(simulated, key=lambda one: order_of(question, one)), *rest)
+
+
+def _affordable(near: Sequence[Choice], goal: Goal, budget: Budget) -> Sequence[Choice]:
+    """As many as there is budget for, and two in any case."""
+    planned = Budget()
+    for place, choice in enumerate(near):
+        requests = requests_of(choice.formula, goal)
+        if place >= 2 and not planned.affords(requests, Stage.RANKING):
+            budget.cuts.append(
+                f"So great a load takes long to simulate: of {len(near)} layouts that may win, the {place} that the"
+                " formula puts first were simulated."
+            )
+            return near[:place]
+        planned.add(requests)
+    return near
