@@ -106,3 +106,19 @@ def test_a_start_that_is_cut_short_leaves_nobody(tmp_path, number, code):
     while running_in(folder):
         assert time.monotonic() < ends, running_in(folder)
         time.sleep(0.05)
+
+
+def test_two_at_once_bring_it_up_once(layout_file, tmp_path):
+    argv = [sys.executable, "-m", "atoll", "up", "layout.yaml", "--engine", "emulated"]
+    both = [
+        subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in "ab"
+    ]
+    words = [process.communicate(timeout=60)[1] for process in both]
+    try:
+        assert sorted(process.returncode for process in both) == [0, 2]
+        loser = words[0] if both[0].returncode else words[1]
+        assert "is being brought up by another atoll" in loser or "is up already" in loser
+        assert "is up" in atoll("status", "layout.yaml", cwd=tmp_path).stdout
+    finally:
+        atoll("down", "layout.yaml", cwd=tmp_path)
+    assert running_in(tmp_path / "two-pairs-process") == []

@@ -12,7 +12,16 @@ import pytest
 
 from atoll.errors import MissingProgram
 from atoll.outside.ports import free_ports, holder_of, is_free
-from atoll.outside.processes import descendants, is_alive, read_stat, send_signal, session_members, spawn
+from atoll.outside.processes import (
+    FileId,
+    descendants,
+    is_alive,
+    outputs_of,
+    read_stat,
+    send_signal,
+    spawn,
+    variable_of,
+)
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -53,18 +62,29 @@ def test_a_zombie_is_not_alive(child):
 def test_children_and_grandchildren_are_found(tmp_path):
     script = f"import subprocess, sys; subprocess.run({SLEEP!r})"
     process = spawn([sys.executable, "-c", script], log=tmp_path / "log", env=dict(os.environ))
-    leader = read_stat(process.pid).id
     try:
         ends = time.monotonic() + 5
-        while len(session_members([leader])) < 2:
+        while not descendants(process.pid):
             assert time.monotonic() < ends
             time.sleep(0.02)
-        family = {stat.id.pid for stat in descendants(process.pid)}
-        assert {stat.id.pid for stat in session_members([leader])} == family | {process.pid}
-        assert session_members([replace(leader, started=1)]) == []  # the pid is somebody else's now
+        (grandchild,) = descendants(process.pid)
+        assert (grandchild.parent, grandchild.session) == (process.pid, process.pid)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def test_what_a_process_was_started_with_and_where_it_writes(tmp_path):
+    process = spawn(SLEEP, log=tmp_path / "log", env=dict(os.environ) | {"MARK": "a=b"})
+    try:
+        assert variable_of(process.pid, "MARK") == "a=b"
+        assert variable_of(process.pid, "MAR") is None
+        assert outputs_of(process.pid) == {FileId.of((tmp_path / "log").stat())}
+    finally:
+        process.kill()
+        process.wait()
+    assert variable_of(process.pid, "MARK") is None
+    assert outputs_of(process.pid) == frozenset()
 
 
 def test_what_a_child_says_goes_to_its_log(tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +19,9 @@ from atoll.errors import BadRun, InputError, MissingProgram, StartFailed
 from atoll.model.read import read_model
 from atoll.outside.clock import SystemClock
 from atoll.outside.files import read_text
-from atoll.outside.processes import all_stats, is_alive
+from atoll.outside.processes import all_stats, is_alive, read_stat
 from atoll.outside.shell import RealShell
-from atoll.run.deployment import read_state
+from atoll.run.deployment import SupervisorProcess, read_state
 from atoll.run.process import (
     PROCESS_FILE,
     deployed,
@@ -38,6 +39,7 @@ from stand_ins.shell import FakeShell
 
 CLOCK = SystemClock()
 SHELL = RealShell()
+ALL = {"supervisor", "replica-0", "replica-1", "router"}
 BODY = {"messages": [{"role": "user", "content": "one two three"}], "max_tokens": 5}
 
 
@@ -205,9 +207,9 @@ def parent_process(folder: Path):
 def test_kill_minus_nine_of_the_parent_leaves_nobody(tmp_path):
     with parent_process(tmp_path) as parent:
         state = read_state(tmp_path)
-        assert all(program.alive for program in state.programs)
+        assert set(state.living(tmp_path)) == ALL
         parent.kill()
-        wait_until(lambda: not any(program.alive for program in state.programs))
+        wait_until(lambda: not state.living(tmp_path))
         wait_until(lambda: running_in(tmp_path) == [])
     assert read_state(tmp_path).state == "down"
 
@@ -220,13 +222,18 @@ def test_ctrl_c_of_the_parent_leaves_nobody(tmp_path):
 
 
 def test_kill_minus_nine_of_the_supervisor_and_the_parent(tmp_path):
-    """The kernel kills what the supervisor started; nobody has to be there to see to it."""
+    """The kernel kills what the supervisor started. nginx's workers live on, and are found."""
     with parent_process(tmp_path) as parent:
         state = read_state(tmp_path)
         os.kill(state.supervisor.pid, signal.SIGKILL)
         parent.kill()
-        wait_until(lambda: not any(program.alive for program in state.programs))
-    asyncio.run(take_down(tmp_path))
+        wait_until(lambda: set(state.living(tmp_path)) == {"router"})
+    seen = asyncio.run(status(tmp_path, shell=SHELL, clock=CLOCK))
+    assert seen.state == "degraded"
+    assert "left 2 processes behind; `atoll down` ends them" in seen.services[-1].why
+    with pytest.raises(InputError, match="was not taken down whole; `atoll down"):
+        asyncio.run(bring_up(tmp_path))
+    assert asyncio.run(take_down(tmp_path)) == ("router",)
     assert running_in(tmp_path) == []
 
 
@@ -320,6 +327,49 @@ def test_a_process_that_is_not_ours_is_never_ended(bundle):
         assert asyncio.run(take_down(bundle)) == ()
         assert stranger.poll() is None
         stranger.kill()
+
+
+def test_a_forged_state_ends_nobody(bundle):
+    """It names a stranger with his right start time, this folder and a secret."""
+    asyncio.run(bring_up(bundle))
+    asyncio.run(take_down(bundle))
+    state = read_state(bundle)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as stranger:
+        who = {"pid": stranger.pid, "started": read_stat(stranger.pid).id.started}
+        forged = state.replicas[0].replace(**who, exit_code=None)
+        made = state.replace(state="up", replicas=(forged, state.replicas[1]), supervisor=SupervisorProcess(**who))
+        (bundle / "deployment.json").write_text(made.to_json())
+        assert asyncio.run(take_down(bundle)) == ()
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_down_on_a_copy_leaves_the_original_alone(bundle, tmp_path):
+    async def story():
+        await bring_up(bundle, attached=True)
+        try:
+            shutil.copytree(bundle, tmp_path / "copy")
+            said = []
+            assert await down(tmp_path / "copy", shell=SHELL, clock=CLOCK, say=said.append) == ()
+            assert "is a copy" in said[0]
+            assert (await status(tmp_path / "copy", shell=SHELL, clock=CLOCK)).state == "down"
+            assert (await status(bundle, shell=SHELL, clock=CLOCK)).state == "up"
+        finally:
+            await take_down(bundle)
+
+    asyncio.run(story())
+    assert running_in(bundle) == []
+
+
+def test_no_order_and_no_environment_is_left_on_the_disk(bundle, monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "kept-to-yourself")
+
+    async def story():
+        await bring_up(bundle, attached=True)
+        await take_down(bundle)
+
+    asyncio.run(story())
+    assert not [path for path in bundle.rglob("*") if path.is_file() and b"kept-to-yourself" in path.read_bytes()]
 
 
 def test_dry_run_names_the_commands_and_starts_nothing(bundle):

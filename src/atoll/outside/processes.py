@@ -8,10 +8,11 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 from atoll.errors import MissingProgram
 
@@ -24,6 +25,18 @@ class ProcessId:
 
     pid: int
     started: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileId:
+    """A file or folder itself, whatever it is called: a copy of it is another one."""
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> Self:
+        return cls(stat.st_dev, stat.st_ino)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,18 +98,28 @@ def descendants(pid: int) -> list[ProcessStat]:
     return found
 
 
-def session_members(leaders: Iterable[ProcessId]) -> list[ProcessStat]:
-    """Living processes in the sessions that these processes lead or led.
+def variable_of(pid: int, name: str) -> str | None:
+    """A variable of the environment that a process was started with; None when it has none, or is not ours to read.
 
-    The kernel gives a pid away again only when no process is left in the session that bears it; so a member of a
-    session whose leader's pid is taken by a later process belongs to that one and is left out.
+    A program that shows a title in `ps` (nginx does) writes it over its environment, and then has none.
     """
-    stats = all_stats()
-    now = {stat.id.pid: stat.id for stat in stats}
-    ours = {leader.pid: leader for leader in leaders if now.get(leader.pid, leader) == leader}
-    return [
-        stat for stat in stats if stat.alive and stat.session in ours and stat.id.started >= ours[stat.session].started
-    ]
+    try:
+        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    start = name.encode() + b"="
+    return next((entry[len(start) :].decode(errors="replace") for entry in entries if entry.startswith(start)), None)
+
+
+def outputs_of(pid: int) -> frozenset[FileId]:
+    """The files that a process's standard output and error are; empty when it is not ours to look at."""
+    found = set()
+    for descriptor in (1, 2):
+        try:
+            found.add(FileId.of(Path(f"/proc/{pid}/fd/{descriptor}").stat()))
+        except OSError:
+            continue
+    return frozenset(found)
 
 
 def send_signal(who: ProcessId, number: signal.Signals) -> bool:

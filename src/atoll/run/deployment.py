@@ -1,5 +1,15 @@
-"""Deployment: a bundle that runs. The state file beside the bundle says which processes are ours."""
+"""Deployment: a bundle that runs. The state file beside the bundle says what was started, and the kernel who lives.
 
+A file can be copied or forged, so nobody is ended because a file names him. A process is a deployment's when it was
+started with the deployment's secret in its environment, or writes to one of its logs; and a deployment is that of the
+folder it was started in, not of a copy of it.
+"""
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Literal
@@ -7,24 +17,27 @@ from typing import Literal
 from pydantic import Field
 
 from atoll.documents import Document
-from atoll.errors import BadRun
-from atoll.outside.files import read_text
-from atoll.outside.processes import ProcessId, is_alive
+from atoll.errors import BadRun, InputError
+from atoll.outside.files import make_folder, read_text
+from atoll.outside.processes import FileId, ProcessId, ProcessStat, all_stats, is_alive, outputs_of, variable_of
 
 STATE_FILE = "deployment.json"
 LOG_FOLDER = "logs"
+LOCK_FILE = ".up.lock"
+MARK_VARIABLE = "ATOLL_DEPLOYMENT"  # SECRET/PROGRAM, in the environment of every process of a deployment
+SUPERVISOR = "supervisor"
 
 
 class Program(Document):
     """One process of a deployment, as the supervisor knows it."""
 
-    name: str  # replica-0, router
+    name: str = Field(pattern=r"^(replica-\d+|router)$")
     number: int | None = None  # which replica; None for the router
     gpus: tuple[int, ...] = ()
     host: str
     port: int
     health_path: str
-    log: str  # relative to the bundle's folder
+    log: str = Field(pattern=rf"^{LOG_FOLDER}/[a-z0-9-]+\.log$")  # relative to the bundle's folder
     pid: int | None = None
     started: int | None = None  # clock ticks since boot: tells it from a later owner of the pid
     exit_code: int | None = None  # negative: the signal that ended it
@@ -39,10 +52,6 @@ class Program(Document):
         if self.pid is None or self.started is None:
             return None
         return ProcessId(pid=self.pid, started=self.started)
-
-    @property
-    def alive(self) -> bool:
-        return self.process is not None and self.exit_code is None and is_alive(self.process)
 
 
 class SupervisorProcess(Document):
@@ -69,6 +78,8 @@ class DeploymentState(Document):
     attached: bool = False  # ends with the atoll that started it
     bundle_digest: str | None = None
     created_at: float  # seconds since 1970
+    folder: FileId
+    secret: str = Field(pattern=r"^[0-9a-f]{32}$")
     supervisor: SupervisorProcess | None = None
     replicas: tuple[Program, ...]
     router: Program
@@ -80,7 +91,76 @@ class DeploymentState(Document):
     @property
     def supervised(self) -> bool:
         """Whether the supervisor lives."""
-        return self.supervisor is not None and is_alive(self.supervisor.process)
+        return (
+            self.supervisor is not None
+            and is_alive(self.supervisor.process)
+            and variable_of(self.supervisor.pid, MARK_VARIABLE) == f"{self.secret}/{SUPERVISOR}"
+        )
+
+    def started_in(self, folder: Path) -> bool:
+        """Whether this is the folder that it was started in, and no copy."""
+        return FileId.of(folder.stat()) == self.folder
+
+    def living(self, folder: Path) -> dict[str, tuple[ProcessStat, ...]]:
+        """Who lives, by program; `supervisor` too. Of a copied folder nobody does.
+
+        Every process that can be seen is asked, so what outlived its supervisor and its parent is found as well.
+        """
+        if not self.started_in(folder):
+            return {}
+        logs = {identity: name for name in self._names if (identity := _own_file(folder / LOG_FOLDER, f"{name}.log"))}
+        found: dict[str, list[ProcessStat]] = {}
+        for process in all_stats():
+            name = self._program_of(process.id.pid, logs) if process.alive and process.id.pid != os.getpid() else None
+            if name is not None:
+                found.setdefault(name, []).append(process)
+        return {name: tuple(processes) for name, processes in found.items()}
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (*(program.name for program in self.programs), SUPERVISOR)
+
+    def _program_of(self, pid: int, logs: dict[FileId, str]) -> str | None:
+        secret, _, name = (variable_of(pid, MARK_VARIABLE) or "").partition("/")
+        if secret == self.secret:
+            return name
+        return next((logs[output] for output in outputs_of(pid) if output in logs), None)
+
+
+def _own_file(folder: Path, name: str) -> FileId | None:
+    """A file of this folder that is nobody else's: no link to a log, a terminal or a device of somebody else."""
+    try:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            return None
+        found = (folder / name).lstat()
+    except OSError:
+        return None
+    return FileId.of(found) if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else None
+
+
+@contextmanager
+def starting(folder: Path) -> Iterator[None]:
+    """One at a time brings up what is in a folder; the lock goes with this process, however it ends.
+
+    Raises:
+        InputError: another atoll is at it, or the folder cannot be written.
+    """
+    path = make_folder(folder) / LOCK_FILE
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder} is being brought up by another atoll;"
+                f" `atoll status {quote(str(folder))}` tells when it is up."
+            ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_state(folder: Path) -> DeploymentState:

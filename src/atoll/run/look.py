@@ -1,6 +1,7 @@
 """How a deployment is right now: who lives, who answers, and what the engines' own counters say."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -9,7 +10,8 @@ from atoll.engines import Counters, find_engine
 from atoll.errors import RunFailed
 from atoll.outside.clock import Clock
 from atoll.outside.http import get_text
-from atoll.run.deployment import DeploymentState, DeploymentStatus, Program, ServiceState, read_state
+from atoll.outside.processes import ProcessStat
+from atoll.run.deployment import DeploymentStatus, Program, ServiceState, read_state
 
 BETWEEN_LOOKS_S = 1.0  # throughput is the difference of two looks
 
@@ -22,8 +24,13 @@ async def look_at_processes(folder: Path, *, clock: Clock, between_s: float = BE
     """
     state = read_state(folder)
     counters = find_engine(state.engine).counters
+    living = state.living(folder)
+    copied = not state.started_in(folder)
     services = await asyncio.gather(
-        *(_look(program, counters, clock=clock, between_s=between_s) for program in state.programs)
+        *(
+            _look(program, living.get(program.name, ()), counters, copied=copied, clock=clock, between_s=between_s)
+            for program in state.programs
+        )
     )
     return DeploymentStatus(
         name=state.name,
@@ -32,18 +39,26 @@ async def look_at_processes(folder: Path, *, clock: Clock, between_s: float = BE
         engine=state.engine,
         model=state.model,
         url=state.url,
-        state=_overall(state, services),
+        state=_overall(living, services),
         services=tuple(services),
     )
 
 
-def _overall(state: DeploymentState, services: list[ServiceState]) -> str:
-    if not any(program.alive for program in state.programs):
+def _overall(living: Mapping[str, Sequence[ProcessStat]], services: list[ServiceState]) -> str:
+    if not living:
         return "down"
     return "up" if all(service.healthy for service in services) else "degraded"
 
 
-async def _look(program: Program, counters: Counters, *, clock: Clock, between_s: float) -> ServiceState:
+async def _look(
+    program: Program,
+    living: Sequence[ProcessStat],
+    counters: Counters,
+    *,
+    copied: bool,
+    clock: Clock,
+    between_s: float,
+) -> ServiceState:
     service = ServiceState(
         name=program.name,
         number=program.number,
@@ -53,8 +68,8 @@ async def _look(program: Program, counters: Counters, *, clock: Clock, between_s
         url=program.url,
         pid=program.pid,
     )
-    if not program.alive:
-        return service.replace(why=_end(program))
+    if program.process not in [stat.id for stat in living]:
+        return service.replace(why=_end(program, left=len(living), copied=copied))
     try:
         await get_text(program.url + program.health_path, timeout_s=3.0)
     except RunFailed as error:
@@ -65,7 +80,11 @@ async def _look(program: Program, counters: Counters, *, clock: Clock, between_s
     return await count_on(service, program.url, counters, clock=clock, between_s=between_s)
 
 
-def _end(program: Program) -> str:
+def _end(program: Program, *, left: int, copied: bool) -> str:
+    if copied:
+        return "this folder is a copy; it was started in another"
+    if left:
+        return f"it ended and left {left} process{'es' if left > 1 else ''} behind; `atoll down` ends them"
     if program.exit_code is None:
         return "it is not there any more"
     return f"signal {-program.exit_code}" if program.exit_code < 0 else f"exit code {program.exit_code}"

@@ -7,12 +7,13 @@ an error, not on Ctrl-C, not when atoll is killed.
 import asyncio
 import json
 import os
+import secrets
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ from atoll.outside.clock import Clock
 from atoll.outside.files import read_text, write_whole
 from atoll.outside.ports import free_ports, holder_of, is_free
 from atoll.outside.processes import (
+    FileId,
     ProcessId,
     descendants,
     is_alive,
     send_signal,
-    session_members,
     spawn,
 )
 from atoll.outside.shell import RealShell, Shell, environment
@@ -37,13 +38,16 @@ from atoll.render import Bundle, render_bundle
 from atoll.render.process import PROCESS_FILE, ProcessPlan
 from atoll.run.deployment import (
     LOG_FOLDER,
+    MARK_VARIABLE,
     STATE_FILE,
+    SUPERVISOR,
     Deployment,
     DeploymentState,
     DeploymentStatus,
     Program,
     ReplicaAddress,
     read_state,
+    starting,
 )
 from atoll.run.health import Watched, log_tail, wait_until_healthy
 from atoll.run.look import look_at_processes
@@ -172,8 +176,9 @@ async def deployed(
 
     Its files and logs stay in `folder`. Raises what `up` raises.
     """
-    prepare(layout, card, folder=folder, free_router_port=free_router_port, profile=profile)
-    deployment = await up(folder, shell=shell, clock=clock, attached=True, timeout_s=timeout_s, say=say)
+    with starting(folder):
+        prepare(layout, card, folder=folder, free_router_port=free_router_port, profile=profile)
+        deployment = await up(folder, shell=shell, clock=clock, attached=True, timeout_s=timeout_s, say=say)
     try:
         yield deployment
     finally:
@@ -197,11 +202,14 @@ async def down(
         RunFailed: a process of ours cannot be ended (it hangs in the kernel).
     """
     state = read_state(folder)
-    running = tuple(program.name for program in state.programs if program.alive)
+    if not state.started_in(folder):
+        say(f"{folder} is a copy: what its {STATE_FILE} tells of was started in another folder and is left alone")
+        return ()
+    running = tuple(name for name in state.living(folder) if name != SUPERVISOR)
     if state.supervised:
         assert state.supervisor is not None
         await _end_by_supervisor(state.supervisor.process, clock=clock, patience_s=grace_s + 5.0)
-    await _sweep(read_state(folder), clock=clock)
+    await _sweep(read_state(folder), folder, clock=clock)
     _mark_down(folder)
     _let_go(folder)
     for ended in running:
@@ -239,7 +247,7 @@ async def logs(
     prefix = {p.name: f"{p.name} | " if len(programs) > 1 else "" for p in programs}
     seen = {program.name: _say_tail(folder / program.log, prefix[program.name], lines, say) for program in programs}
     while follow:
-        alive = any(program.alive for program in read_state(folder).programs)
+        alive = bool(read_state(folder).living(folder))
         for program in programs:
             seen[program.name] = _say_new(folder / program.log, seen[program.name], prefix[program.name], say)
         if not alive:
@@ -303,11 +311,10 @@ async def _end_by_supervisor(supervisor: ProcessId, *, clock: Clock, patience_s:
             send_signal(stat.id, signal.SIGKILL)
 
 
-async def _sweep(state: DeploymentState, *, clock: Clock) -> None:
-    """Kill whoever is left in the sessions of our programs; needed only when the supervisor itself was killed."""
-    leaders = [program.process for program in state.programs if program.process is not None]
+async def _sweep(state: DeploymentState, folder: Path, *, clock: Clock) -> None:
+    """Kill whoever of ours is left; needed only when the supervisor itself was killed."""
     for _ in range(100):
-        left = session_members(leaders)
+        left = [stat for processes in state.living(folder).values() for stat in processes]
         if not left:
             return
         for stat in left:
@@ -338,8 +345,12 @@ def read_plan(folder: Path) -> ProcessPlan:
 
 
 def _refuse_if_up(folder: Path) -> None:
-    if (folder / STATE_FILE).exists() and read_state(folder).supervised:
-        raise InputError(f"{folder} is up already; `atoll down {shlex.quote(str(folder))}` first.")
+    if not (folder / STATE_FILE).exists():
+        return
+    living = read_state(folder).living(folder)
+    if living:
+        how = "is up already" if SUPERVISOR in living else "was not taken down whole"
+        raise InputError(f"{folder} {how}; `atoll down {shlex.quote(str(folder))}` first.")
 
 
 def _refuse_taken_ports(plan: ProcessPlan) -> None:
@@ -383,6 +394,8 @@ def _first_state(plan: ProcessPlan, folder: Path, *, attached: bool, now: float)
         attached=attached,
         bundle_digest=_digest(folder, plan.name),
         created_at=now,
+        folder=FileId.of(folder.stat()),
+        secret=secrets.token_hex(16),
         replicas=replicas,
         router=router,
     )
@@ -397,13 +410,15 @@ def _digest(folder: Path, name: str) -> str:
 def _order(plan: ProcessPlan, state: DeploymentState, folder: Path, shell: Shell) -> dict[str, Any]:
     """What the supervisor is to start; plain data, because it loads nothing of atoll that it does not need."""
     (folder / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
-    for program in state.programs:
-        (folder / program.log).unlink(missing_ok=True)  # an older run's words would be taken for this one's
+    for name in (*(program.name for program in state.programs), SUPERVISOR):
+        # an older run's words would be taken for this one's
+        (folder / LOG_FOLDER / f"{name}.log").unlink(missing_ok=True)
     programs = [
-        _program(program, replica.argv, env=replica.env, cpus=replica.cpus, folder=folder, shell=shell)
-        for program, replica in zip(state.replicas, plan.replicas, strict=True)
+        _program(program, r.argv, env=r.env, cpus=r.cpus, folder=folder, shell=shell, secret=state.secret)
+        for program, r in zip(state.replicas, plan.replicas, strict=True)
     ]
-    programs.append(_program(state.router, _nginx(plan.router.argv), env={}, cpus=None, folder=folder, shell=shell))
+    door = _nginx(plan.router.argv)
+    programs.append(_program(state.router, door, env={}, cpus=None, folder=folder, shell=shell, secret=state.secret))
     return {
         "state": state.to_plain(),
         "state_file": str((folder / STATE_FILE).resolve()),
@@ -413,12 +428,19 @@ def _order(plan: ProcessPlan, state: DeploymentState, folder: Path, shell: Shell
 
 
 def _program(
-    program: Program, argv: Sequence[str], *, env: dict[str, str], cpus: str | None, folder: Path, shell: Shell
+    program: Program,
+    argv: Sequence[str],
+    *,
+    env: dict[str, str],
+    cpus: str | None,
+    folder: Path,
+    shell: Shell,
+    secret: str,
 ) -> dict[str, Any]:
     return {
         "name": program.name,
         "argv": [_find_program(argv[0], shell), *argv[1:]],
-        "env": environment({"PYTHONUNBUFFERED": "1", **env}),
+        "env": {"PYTHONUNBUFFERED": "1", **env, MARK_VARIABLE: f"{secret}/{program.name}"},  # beside its own
         "cpus": parse_cpus(cpus) if cpus else None,
         "cwd": str(folder.resolve()),
         "log": str((folder / program.log).resolve()),
@@ -470,17 +492,19 @@ def _nginx(argv: Sequence[str]) -> tuple[str, ...]:
 
 
 def _start_supervisor(order: dict[str, Any], folder: Path) -> "subprocess.Popen[bytes]":
-    order_file = folder / ".order.json"
-    write_whole(order_file, json.dumps(order), mode=0o600)
     (folder / STATE_FILE).unlink(missing_ok=True)
     process = spawn(
-        [sys.executable, "-m", "atoll.run.supervisor", str(order_file.resolve())],
-        log=folder / LOG_FOLDER / "supervisor.log",
-        env=environment(),
+        [sys.executable, "-m", "atoll.run.supervisor"],
+        log=folder / LOG_FOLDER / f"{SUPERVISOR}.log",
+        env=environment({MARK_VARIABLE: f"{order['state']['secret']}/{SUPERVISOR}"}),
         cwd=folder,
-        stdin=subprocess.PIPE,  # by its end the supervisor notices ours
+        stdin=subprocess.PIPE,  # the order, which no disk keeps; by its end the supervisor notices ours
     )
     _KEPT[folder.resolve()] = process
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it is gone already; its log says why
+        process.stdin.write(json.dumps(order).encode() + b"\n")
+        process.stdin.flush()
     return process
 
 
@@ -506,7 +530,7 @@ async def _wait_for_supervisor(supervisor: "subprocess.Popen[bytes]", folder: Pa
         if (folder / STATE_FILE).exists() and (state := read_state(folder)).state == "up":
             return state
         await clock.sleep(0.02)
-    words = log_tail(folder / LOG_FOLDER / "supervisor.log", lines=5)
+    words = log_tail(folder / LOG_FOLDER / f"{SUPERVISOR}.log", lines=5)
     raise StartFailed(f"The supervisor of {folder} did not come up: {words or 'it said nothing'}")
 
 

@@ -1,10 +1,10 @@
-"""The small process between atoll and what it starts: `python -m atoll.run.supervisor ORDER.json`.
+"""The small process between atoll and what it starts: `python -m atoll.run.supervisor`, its order on standard input.
 
 It starts every program of the order in a session of its own, keeps the deployment's state file true, and ends them all
 (process groups first, then whatever they left behind) when it is told to, or when the atoll that started it is gone,
 even by kill -9, unless that one has released it: `atoll up` does so once everything answers. Orphans of a replica
 (vLLM's EngineCore and workers) are adopted, so they are seen and ended too. Should the supervisor itself be killed, the
-kernel kills what it started, and `atoll down` sweeps up the rest by the state file.
+kernel kills what it started, and `atoll down` finds the rest by the deployment's secret and logs.
 """
 
 import json
@@ -28,6 +28,7 @@ from atoll.outside.processes import (
     signal_group,
     spawn,
 )
+from atoll.outside.shell import environment
 
 POLL_S = 0.5
 RELEASE = b"release"  # on our standard input: live on without the one who started us
@@ -90,7 +91,7 @@ class Supervisor:
         child = spawn(
             program["argv"],
             log=Path(program["log"]),
-            env=program["env"],
+            env=environment(program["env"]),
             cwd=Path(program["cwd"]),
             dies_with_parent=True,
             cpus=frozenset(program["cpus"]) if program["cpus"] else None,
@@ -173,11 +174,14 @@ def _identity(pid: int) -> dict[str, int]:
 
 
 def main() -> None:
-    """Read the order and keep it."""
-    order_file = Path(sys.argv[1])
-    order = json.loads(order_file.read_text(encoding="utf-8"))
-    order_file.unlink()  # it holds the programs' variables, an API key perhaps
-    Supervisor(order).run()
+    """Read the order, one line of our standard input, and keep it; RELEASE comes later by the same way."""
+    line = b""
+    while not line.endswith(b"\n"):
+        more = os.read(0, 65536)
+        if not more:
+            sys.exit("the one who started this ended before the order was whole")
+        line += more
+    Supervisor(json.loads(line)).run()
 
 
 if __name__ == "__main__":

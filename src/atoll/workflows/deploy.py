@@ -14,7 +14,7 @@ from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import read_text
 from atoll.outside.shell import RealShell, Shell
 from atoll.run import process
-from atoll.run.deployment import Deployment, DeploymentStatus, ServiceState
+from atoll.run.deployment import Deployment, DeploymentStatus, ServiceState, starting
 from atoll.run.runner import Runner, Say, find_runner, runner_of
 from atoll.workflows.render import read_layout, render_layout
 
@@ -82,10 +82,11 @@ async def bring_up(
         MissingProgram: vLLM, nginx or docker is not installed.
         StartFailed: something did not come up; nothing of it is left running.
     """
-    prepare_target(target, say=say)
-    return await target.runner.up(
-        target.folder, shell=shell or RealShell(), clock=clock or SystemClock(), timeout_s=timeout_s, say=say
-    )
+    with starting(target.folder):
+        prepare_target(target, say=say)
+        return await target.runner.up(
+            target.folder, shell=shell or RealShell(), clock=clock or SystemClock(), timeout_s=timeout_s, say=say
+        )
 
 
 def prepare_target(target: Target, *, say: Say = lambda _: None) -> None:
