@@ -35,6 +35,13 @@ def wait_for(condition, seconds: float = 5.0) -> None:
         time.sleep(0.01)
 
 
+def test_every_answer_says_that_the_engine_is_emulated(replica):
+    url = replica().url
+    plain = [httpx.get(f"{url}{path}", trust_env=False) for path in ("/health", "/v1/models", "/metrics", "/nowhere")]
+    for answer in (*plain, chat(url, max_tokens=2), chat(url, max_tokens=2, stream=True)):
+        assert answer.headers["x-atoll-emulated"] == "1"
+
+
 def test_every_chunk_carries_one_token_and_usage_agrees(replica):
     answer = chat(replica().url, max_tokens=20, stream=True, stream_options={"include_usage": True}).text
     texts = texts_of(answer)

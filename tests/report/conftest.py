@@ -10,7 +10,7 @@ from atoll.analyse.summary import summarise
 from atoll.inventory.catalog import make_box
 from atoll.layout.layout import Layout, Policy, Replica, Router
 from atoll.report.view import RunView, StudyView
-from atoll.traffic.record import Outcome, Record, RecordTable
+from atoll.traffic.record import Outcome, Record, RecordTable, Source
 from atoll.traffic.workload import Workload
 
 BOX = make_box("H100-NVL-94GB", 4)
@@ -83,6 +83,7 @@ def make_view() -> Callable[..., StudyView]:
             "name": "study",
             "title": "Three ways over four cards",
             "engine": "emulated",
+            "source": Source.EMULATED,
             "model": "Qwen/Qwen2.5-32B-Instruct",
             "box": BOX,
             "workload": Workload(users=10, prompt=100, output=20, duration_s=60.0, warmup_s=5.0),

@@ -12,6 +12,8 @@ from atoll.layout.layout import Layout, Replica
 from atoll.report.drawing import draw_layout
 from atoll.report.page import render_report
 from atoll.report.view import RunView
+from atoll.report.words import tell_verdict
+from atoll.traffic.record import Source
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def test_the_page_fetches_nothing(page):
 def test_the_page_says_the_verdict_the_numbers_and_where_they_are_from(page, view):
     assert "2xTP2 serves this load best" in page
     assert '<span class="chip emulated">emulated</span>' in page
-    assert "the engines behind it were emulated" in page
+    assert "the engines that answered were emulated" in page
     assert "Three ways over four cards" in page
     assert "Made by atoll 0.1.0" in page
     assert "0123456789abcdef" in page
@@ -89,9 +91,34 @@ def test_a_study_of_one_run_and_one_without_any_still_make_a_page(make_view, vie
 
 def test_a_server_that_somebody_else_runs_has_no_layout(make_view, view):
     run = replace(view.runs[1], layout=None, files={}, commands=())
-    page = render_report(make_view(runs=(run,), ranking=(), box=None, workload=None, engine="external", model=None))
+    view = make_view(
+        runs=(run,), ranking=(), box=None, workload=None, engine="external", source=Source.MEASURED, model=None
+    )
+    page = render_report(view)
     assert 'class="layout"' not in page
     assert "already running" in page
+
+
+@pytest.mark.parametrize("engine", ["simulated", "emulated", "vllm", "external"])
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_the_badge_is_one_of_three_words(make_view, engine, lang):
+    source = Source.of_engine(engine)
+    page = render_report(make_view(engine=engine, source=source), lang=lang)
+    word = {"en": str(source), "ko": {"simulated": "시뮬레이션", "emulated": "에뮬레이션", "measured": "실측"}[source]}[
+        lang
+    ]
+    assert page.count(f'<span class="chip {source}">{word}</span>') == 2
+
+
+def test_what_was_emulated_is_called_so_and_is_no_proof_of_a_prediction(make_view):
+    """The server says that it is emulated, whatever was asked for: no word of a measurement or of a prediction."""
+    verdict = tell_verdict(make_view(engine="vllm", source=Source.EMULATED))
+    assert "a check of the plumbing, not of the prediction" in " ".join(verdict)
+    page = render_report(make_view(engine="external", source=Source.EMULATED))
+    assert "TTFT p95 simulated (check of the plumbing)" in page
+    assert "TTFT p95 predicted" not in page
+    measured = render_report(make_view(engine="vllm", source=Source.MEASURED))
+    assert "TTFT p95 predicted" in measured
 
 
 @pytest.mark.parametrize(

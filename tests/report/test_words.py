@@ -12,7 +12,13 @@ from atoll.analyse.summary import summarise
 from atoll.errors import InputError
 from atoll.report.view import RunView
 from atoll.report.words import tell_load, tell_place, tell_verdict, words_in
+from atoll.traffic.record import Source
 from atoll.traffic.workload import Workload
+
+
+def test_a_measurement_is_held_against_its_prediction(make_view):
+    told = tell_verdict(make_view(engine="vllm", source=Source.MEASURED))
+    assert any("the simulator had predicted" in sentence for sentence in told)
 
 
 def test_the_verdict_names_the_winner_the_margin_and_what_went_wrong(view):
@@ -22,7 +28,7 @@ def test_the_verdict_names_the_winner_the_margin_and_what_went_wrong(view):
     assert "95 % interval" in told[1]
     assert "times as short" in told[1]
     assert any("Next comes 1xTP4" in sentence for sentence in told)
-    assert any("the simulator had predicted" in sentence for sentence in told)
+    assert any("a check of the plumbing, not of the prediction" in sentence for sentence in told)
     assert "1xTP4: 3 of 120 requests failed." in told
     assert told[-1] == "4xTP1 did not run: the model does not fit"
 

@@ -5,7 +5,7 @@ import pytest
 
 from atoll.analyse import summarise
 from atoll.errors import BadRun
-from atoll.store.folder import RunInfo, finish_run, read_records, read_run, start_run, write_records
+from atoll.store.folder import RunInfo, finish_run, read_info, read_records, read_run, start_run, write_records
 from atoll.traffic import Outcome, Record, RecordTable, Workload
 
 INFO = RunInfo(name="a", engine="emulated", atoll_version="0")
@@ -38,6 +38,12 @@ def test_records_come_back_as_they_were_written(tmp_path, table):
             assert found == expected
         else:
             np.testing.assert_array_equal(found, expected)
+
+
+def test_a_run_that_an_older_atoll_wrote_gets_its_source_from_its_engine(tmp_path):
+    for engine, source in (("simulated", "simulated"), ("emulated", "emulated"), ("vllm", "measured")):
+        (tmp_path / "run.yaml").write_text(f"schema_version: 1\nname: a\nengine: {engine}\natoll_version: 0.1.0\n")
+        assert read_info(tmp_path).source == source
 
 
 def test_another_reader_reads_the_parquet(tmp_path):

@@ -28,7 +28,7 @@ def show_bench(result: BenchResult) -> None:
     out.print(client.verdict, style="red" if client.limited else "", soft_wrap=True)
     if client.backlog_max:
         out.print(f"At the worst, {client.backlog_max} requests were due and not yet sent.")
-    show_summary(result.summary, title=result.info.name)
+    show_summary(result.summary, title=f"{result.info.name}, {result.info.source}")
     _show_steps(result)
     _show_goodput(result)
     _show_worst(result.table)
@@ -42,6 +42,7 @@ def bench_json(result: BenchResult) -> dict[str, Any]:
         "client": result.client,
         "model": result.info.model,
         "url": result.info.url,
+        "source": result.info.source,
         "prompts": result.prompts,
         "run": str(result.folder),
         "stopped": result.stopped,

@@ -23,6 +23,7 @@ from atoll.emulate.refusal import Refusal, not_found, queue_full, unauthorized, 
 from atoll.emulate.wire import AnswerWire, ring_bytes
 from atoll.emulate.words import RING
 from atoll.engines.vllm.versions import DEFAULT_VERSION
+from atoll.load.target import EMULATED_HEADER
 from atoll.outside.clock import Clock
 
 KEEP_ALIVE_S = 5.0  # vLLM: VLLM_HTTP_TIMEOUT_KEEP_ALIVE
@@ -301,7 +302,7 @@ class Connection(asyncio.Protocol):
         asked = self._current.headers.get("x-request-id") if self._current is not None else None
         echo = f"x-request-id: {asked}\r\n" if asked else ""
         date = formatdate(self._site.clock.wall(), usegmt=True)
-        return f"date: {date}\r\nserver: atoll-emulate\r\n{echo}"
+        return f"date: {date}\r\nserver: atoll-emulate\r\n{EMULATED_HEADER}: 1\r\n{echo}"
 
     def on_answered(self) -> None:
         """The current answer is complete: go on with the next request, or wait for it, or close."""

@@ -17,6 +17,7 @@ from typing import Any
 import httptools
 
 from atoll.load.shapes import CHUNK_END, Shapes
+from atoll.load.target import EMULATED_HEADER
 
 QUOTE, OPEN, COMMA, CLOSE = b'"{,}'
 NEEDLES = (
@@ -34,6 +35,7 @@ NEEDLES = (
 LONGEST_EVENT = 8 * 2**20  # bytes; vLLM's longest events (logprobs of a large vocabulary) are far below
 KEPT_BODY = 64 * 2**10  # of an error page
 _SAID = re.compile(rb'"(?:content|text)": ?"((?:[^"\\\\]|\\\\.)*)"')
+_EMULATED = EMULATED_HEADER.lower().encode()
 _EMPTY = b'"content":""'
 # Any of these in an event with an empty content, and it is looked at closely.
 _MORE_THAN_EMPTY = (b"reasoning", b'"finish_reason":"', b"tool_calls", b'"text"', b"refusal", b"error", b"usage")
@@ -83,6 +85,7 @@ class Answer:
         "_whole_only",
         "complete",
         "content_type",
+        "emulated",
         "events",
         "first_byte",
         "keep",
@@ -133,6 +136,7 @@ class Answer:
         self.first_byte = 0.0  # 0: no headers yet
         self.status = 0
         self.replica: str | None = None
+        self.emulated = False  # whether the server says that it is `atoll emulate`
         self.content_type = ""
         self.location: str | None = None
         self.complete = False
@@ -285,6 +289,8 @@ class Answer:
             self.content_type = value.decode("latin-1")
         elif name == self._replica_header:
             self.replica = value.decode("latin-1").strip() or None
+        elif name == _EMULATED:
+            self.emulated = True
         elif name == b"transfer-encoding":
             self._chunked = b"chunked" in value.lower()
         elif name == b"content-length":

@@ -18,7 +18,7 @@ from atoll.load.tokens import BY_WORDS, Vocabulary, calibrated
 from atoll.load.watch import Telemetry, Watch
 from atoll.outside.clock import Clock, SystemClock
 from atoll.traffic.demand import Demand
-from atoll.traffic.record import RecordTable
+from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.trace import TraceRow
 from atoll.traffic.workload import Arrivals, Workload
 
@@ -34,6 +34,7 @@ class LoadResult:
     prompts: str  # how the prompts' token counts were made
     started_at: float  # seconds since 1970
     telemetry: Telemetry
+    source: Source  # measured, or emulated where an answer said so
     stopped: str | None = None  # why it ended early: a word such as `interrupted`
     disk: str | None = None  # why the disk did not take the records, which are in `table` all the same
 
@@ -136,6 +137,7 @@ async def measure_load(
         url=f"{target.origin}{target.path}",
         prompts=orders.prompts.how,
         started_at=started_at,
+        source=Source.EMULATED if any(result.emulated for result in results) else Source.MEASURED,
         stopped=next((result.stopped for result in results if result.stopped), None),
         disk=next((result.disk for result in results if result.disk), None),
         telemetry=watch.telemetry,

@@ -93,6 +93,7 @@ class SenderResult:
     all_started_s: float  # when each user had sent once
     last_sent_s: float
     backlog_max: int
+    emulated: bool  # whether an answer said that it comes from an emulated engine
     stopped: str | None
     disk: str | None  # why the disk did not take the records
 
@@ -130,6 +131,7 @@ class Sender:
         self._visits: Iterator[Connection] = iter(())
         self._visits_left = self._visits_a_tick = 0
         self._backlog_max = 0
+        self._emulated = False
         self._next_open: Request | None = None
         self._sent = 0
         self._active = 0  # closed loop: users who will send again
@@ -186,6 +188,7 @@ class Sender:
             all_started_s=self._all_started_s,
             last_sent_s=self._last_sent_s,
             backlog_max=self._backlog_max,
+            emulated=self._emulated,
             stopped=self.stopped,
             disk=self.log.lost,
         )
@@ -421,6 +424,7 @@ class Sender:
     def _keep(self, connection: Connection, request: Request) -> bool:
         """Write the record; says whether the request failed."""
         answer = connection.answer
+        self._emulated = self._emulated or answer.emulated
         problem = connection.failure or answer.problem
         cancelled = (
             self.stopped is not None and connection.failure is not None and connection.failure[0] == self.stopped

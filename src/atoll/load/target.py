@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from atoll.errors import InputError
 
 REPLICA_HEADER = "X-Atoll-Replica"
+# Every answer of `atoll emulate` carries it; nginx passes it on, where it would put its own name into `Server`.
+EMULATED_HEADER = "X-Atoll-Emulated"
 
 
 class Endpoint(StrEnum):

@@ -26,6 +26,7 @@ from atoll.report.charts import (
 from atoll.report.drawing import draw_layout
 from atoll.report.view import RunView, StudyView
 from atoll.report.words import Words, tell_load, tell_place, tell_verdict, words_in
+from atoll.traffic.record import Source
 from atoll.units import show_seconds
 
 __all__ = ["RunView", "StudyView", "render_report"]
@@ -49,11 +50,13 @@ def render_report(view: StudyView, *, lang: str = "en") -> str:
         view=view,
         lang=lang,
         words=words,
+        source_note=words[f"{_setting(view)}_note"],
         title=view.title or view.name,
         verdict=tell_verdict(view, lang=lang),
         load=tell_load(view, lang=lang),
         rows=[_row(view, run, words) for run in _in_order(view)],
         against=words["against"].format(name=_baseline(view)),
+        predicted_word=words["plumbing" if view.source is Source.EMULATED else "predicted"],
         has_predictions=any(run.predicted is not None for run in view.runs),
         charts=_draw_panels(view, words),
         colours=colours_of(view),
@@ -76,6 +79,11 @@ class _Row:
     against_interval: str
     against_kind: str  # "good", "bad", "" for the colour
     run: RunView
+
+
+def _setting(view: StudyView) -> str:
+    """What the page says below its verdict: of measured runs, whether we brought the engines up ourselves."""
+    return view.engine if view.source is Source.MEASURED else view.source
 
 
 def _in_order(view: StudyView) -> list[RunView]:

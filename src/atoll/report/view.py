@@ -9,7 +9,7 @@ from atoll.analyse.rank import Place
 from atoll.analyse.summary import Mask, Summary
 from atoll.inventory.box import Box
 from atoll.layout.layout import Layout
-from atoll.traffic.record import Outcome, RecordTable
+from atoll.traffic.record import Outcome, RecordTable, Source
 from atoll.traffic.workload import Workload
 
 
@@ -45,6 +45,7 @@ class StudyView:
     name: str
     title: str | None = None
     engine: str  # simulated, emulated, vllm, external
+    source: Source
     model: str | None = None
     box: Box | None = None
     workload: Workload | None = None

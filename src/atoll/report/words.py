@@ -10,6 +10,7 @@ from atoll.analyse.rank import FELT_S, Place
 from atoll.analyse.summary import Summary
 from atoll.errors import InputError
 from atoll.report.view import RunView, StudyView
+from atoll.traffic.record import Source
 from atoll.units import show_seconds
 
 Words = dict[str, str]
@@ -45,7 +46,7 @@ def _tell_ranking(view: StudyView, say: Words) -> list[str]:
         return [say["none"]]
     first = runs[0]
     if len(view.ranking) < 2 or first.summary is None:
-        return [*_tell_alone(first, say), *_tell_prediction(first, say)]
+        return [*_tell_alone(first, say), *_tell_prediction(view, first, say)]
     best = [place.name for place in view.ranking if place.place == 1]
     if len(best) > 1:
         told = [_tell_tie(best, say), _fill(say["alone"], first.summary, name=first.name)]
@@ -53,7 +54,7 @@ def _tell_ranking(view: StudyView, say: Words) -> list[str]:
         told = [_fill(say["best"], first.summary, best=first.name)]
     told += _tell_against_baseline(view, first, say)
     told += _tell_next(view, first, say)
-    return told + _tell_prediction(first, say)
+    return told + _tell_prediction(view, first, say)
 
 
 def _tell_tie(names: Sequence[str], say: Words) -> str:
@@ -129,11 +130,12 @@ def _is_felt(found: Difference) -> bool:
     return found.verdict is Verdict.SLOWER and found.difference is not None and found.difference >= FELT_S
 
 
-def _tell_prediction(run: RunView, say: Words) -> list[str]:
+def _tell_prediction(view: StudyView, run: RunView, say: Words) -> list[str]:
     if run.predicted is None or run.summary is None:
         return []
     predicted, measured = show_seconds(run.predicted.ttft_s.p95), show_seconds(run.summary.ttft_s.p95)
-    return [say["gap"].format(name=run.name, predicted=predicted, measured=measured)]
+    kind = "plumbing" if view.source is Source.EMULATED else "gap"
+    return [say[kind].format(name=run.name, predicted=predicted, measured=measured)]
 
 
 def _tell_failures(view: StudyView, say: Words) -> list[str]:

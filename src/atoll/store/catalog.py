@@ -3,10 +3,18 @@
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from atoll.documents import Document
 from atoll.errors import InputError
+from atoll.traffic.record import Source
+
+
+def with_source(plain: Any) -> Any:
+    """Plain data of a run; one that was written before runs said their source gets it from its engine."""
+    if isinstance(plain, dict) and "source" not in plain and isinstance(plain.get("engine"), str):
+        return plain | {"source": Source.of_engine(plain["engine"])}
+    return plain
 
 
 class RunEntry(Document):
@@ -15,6 +23,7 @@ class RunEntry(Document):
     run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")
     name: str
     engine: str
+    source: Source  # where the figures come from
     study: str | None = None
     model: str | None = None
     gpu: str | None = None
@@ -22,6 +31,11 @@ class RunEntry(Document):
     started_at: float = 0.0  # seconds since 1970; 0 for virtual time
     tags: tuple[str, ...] = ()
     summary: dict[str, Any] = Field(default_factory=dict)  # a Summary in plain form
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source_from_engine(cls, plain: Any) -> Any:
+        return with_source(plain)
 
     def with_tag(self, tag: str) -> "RunEntry":
         return self if tag in self.tags else self.replace(tags=(*self.tags, tag))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import model_validator
 
 from atoll.analyse.summary import Mask, Summary, measured_rows, summarise
 from atoll.documents import Document
@@ -24,10 +25,11 @@ from atoll.layout.layout import Layout
 from atoll.load import records
 from atoll.outside.files import read_text, write_whole
 from atoll.outside.parquet import Ragged, read_parquet, write_parquet
-from atoll.traffic.record import RecordTable
+from atoll.store.catalog import with_source
+from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.workload import Workload
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2 says the source; in a file of 1 it follows from the engine
 
 D = TypeVar("D", bound=Document)
 
@@ -42,6 +44,7 @@ class RunInfo(Document):
     schema_version: int = SCHEMA_VERSION
     name: str
     engine: str  # simulated, emulated, vllm, or "external" for a URL that somebody else serves
+    source: Source  # where the figures come from; a URL may turn out to be emulated
     model: str | None = None
     url: str | None = None
     started_at: float | None = None  # seconds since 1970; None for virtual time
@@ -51,6 +54,11 @@ class RunInfo(Document):
     failure: str | None = None  # why the variant did not run
     windows: tuple[tuple[float, float], ...] = ()  # measured spans in run time, of a run that was cut and resumed
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source_from_engine(cls, plain: Any) -> Any:
+        return with_source(plain)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,19 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"  # still under way when the run was ended, by its time limit or by hand
 
 
+class Source(StrEnum):
+    """Where a run's figures come from; these words and no others are shown."""
+
+    SIMULATED = "simulated"  # virtual time
+    EMULATED = "emulated"  # real HTTP, and an engine that the simulator paces
+    MEASURED = "measured"  # a real engine
+
+    @classmethod
+    def of_engine(cls, engine: str) -> "Source":
+        """`vllm` and `external`, somebody else's server, are measured unless the server says that it is emulated."""
+        return cls(engine) if engine in {cls.SIMULATED, cls.EMULATED} else cls.MEASURED
+
+
 class TokenSource(StrEnum):
     USAGE = "usage"  # the engine said how many
     CHUNKS = "chunks"  # counted from streamed chunks, because it did not

@@ -30,7 +30,7 @@ from atoll.outside.parquet import write_parquet
 from atoll.outside.shell import environment
 from atoll.store.folder import RunInfo, finish_run, is_run, start_run
 from atoll.traffic.lengths import parse_lengths
-from atoll.traffic.record import RecordTable
+from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.trace import TraceRow, parse_trace
 from atoll.traffic.workload import Arrivals, Workload
 from atoll.units import parse_seconds
@@ -114,6 +114,7 @@ def bench(
     info = RunInfo(
         name=name or folder.name,
         engine=engine,
+        source=Source.of_engine(engine),
         model=options.model,
         url=url,
         started_at=clock.wall(),
@@ -168,7 +169,13 @@ def _finish(
     """Sum up and write what is left to write; a disk that refuses costs the file, not the summary."""
     summary = summarise(result.table, warmup_s=workload.warmup_s, slo=slo)
     notes = (result.client.verdict,) if result.client.limited else ()
-    info = info.replace(model=result.model, url=result.url, started_at=result.started_at, notes=notes)
+    info = info.replace(
+        model=result.model,
+        url=result.url,
+        started_at=result.started_at,
+        source=Source.EMULATED if Source.EMULATED in {info.source, result.source} else result.source,
+        notes=notes,
+    )
     trouble = result.disk
     try:
         finish_run(folder, info, result.table, summary)

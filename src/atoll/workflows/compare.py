@@ -14,6 +14,7 @@ class ComparedRuns:
     """The runs, and each one but the first compared with the first."""
 
     runs: tuple[Run, ...]
+    names: tuple[str, ...]  # what the runs are called here; with their folders where two are called the same
     comparisons: tuple[Comparison, ...]
 
 
@@ -35,6 +36,7 @@ def compare_folders(folders: Sequence[Path]) -> ComparedRuns:
     first = runs[0]
     return ComparedRuns(
         runs=runs,
+        names=names,
         comparisons=tuple(
             compare_runs(first.table, run.table, names=(names[0], name), rows=(first.measured, run.measured))
             for name, run in zip(names[1:], runs[1:], strict=True)

@@ -8,6 +8,7 @@ from atoll.outside.files import read_text, write_whole
 from atoll.store.folder import Run, RunInfo, finish_run, is_run, read_run, start_run, write_info
 from atoll.store.foreign import WRITERS, Foreign, read_foreign
 from atoll.store.foreign.shape import Kept
+from atoll.traffic.record import Source
 
 
 def import_run(file: Path, *, folder: Path | None = None, tool: str | None = None) -> tuple[tuple[Path, Foreign], ...]:
@@ -37,6 +38,7 @@ def _keep(folder: Path, foreign: Foreign) -> None:
     info = RunInfo(
         name=folder.name,
         engine="external",
+        source=Source.MEASURED,
         model=foreign.model,
         started_at=foreign.started_at,
         atoll_version=atoll.__version__,

@@ -60,6 +60,7 @@ def view_of_study(result: StudyResult) -> StudyView:
         name=result.study.name,
         title=result.study.title,
         engine=result.engine,
+        source=result.source,
         model=result.study.model,
         box=result.box,
         workload=result.study.workload,
@@ -109,6 +110,7 @@ def _view_of_run(run: Run) -> StudyView:
     return StudyView(
         name=run.name,
         engine=run.info.engine,
+        source=run.info.source,
         model=run.info.model,
         box=run.layout.box if run.layout else None,
         workload=run.workload,

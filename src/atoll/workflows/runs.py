@@ -38,6 +38,7 @@ def entry_of(
         run_id=_identifier(place),
         name=info.name,
         engine=info.engine,
+        source=info.source,
         study=study,
         model=info.model,
         gpu=" + ".join(known) or None,

@@ -24,7 +24,7 @@ from atoll.simulate.equip import Equipment, equip_layout
 from atoll.simulate.run import Conditions, Outage, simulate_layout
 from atoll.store.folder import RunInfo, finish_run, start_run
 from atoll.traffic.lengths import parse_lengths
-from atoll.traffic.record import RecordTable
+from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.trace import TraceRow, parse_trace
 from atoll.traffic.workload import Workload
 from atoll.units import parse_seconds
@@ -233,7 +233,13 @@ def conditions_of(
 
 def keep_run(run: SimulatedRun, folder: Path) -> None:
     """Write the run's folder, which `atoll compare` and `atoll report` read."""
-    info = RunInfo(name=folder.name, engine="simulated", model=run.layout.model, atoll_version=atoll.__version__)
+    info = RunInfo(
+        name=folder.name,
+        engine="simulated",
+        source=Source.SIMULATED,
+        model=run.layout.model,
+        atoll_version=atoll.__version__,
+    )
     start_run(folder, info, layout=run.layout, workload=run.workload)
     finish_run(folder, info, run.table, run.summary)
 

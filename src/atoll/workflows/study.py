@@ -41,12 +41,13 @@ from atoll.store.folder import (
     RunInfo,
     finish_run,
     is_run,
+    read_info,
     read_run,
     rows_within,
     start_run,
     write_info,
 )
-from atoll.traffic.record import RecordTable
+from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.workload import Workload
 from atoll.units import show_seconds
 from atoll.workflows.boxes import named_box
@@ -96,6 +97,12 @@ class StudyResult:
     variants: tuple[VariantResult, ...]
     ranking: tuple[Place, ...]
     profile: MachineProfile | None = None
+
+    @property
+    def source(self) -> Source:
+        """Where the figures come from: emulated as soon as one run's engine said so, whatever was asked for."""
+        found = {variant.run.info.source for variant in self.variants if variant.run is not None}
+        return Source.EMULATED if Source.EMULATED in found else Source.of_engine(self.engine)
 
     def variant(self, name: str) -> VariantResult:
         return next(variant for variant in self.variants if variant.name == name)
@@ -310,6 +317,7 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
     info = RunInfo(
         name=variant.name,
         engine=result.engine,
+        source=Source.of_engine(result.engine),
         model=result.study.model,
         started_at=None if simulated else roads.clock.wall(),
         atoll_version=atoll.__version__,
@@ -324,6 +332,7 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
         else:
             _predict(result, variant.layout, place, roads)
             table, windows = _measure_pieces(result, variant.layout, place, say=say, roads=roads)
+            info = info.replace(source=_source_of_pieces(place))
     except (RunFailed, InputError) as error:
         if isinstance(error, MissingProgram):  # it would be missing for every variant
             raise
@@ -373,6 +382,12 @@ def _measure_pieces(
         say(f"{layout.name}: {'resuming' if done else 'starting'} on {engine} engines")
         done.append(roads.measure(layout, rest, piece, engine=engine, say=say, profile=result.profile, trace=trace))
     return join_pieces(done, warmup_s=workload.warmup_s)
+
+
+def _source_of_pieces(place: Path) -> Source:
+    """Measured, unless an engine of one of the pieces said that it is emulated."""
+    found = {read_info(piece).source for piece in _pieces(place)}
+    return Source.EMULATED if Source.EMULATED in found else Source.MEASURED
 
 
 def remaining(workload: Workload, done: Sequence[RecordTable]) -> Workload | None:

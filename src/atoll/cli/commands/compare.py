@@ -32,17 +32,21 @@ def compare(
     if json:
         show_json(
             {
-                "runs": [{"name": run.name, "engine": run.info.engine, "summary": run.summary} for run in result.runs],
+                "runs": [
+                    {"name": run.name, "engine": run.info.engine, "source": run.info.source, "summary": run.summary}
+                    for run in result.runs
+                ],
                 "comparisons": list(result.comparisons),
             }
         )
         return
+    sources = {name: str(run.info.source) for name, run in zip(result.names, result.runs, strict=True)}
     for comparison in result.comparisons:
-        _show(comparison)
+        _show(comparison, sources)
     out.print("Intervals: 95 %, bootstrap over requests, blocked by user.")
 
 
-def _show(comparison: object) -> None:
+def _show(comparison: object, sources: dict[str, str]) -> None:
     from atoll.analyse.compare import Comparison
     from atoll.cli.commands.study_tables import difference_words
 
@@ -56,5 +60,5 @@ def _show(comparison: object) -> None:
         )
         for difference in comparison.differences
     ]
-    columns = ("", comparison.first, comparison.second, "difference")
+    columns = ("", *(f"{name}\n{sources[name]}" for name in (comparison.first, comparison.second)), "difference")
     show_table(f"{comparison.second} against {comparison.first}", columns, rows, numbers=(1, 2))

@@ -54,7 +54,7 @@ def list_(
     rows = [
         (
             entry.run_id,
-            entry.engine,
+            entry.source,
             datetime.fromtimestamp(entry.started_at, UTC).strftime("%Y-%m-%d %H:%M") if entry.started_at else "-",
             show_seconds(entry.summary.get("ttft_s", {}).get("p95")),
             f"{entry.summary.get('output_tokens_per_s', 0):,.0f}",
@@ -62,7 +62,7 @@ def list_(
         )
         for entry in found
     ]
-    show_table(None, ("run", "engine", "started (UTC)", "TTFT p95", "tok/s", "tags"), rows, numbers=(3, 4), wrap=(0, 5))
+    show_table(None, ("run", "source", "started (UTC)", "TTFT p95", "tok/s", "tags"), rows, numbers=(3, 4), wrap=(0, 5))
 
 
 def tag(run_id: _RunId, tag: str, catalog: _Catalog = None) -> None:

@@ -244,6 +244,7 @@ def _setting(run: "SimulatedRun") -> dict[str, Any]:
     limits = run.equipment.limits
     return {
         "name": run.layout.name,
+        "source": "simulated",
         "model": run.layout.model,
         "policy": str(run.layout.router.policy),
         "replicas": _replicas(run.layout),

@@ -7,6 +7,7 @@ from typing import Any
 from atoll.analyse.compare import Comparison, Difference, Verdict
 from atoll.analyse.summary import Summary
 from atoll.cli.show import out, show_table
+from atoll.traffic.record import Source
 from atoll.units import show_seconds
 from atoll.workflows.study import StudyResult, VariantResult
 
@@ -31,7 +32,7 @@ def show_study(result: StudyResult) -> None:
     baseline = result.study.baseline_name
     against = baseline if len(baseline) <= _LONGEST_HEADING else "baseline"
     columns = (*_COLUMNS, *(["\nlost"] if lost else []), f"p95 vs\n{against}")
-    title = f"{result.study.title or result.study.name} ({result.engine})"
+    title = f"{result.study.title or result.study.name} ({result.source})"
     show_table(title, columns, rows, numbers=range(2, len(columns)), wrap=(1,))  # a name is folded, a figure never
     for variant in result.variants:
         if trouble := result.study.trouble_of(variant.name).words:
@@ -85,15 +86,20 @@ def _signed(seconds: float) -> str:
 
 
 def _show_predictions(result: StudyResult) -> None:
-    """Simulated beside measured, where both are known."""
+    """Simulated beside measured; beside emulated it checks what lies between the two, not the prediction."""
     rows: list[tuple[str, ...]] = []
     for variant in result.variants:
         if variant.predicted is None or variant.run is None or not variant.run.info.complete:
             continue
         rows.extend(_prediction_rows(variant.name, variant.predicted, variant.run.summary))
     if rows:
-        columns = ("variant", "", "predicted", "measured", "prediction's error")
-        show_table("What the simulator had said", columns, rows, numbers=(2, 3, 4))
+        if result.source is Source.EMULATED:
+            columns = ("variant", "", "simulated", "emulated", "difference")
+            title = "A check of the plumbing: the simulator, and the emulated engines that it paces"
+        else:
+            columns = ("variant", "", "predicted", "measured", "prediction's error")
+            title = "What the simulator had said"
+        show_table(title, columns, rows, numbers=(2, 3, 4))
 
 
 def _prediction_rows(name: str, predicted: Summary, measured: Summary) -> Iterator[tuple[str, ...]]:
@@ -113,6 +119,7 @@ def study_document(result: StudyResult) -> dict[str, Any]:
     return {
         "study": result.study.name,
         "engine": result.engine,
+        "source": result.source,
         "folder": str(result.folder),
         "baseline": result.study.baseline_name,
         "ranking": [
@@ -130,6 +137,7 @@ def study_document(result: StudyResult) -> dict[str, Any]:
                 "complete": variant.run is not None and variant.run.info.complete,
                 "failure": variant.failure,
                 "summary": variant.run.summary if variant.run is not None else None,
+                "source": variant.run.info.source if variant.run is not None else None,
                 "predicted": variant.predicted,
             }
             for variant in result.variants
