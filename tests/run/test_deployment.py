@@ -14,7 +14,7 @@ from atoll.errors import BadDocument, BadRun, InputError
 from atoll.outside.clock import SystemClock
 from atoll.outside.processes import FileId, read_stat, spawn
 from atoll.run.deployment import MARK_VARIABLE, STATE_FILE, DeploymentState, Program, read_state, starting
-from atoll.run.look import look_at_processes, read_counters
+from atoll.run.look import look_at_processes
 from stand_ins.openai_server import Manners, OpenAiServer
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -158,12 +158,3 @@ def test_everything_ended_is_down(tmp_path):
     seen = look(tmp_path, state(tmp_path, ended, program("router", 2, exit_code=0)))
     assert seen.state == "down"
     assert [service.why for service in seen.services] == ["signal 9", "exit code 0"]
-
-
-def test_counters_are_summed_over_labels_and_histograms_left_out():
-    page = (
-        '# TYPE a_total counter\na_total{x="1"} 2\na_total{x="2"} 3\n'
-        '# TYPE g gauge\ng 0.5\n# TYPE h histogram\nh_bucket{le="+Inf"} 1\nh_count 1\nh_sum 2\n'
-    )
-    assert read_counters(page) == {"a_total": 5, "g": 0.5}
-    assert read_counters("<html>no metrics here</html>") == {}

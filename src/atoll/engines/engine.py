@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from atoll.engines.counters import CounterNames
 from atoll.layout.layout import Layout, Replica
 from atoll.model.card import ModelCard
 
@@ -17,27 +18,13 @@ class Launch:
     cpus: str | None = None  # "0-31,64-95": cores beside the replica's GPUs; None where the box has one NUMA node
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Counters:
-    """Names of an engine's Prometheus metrics."""
-
-    running: str
-    waiting: str
-    kv_usage: str  # 0 to 1
-    preemptions: str
-    prefix_hits: str
-    prefix_queries: str
-    prompt_tokens: str
-    generation_tokens: str
-
-
 class Engine(Protocol):
     """A module such as engines/vllm.py."""
 
     name: str
     program: tuple[str, ...]  # the words before the first argument: vllm serve
     health_path: str
-    counters: Counters
+    counters: CounterNames
 
     def image(self, version: str) -> str:
         """The pinned container image of a version."""

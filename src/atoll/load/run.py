@@ -124,7 +124,8 @@ async def measure_load(
         folder=folder,
     )
     watch = Watch(metrics if metrics is not None else [f"{target.origin}/metrics"], options=options, now=clock.now)
-    if metrics is None and not await watch.reachable():
+    found = await watch.reachable()  # also where it is not asked: reading the first page imports what reads it
+    if metrics is None and not found:
         watch = Watch([], options=options, now=clock.now)
     started_at = clock.wall()
     workers = workers or OneLoop()

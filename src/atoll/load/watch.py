@@ -8,7 +8,6 @@ import asyncio
 import ctypes
 from array import array
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 from atoll.errors import InputError, RunFailed
@@ -18,24 +17,10 @@ from atoll.load.target import RequestOptions, Target, Timeouts, parse_target
 EVERY_S = 1.0
 
 
-@cache
-def short_names() -> dict[str, str]:
-    """Our names for the engine's, and for what older versions of vLLM called the same (vllm/v1/metrics/loggers.py)."""
-    from atoll.engines.vllm.launch import counters  # brings in the whole stage; most servers show no such page
+def _read_page(page: str) -> dict[str, float]:
+    from atoll.engines import all_counter_names, read_counters  # brings in the whole stage
 
-    return {
-        counters.running: "running",
-        counters.waiting: "waiting",
-        counters.kv_usage: "kv_usage",
-        "vllm:gpu_cache_usage_perc": "kv_usage",
-        counters.preemptions: "preemptions",
-        counters.prefix_hits: "prefix_hits",
-        counters.prefix_queries: "prefix_queries",
-        "vllm:gpu_prefix_cache_hits_total": "prefix_hits",
-        "vllm:gpu_prefix_cache_queries_total": "prefix_queries",
-        counters.generation_tokens: "output_tokens",
-        counters.prompt_tokens: "prompt_tokens",
-    }
+    return read_counters(page, all_counter_names()).known()
 
 
 class Telemetry:
@@ -68,21 +53,6 @@ class Telemetry:
         }
 
 
-def read_counters(page: str) -> dict[str, float]:
-    """The counters that we follow on a page of Prometheus text, summed over their labels."""
-    found: dict[str, float] = {}
-    for line in page.splitlines():
-        if not line.startswith("vllm:"):
-            continue
-        name = short_names().get(line[: min(at for at in (line.find("{"), line.find(" "), len(line)) if at > 0)])
-        if name is not None:
-            try:
-                found[name] = found.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
-            except ValueError:
-                continue
-    return found
-
-
 class Watch:
     """Samples engines and GPUs until it is stopped. Trouble costs a sample, never the run."""
 
@@ -110,7 +80,7 @@ class Watch:
     async def reachable(self) -> bool:
         """Whether the first page is one of an engine that we know."""
         try:
-            return bool(self._pages) and bool(read_counters(await self._read(self._pages[0])))
+            return bool(self._pages) and bool(_read_page(await self._read(self._pages[0])))
         except RunFailed:
             return False
 
@@ -134,7 +104,7 @@ class Watch:
 
     async def _sample(self, number: int, page: tuple[Dialer, Target, str], origin: float) -> None:
         try:
-            found = read_counters(await self._read(page))
+            found = _read_page(await self._read(page))
         except RunFailed:
             self.missed += 1
             return

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll.documents import parse_yaml
-from atoll.engines import find_engine
+from atoll.engines import find_engine, read_counters
 from atoll.errors import BadDocument, BadRun, CommandFailed, InputError, MissingProgram, StartFailed
 from atoll.layout.layout import Layout
 from atoll.outside.clock import Clock
@@ -24,7 +24,7 @@ from atoll.render.compose import COMPOSE_FILE, service_name
 from atoll.render.dotenv import read_settings
 from atoll.run.deployment import Deployment, DeploymentStatus, ReplicaAddress, ServiceState
 from atoll.run.health import explain_log
-from atoll.run.look import BETWEEN_LOOKS_S, read_counters, with_counters
+from atoll.run.look import BETWEEN_LOOKS_S, with_counters
 
 name = "compose"
 bundle_file = COMPOSE_FILE
@@ -533,6 +533,6 @@ async def _count_inside(found: ServiceState, number: int, compose: Compose, betw
     parts = done.stdout.split(_SPLIT)
     if done.exit_code != 0 or len(parts) != 3:
         return found
-    counters = find_engine(layout.engine).counters
-    first, second = read_counters(parts[0].strip() + "\n"), read_counters(parts[2].strip() + "\n")
-    return with_counters(found, first, second, seconds=max(1e-9, float(parts[1])), counters=counters)
+    names = find_engine(layout.engine).counters
+    first, second = read_counters(parts[0], names), read_counters(parts[2], names)
+    return with_counters(found, first, second, seconds=max(1e-9, float(parts[1])))

@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-
-from atoll.engines import Counters, find_engine
+from atoll.engines import CounterNames, Counters, find_engine, read_counters
 from atoll.errors import RunFailed
 from atoll.outside.clock import Clock
 from atoll.outside.http import get_text
@@ -23,12 +21,12 @@ async def look_at_processes(folder: Path, *, clock: Clock, between_s: float = BE
         BadRun: nothing was ever started there.
     """
     state = read_state(folder)
-    counters = find_engine(state.engine).counters
+    names = find_engine(state.engine).counters
     living = state.living(folder)
     copied = not state.started_in(folder)
     services = await asyncio.gather(
         *(
-            _look(program, living.get(program.name, ()), counters, copied=copied, clock=clock, between_s=between_s)
+            _look(program, living.get(program.name, ()), names, copied=copied, clock=clock, between_s=between_s)
             for program in state.programs
         )
     )
@@ -53,7 +51,7 @@ def _overall(living: Mapping[str, Sequence[ProcessStat]], services: list[Service
 async def _look(
     program: Program,
     living: Sequence[ProcessStat],
-    counters: Counters,
+    names: CounterNames,
     *,
     copied: bool,
     clock: Clock,
@@ -77,7 +75,7 @@ async def _look(
     service = service.replace(state="healthy", healthy=True)
     if program.number is None:
         return service
-    return await count_on(service, program.url, counters, clock=clock, between_s=between_s)
+    return await count_on(service, program.url, names, clock=clock, between_s=between_s)
 
 
 def _end(program: Program, *, left: int, copied: bool) -> str:
@@ -91,47 +89,30 @@ def _end(program: Program, *, left: int, copied: bool) -> str:
 
 
 async def count_on(
-    service: ServiceState, url: str, counters: Counters, *, clock: Clock, between_s: float
+    service: ServiceState, url: str, names: CounterNames, *, clock: Clock, between_s: float
 ) -> ServiceState:
     """The service with what its /metrics say; without /metrics it stays as it is."""
     try:
         began = clock.now()
-        first = read_counters(await get_text(url + "/metrics", timeout_s=5.0))
+        first = read_counters(await get_text(url + "/metrics", timeout_s=5.0), names)
         await clock.sleep(between_s)
-        second = read_counters(await get_text(url + "/metrics", timeout_s=5.0))
+        second = read_counters(await get_text(url + "/metrics", timeout_s=5.0), names)
     except RunFailed:
         return service
-    return with_counters(service, first, second, seconds=max(1e-9, clock.now() - began), counters=counters)
+    return with_counters(service, first, second, seconds=max(1e-9, clock.now() - began))
 
 
-def with_counters(
-    service: ServiceState, first: dict[str, float], second: dict[str, float], *, seconds: float, counters: Counters
-) -> ServiceState:
+def with_counters(service: ServiceState, first: Counters, second: Counters, *, seconds: float) -> ServiceState:
     """The service with what two looks at its /metrics, `seconds` apart, say."""
 
-    def rate(name: str) -> float | None:
-        if name not in first or name not in second:
-            return None
-        return (second[name] - first[name]) / seconds
+    def rate(before: float | None, after: float | None) -> float | None:
+        return None if before is None or after is None else (after - before) / seconds
 
     return service.replace(
-        requests_running=second.get(counters.running),
-        requests_waiting=second.get(counters.waiting),
-        kv_usage=second.get(counters.kv_usage),
-        preemptions=second.get(counters.preemptions),
-        prompt_tokens_per_s=rate(counters.prompt_tokens),
-        output_tokens_per_s=rate(counters.generation_tokens),
+        requests_running=second.running,
+        requests_waiting=second.waiting,
+        kv_usage=second.kv_usage,
+        preemptions=second.preemptions,
+        prompt_tokens_per_s=rate(first.prompt_tokens, second.prompt_tokens),
+        output_tokens_per_s=rate(first.output_tokens, second.output_tokens),
     )
-
-
-def read_counters(text: str) -> dict[str, float]:
-    """Metric name -> value, summed over labels, histograms left out; text that is no such page gives nothing."""
-    found: dict[str, float] = {}
-    try:
-        for family in text_string_to_metric_families(text):
-            if family.type in {"gauge", "counter"}:
-                for sample in family.samples:
-                    found[sample.name] = found.get(sample.name, 0.0) + sample.value
-    except ValueError:
-        return {}
-    return found

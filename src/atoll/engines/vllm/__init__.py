@@ -1,6 +1,7 @@
 """vLLM: its versions, options, splits, defaults, and how one replica of it is started."""
 
-from atoll.engines.vllm.launch import counters, health_command, health_path, image, keep_alive_s, launch, name, program
+from atoll.engines.vllm.counters import counters
+from atoll.engines.vllm.launch import health_command, health_path, image, keep_alive_s, launch, name, program
 from atoll.engines.vllm.splits import legal_tensor_parallel
 
 __all__ = [

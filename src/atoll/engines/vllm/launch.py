@@ -5,7 +5,7 @@ An option that a version lacks is left out when it is ours, and refused in a sen
 
 import json
 
-from atoll.engines.engine import Counters, Launch, loaded_name, served_name
+from atoll.engines.engine import Launch, loaded_name, served_name
 from atoll.engines.vllm.options import has_option
 from atoll.engines.vllm.pinning import cores_beside
 from atoll.engines.vllm.versions import parse_version
@@ -18,16 +18,6 @@ from atoll.model.card import ModelCard
 name = "vllm"
 health_path = "/health"
 program = ("vllm", "serve")
-counters = Counters(
-    running="vllm:num_requests_running",
-    waiting="vllm:num_requests_waiting",
-    kv_usage="vllm:kv_cache_usage_perc",
-    preemptions="vllm:num_preemptions_total",
-    prefix_hits="vllm:prefix_cache_hits_total",
-    prefix_queries="vllm:prefix_cache_queries_total",
-    prompt_tokens="vllm:prompt_tokens_total",
-    generation_tokens="vllm:generation_tokens_total",
-)
 
 KEEP_ALIVE_S = 75  # above any nginx before it, so that the engine never closes first
 SHUTDOWN_S = 120  # time for running answers when a container is stopped
