@@ -1,4 +1,4 @@
-"""Bytes, tokens and seconds: read what people write, show what people read.
+"""Seconds as people write them; bytes, tokens and seconds as people read them.
 
 Inside atoll a size is an `int` of bytes and a time is a `float` of seconds, everywhere, JSON included.
 """
@@ -7,21 +7,11 @@ import re
 
 from atoll.errors import InputError
 
-KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+MIB, GIB = 2**20, 2**30
 KB, MB, GB, TB = 10**3, 10**6, 10**9, 10**12
 
-_SIZES = {"b": 1, "kb": KB, "mb": MB, "gb": GB, "tb": TB, "kib": KIB, "mib": MIB, "gib": GIB, "tib": TIB}
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b)\s*$", re.IGNORECASE)
 _TIME_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)", re.IGNORECASE)
-
-
-def parse_bytes(text: str) -> int:
-    """`94GB` is 94 * 10**9 and `80GiB` is 80 * 2**30; a bare number is refused, because nobody agrees on it."""
-    match = _SIZE.match(text)
-    if match is None:
-        raise InputError(f"{text!r} is not a size. Write it like 94GB or 80GiB.")
-    return round(float(match[1]) * _SIZES[match[2].lower()])
 
 
 def parse_seconds(text: str) -> float:

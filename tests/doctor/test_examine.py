@@ -3,8 +3,8 @@
 import pytest
 
 from atoll.doctor.examine import examine, find_rule
-from atoll.doctor.examples import facts_of
 from atoll.errors import InputError
+from stand_ins.examples import facts_of
 
 COMPOSE = """services:
   vllm:{service}

@@ -4,10 +4,10 @@ import pytest
 
 from atoll.doctor.checks import all_rules
 from atoll.doctor.examine import examine
-from atoll.doctor.examples import facts_of
 from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.mend import mend
 from atoll.doctor.rule import Rule
+from stand_ins.examples import facts_of
 
 
 def mended(files: dict[str, str], *select: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from atoll.doctor.examine import find_rule
-from atoll.doctor.examples import findings_of
+from stand_ins.examples import findings_of
 
 CASES = Path(__file__).parents[1] / "data" / "doctor" / "renderings"
 

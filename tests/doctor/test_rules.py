@@ -3,8 +3,8 @@
 import pytest
 
 from atoll.doctor.checks import all_rules
-from atoll.doctor.examples import findings_of
 from atoll.doctor.rule import Rule
+from stand_ins.examples import findings_of
 
 RULES = [pytest.param(rule, id=rule.id) for rule in all_rules()]
 

@@ -8,9 +8,9 @@ import pytest
 
 from atoll.doctor.checks import all_rules
 from atoll.doctor.examine import examine
-from atoll.doctor.examples import facts_of
 from atoll.doctor.finding import Edit, Finding, Severity
 from atoll.doctor.show import count_line, show_github, show_page, show_text, to_sarif
+from stand_ins.examples import facts_of
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "doctor" / "sarif-schema-2.1.0.json").read_text())
 

@@ -19,7 +19,7 @@ import httptools
 from atoll.load.shapes import CHUNK_END, Shapes
 from atoll.load.target import EMULATED_HEADER
 
-QUOTE, OPEN, COMMA, CLOSE = b'"{,}'
+QUOTE, OPEN = b'"{'
 NEEDLES = (
     b'"content":"',
     b'"reasoning_content":"',

@@ -59,11 +59,6 @@ class LoadControl:
             stop(self._wanted)
 
 
-async def run_load(url: str, workload: Workload, **settings: Any) -> RecordTable:
-    """The records of one run; the same settings as `measure_load`, which tells more."""
-    return (await measure_load(url, workload, **settings)).table
-
-
 async def measure_load(
     url: str,
     workload: Workload,

@@ -49,10 +49,6 @@ class Candidate:
     replicas: tuple[Replica, ...]
 
     @property
-    def is_even(self) -> bool:
-        return len({(r.tensor_parallel, r.pipeline_parallel) for r in self.replicas}) == 1
-
-    @property
     def gpus(self) -> int:
         return sum(len(replica.gpus) for replica in self.replicas)
 

@@ -55,7 +55,7 @@ class Job:
         self.output_tokens = output_tokens
         self.chain = chain
         self.ends_by_eos = ends_by_eos
-        self.tokens = prompt_tokens  # prompt and answer so far; not kept up while decoding, see Scheduler.generated
+        self.tokens = prompt_tokens  # prompt and answer so far; not kept up while decoding (`anchor` is)
         self.computed = 0  # tokens whose keys and values are in the cache; not kept up while decoding
         self.cached_tokens = 0  # of the prompt, found in the prefix cache when first admitted
         self.blocks = 0  # KV blocks held; not kept up while decoding

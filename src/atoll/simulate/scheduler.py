@@ -147,12 +147,6 @@ class Scheduler:
         else:
             self.waiting.remove(job)
 
-    def generated(self, job: Job) -> int:
-        """Tokens of the answer that have been computed or are being computed."""
-        if job in self._decoding:
-            return job.anchor + self._beat + 1 - job.prompt_tokens
-        return job.tokens - job.prompt_tokens
-
     # Step by step
 
     def schedule(self) -> Step | None:
