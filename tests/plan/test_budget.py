@@ -1,16 +1,16 @@
 """How many requests a plan simulates, and which of them are measured."""
 
+from atoll.analyse.summary import Distribution
 from atoll.plan.budget import MEASURED, Budget, Stage, sample_of
 from atoll.plan.goal import Goal
-from atoll.plan.score import Prediction, Spread
+from stand_ins.outlooks import even, flat
 
 
 def expected(answer_s, *, served_s=None, **changes):
     """A formula's prediction: so many seconds of an answer, of which so many without waiting for a place."""
     served = (answer_s if served_s is None else served_s) / 500
-    answer, gap = (Spread(mean=s, p50=s, p90=s, p95=s, p99=s, max=s) for s in (answer_s, served))
-    rates = {"requests_per_s": 2.0, "output_tokens_per_s": 1.0, "total_tokens_per_s": 1.0}
-    return Prediction(ttft_s=gap, itl_s=gap, tpot_s=gap, e2e_s=answer, **{**rates, **changes})
+    e2e = Distribution() if changes.get("saturated") else even(answer_s)
+    return flat(served, e2e_s=e2e, requests_per_s=2.0, **changes)
 
 
 def goal(**load):
@@ -36,7 +36,7 @@ def test_an_open_loop_fills_up_with_what_is_in_flight():
     """Little's law: two a second, 100 s each, are 200 in flight."""
     sample = sample_of(goal(rate=2.0), expected(100.0))
     assert (sample.before, sample.measured, sample.after) == (300, 400, 240)
-    over = expected(1e9, served_s=600.0, saturated=True)
+    over = expected(600.0, served_s=600.0, saturated=True)
     assert sample_of(goal(rate=50.0), over).measured == 1200
 
 

@@ -1,6 +1,5 @@
 """Other loads: which are looked at, where the ranking flips, the most that a layout carries."""
 
-from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
@@ -11,17 +10,11 @@ from hypothesis import strategies as st
 from atoll.plan.choice import Curve
 from atoll.plan.goal import Goal
 from atoll.plan.loads import FINE, find_flips, find_most, loads_around
-from atoll.plan.score import Prediction, Spread
+from stand_ins.outlooks import flat
 
 
 def goal(**load):
     return Goal(**{"prompt": 2000, "output": 1500, "longest": 3500, **load})
-
-
-def flat(seconds, **changes):
-    even = Spread(mean=seconds, p50=seconds, p90=seconds, p95=seconds, p99=seconds, max=seconds)
-    rates = {"requests_per_s": 1.0, "output_tokens_per_s": 1.0, "total_tokens_per_s": 1.0}
-    return Prediction(ttft_s=even, itl_s=even, tpot_s=even, e2e_s=even, **{**rates, **changes})
 
 
 # The most that is carried
@@ -110,7 +103,9 @@ def test_flips_are_interpolated():
 def test_a_layout_that_no_longer_keeps_up_hands_over_the_lead():
     over = flat(0.1, saturated=True)
     quick = Curve(name="quick", points=((1.0, flat(1.0)), (3.0, over), (5.0, over)))
-    large = Curve(name="large", points=((1.0, flat(2.0)), (3.0, flat(2.5)), (5.0, replace(over, requests_per_s=9.0))))
+    large = Curve(
+        name="large", points=((1.0, flat(2.0)), (3.0, flat(2.5)), (5.0, flat(0.1, saturated=True, requests_per_s=9.0)))
+    )
     (flip,) = find_flips([quick, large], goal(rate=1.0))
     assert (flip.load, flip.before, flip.after) == (2.0, "quick", "large")
 

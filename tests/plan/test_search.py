@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from atoll.analyse.summary import Distribution
 from atoll.cost.links import Hop
 from atoll.inventory.box import Box, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
@@ -24,10 +25,10 @@ from atoll.plan.explain import (
     step_parts,
 )
 from atoll.plan.goal import Favour, Goal
-from atoll.plan.score import Prediction, Spread
 from atoll.plan.search import search_layouts
 from atoll.plan.tune import option_of
 from atoll.plan.workbench import Workbench
+from stand_ins.outlooks import even, flat
 
 NVL = make_box("H100-NVL-94GB", 4)
 
@@ -77,7 +78,7 @@ def test_with_nvswitch_the_wide_group_is_ahead_of_the_same_box_with_pcie():
     switch, pcie = search(bench(sxm)), search(bench(with_links(sxm, LinkKind.SYS)))
 
     def wide(found):
-        return next(choice for choice in found.choices if choice.name == "1xTP4").predicted.tpot_s.mean
+        return next(choice for choice in found.choices if choice.name == "1xTP4").predicted.summary.tpot_s.mean
 
     assert wide(pcie) > 1.2 * wide(switch)
     assert names(switch)[0] == "1xTP4"
@@ -219,26 +220,11 @@ class Better:
     def __call__(self, layout, goal, formula):
         self.calls += 1
         factor = 0.9 if option_of(layout, self.option) == str(self.better) else 1.0
-        return flat(10 * factor + len(layout.name) / 100, simulated=True)
+        seconds = 10 * factor + len(layout.name) / 100
+        return flat(seconds, ttft_s=even(seconds).replace(p95=seconds / 10))
 
 
-def flat(seconds, **changes):
-    even = Spread(mean=seconds, p50=seconds, p90=seconds, p95=seconds, p99=seconds, max=seconds)
-    return Prediction(
-        **{
-            "ttft_s": replace(even, p95=seconds / 10),
-            "itl_s": even,
-            "tpot_s": even,
-            "e2e_s": even,
-            "requests_per_s": 1.0,
-            "output_tokens_per_s": 1.0,
-            "total_tokens_per_s": 1.0,
-            **changes,
-        }
-    )
-
-
-def test_the_measure_that_is_handed_in_decides_about_policies():
+def test_the_simulation_that_is_handed_in_decides_about_policies():
     simulate = Better("policy", Policy.ROUND_ROBIN)
     best = search(simulate=simulate, wanted=Wanted(tensor_parallel=2, replicas=2)).best
     assert best.layout.router.policy is Policy.ROUND_ROBIN
@@ -275,7 +261,7 @@ def test_an_option_that_is_given_is_not_tried():
 def test_flags_that_keep_the_targets_are_taken_though_answers_take_longer():
     def simulate(layout, goal, formula):
         careful = layout.flags.max_num_batched_tokens == 2048
-        return flat(11.0 if careful else 10.0, tpot_s=flat(0.02 if careful else 0.03).tpot_s)
+        return flat(11.0 if careful else 10.0, tpot_s=even(0.02 if careful else 0.03))
 
     wanted_goal = goal(slo_tpot_s=0.025)
     best = search(wanted_goal=wanted_goal, simulate=simulate, wanted=Wanted(tensor_parallel=2, replicas=2)).best
@@ -313,12 +299,12 @@ class Nearly:
     factor: float = 1.1
 
     def __call__(self, layout, goal, formula):
-        longer = {name: scaled(getattr(formula, name), self.factor) for name in ("ttft_s", "tpot_s", "e2e_s")}
-        return replace(formula, simulated=True, **longer)
+        longer = {name: scaled(getattr(formula.summary, name), self.factor) for name in ("ttft_s", "tpot_s", "e2e_s")}
+        return replace(formula, summary=formula.summary.replace(**longer))
 
 
-def scaled(spread, factor):
-    return Spread(**{name: factor * getattr(spread, name) for name in ("mean", "p50", "p90", "p95", "p99", "max")})
+def scaled(times, factor):
+    return Distribution(**{name: None if value is None else factor * value for name, value in times})
 
 
 def test_the_most_users_of_the_contenders_are_simulated_and_the_others_by_formula():
@@ -397,7 +383,7 @@ def test_curves_hold_the_goals_own_load():
     assert len(found.curves) == 4
     for curve in found.curves:
         assert 30.0 in [load for load, _ in curve.points]
-        rates = [point.output_tokens_per_s for _, point in curve.points]
+        rates = [point.summary.output_tokens_per_s for _, point in curve.points]
         assert rates == sorted(rates)
 
 
@@ -438,7 +424,7 @@ def test_the_parts_of_a_step_add_up():
     found = search(where)
     for choice in found.choices:
         parts = step_parts(choice, where, found.goal)
-        assert sum(parts.values()) == pytest.approx(choice.predicted.tpot_s.mean, rel=0.35)
+        assert sum(parts.values()) == pytest.approx(choice.predicted.summary.tpot_s.mean, rel=0.35)
         assert list(parts.values()) == sorted(parts.values(), reverse=True)
 
 

@@ -54,14 +54,14 @@ def test_the_contenders_were_simulated_and_the_formula_agrees(plan):
     simulated = [choice for choice in plan.search.choices if choice.predicted.simulated]
     assert len(simulated) >= 4
     for choice in simulated:
-        assert choice.predicted.e2e_s.mean == pytest.approx(choice.formula.e2e_s.mean, rel=0.05)
-        assert choice.predicted.tpot_s.mean == pytest.approx(choice.formula.tpot_s.mean, rel=0.05)
+        assert choice.predicted.summary.e2e_s.mean == pytest.approx(choice.formula.summary.e2e_s.mean, rel=0.05)
+        assert choice.predicted.summary.tpot_s.mean == pytest.approx(choice.formula.summary.tpot_s.mean, rel=0.05)
 
 
 def test_throughput_is_that_of_all_users_at_work(plan):
     for choice in plan.search.choices:
         predicted = choice.predicted
-        assert predicted.requests_per_s * predicted.e2e_s.mean == pytest.approx(30, rel=0.01)
+        assert predicted.summary.requests_per_s * predicted.summary.e2e_s.mean == pytest.approx(30, rel=0.01)
 
 
 def test_the_verdict_tells_users_and_crossover(plan):
@@ -136,7 +136,7 @@ def test_an_open_loop_is_planned_too(open_plan):
     best = open_plan.best.predicted
     assert best.simulated
     assert not best.saturated
-    assert best.requests_per_s == 1.0
+    assert best.summary.requests_per_s == 1.0
 
 
 def test_an_open_loop_has_a_most_and_a_crossover_in_requests_per_second(open_plan):
@@ -168,14 +168,14 @@ def test_a_growing_queue_is_told_from_a_busy_engine(open_plan, part, over):
     layout = layout.replace(flags=EngineFlags(max_num_seqs=16, max_num_batched_tokens=8192))
     station = bench.station(layout.replicas[0], layout.flags)
     goal = GOAL.replace(users=16, output=500, longest=2500)
-    full = score_stations([station], goal, shares=[1.0]).requests_per_s
+    full = score_stations([station], goal, shares=[1.0]).summary.requests_per_s
     loaded = Goal(rate=part * full, prompt=2000, output=500, longest=2500)
     formula = score_stations([station], loaded, shares=[1.0])
     assert sample_of(loaded, formula).requests < 2000
     predicted = Simulator(bench)(layout, loaded, formula)
     assert predicted.saturated is over
     if over:
-        assert predicted.requests_per_s == pytest.approx(full, rel=0.05)
+        assert predicted.summary.requests_per_s == pytest.approx(full, rel=0.05)
 
 
 def test_a_measured_request_is_served_under_the_full_load(capture):
@@ -190,7 +190,7 @@ def test_a_measured_request_is_served_under_the_full_load(capture):
     workload = simulated_workload(made.search.goal, sample_of(made.search.goal, best.formula))
     long = simulate_run(best.layout, workload.replace(requests=6000)).table
     full = (long.number >= 1800) & (long.number < 5400)
-    assert short.e2e_s.mean == pytest.approx(float((long.done_s - long.sent_s)[full].mean()), rel=0.02)
+    assert short.summary.e2e_s.mean == pytest.approx(float((long.done_s - long.sent_s)[full].mean()), rel=0.02)
 
 
 def test_a_crowd_is_planned_within_the_effort_and_the_words_say_what_was_cut(capture):

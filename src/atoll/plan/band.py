@@ -58,7 +58,7 @@ def pair_band(one: Choice, other: Choice, workbench: Workbench, goal: Goal) -> f
 
 def may_be_better(choice: Choice, best: Choice, workbench: Workbench, goal: Goal) -> bool:
     """Whether the choice may be better than the best for all we know: within their ratio's error, and the targets."""
-    near = choice.predicted.cost(goal) <= best.predicted.cost(goal) * (1 + pair_band(best, choice, workbench, goal))
+    near = choice.predicted.times(best.predicted, goal) <= 1 + pair_band(best, choice, workbench, goal)
     return near and choice.predicted.meets(goal) >= best.predicted.meets(goal)
 
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 from math import ceil
 
 from atoll.plan.goal import Goal
-from atoll.plan.score import Prediction
+from atoll.plan.outlook import Outlook
 
 MEASURED = 240  # requests at least that percentiles are taken of: twelve lie above a 95th
 MEASURED_OPEN = 400  # arrivals come in clusters, so that more are needed
@@ -48,7 +48,7 @@ class Sample:
         return self.before + self.measured
 
 
-def sample_of(goal: Goal, formula: Prediction) -> Sample:
+def sample_of(goal: Goal, formula: Outlook) -> Sample:
     """Which requests of a simulated run are measured under a goal, by what the formula expects.
 
     Users come spread over the time of an answer, so that they do not march in step. Request n + users is sent after n
@@ -60,8 +60,8 @@ def sample_of(goal: Goal, formula: Prediction) -> Sample:
     """
     if goal.users is None:
         return _open_sample(goal, formula)
-    answer_s = min(formula.e2e_s.mean, LONGEST_ANSWER_S)
-    served_s = min(answer_s, goal.output * formula.tpot_s.mean)
+    answer_s = min(formula.summary.e2e_s.mean or 0.0, LONGEST_ANSWER_S)
+    served_s = min(answer_s, _served_s(formula, goal))
     returned = goal.users * (1 - served_s / answer_s) if answer_s else 0.0
     return Sample(
         before=goal.users + ceil(returned),
@@ -71,7 +71,7 @@ def sample_of(goal: Goal, formula: Prediction) -> Sample:
     )
 
 
-def _open_sample(goal: Goal, formula: Prediction) -> Sample:
+def _open_sample(goal: Goal, formula: Outlook) -> Sample:
     """Answers that are longer by a fifth than the mean are the longest; the engines are full, or empty, after that."""
     in_flight = in_flight_of(formula, goal)
     return Sample(
@@ -81,10 +81,17 @@ def _open_sample(goal: Goal, formula: Prediction) -> Sample:
     )
 
 
-def in_flight_of(formula: Prediction, goal: Goal) -> float:
+def in_flight_of(formula: Outlook, goal: Goal) -> float:
     """Requests under way: rate x time of an answer (Little's law), or as many as have a place where too many come."""
-    answer_s = goal.output * formula.tpot_s.mean if formula.saturated else formula.e2e_s.mean
-    return formula.requests_per_s * min(answer_s, LONGEST_ANSWER_S)
+    answer_s = formula.summary.e2e_s.mean
+    if answer_s is None:
+        answer_s = _served_s(formula, goal)
+    return formula.summary.requests_per_s * min(answer_s, LONGEST_ANSWER_S)
+
+
+def _served_s(formula: Outlook, goal: Goal) -> float:
+    """Seconds of an answer from its first token on."""
+    return goal.output * (formula.summary.tpot_s.mean or 0.0)
 
 
 @dataclass(slots=True)

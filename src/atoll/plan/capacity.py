@@ -11,7 +11,7 @@ from atoll.plan.choice import Capacity, Choice, Curve
 from atoll.plan.draft import Question, draft_as, score_layout, with_policy
 from atoll.plan.goal import Goal
 from atoll.plan.loads import find_most, loads_around
-from atoll.plan.score import Prediction
+from atoll.plan.outlook import Outlook
 from atoll.plan.simulate import Simulations, requests_of
 
 CURVES = 4  # layouts whose load is varied
@@ -66,7 +66,7 @@ def _curve(choice: Choice, loads: Sequence[float], question: Question, simulatio
     )
 
 
-def _at_load(choice: Choice, load: float, question: Question, simulations: Simulations) -> Prediction:
+def _at_load(choice: Choice, load: float, question: Question, simulations: Simulations) -> Outlook:
     """The choice with so many sequences at once as suit this load."""
     if load == question.goal.amount:
         return choice.predicted

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from atoll.layout.layout import Layout
 from atoll.plan.enumerate import Rejected
 from atoll.plan.goal import Goal
-from atoll.plan.score import Prediction
+from atoll.plan.outlook import Outlook
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,8 +15,8 @@ class Trial:
     option: str  # vLLM's name for it, or `policy`
     value: str
     was: str  # the value that was there before
-    predicted: Prediction
-    instead_of: Prediction  # with that one
+    predicted: Outlook
+    instead_of: Outlook  # with that one
     taken: bool = False
     needs_leave: bool = False  # never taken unless the user allows it
 
@@ -39,8 +39,8 @@ class Choice:
     """A layout with its flags and router, and what it is predicted to do."""
 
     layout: Layout
-    predicted: Prediction
-    formula: Prediction  # the same by formula; equal to `predicted` when nothing was simulated
+    predicted: Outlook
+    formula: Outlook  # the same by formula; equal to `predicted` when nothing was simulated
     warnings: tuple[str, ...] = ()
     trials: tuple[Trial, ...] = ()  # other values of its options that were simulated
     untried: tuple[str, ...] = ()  # options of which no other values were simulated, for want of time
@@ -65,7 +65,7 @@ class Curve:
     """One layout under rising load: (users or rate, prediction)."""
 
     name: str
-    points: tuple[tuple[float, Prediction], ...]
+    points: tuple[tuple[float, Outlook], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log2, sqrt
+from math import ceil, inf, log2, sqrt
 
 from atoll.engines.vllm.splits import VLLM, EngineLimits
 from atoll.inventory.islands import islands
@@ -13,7 +13,8 @@ from atoll.plan.choice import Choice
 from atoll.plan.enumerate import OPEN, Candidate, Wanted
 from atoll.plan.goal import Goal
 from atoll.plan.loads import TIE
-from atoll.plan.score import Prediction, equal_counts, equal_rates, score_stations
+from atoll.plan.outlook import Outlook
+from atoll.plan.score import equal_counts, equal_rates, score_stations
 from atoll.plan.workbench import Workbench, common_flags
 
 PLAIN = EngineFlags()
@@ -152,7 +153,7 @@ def _with_whole_experts(question: Question, candidate: Candidate, flags: EngineF
     return flags.replace(enable_expert_parallel=True) if needed else flags
 
 
-def score_layout(question: Question, layout: Layout) -> Prediction:
+def score_layout(question: Question, layout: Layout) -> Outlook:
     stations = [question.workbench.station(replica, layout.flags) for replica in layout.replicas]
     if layout.router.policy in {Policy.ROUND_ROBIN, Policy.PER_ISLAND}:
         shares = equal_rates(stations, question.goal, router_weights(layout))
@@ -164,12 +165,15 @@ def score_layout(question: Question, layout: Layout) -> Prediction:
 def order_of(question: Question, choice: Choice) -> tuple[object, ...]:
     """Within the targets first; then by cost, where a difference below TIE goes to fewer GPUs a replica."""
     cost = choice.predicted.cost(question.goal)
+    piles_up = cost == inf
+    if piles_up:
+        cost = 1 / max(choice.predicted.summary.requests_per_s, 1e-9)  # the one that answers most is first
     step = round(log2(cost) / log2(1 + TIE)) if cost > 0 else 0
     fp8 = choice.layout.flags.kv_cache_dtype == "fp8"
     budget = choice.layout.flags.max_num_batched_tokens or 0
     gpus = sum(len(replica.gpus) for replica in choice.layout.replicas)
     default = abs(log2(max(1, budget) / 8192))
-    return (not choice.predicted.meets(question.goal), step, fp8, gpus, default, cost)
+    return (not choice.predicted.meets(question.goal), piles_up, step, fp8, gpus, default, cost)
 
 
 def _warnings(question: Question, candidate: Candidate, flags: EngineFlags) -> Iterator[str]:

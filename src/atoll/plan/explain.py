@@ -59,8 +59,8 @@ def step_parts(choice: Choice, workbench: Workbench, goal: Goal) -> dict[str, fl
 
 def mean_batch(choice: Choice, goal: Goal) -> int:
     """Requests that decode at the same time on one replica, by Little's law."""
-    predicted = choice.formula
-    in_flight = predicted.requests_per_s * goal.output * predicted.tpot_s.mean / len(choice.layout.replicas)
+    expected = choice.formula.summary
+    in_flight = expected.requests_per_s * goal.output * (expected.tpot_s.mean or 0.0) / len(choice.layout.replicas)
     return max(1, round(in_flight))
 
 
@@ -78,7 +78,7 @@ def explain_tuning(choice: Choice, goal: Goal) -> Iterator[str]:
 
 
 def _is_worth_having(trial: Trial, goal: Goal) -> bool:
-    better = trial.predicted.cost(goal) * (1 + TIE) < trial.instead_of.cost(goal)
+    better = trial.predicted.times(trial.instead_of, goal) * (1 + TIE) < 1
     return better or trial.predicted.meets(goal) > trial.instead_of.meets(goal)
 
 
@@ -88,7 +88,7 @@ def _change(trial: Trial, goal: Goal) -> str:
     word = "" if meets == met else ", meets the targets" if meets else ", misses a target"
     if trial.predicted.saturated:
         return "cannot keep up"
-    change = trial.predicted.cost(goal) / trial.instead_of.cost(goal) - 1
+    change = trial.predicted.times(trial.instead_of, goal) - 1
     return (f"{change:+.1%}" if abs(change) >= 0.0005 else "no change") + word
 
 
@@ -122,7 +122,7 @@ def _lead_of(search: Search, flip: Flip, until: float) -> float:
     )
     return max(
         (
-            slow.cost(search.goal) / fast.cost(search.goal) - 1
+            slow.times(fast, search.goal) - 1
             for (load, slow), (_, fast) in zip(before, after, strict=True)
             if flip.load <= load <= until
         ),
@@ -211,7 +211,7 @@ def _lead(search: Search) -> list[str]:
     if len(search.choices) < 2:
         return ["It is the only layout that is possible."]
     best, second = search.choices[0], search.choices[1]
-    ratio = second.predicted.cost(search.goal) / best.predicted.cost(search.goal) - 1
+    ratio = second.predicted.times(best.predicted, search.goal) - 1
     what = _what(search.goal)
     if best.predicted.saturated:
         return [f"It cannot keep up with the load either, but answers the most: {_answered(best)}."]
@@ -223,7 +223,7 @@ def _lead(search: Search) -> list[str]:
 
 
 def _answered(choice: Choice) -> str:
-    return f"{choice.predicted.requests_per_s:.3g} requests/s"
+    return f"{choice.predicted.summary.requests_per_s:.3g} requests/s"
 
 
 def _simpler(best: Choice, second: Choice) -> str:
@@ -235,7 +235,7 @@ def _behind(choice: Choice, search: Search) -> str:
     best = search.best
     if choice.predicted.saturated:
         return f"It cannot keep up with the load: it answers {_answered(choice)}."
-    ratio = choice.predicted.cost(search.goal) / best.predicted.cost(search.goal)
+    ratio = choice.predicted.times(best.predicted, search.goal)
     what = _what(search.goal)
     verdict = (
         f"It takes {_times(ratio)} {best.name} for {what}" if ratio > 1 + TIE else f"It does as well as {best.name}"
@@ -245,14 +245,14 @@ def _behind(choice: Choice, search: Search) -> str:
 
 def _missed(choice: Choice, goal: Goal) -> str:
     """Which target it misses."""
-    predicted = choice.predicted
+    predicted = choice.predicted.summary
     missed = [
         f"{name} p95 {show_seconds(value)} against {show_seconds(target)}"
         for name, value, target in (
             ("TTFT", predicted.ttft_s.p95, goal.slo_ttft_s),
             ("TPOT", predicted.tpot_s.p95, goal.slo_tpot_s),
         )
-        if target is not None and value > target
+        if target is not None and value is not None and value > target
     ]
     return f" and misses a target ({', '.join(missed)})" if missed else ""
 

@@ -5,7 +5,7 @@ from math import ceil, exp, inf, isfinite, log, log2, sqrt
 
 from atoll.plan.choice import Curve, Flip
 from atoll.plan.goal import Goal
-from atoll.plan.score import Prediction
+from atoll.plan.outlook import Outlook
 
 TIE = 0.01  # relative; below it two predictions are the same and the simpler layout wins
 FINE = 0.04  # relative; where the search for the most load ends
@@ -57,8 +57,8 @@ def find_flips(curves: Sequence[Curve], goal: Goal) -> Iterator[Flip]:
         leader = leader or best
 
 
-def _cost(point: Prediction, goal: Goal) -> float:
-    return inf if point.saturated else point.cost(goal)
+def _cost(point: Outlook, goal: Goal) -> float:
+    return point.cost(goal)
 
 
 def _crossing(curves: Sequence[Curve], goal: Goal, place: int, before: str, after: str) -> float:

@@ -13,85 +13,19 @@ by Little's law (waiting / throughput) seconds. Open loop: running = rate x answ
 The formula ranks; candidates that it cannot tell apart are simulated (workflows/plan.py hands in how).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil, inf, log
+from math import ceil, log
 
+from atoll.analyse.summary import Distribution, ReplicaSummary, RequestCounts, Summary
 from atoll.cost.step import StepBatch, StepTimer
-from atoll.plan.goal import Favour, Goal
+from atoll.plan.goal import Goal
+from atoll.plan.outlook import Outlook
 
 _ROUNDS = 60
-_NEVER = 1e9  # seconds; stands for an answer that never comes
+_NO_REQUESTS = RequestCounts(sent=0, ok=0, failed=0, cancelled=0)
 QUANTILES = (0.50, 0.90, 0.95, 0.99)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
-    """Seconds: the mean and the percentiles of a Summary's distribution."""
-
-    mean: float
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    max: float
-
-    @classmethod
-    def around(cls, floor: float, tail: float) -> "Spread":
-        """`floor` plus an exponential tail with this mean, as waiting times have (M/G/1, heavy traffic)."""
-        p50, p90, p95, p99 = (floor - tail * log(1 - q) for q in QUANTILES)
-        return cls(mean=floor + tail, p50=p50, p90=p90, p95=p95, p99=p99, max=p99 + 2 * tail)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReplicaShare:
-    """What one replica does in a prediction."""
-
-    requests: int = 0  # that were simulated
-    output_tokens_per_s: float
-    requests_per_s: float
-    ttft_s: Spread
-    e2e_s: Spread
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
-    """A layout under a load, in a Summary's words. `simulated` tells which of the two ways it was made."""
-
-    ttft_s: Spread
-    itl_s: Spread
-    tpot_s: Spread
-    e2e_s: Spread
-    requests_per_s: float
-    output_tokens_per_s: float
-    total_tokens_per_s: float
-    duration_s: float = 0.0
-    requests: int = 0
-    failed: int = 0
-    simulated: bool = False
-    saturated: bool = False  # open loop: more arrives than is served
-    replicas: tuple[ReplicaShare, ...] = ()
-
-    def meets(self, goal: Goal) -> bool:
-        """Both targets at the 95th percentile, and no request failed or piles up."""
-        return self.strain(goal) <= 1
-
-    def strain(self, goal: Goal) -> float:
-        """How much of the tighter target is used up: 1 when it is just met, infinite when requests fail or pile up."""
-        if self.saturated or self.failed:
-            return inf
-        return max(_part(self.ttft_s.p95, goal.slo_ttft_s), _part(self.tpot_s.p95, goal.slo_tpot_s))
-
-    def cost(self, goal: Goal) -> float:
-        """Seconds that are to be small: what the goal favours. Where requests pile up, few answers cost much."""
-        if self.saturated:
-            return _NEVER / max(self.requests_per_s, 1e-9)
-        return self.ttft_s.p95 if goal.favour is Favour.FIRST_TOKEN else self.e2e_s.mean
-
-
-def _part(seconds: float, target: float | None) -> float:
-    return 0.0 if target is None else seconds / target
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +44,7 @@ class _Steady:
 
     users: float
     front_s: float  # in the API server, before the scheduler has it
-    wait_s: float  # for a place in the batch, and for the prompts of others
+    wait_s: float  # for a place in the batch, and for the prompts of others; not the queue of a saturated one
     prompt_s: float
     gap_s: float  # mean time between tokens
     worst_gap_s: float  # a step that holds a prompt
@@ -119,8 +53,8 @@ class _Steady:
     saturated: bool = False
 
 
-def score_stations(stations: Sequence[Station], goal: Goal, *, shares: Sequence[float]) -> Prediction:
-    """The layout's prediction.
+def score_stations(stations: Sequence[Station], goal: Goal, *, shares: Sequence[float]) -> Outlook:
+    """What is to be expected of the layout.
 
     Args:
         stations: its replicas.
@@ -182,9 +116,7 @@ def _open(station: Station, goal: Goal, rate: float) -> _Steady:
     places = _places(station, goal)
     answer, full = _answer_of(station, goal, places)
     if rate >= places / answer:
-        return replace(
-            full, users=places, wait_s=_NEVER, answer_s=_NEVER, requests_per_s=places / answer, saturated=True
-        )
+        return replace(full, users=places, requests_per_s=places / answer, saturated=True)
     low, high = 0.0, places
     for _ in range(40):
         middle = (low + high) / 2
@@ -254,47 +186,83 @@ def _prompt_seconds(station: Station, goal: Goal, *, batch: int, context: int) -
     return seconds, chunks
 
 
-def _merge(parts: Sequence[_Steady], goal: Goal) -> Prediction:
+def _merge(parts: Sequence[_Steady], goal: Goal) -> Outlook:
     """Replicas together, each weighing as many requests as it serves."""
     rate = sum(part.requests_per_s for part in parts)
-    shares = [
-        ReplicaShare(
-            output_tokens_per_s=part.requests_per_s * goal.output,
-            requests_per_s=part.requests_per_s,
-            ttft_s=Spread.around(part.front_s + part.prompt_s, part.wait_s),
-            e2e_s=_narrow(part.answer_s),
-        )
-        for part in parts
-    ]
     weights = [part.requests_per_s / rate for part in parts]
-    return Prediction(
-        ttft_s=_mix([share.ttft_s for share in shares], weights),
-        itl_s=_mix(
-            [replace(_narrow(part.gap_s), p99=part.worst_gap_s, max=part.worst_gap_s) for part in parts], weights
-        ),
+    summary = Summary.model_construct(
+        requests=_NO_REQUESTS,
+        duration_s=0.0,
+        ttft_s=_mix([_first_token(part) for part in parts], weights),
+        itl_s=_mix([_gaps(part) for part in parts], weights),
         tpot_s=_mix([_narrow(part.gap_s) for part in parts], weights),
-        e2e_s=_mix([share.e2e_s for share in shares], weights),
-        requests_per_s=rate,
+        e2e_s=_mix([_answer(part) for part in parts], weights),
         output_tokens_per_s=rate * goal.output,
         total_tokens_per_s=rate * (goal.prompt + goal.output),
-        saturated=any(part.saturated for part in parts),
-        replicas=tuple(shares),
+        requests_per_s=rate,
+        per_replica=tuple(_share(str(number), part, goal.output) for number, part in enumerate(parts)),
+    )
+    return Outlook(summary=summary, saturated=any(part.saturated for part in parts))
+
+
+def _share(name: str, part: _Steady, output: float) -> ReplicaSummary:
+    return ReplicaSummary.model_construct(
+        replica=name,
+        requests=_NO_REQUESTS,
+        output_tokens_per_s=part.requests_per_s * output,
+        ttft_s=_first_token(part),
+        e2e_s=_answer(part),
     )
 
 
-def _narrow(seconds: float) -> Spread:
-    return Spread(mean=seconds, p50=seconds, p90=seconds, p95=seconds, p99=seconds, max=seconds)
+def _first_token(part: _Steady) -> Distribution:
+    return _UNKNOWN if part.saturated else tailed(part.front_s + part.prompt_s, part.wait_s)
 
 
-def _mix(spreads: Sequence[Spread], weights: Sequence[float]) -> Spread:
+def _answer(part: _Steady) -> Distribution:
+    return _UNKNOWN if part.saturated else _narrow(part.answer_s)
+
+
+def _gaps(part: _Steady) -> Distribution:
+    even, worst = part.gap_s, part.worst_gap_s
+    return Distribution.model_construct(mean=even, p50=even, p90=even, p95=even, p99=worst, max=worst)
+
+
+_UNKNOWN = Distribution()
+
+
+@lru_cache(maxsize=8192)
+def tailed(floor: float, tail: float) -> Distribution:
+    """`floor` seconds plus an exponential tail with this mean, as waiting times have (M/G/1, heavy traffic)."""
+    p50, p90, p95, p99 = (floor - tail * log(1 - q) for q in QUANTILES)
+    return Distribution.model_construct(mean=floor + tail, p50=p50, p90=p90, p95=p95, p99=p99, max=p99 + 2 * tail)
+
+
+@lru_cache(maxsize=8192)
+def _narrow(seconds: float) -> Distribution:
+    return Distribution.model_construct(mean=seconds, p50=seconds, p90=seconds, p95=seconds, p99=seconds, max=seconds)
+
+
+def _mix(parts: Sequence[Distribution], weights: Sequence[float]) -> Distribution:
     """Means are weighed; a high percentile is that of the slowest replica with a real share of the requests."""
-    pairs = list(zip(spreads, weights, strict=True))
-    counting = [spread for spread, weight in pairs if weight > 0.05] or list(spreads)
-    return Spread(
-        mean=sum(spread.mean * weight for spread, weight in pairs),
-        p50=sum(spread.p50 * weight for spread, weight in pairs),
-        p90=max(spread.p90 for spread in counting),
-        p95=max(spread.p95 for spread in counting),
-        p99=max(spread.p99 for spread in counting),
-        max=max(spread.max for spread in counting),
+    if len(set(map(id, parts))) == 1:
+        return parts[0]
+    if any(part.mean is None for part in parts):
+        return _UNKNOWN
+    counting = [part for part, weight in zip(parts, weights, strict=True) if weight > 0.05] or list(parts)
+    return Distribution.model_construct(
+        mean=_weighed((part.mean for part in parts), weights),
+        p50=_weighed((part.p50 for part in parts), weights),
+        p90=_highest(part.p90 for part in counting),
+        p95=_highest(part.p95 for part in counting),
+        p99=_highest(part.p99 for part in counting),
+        max=_highest(part.max for part in counting),
     )
+
+
+def _weighed(seconds: Iterable[float | None], weights: Sequence[float]) -> float:
+    return sum((value or 0.0) * weight for value, weight in zip(seconds, weights, strict=True))
+
+
+def _highest(seconds: Iterable[float | None]) -> float:
+    return max(value or 0.0 for value in seconds)

@@ -8,9 +8,9 @@ from atoll.plan.budget import Budget, Stage, sample_of
 from atoll.plan.choice import Choice
 from atoll.plan.draft import Question, order_of, score_layout
 from atoll.plan.goal import Goal
-from atoll.plan.score import Prediction
+from atoll.plan.outlook import Outlook
 
-Simulate = Callable[[Layout, Goal, Prediction], Prediction]  # is told what the formula expects
+Simulate = Callable[[Layout, Goal, Outlook], Outlook]  # is told what the formula expects
 
 HOPELESS = 2.5  # times the best formula cost: such a candidate is not simulated
 MOST_SIMULATED = 16
@@ -22,13 +22,13 @@ class Simulations:
 
     simulate: Simulate | None
     budget: Budget
-    _known: dict[tuple[str, Goal], Prediction] = field(default_factory=dict)
+    _known: dict[tuple[str, Goal], Outlook] = field(default_factory=dict)
 
     @property
     def are_possible(self) -> bool:
         return self.simulate is not None
 
-    def predict(self, layout: Layout, question: Question) -> Prediction:
+    def predict(self, layout: Layout, question: Question) -> Outlook:
         formula, goal = score_layout(question, layout), question.goal
         if self.simulate is None:
             return formula
@@ -39,7 +39,7 @@ class Simulations:
         return self._known[key]
 
 
-def requests_of(formula: Prediction, goal: Goal) -> int:
+def requests_of(formula: Outlook, goal: Goal) -> int:
     """How many requests a simulation takes."""
     return sample_of(goal, formula).requests
 
@@ -48,8 +48,8 @@ def simulate_likely(drafts: Sequence[Choice], question: Question, simulations: S
     """The simulated ones, best first, and behind them those that the formula puts too far back."""
     if not simulations.are_possible or not drafts:
         return tuple(drafts)
-    best = drafts[0].formula.cost(question.goal)
-    near = [one for one in drafts if one.formula.cost(question.goal) <= HOPELESS * best][:MOST_SIMULATED]
+    best = drafts[0].formula
+    near = [one for one in drafts if one.formula.times(best, question.goal) <= HOPELESS][:MOST_SIMULATED]
     chosen = _affordable(near, question.goal, simulations.budget)
     rest = [one for one in drafts if one not in chosen]
     simulated = [replace(one, predicted=simulations.predict(one.layout, question)) for one in chosen]

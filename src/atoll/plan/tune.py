@@ -63,7 +63,7 @@ def _try(choice: Choice, option: str, others: Others, question: Question, simula
 def _is_clearly_better(one: Choice, other: Choice, goal: Goal) -> bool:
     """Within the targets when the other is not, or better by more than two predictions count as the same."""
     meets, met = one.predicted.meets(goal), other.predicted.meets(goal)
-    cheaper = one.predicted.cost(goal) * (1 + TIE) < other.predicted.cost(goal)
+    cheaper = one.predicted.times(other.predicted, goal) * (1 + TIE) < 1
     return meets if meets != met else cheaper
 
 

@@ -47,9 +47,9 @@ def _rows(curve: Curve) -> Iterable[dict[str, Any]]:
             yield {
                 "layout": curve.name,
                 "load": load,
-                "ttft": _digits(point.ttft_s.p95),
-                "answer": _digits(point.e2e_s.mean),
-                "tokens": _digits(point.output_tokens_per_s),
+                "ttft": _digits(point.summary.ttft_s.p95),
+                "answer": _digits(point.summary.e2e_s.mean),
+                "tokens": _digits(point.summary.output_tokens_per_s),
             }
 
 
@@ -137,8 +137,8 @@ def _ticks(goal: Goal) -> list[float]:
     return [float(f"{goal.rate * 2.0**power:.3g}") for power in range(-6, 7)]  # those that the line reaches are drawn
 
 
-def _digits(value: float) -> float:
-    return float(f"{value:.5g}")
+def _digits(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
 
 
 def _config() -> Spec:

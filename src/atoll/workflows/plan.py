@@ -1,7 +1,7 @@
 """Box, model and load in, layouts out: the formula for all of them, the simulator for those that may win."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.analyse.summary import Distribution, ReplicaSummary, RequestCounts, Summary, summarise
+from atoll.analyse.summary import Summary, summarise
 from atoll.cost.memory import fit_memory
 from atoll.cost.profile import MachineProfile
 from atoll.engines.vllm.defaults import effective_flags
@@ -37,7 +37,7 @@ from atoll.plan.explain import (
 )
 from atoll.plan.goal import Goal
 from atoll.plan.loads import FINE
-from atoll.plan.score import Prediction, ReplicaShare, Spread
+from atoll.plan.outlook import Outlook
 from atoll.plan.search import search_layouts
 from atoll.plan.workbench import Workbench
 from atoll.report.charts import chart_png, chart_svg
@@ -206,7 +206,7 @@ class Simulator:
 
     workbench: Workbench
 
-    def __call__(self, layout: Layout, goal: Goal, formula: Prediction) -> Prediction:
+    def __call__(self, layout: Layout, goal: Goal, formula: Outlook) -> Outlook:
         bench = self.workbench
         first = bench.flags(layout.replicas[0], layout.flags)
         sample = sample_of(goal, formula)
@@ -219,10 +219,9 @@ class Simulator:
             limits=scheduler_limits(first, layout.engine_version),
         )
         rows = (table.number >= sample.before) & (table.number < sample.end)
-        predicted = prediction_of(
-            summarise(table, rows=rows), saturated=goal.rate is not None and piles_up(table, rows)
-        )
-        return steady_rates(predicted, table, goal)
+        saturated = goal.rate is not None and piles_up(table, rows)
+        summary = steady_rates(summarise(table, rows=rows), table, goal, saturated=saturated)
+        return Outlook(summary=summary, simulated=True, saturated=saturated)
 
 
 def simulated_workload(goal: Goal, sample: Sample) -> Workload:
@@ -257,112 +256,32 @@ def piles_up(table: RecordTable, rows: NDArray[np.bool_]) -> bool:
     return last - first > 0.05 * float(sent_s[-1] - sent_s[0]) + 0.1 * first
 
 
-def steady_rates(predicted: Prediction, table: RecordTable, goal: Goal) -> Prediction:
+def steady_rates(summary: Summary, table: RecordTable, goal: Goal, *, saturated: bool) -> Summary:
     """Throughput with the load at its full height, which a run's end is not.
 
     Back-to-back users ask by Little's law; an open loop is answered at its rate, or, where requests pile up, at the
     pace of the middle half of all answers.
     """
-    if predicted.requests == 0 or predicted.requests_per_s == 0:
-        return predicted
-    rate = goal.rate or goal.amount / (predicted.e2e_s.mean + goal.think_s)
-    if predicted.saturated:
+    answer_s = summary.e2e_s.mean
+    if answer_s is None or summary.requests_per_s == 0:
+        return summary
+    rate = goal.rate or goal.amount / (answer_s + goal.think_s)
+    if saturated:
         early_s, late_s = np.quantile(table.done_s, (0.25, 0.75))
         rate = 0.5 * len(table) / float(late_s - early_s)
-    return _at_rate(predicted, rate)
-
-
-def _at_rate(predicted: Prediction, rate: float) -> Prediction:
-    factor = rate / predicted.requests_per_s
-    return replace(
-        predicted,
+    factor = rate / summary.requests_per_s
+    return summary.replace(
         requests_per_s=rate,
-        output_tokens_per_s=predicted.output_tokens_per_s * factor,
-        total_tokens_per_s=predicted.total_tokens_per_s * factor,
-        duration_s=predicted.requests / rate,
-        replicas=tuple(
-            replace(
-                share,
-                requests_per_s=share.requests_per_s * factor,
-                output_tokens_per_s=share.output_tokens_per_s * factor,
-            )
-            for share in predicted.replicas
+        output_tokens_per_s=summary.output_tokens_per_s * factor,
+        total_tokens_per_s=summary.total_tokens_per_s * factor,
+        duration_s=summary.requests.ok / rate,
+        per_replica=tuple(
+            part.replace(output_tokens_per_s=part.output_tokens_per_s * factor) for part in summary.per_replica
         ),
     )
-
-
-def prediction_of(summary: Summary, *, saturated: bool = False) -> Prediction:
-    """A simulated run's summary as the planner keeps it."""
-    return Prediction(
-        ttft_s=_spread(summary.ttft_s),
-        itl_s=_spread(summary.itl_s),
-        tpot_s=_spread(summary.tpot_s),
-        e2e_s=_spread(summary.e2e_s),
-        requests_per_s=summary.requests_per_s,
-        output_tokens_per_s=summary.output_tokens_per_s,
-        total_tokens_per_s=summary.total_tokens_per_s,
-        duration_s=summary.duration_s,
-        requests=summary.requests.ok,
-        failed=summary.requests.failed + summary.requests.cancelled,
-        simulated=True,
-        saturated=saturated,
-        replicas=tuple(
-            ReplicaShare(
-                requests=part.requests.ok,
-                output_tokens_per_s=part.output_tokens_per_s,
-                requests_per_s=part.requests.ok / summary.duration_s if summary.duration_s else 0.0,
-                ttft_s=_spread(part.ttft_s),
-                e2e_s=_spread(part.e2e_s),
-            )
-            for part in summary.per_replica
-        ),
-    )
-
-
-def _spread(distribution: Distribution) -> Spread:
-    """None (nothing measured) becomes 0."""
-    return Spread(**{name: getattr(distribution, name) or 0.0 for name in ("mean", "p50", "p90", "p95", "p99", "max")})
 
 
 # What is shown
-
-
-def summary_of(predicted: Prediction) -> Summary:
-    """A prediction in a Summary's shape; one by formula has no requests."""
-    counts = RequestCounts(
-        sent=predicted.requests + predicted.failed, ok=predicted.requests, failed=predicted.failed, cancelled=0
-    )
-    return Summary(
-        requests=counts,
-        duration_s=predicted.duration_s,
-        ttft_s=_distribution(predicted.ttft_s),
-        itl_s=_distribution(predicted.itl_s),
-        tpot_s=_distribution(predicted.tpot_s),
-        e2e_s=_distribution(predicted.e2e_s),
-        output_tokens_per_s=predicted.output_tokens_per_s,
-        total_tokens_per_s=predicted.total_tokens_per_s,
-        requests_per_s=predicted.requests_per_s,
-        per_replica=tuple(
-            ReplicaSummary(
-                replica=str(number),
-                requests=RequestCounts(sent=share.requests, ok=share.requests, failed=0, cancelled=0),
-                output_tokens_per_s=share.output_tokens_per_s,
-                ttft_s=_distribution(share.ttft_s),
-                e2e_s=_distribution(share.e2e_s),
-            )
-            for number, share in enumerate(predicted.replicas)
-        ),
-    )
-
-
-def _distribution(spread: Spread) -> Distribution:
-    """Times of an answer that never comes (an overloaded open loop) are not known."""
-    names = ("mean", "p50", "p90", "p95", "p99", "max")
-    return Distribution(**{name: _finite(getattr(spread, name)) for name in names})
-
-
-def _finite(seconds: float) -> float | None:
-    return seconds if isfinite(seconds) and seconds < 1e8 else None
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -389,13 +308,13 @@ def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
         "replicas": [replica.to_plain() for replica in layout.replicas],
         "policy": str(layout.router.policy),
         "flags": shown_flags(layout.flags),
-        "predicted": summary_of(choice.predicted).model_dump(mode="json"),
+        "predicted": choice.predicted.summary.model_dump(mode="json"),
         "method": "simulated" if choice.predicted.simulated else "formula",
         "meets_targets": choice.predicted.meets(goal),
         "most_users": choice.most_users,
         "most_rate": choice.most_rate,
         "most_method": _method_of(choice.most),
-        "score": choice.predicted.cost(goal),
+        "score": _finite(choice.predicted.cost(goal)),
         "error_band": error_band(choice, plan.workbench).to_plain(),
         "near_best": choice is not plan.best and is_near_best(choice, plan.search, plan.workbench),
         "why": explain_choice(choice, plan.search, plan.workbench),
@@ -414,20 +333,24 @@ def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
 
 def trial_document(trial: Trial, goal: Goal) -> dict[str, Any]:
     """One value that was tried: what it gives, what that changes (-0.02: a fiftieth less time), whether it is kept."""
-    predicted = trial.predicted
+    predicted = trial.predicted.summary
     return {
         "option": trial.option,
         "value": trial.value,
         "was": trial.was,
-        "ttft_p95_s": _finite(predicted.ttft_s.p95),
-        "tpot_p95_s": _finite(predicted.tpot_s.p95),
-        "e2e_mean_s": _finite(predicted.e2e_s.mean),
+        "ttft_p95_s": predicted.ttft_s.p95,
+        "tpot_p95_s": predicted.tpot_s.p95,
+        "e2e_mean_s": predicted.e2e_s.mean,
         "output_tokens_per_s": predicted.output_tokens_per_s,
-        "meets_targets": predicted.meets(goal),
-        "change": predicted.cost(goal) / trial.instead_of.cost(goal) - 1,
+        "meets_targets": trial.predicted.meets(goal),
+        "change": _finite(trial.predicted.times(trial.instead_of, goal) - 1),
         "taken": trial.taken,
         "needs_leave": trial.needs_leave,
     }
+
+
+def _finite(number: float) -> float | None:
+    return number if isfinite(number) else None
 
 
 def shown_flags(flags: EngineFlags) -> dict[str, Any]:
@@ -497,11 +420,11 @@ def crossover_document(search: Search) -> dict[str, Any]:
                 "points": [
                     {
                         "load": load,
-                        "ttft_p50_s": _finite(point.ttft_s.p50),
-                        "ttft_p95_s": _finite(point.ttft_s.p95),
-                        "tpot_mean_s": _finite(point.tpot_s.mean),
-                        "e2e_mean_s": _finite(point.e2e_s.mean),
-                        "output_tokens_per_s": point.output_tokens_per_s,
+                        "ttft_p50_s": point.summary.ttft_s.p50,
+                        "ttft_p95_s": point.summary.ttft_s.p95,
+                        "tpot_mean_s": point.summary.tpot_s.mean,
+                        "e2e_mean_s": point.summary.e2e_s.mean,
+                        "output_tokens_per_s": point.summary.output_tokens_per_s,
                     }
                     for load, point in curve.points
                 ],

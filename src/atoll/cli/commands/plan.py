@@ -19,7 +19,7 @@ from atoll.plan.choice import Choice
 from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import explain_choice, explain_tuning
 from atoll.plan.goal import Favour, Goal
-from atoll.plan.score import Prediction
+from atoll.plan.outlook import Outlook
 from atoll.units import parse_seconds, show_seconds
 from atoll.workflows.diagnose import diagnose_layout
 from atoll.workflows.plan import (
@@ -242,16 +242,16 @@ def _warnings(made: Plan) -> Iterable[str]:
 
 
 def _row(place: int, choice: Choice) -> list[str]:
-    predicted = choice.predicted
+    predicted, summary = choice.predicted, choice.predicted.summary
     return [
         str(place) + ("" if predicted.simulated else "~"),
         choice.name + (" !" if choice.warnings else ""),
         _groups([replica.gpus for replica in choice.layout.replicas]),
-        _waited(predicted, predicted.ttft_s.p50),
-        _waited(predicted, predicted.ttft_s.p95),
-        show_seconds(predicted.tpot_s.mean),
-        _waited(predicted, predicted.e2e_s.mean),
-        f"{predicted.output_tokens_per_s:,.0f}",
+        _waited(predicted, summary.ttft_s.p50),
+        _waited(predicted, summary.ttft_s.p95),
+        show_seconds(summary.tpot_s.mean),
+        _waited(predicted, summary.e2e_s.mean),
+        f"{summary.output_tokens_per_s:,.0f}",
     ]
 
 
@@ -268,7 +268,7 @@ def _group(gpus: Sequence[int]) -> str:
     return f"{gpus[0]}-{gpus[-1]}" if neighbours else ",".join(map(str, gpus))
 
 
-def _waited(predicted: Prediction, seconds: float) -> str:
+def _waited(predicted: Outlook, seconds: float | None) -> str:
     """A time with waiting in it; it has no end where more requests come than are answered."""
     return "grows" if predicted.saturated else show_seconds(seconds)
 

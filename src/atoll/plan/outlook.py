@@ -1,0 +1,48 @@
+"""What a layout is predicted to do under a load: a Summary, how it came about, and what it is worth to the goal."""
+
+from dataclasses import dataclass
+from math import inf
+
+from atoll.analyse.summary import Summary
+from atoll.plan.goal import Favour, Goal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outlook:
+    """A predicted summary; by formula unless it was simulated. One by formula has no requests."""
+
+    summary: Summary
+    simulated: bool = False
+    saturated: bool = False  # open loop: more arrives than is served, so that answers' times are not known
+
+    def meets(self, goal: Goal) -> bool:
+        """Both targets at the 95th percentile, and no request failed or piles up."""
+        return self.strain(goal) <= 1
+
+    def strain(self, goal: Goal) -> float:
+        """How much of the tighter target is used up: 1 when it is just met, infinite when requests fail or pile up."""
+        counts = self.summary.requests
+        if self.saturated or counts.failed or counts.cancelled:
+            return inf
+        return max(
+            _part(self.summary.ttft_s.p95, goal.slo_ttft_s),
+            _part(self.summary.tpot_s.p95, goal.slo_tpot_s),
+        )
+
+    def cost(self, goal: Goal) -> float:
+        """Seconds that are to be small: what the goal favours. Infinite where requests pile up."""
+        summary = self.summary
+        seconds = summary.ttft_s.p95 if goal.favour is Favour.FIRST_TOKEN else summary.e2e_s.mean
+        return inf if self.saturated or seconds is None else seconds
+
+    def times(self, other: "Outlook", goal: Goal) -> float:
+        """How many times the other's cost; where both pile up, how many times fewer requests are answered."""
+        mine, others = self.cost(goal), other.cost(goal)
+        if mine == others == inf:
+            return other.summary.requests_per_s / max(self.summary.requests_per_s, 1e-9)
+        return mine / others
+
+
+def _part(seconds: float | None, target: float | None) -> float:
+    """An answer of one token has no TPOT, and so keeps any."""
+    return 0.0 if target is None or seconds is None else seconds / target
