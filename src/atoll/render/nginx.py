@@ -16,6 +16,18 @@ from atoll.layout.weights import router_weights
 REPLICA_HEADER = "X-Atoll-Replica"
 CONTAINER_PORT = 8080  # where nginx listens inside its container; what is published stands in .env
 MOST_WORKERS = 4  # one nginx worker carried 28,000 chunks/s here (1.31.3, loopback), far above any four-GPU box
+# What of an engine's API is for clients, below /v1/: vLLM 0.32's routes less those that load adapters.
+CLIENT_ROUTES = (
+    "models",
+    "chat/completions",
+    "completions",
+    "responses(/[A-Za-z0-9_-]+(/cancel)?)?",
+    "messages(/count_tokens)?",
+    "embeddings",
+    "rerank",
+    "score",
+    "audio/(transcriptions|translations|speech)",
+)
 ENGINE_KEEP_ALIVE_S = 5.0  # uvicorn's own, which vLLM keeps unless VLLM_HTTP_TIMEOUT_KEEP_ALIVE says otherwise
 
 
@@ -208,13 +220,17 @@ def _server(form: NginxForm) -> str:
   proxy_next_upstream_tries 2;
   proxy_next_upstream_timeout 5s;  # an answer that failed late is never generated again
 
-  location /v1/ {{
+  location ~ "^/v1/({"|".join(CLIENT_ROUTES)})$" {{
+    rewrite ^ $uri break;  # pass on the path that was matched, not as it was spelled: /metrics/..%2fv1/models
     proxy_pass http://replicas;
+  }}
+  location /v1/ {{  # loading adapters and whatever else is not for clients
+    return 404;
   }}
   location = /health {{  # 200 while at least one replica can serve
     access_log off;
     proxy_read_timeout 10s;
-    proxy_pass http://replicas;
+    proxy_pass http://replicas/health;
   }}
   location = /nginx-health {{
     access_log off;
