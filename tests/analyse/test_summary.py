@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.analyse import SLO, latencies, summarise
+from atoll.analyse import latencies, summarise
 from atoll.analyse.summary import distribution, weighted_distribution
 from atoll.traffic import Outcome, Record, RecordTable, TokenSource
+from atoll.traffic.slo import SLO
 
 
 def ok(number, sent, tokens, *, user=0, replica="0", prompt=10, due=None, output=None):

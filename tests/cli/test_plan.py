@@ -7,6 +7,10 @@ import sys
 
 import pytest
 
+from atoll.layout.layout import Layout
+from atoll.traffic.slo import SLO
+from atoll.traffic.workload import Workload
+
 QWEN = "Qwen/Qwen2.5-32B-Instruct"
 BOX = ("--gpu", "H100-NVL-94GB", "--gpus", "4")
 
@@ -22,7 +26,22 @@ def test_plan_prints_one_document_and_writes_the_layout(tmp_path):
     assert done.returncode == 0
     document = json.loads(done.stdout)
     assert document["choices"][0]["name"] in layout.read_text()
+    assert Layout.parse(layout.read_text(), origin="layout.yaml").workload == Workload(users=30)
     assert "atoll render" in done.stderr
+
+
+def test_simulate_takes_the_load_and_the_targets_that_plan_wrote(tmp_path):
+    layout = tmp_path / "layout.yaml"
+    load = ("--users", "8", "--prompt", "500", "--output", "60", "--duration", "1m", "--slo-ttft", "1s")
+    assert atoll("plan", *BOX, "--model", QWEN, *load, "--formula", "-o", str(layout)).returncode == 0
+    written = Layout.parse(layout.read_text(), origin="layout.yaml")
+    assert written.workload == Workload(users=8, prompt=500, output=60, duration="1m")
+    assert written.slo == SLO(ttft_s=1)
+    plain = json.loads(atoll("simulate", str(layout), "--json").stdout)
+    assert plain == json.loads(atoll("simulate", str(layout), *load, "--json").stdout)
+    assert plain["goodput"]["slo_ttft_s"] == 1
+    fewer = json.loads(atoll("simulate", str(layout), "--users", "1", "--json").stdout)
+    assert fewer["requests"]["sent"] < plain["requests"]["sent"]
 
 
 def test_plan_for_a_person():

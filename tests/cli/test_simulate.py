@@ -103,7 +103,6 @@ def test_a_study_may_name_a_trace(tmp_path):
         ((*PLAIN, "--output", "some"), "'some' is no length in tokens"),
         ((*PLAIN, "--rate", "3"), "not both"),
         (("nowhere.yaml",), "There is no file nowhere.yaml"),
-        (PLAIN[:-6], "Say how many users send back to back (--users 30), or how many requests come (--rate 2)."),
         ((*PLAIN, "--fail", "2@1m"), "there is no replica 2; they are 0-1."),
         ((*PLAIN, "--fail", "1"), "--fail 1: write REPLICA@TIME or REPLICA@TIME-BACK, such as 1@2m-3m."),
         ((*PLAIN, "--fail", "1@soon"), "--fail 1@soon: 'soon' is not a duration."),
@@ -114,7 +113,7 @@ def test_a_study_may_name_a_trace(tmp_path):
         ((*PLAIN, "--warmup", "20m", "--duration", "1m"), "leaves nothing of the 60 s"),
         ((*PLAIN, "--burstiness", "2"), "--burstiness is for requests that come at a rate"),
         ((*PLAIN, "--only", "2xTP2"), "--only chooses variants of a study"),
-        ((str(STUDY), "--users", "5"), "is a study with its own load, so --users does not go with it."),
+        ((str(STUDY), "--tp", "4"), "is a study with its own layouts, so --tp does not go with it."),
         ((*PLAIN, "--engine-version", "latest"), "is no version of vLLM"),
     ],
 )

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from atoll.analyse.summary import SLO, summarise
+from atoll.analyse.summary import summarise
 from atoll.errors import InputError
 from atoll.load.selfwatch import ClientReport
 from atoll.traffic.record import Record, RecordTable
+from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
 from atoll.workflows.capacity import search_users, sweep
 

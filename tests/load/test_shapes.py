@@ -47,7 +47,7 @@ def test_users_think_between_an_answer_and_the_next_request(naughty):
 
 
 def test_users_start_one_after_another(naughty):
-    table = run(naughty.url, Workload(users=4, duration_s=0.6, prompt=8, output=2, ramp_s=0.4)).table
+    table = run(naughty.url, Workload(users=4, duration_s=0.6, prompt=8, output=2, start=0.4)).table
     firsts = [float(table.sent_s[table.user == user].min()) for user in range(4)]
     assert firsts == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=0.06)
 
@@ -206,7 +206,7 @@ SHARE_GPT = [
 def test_users_who_start_later_are_connected_ahead_and_once(naughty, monkeypatch):
     monkeypatch.setattr("atoll.load.sender._EARLY_USERS", 4)
     naughty.gap_s = 0.02
-    table = run(naughty.url, Workload(users=40, duration_s=1.5, ramp_s=1.0, prompt=8, output=20)).table
+    table = run(naughty.url, Workload(users=40, duration_s=1.5, start=1.0, prompt=8, output=20)).table
     assert set(table.outcome) == {"ok"}
     assert len(set(table.user.tolist())) == 40
     assert naughty.connections <= 40 + 4  # some for plain questions, and a user may start while we connect
@@ -214,7 +214,7 @@ def test_users_who_start_later_are_connected_ahead_and_once(naughty, monkeypatch
 
 def test_a_run_that_ends_while_connections_are_made_ahead_ends_quietly(naughty, monkeypatch):
     monkeypatch.setattr("atoll.load.sender._EARLY_USERS", 1)
-    table = run(naughty.url, Workload(users=300, requests=1, ramp_s=1.5, prompt=8, output=1)).table
+    table = run(naughty.url, Workload(users=300, requests=1, start=1.5, prompt=8, output=1)).table
     assert table.outcome == ("ok",)
 
 

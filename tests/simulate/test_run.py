@@ -74,14 +74,14 @@ def test_thinking_users_pause():
 
 
 def test_users_come_in_over_the_ramp():
-    table = simulate(layout_of(1), Workload(users=4, requests=4, prompt=10, output=4, ramp_s=2))
+    table = simulate(layout_of(1), Workload(users=4, requests=4, prompt=10, output=4, start=2))
     assert table.sent_s.tolist() == [0.0, 0.5, 1.0, 1.5]
     # The first is alone in its step; who comes during a step joins the next one.
     assert table.first_token_s.tolist() == [1.0, 2.0, 2.0, 3.0]
 
 
 def test_scheduling_ahead_takes_a_newcomer_one_step_later():
-    ramp = Workload(users=2, requests=2, prompt=10, output=9, ramp_s=3)
+    ramp = Workload(users=2, requests=2, prompt=10, output=9, start=3)
     assert simulate(layout_of(1), ramp).first_token_s.tolist() == [1.0, 3.0]
     assert simulate(layout_of(1), ramp, async_scheduling=True).first_token_s.tolist() == [1.0, 4.0]
 

@@ -72,7 +72,7 @@ def test_prompts_come_again_in_an_open_loop_and_in_a_trace():
 
 
 def test_users_start_spread_over_the_ramp():
-    assert Demand(Workload(users=4, requests=4, prompt=1, output=1, ramp_s=10)).starts() == (0.0, 2.5, 5.0, 7.5)
+    assert Demand(Workload(users=4, requests=4, prompt=1, output=1, start=10)).starts() == (0.0, 2.5, 5.0, 7.5)
 
 
 def test_sending_ends_with_the_duration_or_the_number_of_requests():

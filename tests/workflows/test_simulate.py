@@ -9,6 +9,7 @@ from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.simulate.run import Outage
 from atoll.traffic.workload import Arrivals, Workload
 from atoll.workflows import simulate as work
+from atoll.workflows.load import LoadOptions, load_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "four-h100-nvl" / "study.yaml"
 MODEL = "Qwen/Qwen2.5-32B-Instruct"
@@ -29,25 +30,9 @@ def plain(**changes):
     return work.plain_layout(**given | changes)
 
 
-def load(**changes):
-    given = {
-        "users": 30,
-        "rate": None,
-        "prompt": "512",
-        "output": "128",
-        "duration": None,
-        "requests": None,
-        "warmup": "0s",
-        "seed": 1,
-        "think": "0s",
-        "ramp": "0s",
-        "arrivals": None,
-        "burstiness": 1.0,
-        "shared_prefix": 0,
-        "turns": 1,
-        "traced": False,
-    }
-    return work.workload_of(**given | changes)
+def load(*, traced=False, **changes):
+    words = {"prompt": "512", "output": "128", "start": "at_once"} if not traced else {}
+    return load_of(None, LoadOptions(**words | changes), traced=traced)
 
 
 def test_the_plain_form_lays_replicas_over_the_best_groups():
@@ -109,9 +94,9 @@ def test_workload_words():
     assert workload.think_s == 0.25
     assert workload.prompt.kind == "lognormal"
     assert load().duration_s == 600
-    assert load(users=None, rate=2.0).arrivals is Arrivals.POISSON
-    assert load(users=None, traced=True).arrivals is Arrivals.TRACE
-    assert load(traced=True).prompt.kind == "trace"
+    assert load(rate=2.0, start=None).arrivals is Arrivals.POISSON
+    assert load(traced=True).arrivals is Arrivals.TRACE
+    assert load(traced=True, users=3).prompt.kind == "trace"
 
 
 def test_a_trace_is_needed_where_it_is_asked_for():

@@ -10,6 +10,7 @@ from atoll.errors import BadRun, InputError, StartFailed
 from atoll.store.folder import RunInfo, finish_run, start_run
 from atoll.traffic import Arrivals, Record, RecordTable, Workload
 from atoll.traffic.trace import parse_trace
+from atoll.workflows.load import LoadOptions
 from atoll.workflows.study import Roads, find_study_folder, read_result, resume_study, run_study
 from atoll.workflows.traces import rest_of_trace
 
@@ -179,7 +180,7 @@ def with_a_trace():
 def test_a_studys_trace_goes_to_the_simulator_and_to_the_load_generator_and_is_kept(engine):
     with_a_trace()
     stand = Stand()
-    result = run(stand, engine, workload_changes={"duration_s": 10.0})
+    result = run(stand, engine, load=LoadOptions(duration="10s"))
     assert result.study.workload.arrivals is Arrivals.TRACE
     assert {len(trace) for trace in stand.traces} == {10}
     assert Path("out/trace.csv").read_text() == trace_of(10)
@@ -246,7 +247,7 @@ def test_it_is_said_when_the_file_has_changed_since():
 
 def test_a_shorter_duration_is_kept_for_the_resumption():
     stand = Stand()
-    run(stand, workload_changes={"duration_s": 5.0})
+    run(stand, load=LoadOptions(duration="5s"))
     assert {seconds for _, seconds in stand.asked} == {5.0}
     assert read_result(Path("out")).study.workload.duration_s == 5.0
 

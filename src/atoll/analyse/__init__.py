@@ -2,7 +2,6 @@
 
 from atoll.analyse.compare import Comparison, Difference, Verdict, compare_runs
 from atoll.analyse.summary import (
-    SLO,
     Distribution,
     Goodput,
     ReplicaSummary,
@@ -13,7 +12,6 @@ from atoll.analyse.summary import (
 )
 
 __all__ = [
-    "SLO",
     "Comparison",
     "Difference",
     "Distribution",

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from atoll.documents import Document
 from atoll.traffic.record import Floats, Ints, Outcome, RecordTable
+from atoll.traffic.slo import SLO
 
 Mask = NDArray[np.bool_]
 _QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
@@ -83,14 +84,6 @@ class Summary(Document):
     cached_tokens: int = 0  # prompt tokens that came from prefix caches
     goodput: Goodput | None = None
     per_replica: tuple[ReplicaSummary, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SLO:
-    """Latency targets in seconds; None: none."""
-
-    ttft_s: float | None = None
-    tpot_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

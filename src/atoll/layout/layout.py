@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from atoll.documents import Document
 from atoll.inventory.box import Box
+from atoll.traffic.slo import SLO
+from atoll.traffic.workload import Workload
 
 ENGINE_VERSION = "0.32.0"  # the release of the engine that is meant where none is named
 
@@ -87,6 +89,8 @@ class Layout(Document):
     flags: EngineFlags = EngineFlags()
     engine: str = "vllm"
     engine_version: str = ENGINE_VERSION
+    workload: Workload | None = None  # the load that it was made for; commands that send or simulate one take it
+    slo: SLO | None = None  # and the latencies that it was made to keep
 
     @model_validator(mode="after")
     def _replicas_stand_on_this_box(self) -> "Layout":

@@ -23,6 +23,10 @@ class ReplicaProcess(Document):
     port: int
     health_path: str
 
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
 
 class RouterProcess(Document):
     """nginx, started in the bundle's folder; its own files lie there too."""
@@ -31,6 +35,10 @@ class RouterProcess(Document):
     host: str
     port: int
     health_path: str = "/nginx-health"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
 
 
 class ProcessPlan(Document):

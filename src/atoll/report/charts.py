@@ -92,7 +92,7 @@ def wait_panels(view: StudyView, words: Words) -> list[Spec]:
 
 def _warmup_band(view: StudyView, x: Spec, y: Spec) -> list[Spec]:
     """A grey band over the time that the percentiles leave out."""
-    warmup = view.workload.warmup_s if view.workload is not None else 0.0
+    warmup = (view.workload.warmup_s or 0.0) if view.workload is not None else 0.0
     if not warmup:
         return []
     low, top = y["scale"]["domain"]

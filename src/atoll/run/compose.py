@@ -267,6 +267,11 @@ def door_url(folder: Path) -> str:
     return f"http://{host}:{settings.get('ATOLL_PORT') or 8080}"
 
 
+def metrics_urls(folder: Path) -> tuple[str, ...] | None:  # noqa: ARG001
+    """Only nginx is published."""
+    return None
+
+
 def _asked_services(project: Project, replica: int | None) -> list[str]:
     if replica is None:
         return list(project.services)

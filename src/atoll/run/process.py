@@ -344,6 +344,15 @@ def read_plan(folder: Path) -> ProcessPlan:
     return ProcessPlan.parse(read_text(path), origin=str(path))
 
 
+def door_url(folder: Path) -> str:
+    """Where nginx listens, as process.yaml says."""
+    return read_plan(folder).router.url
+
+
+def metrics_urls(folder: Path) -> tuple[str, ...] | None:
+    return tuple(f"{replica.url}/metrics" for replica in read_plan(folder).replicas)
+
+
 def _refuse_if_up(folder: Path) -> None:
     if not (folder / STATE_FILE).exists():
         return

@@ -51,6 +51,14 @@ class Runner(Protocol):
         """Say the last lines of the logs, of one replica or of all services, and with `follow` what comes after."""
         ...
 
+    def door_url(self, folder: Path) -> str:
+        """Where the bundle's router answers, or will when it is up: http://host:port."""
+        ...
+
+    def metrics_urls(self, folder: Path) -> tuple[str, ...] | None:
+        """The engines' /metrics, one a replica; None where they cannot be reached from outside the bundle."""
+        ...
+
     def dry_run(self, folder: Path, files: Mapping[str, str]) -> list[str]:
         """The commands that `up` would run for these files, as one would type them."""
         ...

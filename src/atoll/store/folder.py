@@ -80,7 +80,8 @@ class Run:
     @property
     def measured(self) -> Mask:
         """The rows that were sent in the measured window, or windows; shape (len(table),)."""
-        return rows_within(self.table, self.info.windows, warmup_s=self.workload.warmup_s if self.workload else 0.0)
+        warmup_s = (self.workload.warmup_s or 0.0) if self.workload else 0.0
+        return rows_within(self.table, self.info.windows, warmup_s=warmup_s)
 
 
 def rows_within(table: RecordTable, windows: Sequence[tuple[float, float]], *, warmup_s: float) -> Mask:
@@ -192,7 +193,7 @@ def read_run(folder: Path) -> Run:
     table = _whatever_records(folder)
     summary = _document(folder / "summary.json", Summary) if info.complete else None
     if summary is None:
-        summary = summarise(table, warmup_s=workload.warmup_s if workload else 0.0)
+        summary = summarise(table, warmup_s=workload.warmup_s or 0.0 if workload else 0.0)
     telemetry = folder / "telemetry.parquet"
     return Run(
         path=folder,

@@ -15,7 +15,7 @@ from atoll.traffic.arrivals import due_times
 from atoll.traffic.lengths import draw_lengths
 from atoll.traffic.request import Request
 from atoll.traffic.trace import TraceRow
-from atoll.traffic.workload import Arrivals, Lengths, Workload
+from atoll.traffic.workload import Arrivals, Lengths, Start, Workload
 
 _BATCH = 64  # lengths drawn at once for one user; part of what a seed means, so do not change it
 _ARRIVALS, _SIZES, _USERS, _PROMPTS = 1, 2, 3, 5  # independent streams of one seed; the router's dice are the fourth
@@ -57,9 +57,10 @@ class Demand:
         return self.workload.arrivals is Arrivals.CLOSED
 
     def starts(self) -> tuple[float, ...]:
-        """Closed loop: when each user sends the first request, evenly spread over `ramp_s` from 0."""
-        users = self.workload.users or 0
-        return tuple(self.workload.ramp_s * user / users for user in range(users))
+        """Closed loop: when each user sends the first request, evenly spread from 0 over the workload's `start`."""
+        users, start = self.workload.users or 0, self.workload.start
+        over_s = 0.0 if isinstance(start, Start) else start
+        return tuple(over_s * user / users for user in range(users))
 
     def goes_on(self, now_s: float, sent: int) -> bool:
         """Whether one more request may be sent at `now_s` when `sent` have been: within duration and number."""

@@ -16,13 +16,12 @@ from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.model.card import ModelCard
 from atoll.plan.enumerate import Wanted
 from atoll.plan.goal import Goal
-from atoll.traffic.workload import Lengths, Workload
+from atoll.traffic.workload import OUTPUT_TOKENS, PROMPT_TOKENS, USERS, Lengths, Workload
 from atoll.units import show_seconds
 from atoll.workflows.boxes import named_box, with_gpu_names
 from atoll.workflows.plan import kinds_of, plan_model
 from atoll.workflows.simulate import simulate_run
 
-USERS, PROMPT, OUTPUT = 30, 1024, 512  # where the asker names no load; those of `atoll plan`
 WORTH_SAYING = 0.10  # relative; a smaller gain is within the simulator's own error
 
 
@@ -210,8 +209,8 @@ def _workload(facts: Facts, layout: Layout) -> Workload:
     users = load.users or USERS
     return Workload(
         users=users,
-        prompt=Lengths(mean=load.prompt_tokens or PROMPT),
-        output=Lengths(mean=load.output_tokens or OUTPUT),
+        prompt=Lengths(mean=load.prompt_tokens or PROMPT_TOKENS),
+        output=Lengths(mean=load.output_tokens or OUTPUT_TOKENS),
         requests=max(8 * users, 20 * len(layout.replicas)),
     )
 

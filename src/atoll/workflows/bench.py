@@ -13,11 +13,11 @@ from pathlib import Path
 import uvloop
 
 import atoll
-from atoll.analyse.summary import SLO, Summary, summarise
+from atoll.analyse.summary import Summary, summarise
 from atoll.errors import AtollError, InputError, MissingProgram
 from atoll.layout.layout import Layout
 from atoll.load import records
-from atoll.load.pace import LoadStep, most_load, parse_steps
+from atoll.load.pace import LoadStep, parse_steps
 from atoll.load.progress import Progress
 from atoll.load.prompts import Prompts
 from atoll.load.run import LoadControl, LoadResult, Workers, measure_load
@@ -29,10 +29,10 @@ from atoll.outside.files import read_text, write_whole
 from atoll.outside.parquet import write_parquet
 from atoll.outside.shell import environment
 from atoll.store.folder import RunInfo, finish_run, is_run, start_run
-from atoll.traffic.lengths import parse_lengths
 from atoll.traffic.record import RecordTable, Source
+from atoll.traffic.slo import SLO
 from atoll.traffic.trace import TraceRow, parse_trace
-from atoll.traffic.workload import Arrivals, Workload
+from atoll.traffic.workload import Workload
 from atoll.units import parse_seconds
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
@@ -167,7 +167,7 @@ def _finish(
     slo: SLO | None,
 ) -> BenchResult:
     """Sum up and write what is left to write; a disk that refuses costs the file, not the summary."""
-    summary = summarise(result.table, warmup_s=workload.warmup_s, slo=slo)
+    summary = summarise(result.table, warmup_s=workload.warmup_s or 0.0, slo=slo)
     notes = (result.client.verdict,) if result.client.limited else ()
     info = info.replace(
         model=result.model,
@@ -248,65 +248,6 @@ def _signals(runner: asyncio.Runner, control: LoadControl) -> Iterator[None]:
 
 
 # What the command line's words mean.
-
-
-def workload_of(
-    *,
-    users: int | None,
-    rate: float | None,
-    duration: str | None,
-    requests: int | None,
-    prompt: str,
-    output: str,
-    warmup: str = "0s",
-    seed: int = 1,
-    think: str = "0s",
-    ramp: str = "0s",
-    spawn_rate: float | None = None,
-    arrivals: str | None = None,
-    burstiness: float = 1.0,
-    shared_prefix: int = 0,
-    turns: int = 1,
-    steps: Sequence[LoadStep] = (),
-    replay: bool = False,
-) -> Workload:
-    """The Workload of a command line; raises InputError (BadDocument) for what makes no sense.
-
-    Steps give the number of users, or the rate when arrivals are named; `replay` takes due times and lengths from a
-    trace.
-    """
-    if steps:
-        most, duration = most_load(steps), f"{steps[-1].end_s}s"
-        users, rate = (round(most), None) if arrivals is None else (None, most)
-    if replay:
-        users, arrivals = None, Arrivals.TRACE.value
-    elif users is None and rate is None:
-        users = 1
-    if duration is None and requests is None and not replay:
-        duration = "30s"
-    ramp_s = parse_seconds(ramp)
-    if spawn_rate is not None and users is not None:
-        if spawn_rate <= 0:
-            raise InputError(f"--spawn-rate {spawn_rate:g} starts nobody. Write users per second, like 10.")
-        ramp_s = users / spawn_rate
-    plain: dict[str, object] = {
-        "users": users,
-        "rate": rate,
-        "duration_s": None if duration is None else parse_seconds(duration),
-        "requests": requests,
-        "prompt": parse_lengths(prompt).to_plain(),
-        "output": parse_lengths(output).to_plain(),
-        "warmup_s": parse_seconds(warmup),
-        "seed": seed,
-        "think_s": parse_seconds(think),
-        "ramp_s": ramp_s,
-        "burstiness": burstiness,
-        "shared_prefix_tokens": shared_prefix,
-        "turns": turns,
-    }
-    if arrivals is not None:
-        plain["arrivals"] = arrivals
-    return Workload.from_plain(plain, origin="the load")
 
 
 def one_duration(duration: str | None, run_time: str | None) -> str | None:

@@ -6,6 +6,7 @@ from atoll.errors import InputError
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.inventory.parse import parse_box
+from atoll.layout.study import Study
 from atoll.outside.files import read_text
 
 
@@ -48,3 +49,18 @@ def _read_box(capture: Path | str) -> Box:
     if str(capture).endswith((".yaml", ".yml", ".json")):
         return Box.parse(text, origin=str(capture))
     return parse_box(text, origin="standard input" if str(capture) == "-" else str(capture))
+
+
+def box_of_study(study: Study, folder: Path) -> Box:
+    """The box that a study names; its capture is looked for in `folder`.
+
+    Raises:
+        InputError: the study names two kinds of card, or what `named_box` raises.
+    """
+    if isinstance(study.box, str):
+        return named_box(capture=folder / study.box, gpu=study.gpu)
+    if study.gpu is not None and find_gpu(study.gpu) != find_gpu(study.box.gpu):
+        raise InputError(
+            f"study {study.name}: box says {study.box.gpu} and gpu says {study.gpu}; leave one of them out."
+        )
+    return named_box(gpu=study.box.gpu, gpus=study.box.gpus)

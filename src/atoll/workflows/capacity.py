@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from atoll.analyse.knee import LoadPoint, find_knee
-from atoll.analyse.summary import SLO, Summary
+from atoll.analyse.summary import Summary
 from atoll.errors import AtollError, InputError, Interrupted
+from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
 from atoll.workflows.bench import BenchResult
 

@@ -240,7 +240,7 @@ def simulated_workload(goal: Goal, sample: Sample) -> Workload:
         "requests": sample.requests,
     }
     if goal.users is not None:
-        return Workload(users=goal.users, ramp_s=sample.ramp_s, think_s=goal.think_s, **load)
+        return Workload(users=goal.users, start=sample.ramp_s, think_s=goal.think_s, **load)
     return Workload(rate=goal.rate, arrivals=Arrivals.POISSON, **load)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import atoll
-from atoll.analyse.summary import SLO, Summary, summarise
+from atoll.analyse.summary import Summary, summarise
 from atoll.cost.profile import MachineProfile
 from atoll.documents import parse_yaml
 from atoll.errors import InputError, NothingFits
@@ -23,16 +23,17 @@ from atoll.outside.files import read_text
 from atoll.simulate.equip import Equipment, equip_layout
 from atoll.simulate.run import Conditions, Outage, simulate_layout
 from atoll.store.folder import RunInfo, finish_run, start_run
-from atoll.traffic.lengths import parse_lengths
 from atoll.traffic.record import RecordTable, Source
+from atoll.traffic.slo import SLO
 from atoll.traffic.trace import TraceRow, parse_trace
 from atoll.traffic.workload import Workload
 from atoll.units import parse_seconds
-from atoll.workflows.boxes import named_box, with_gpu_names
+from atoll.workflows.boxes import box_of_study, named_box
 from atoll.workflows.profiles import read_profile
 from atoll.workflows.traces import trace_beside
 
 _AS_IT_SHOULD_BE = Conditions()
+LAYOUT_FILE = "layout.yaml"  # in a bundle, and in the folder of a run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +108,7 @@ def simulate_run(
         workload=workload,
         equipment=equipment_for(layout, card, profile),
         table=table,
-        summary=summarise(table, warmup_s=workload.warmup_s, slo=slo),
+        summary=summarise(table, warmup_s=workload.warmup_s or 0.0, slo=slo),
     )
 
 
@@ -156,62 +157,6 @@ def with_router(layout: Layout, *, policy: str | None, workers: int | None) -> L
     if workers is not None:
         changes |= {"workers": workers, "shared_zone": False}
     return layout.replace(router=Router.from_plain(layout.router.to_plain() | changes, origin="router"))
-
-
-def workload_of(
-    *,
-    users: int | None,
-    rate: float | None,
-    prompt: str,
-    output: str,
-    duration: str | None,
-    requests: int | None,
-    warmup: str,
-    seed: int,
-    think: str,
-    ramp: str,
-    arrivals: str | None,
-    burstiness: float,
-    shared_prefix: int,
-    turns: int,
-    traced: bool,
-) -> Workload:
-    """The load that options say; without a duration or a number it lasts ten minutes.
-
-    With a trace (`traced`) and users, lengths come from it; with neither users nor a rate it is replayed.
-
-    Raises:
-        InputError, BadTraffic, BadDocument: a length, a time or a combination that makes no sense.
-    """
-    if users is None and rate is None and not traced:
-        raise InputError("Say how many users send back to back (--users 30), or how many requests come (--rate 2).")
-    replayed = traced and users is None and rate is None
-    kinds = ("trace", "trace") if traced else (prompt, output)
-    plain: dict[str, object] = {
-        "users": users,
-        "rate": rate,
-        "prompt": parse_lengths(kinds[0]),
-        "output": parse_lengths(kinds[1]),
-        "duration_s": None if duration is None else parse_seconds(duration),
-        "requests": requests,
-        "warmup_s": parse_seconds(warmup),
-        "seed": seed,
-        "think_s": parse_seconds(think),
-        "ramp_s": parse_seconds(ramp),
-        "burstiness": burstiness,
-        "shared_prefix_tokens": shared_prefix,
-        "turns": turns,
-    }
-    if duration is None and requests is None and not replayed:
-        plain["duration_s"] = 600.0
-    if not traced and shared_prefix > parse_lengths(prompt).mean:
-        raise InputError(f"--shared-prefix {shared_prefix} is longer than the prompts, --prompt {prompt}.")
-    lasts = plain["duration_s"]
-    if isinstance(lasts, float) and parse_seconds(warmup) >= lasts:
-        raise InputError(f"--warmup {warmup} leaves nothing of the {lasts:g} s that the load lasts.")
-    if arrivals is not None or replayed:
-        plain["arrivals"] = "trace" if replayed else arrivals
-    return Workload.from_plain(plain, origin="the load")
 
 
 def conditions_of(
@@ -284,11 +229,12 @@ def simulate_study(
 
 
 def read_layout_or_study(path: Path) -> Layout | Study:
-    """What the file holds: a study has variants, a layout has replicas.
+    """What the file holds: a study has variants, a layout has replicas. Of a bundle's folder it is layout.yaml.
 
     Raises:
         BadDocument: neither.
     """
+    path = path / LAYOUT_FILE if (path / LAYOUT_FILE).is_file() else path
     origin = str(path)
     plain = parse_yaml(read_text(path), origin=origin)
     if isinstance(plain, dict) and "variants" in plain:
@@ -298,12 +244,7 @@ def read_layout_or_study(path: Path) -> Layout | Study:
 
 def layouts_of_study(study: Study, folder: Path, *, only: Sequence[str] | None = None) -> tuple[Layout, ...]:
     """The layout of every variant; the box's capture is looked for beside the study's file."""
-    if isinstance(study.box, str):
-        box = named_box(capture=folder / study.box, gpu=study.gpu)
-    else:
-        box = named_box(gpu=study.box.gpu, gpus=study.box.gpus)
-        box = with_gpu_names(box, study.gpu) if study.gpu is not None else box
-    return study_layouts(study, box, only=only)
+    return study_layouts(study, box_of_study(study, folder), only=only)
 
 
 def read_trace(path: Path | None) -> tuple[TraceRow, ...]:

@@ -50,7 +50,8 @@ from atoll.store.folder import (
 from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.workload import Workload
 from atoll.units import show_seconds
-from atoll.workflows.boxes import named_box
+from atoll.workflows.boxes import box_of_study
+from atoll.workflows.load import AS_WRITTEN, LoadOptions, load_of
 from atoll.workflows.profiles import read_profile, write_profile
 from atoll.workflows.runs import entry_of, remember
 from atoll.workflows.traces import Trace, rest_of_trace, trace_beside
@@ -150,11 +151,9 @@ def _simulate(
 
 
 def read_study(path: Path) -> tuple[Study, Box]:
-    """A study's file and the box it names, relative to it."""
+    """A study's file and the box it names, relative to it; raises InputError."""
     study = Study.parse(read_text(path), origin=str(path))
-    if isinstance(study.box, str):
-        return study, named_box(capture=path.parent / study.box, gpu=study.gpu)
-    return study, named_box(gpu=study.box.gpu, gpus=study.box.gpus)
+    return study, box_of_study(study, path.parent)
 
 
 def run_study(
@@ -163,7 +162,7 @@ def run_study(
     engine: str,
     out: Path | None = None,
     only: Sequence[str] | None = None,
-    workload_changes: dict[str, object] | None = None,
+    load: LoadOptions = AS_WRITTEN,
     say: Say = lambda _: None,
     roads: Roads | None = None,
 ) -> StudyResult:
@@ -174,7 +173,7 @@ def run_study(
         engine: simulated, emulated or vllm.
         out: the study's folder; None: `runs/NAME-ENGINE` under the current folder.
         only: names of the variants that are wanted; None: all.
-        workload_changes: fields of the workload that are different this time, such as a shorter duration.
+        load: what is different about the load this time, such as a shorter duration.
         say: told one line at each step.
         roads: other ways to records than the real ones.
 
@@ -182,8 +181,7 @@ def run_study(
         InputError: a bad study, or the folder already holds one.
     """
     study, box = read_study(path)
-    if workload_changes:
-        study = study.replace(workload=study.workload.replace(**workload_changes))
+    study = study.replace(workload=load_of(study.workload, load))
     study_layouts(study, box, only=only)  # a wrong name is refused before anything is written
     trace_beside(path.parent, study.workload)  # and so is a bad trace
     folder = out or Path("runs") / f"{study.name}-{engine}"
@@ -341,7 +339,7 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
         write_info(place, info.replace(failure=reason))
         return
     info = info.replace(windows=windows)
-    summary = summarise(table, rows=rows_within(table, windows, warmup_s=workload.warmup_s))
+    summary = summarise(table, rows=rows_within(table, windows, warmup_s=workload.warmup_s or 0.0))
     finish_run(place, info, table, summary)
     trouble = remember(entry_of(place, info, summary, layout=variant.layout, study=result.study.name))
     if trouble:
@@ -366,7 +364,7 @@ def _predict(result: StudyResult, layout: Layout, place: Path, roads: Roads) -> 
         table = roads.simulate(layout, load, result.profile, trace_beside(result.folder, load), result.study)
     except InputError:
         return
-    write_whole(place / "predicted.json", summarise(table, warmup_s=result.study.workload.warmup_s).to_json())
+    write_whole(place / "predicted.json", summarise(table, warmup_s=result.study.workload.warmup_s or 0.0).to_json())
 
 
 def _measure_pieces(
@@ -381,7 +379,7 @@ def _measure_pieces(
         piece = place / "pieces" / str(len(done) + 1)
         say(f"{layout.name}: {'resuming' if done else 'starting'} on {engine} engines")
         done.append(roads.measure(layout, rest, piece, engine=engine, say=say, profile=result.profile, trace=trace))
-    return join_pieces(done, warmup_s=workload.warmup_s)
+    return join_pieces(done, warmup_s=workload.warmup_s or 0.0)
 
 
 def _source_of_pieces(place: Path) -> Source:

@@ -1,11 +1,13 @@
 """`atoll bench`: load-test a URL."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atoll.cli.options import Json, ModelName, OutPath, Rate, Requests, Seed, SloTpot, SloTtft, Users, Warmup
+from atoll.cli.options import Json, ModelName, OutPath, SloTpot, SloTtft, takes_load
+from atoll.workflows.load import LoadOptions, load_of, slo_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,22 +16,14 @@ if TYPE_CHECKING:
     from atoll.workflows.bench import BenchResult
     from atoll.workflows.capacity import Level, Sweep, UsersWithinTargets
 
-Url = Annotated[str, typer.Argument(metavar="URL", help="http://host:port, .../v1 or the path of an endpoint.")]
-Time = Annotated[
-    str | None, typer.Option("--duration", "-t", metavar="D", help="Send for so long: 10m, 90s. Also --run-time.")
+Url = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL|LAYOUT|BUNDLE_DIR", help="http://host:port, .../v1 or an endpoint's path; or what was brought up."
+    ),
 ]
 RunTime = Annotated[str | None, typer.Option("--run-time", hidden=True, help="Locust's word for --duration.")]
-LengthsText = Annotated[
-    str, typer.Option("--prompt", metavar="TOKENS", help="Prompt length: 1024, 200-2000 or lognormal:1024:1.")
-]
-OutputText = Annotated[str, typer.Option("--output", metavar="TOKENS", help="Answer length, written alike.")]
-Think = Annotated[str, typer.Option("--think", metavar="D", help="Pause of a user between answer and next request.")]
-Ramp = Annotated[str, typer.Option("--ramp", metavar="D", help="Users start spread over this time.")]
 SpawnRate = Annotated[float | None, typer.Option("--spawn-rate", "-r", metavar="R", help="Users started per second.")]
-Arrivals = Annotated[
-    str | None, typer.Option("--arrivals", metavar="A", help="With --rate: poisson (default), constant, bursty.")
-]
-Burstiness = Annotated[float, typer.Option("--burstiness", metavar="B", help="Of bursty arrivals; below 1 is bursty.")]
 Endpoint = Annotated[str | None, typer.Option("--endpoint", metavar="E", help="chat or completions.")]
 Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Ask for a stream, or for the answer at once.")]
 ApiKey = Annotated[
@@ -52,9 +46,6 @@ Proxy = Annotated[str | None, typer.Option("--proxy", metavar="URL", help="HTTP 
 ReplicaHeader = Annotated[
     str, typer.Option("--replica-header", metavar="NAME", help="Response header that names who served.")
 ]
-SharedPrefix = Annotated[
-    int, typer.Option("--shared-prefix", min=0, metavar="TOKENS", help="Beginning that all prompts share.")
-]
 Workers = Annotated[
     str, typer.Option("--workers", metavar="N", help="Processes that share the load, or ray://HOST:10001.")
 ]
@@ -62,9 +53,6 @@ OnRay = Annotated[bool, typer.Option("--ray", help="A worker on every node of th
 Metrics = Annotated[
     list[str] | None,
     typer.Option("--metrics", metavar="URL", help="An engine's /metrics to sample; one a replica."),
-]
-Turns = Annotated[
-    int, typer.Option("--turns", min=1, metavar="N", help="A session of so many requests, each with the last answers.")
 ]
 Steps = Annotated[
     str | None,
@@ -100,27 +88,15 @@ Repeats = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(bench)
+    app.command()(takes_load(bench))
 
 
 def bench(
     url: Url,
-    users: Users = None,
-    rate: Rate = None,
-    duration: Time = None,
+    load: LoadOptions = LoadOptions(),
     run_time: RunTime = None,
-    requests: Requests = None,
-    warmup: Warmup = "0s",
-    prompt: LengthsText = "512",
-    output: OutputText = "128",
-    model: ModelName = None,
-    seed: Seed = 1,
-    think: Think = "0s",
-    ramp: Ramp = "0s",
     spawn_rate: SpawnRate = None,
-    arrivals: Arrivals = None,
-    burstiness: Burstiness = 1.0,
-    shared_prefix: SharedPrefix = 0,
+    model: ModelName = None,
     endpoint: Endpoint = None,
     stream: Stream = True,
     exact_output: Exact = True,
@@ -135,7 +111,6 @@ def bench(
     ca_file: CaFile = None,
     proxy: Proxy = None,
     replica_header: ReplicaHeader = "X-Atoll-Replica",
-    turns: Turns = 1,
     steps: Steps = None,
     trace: TraceFile = None,
     trace_speed: TraceSpeed = 1.0,
@@ -157,7 +132,9 @@ def bench(
 ) -> None:
     """Load-test an OpenAI-compatible server; every request is kept in a run folder.
 
-    Users send back to back (--users), or requests come at a rate whether or not the server keeps up (--rate).
+    Users send back to back (--users), or requests come at a rate whether or not the server keeps up (--rate). A
+    layout or a bundle brings its own load and targets, and is found where it was brought up; an option replaces just
+    that part.
 
     Example: atoll bench http://127.0.0.1:8000 --users 30 --duration 10m --prompt 1024 --output 512
     """
@@ -165,27 +142,15 @@ def bench(
     from atoll.cli.show import progress
     from atoll.workflows import bench as work
     from atoll.workflows import capacity
-    from atoll.workflows.slo import slo_of
+    from atoll.workflows.door import find_door
 
+    door = find_door(url)
     load_steps = work.steps_of(steps)
-    workload = work.workload_of(
-        users=users,
-        rate=rate,
-        duration=work.one_duration(duration, run_time),
-        requests=requests,
-        warmup=warmup,
-        prompt=prompt,
-        output=output,
-        seed=seed,
-        think=think,
-        ramp=ramp,
-        spawn_rate=spawn_rate,
-        arrivals=arrivals,
-        burstiness=burstiness,
-        shared_prefix=shared_prefix,
-        turns=turns,
+    workload = load_of(
+        door.workload,
+        replace(load, duration=work.one_duration(load.duration, run_time), spawn_rate=spawn_rate),
         steps=load_steps,
-        replay=trace is not None,
+        traced=trace is not None,
     )
     options = work.asking_of(
         model=model,
@@ -204,21 +169,23 @@ def bench(
         replica_header=replica_header,
     )
     vocabulary, count = work.words_of(model, tokenizer, chat=endpoint != "completions")
-    texts = work.prompts_of(prompts, seed=seed, count=count, own_output=dataset_output)
-    rows, slo = work.trace_of(trace, speed=trace_speed), slo_of(slo_ttft, slo_tpot)
+    texts = work.prompts_of(prompts, seed=workload.seed, count=count, own_output=dataset_output)
+    rows = work.trace_of(trace, speed=trace_speed) if trace is not None else door.trace_of(workload)
+    slo = slo_of(door.slo, slo_ttft, slo_tpot)
 
     def measure(load: "Workload", folder: Path | None) -> "BenchResult":
-        with live_view(progress, silent=json, title=f"atoll bench {url}") as on_progress:
+        with live_view(progress, silent=json, title=f"atoll bench {door.url}") as on_progress:
             result = work.bench(
-                url,
+                door.url,
                 load,
                 folder=folder,
+                layout=door.layout,
                 options=options,
                 trace=rows,
                 prompts=texts,
                 vocabulary=vocabulary,
                 steps=load_steps,
-                metrics=metrics or None,
+                metrics=metrics or door.metrics,
                 slo=slo,
                 drain_s=_seconds(drain),
                 workers=work.workers_of(workers, ray=ray),
@@ -235,7 +202,7 @@ def bench(
     if sweep is not None:
         levels = capacity.sweep(workload, work.loads_of(sweep), out or work.new_folder(), measure=measure, say=say)
         _show_sweep(levels, json=json)
-        _refuse_silence(levels.levels, url)
+        _refuse_silence(levels.levels, door.url)
     elif search:
         most = capacity.search_users(
             workload,
@@ -248,7 +215,7 @@ def bench(
             say=say,
         )
         _show_capacity(most, json=json)
-        _refuse_silence(most.levels, url)
+        _refuse_silence(most.levels, door.url)
     else:
         result = measure(workload, out)
         _show(result, json=json)

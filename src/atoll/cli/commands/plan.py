@@ -20,8 +20,11 @@ from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import explain_choice, explain_tuning
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.outlook import Outlook
-from atoll.units import parse_seconds, show_seconds
+from atoll.traffic.slo import SLO
+from atoll.traffic.workload import Workload
+from atoll.units import show_seconds
 from atoll.workflows.diagnose import diagnose_layout
+from atoll.workflows.load import LoadOptions, load_of, slo_of
 from atoll.workflows.plan import (
     Plan,
     check_something_fits,
@@ -49,7 +52,7 @@ def register(app: typer.Typer) -> None:
         "plan",
         epilog="Example: `atoll plan --box topo.txt --gpu H100-NVL-94GB --model Qwen/Qwen2.5-32B-Instruct --users 30"
         " --prompt 2000 --output 1500 --slo-ttft 1s -o layout.yaml`",
-    )(plan)
+    )(options.takes_load(plan))
 
 
 def plan(
@@ -57,10 +60,7 @@ def plan(
     box: options.BoxFile = None,
     gpu: options.GpuName = None,
     gpus: options.GpuCount = None,
-    users: options.Users = None,
-    rate: options.Rate = None,
-    prompt: options.Prompt = 1024,
-    output: options.Output = 512,
+    load: LoadOptions = LoadOptions(),
     slo_ttft: options.SloTtft = None,
     slo_tpot: options.SloTpot = None,
     favour: Annotated[
@@ -91,7 +91,8 @@ def plan(
     """Which layout serves a model fastest on a box: every one worth looking at, ranked, with the reasons."""
     if model is None:
         raise InputError("Say which model: --model NAME, such as --model Qwen/Qwen2.5-32B-Instruct.")
-    goal = make_goal(users=users, rate=rate, prompt=prompt, output=output, slo_ttft=slo_ttft, slo_tpot=slo_tpot)
+    workload, slo = load_of(None, load), slo_of(None, slo_ttft, slo_tpot)
+    goal = make_goal(workload, slo)
     made = plan_box(
         model=model,
         goal=goal.replace(favour=favour),
@@ -123,30 +124,26 @@ def plan(
         save_chart(made, chart)
         progress.print(f"Wrote {chart}")
     if path is not None:
-        write_whole(path, made.best.layout.to_yaml())
+        write_whole(path, made.best.layout.replace(workload=workload, slo=slo).to_yaml())
         progress.print(f"Wrote {path}: {made.best.name}. Next: atoll render {quote(str(path))}", soft_wrap=True)
 
 
-def make_goal(
-    *, users: int | None, rate: float | None, prompt: int, output: int, slo_ttft: str | None, slo_tpot: str | None
-) -> Goal:
-    """The goal of a command line; 30 users when neither users nor a rate is given."""
-    if users is not None and rate is not None:
-        raise InputError("Give --users (back to back) or --rate (requests per second), not both.")
-    if rate is not None and not rate > 0:
-        raise InputError(f"--rate {rate:g} sends nothing; give requests per second, such as 0.5.")
-    if users is not None and users > MOST_USERS:
+def make_goal(workload: Workload, slo: SLO | None) -> Goal:
+    """What a load and targets ask of a plan, by their means and their longest request."""
+    if workload.users is not None and workload.users > MOST_USERS:
         raise InputError(
-            f"--users {users} is more than a plan simulates, {MOST_USERS:,}; give --rate for such a crowd."
+            f"--users {workload.users} is more than a plan simulates, {MOST_USERS:,}; give --rate for such a crowd."
         )
     return Goal(
-        users=30 if users is None and rate is None else users,
-        rate=rate,
-        prompt=prompt,
-        output=output,
-        longest=prompt + output,
-        slo_ttft_s=None if slo_ttft is None else parse_seconds(slo_ttft),
-        slo_tpot_s=None if slo_tpot is None else parse_seconds(slo_tpot),
+        users=workload.users,
+        rate=workload.rate,
+        prompt=workload.prompt.mean,
+        output=workload.output.mean,
+        longest=workload.prompt.longest + workload.output.longest,
+        shared_prefix=workload.shared_prefix_tokens,
+        think_s=workload.think_s,
+        slo_ttft_s=slo.ttft_s if slo is not None else None,
+        slo_tpot_s=slo.tpot_s if slo is not None else None,
     )
 
 

@@ -8,7 +8,6 @@ import typer
 
 from atoll.cli.options import (
     BoxFile,
-    Duration,
     GpuCount,
     GpuName,
     Json,
@@ -16,42 +15,23 @@ from atoll.cli.options import (
     OutPath,
     PolicyName,
     Profile,
-    Rate,
     Replicas,
-    Requests,
-    Seed,
     SloTpot,
     SloTtft,
     TensorParallel,
-    Users,
-    Warmup,
+    takes_load,
 )
 from atoll.engines.vllm.versions import DEFAULT_VERSION
 from atoll.errors import InputError
+from atoll.workflows.load import LoadOptions, load_of, slo_of
 
 if TYPE_CHECKING:
     from atoll.layout.layout import Layout
     from atoll.layout.study import Study
     from atoll.workflows.simulate import SimulatedRun
 
-_Path = Annotated[Path | None, typer.Argument(metavar="STUDY|LAYOUT", help="A study's or a layout's file.")]
+_Path = Annotated[Path | None, typer.Argument(metavar="STUDY|LAYOUT|BUNDLE_DIR", help="A study's or a layout's file.")]
 _Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Of a study, only these variants.")]
-_Prompt = Annotated[
-    str, typer.Option("--prompt", metavar="TOKENS", help="Prompt length: 1024, 200-2000 or lognormal:1024:0.8.")
-]
-_Output = Annotated[str, typer.Option("--output", metavar="TOKENS", help="Answer length, written alike.")]
-_Think = Annotated[str, typer.Option("--think", metavar="D", help="Pause of a user between answer and next request.")]
-_Ramp = Annotated[str, typer.Option("--ramp", metavar="D", help="Users start spread over this time.")]
-_Arrivals = Annotated[
-    str | None, typer.Option("--arrivals", metavar="A", help="With --rate: poisson (default), constant, bursty.")
-]
-_Burstiness = Annotated[float, typer.Option("--burstiness", metavar="B", help="Of bursty arrivals; below 1 is bursty.")]
-_SharedPrefix = Annotated[
-    int, typer.Option("--shared-prefix", min=0, metavar="TOKENS", help="Beginning that all prompts share.")
-]
-_Turns = Annotated[
-    int, typer.Option("--turns", min=1, metavar="N", help="Requests of a session, each carrying the ones before.")
-]
 _Trace = Annotated[
     Path | None, typer.Option("--trace", metavar="FILE", help="Due times and lengths of a trace, CSV or JSON lines.")
 ]
@@ -76,7 +56,7 @@ _Drain = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(simulate)
+    app.command()(takes_load(simulate))
 
 
 # What a file of its own says already.
@@ -109,20 +89,7 @@ def simulate(
     replicas: Replicas = None,
     policy: PolicyName = None,
     model: ModelName = None,
-    users: Users = None,
-    rate: Rate = None,
-    prompt: _Prompt = "512",
-    output: _Output = "128",
-    duration: Duration = None,
-    requests: Requests = None,
-    warmup: Warmup = "0s",
-    seed: Seed = 1,
-    think: _Think = "0s",
-    ramp: _Ramp = "0s",
-    arrivals: _Arrivals = None,
-    burstiness: _Burstiness = 1.0,
-    shared_prefix: _SharedPrefix = 0,
-    turns: _Turns = 1,
+    load: LoadOptions = LoadOptions(),
     trace: _Trace = None,
     max_num_seqs: _MaxSeqs = None,
     max_num_batched_tokens: _MaxTokens = None,
@@ -142,8 +109,9 @@ def simulate(
 ) -> None:
     """Say what the users of a layout would see, without a GPU and in a moment.
 
-    A study runs all its variants under its own workload. A layout, or the plain form with --gpu, --tp, --replicas and
-    --model, runs under the load that --users or --rate and the lengths say. -o keeps the run's records in a folder.
+    The load is the one that the study, layout or bundle carries; an option of the load replaces just that part of it.
+    The plain form, with --gpu, --tp, --replicas and --model, takes 30 users, prompts of 1024 and answers of 512 tokens
+    and ten minutes where no option says otherwise. -o keeps the run's records in a folder.
 
     Example: atoll simulate --gpu H100-SXM-80GB --gpus 4 --tp 2 --replicas 2 --model Qwen/Qwen2.5-32B-Instruct
     --users 30 --prompt 2000 --output 1500 --requests 300
@@ -152,21 +120,22 @@ def simulate(
     from atoll.layout.study import Study
     from atoll.workflows import simulate as work
     from atoll.workflows.profiles import read_profile
-    from atoll.workflows.slo import slo_of
+    from atoll.workflows.traces import trace_beside
 
     given = work.read_layout_or_study(path) if path is not None else None
     if isinstance(given, Study):
         assert path is not None
-        _refuse([n for n in _given(context) if n not in _BESIDE_A_STUDY], path, "is a study with its own load")
-        slo = slo_of(slo_ttft, slo_tpot)
-        runs = work.simulate_study(given, path.parent, only=only, out=out, slo=slo)
+        allowed = _BESIDE_A_STUDY | set(load.given)
+        _refuse([n for n in _given(context) if n not in allowed], path, "is a study with its own layouts")
+        study = given.replace(workload=load_of(given.workload, load))
+        slo = slo_of(None, slo_ttft, slo_tpot)
+        runs = work.simulate_study(study, path.parent, only=only, out=out, slo=slo)
         _show_study(given, runs, json=json)
         return
     if only:
         raise InputError("--only chooses variants of a study; name a study's file.")
     if given is not None:
         _refuse([n for n in _given(context) if n in _OF_THE_LAYOUT], path, "is a layout and says so itself")
-    _check_load(_given(context), trace)
     layout = given or work.plain_layout(
         capture=box,
         gpu=gpu,
@@ -184,29 +153,14 @@ def simulate(
         engine_version=engine_version,
     )
     layout = work.with_router(layout, policy=policy, workers=workers)
-    workload = work.workload_of(
-        users=users,
-        rate=rate,
-        prompt=prompt,
-        output=output,
-        duration=duration,
-        requests=requests,
-        warmup=warmup,
-        seed=seed,
-        think=think,
-        ramp=ramp,
-        arrivals=arrivals,
-        burstiness=burstiness,
-        shared_prefix=shared_prefix,
-        turns=turns,
-        traced=trace is not None,
-    )
+    workload = load_of(layout.workload, load, traced=trace is not None)
+    rows = work.read_trace(trace) if path is None or trace is not None else trace_beside(path.parent, workload)
     run = work.simulate_run(
         layout,
         workload,
-        slo=slo_of(slo_ttft, slo_tpot),
+        slo=slo_of(layout.slo, slo_ttft, slo_tpot),
         profile=read_profile(profile),
-        trace=work.read_trace(trace),
+        trace=rows,
         conditions=work.conditions_of(
             fail or (), slow or (), drain, replicas=len(layout.replicas), duration_s=workload.duration_s
         ),
@@ -214,20 +168,6 @@ def simulate(
     if out is not None:
         work.keep_run(run, out)
     _show(run, json=json)
-
-
-def _check_load(given: list[str], trace: Path | None) -> None:
-    """An option that would have no effect is refused."""
-    closed = "rate" not in given and ("users" in given or trace is None)
-    for name in ("think", "ramp", "turns") if not closed else ():
-        if name in given:
-            raise InputError(f"--{name} is for users who send back to back; say how many with --users.")
-    for name in ("arrivals", "burstiness") if "rate" not in given else ():
-        if name in given:
-            raise InputError(f"--{name} is for requests that come at a rate; say it with --rate.")
-    for name in ("prompt", "output") if trace is not None else ():
-        if name in given:
-            raise InputError(f"--{name} does not go with --trace, which brings its own lengths.")
 
 
 def _show(run: "SimulatedRun", *, json: bool) -> None:

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from atoll.cli.options import Duration, EngineKind, Json, OutPath, Users
+from atoll.cli.options import EngineKind, Json, OutPath, takes_load
 from atoll.cli.show import out, progress, show_json
 from atoll.errors import NoMeasurement
+from atoll.workflows.load import LoadOptions
 
 _Language = Annotated[str, typer.Option("--lang", metavar="en|ko", help="Language of the report.")]
 
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     app.add_typer(study, name="study")
-    study.command("run")(run)
+    study.command("run")(takes_load(run))
     study.command("resume")(resume)
     study.command("show")(show)
 
@@ -28,27 +29,21 @@ def run(
     path: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's file, study.yaml.")],
     engine: EngineKind = "simulated",
     only: Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only these variants.")] = None,
-    users: Users = None,
-    duration: Duration = None,
+    load: LoadOptions = LoadOptions(),
     folder: OutPath = None,
     lang: _Language = "en",
     json: Json = False,
 ) -> None:
     """Run every variant of a study and write the report.
 
-    In virtual time (`simulated`), on emulated engines behind a real nginx (`emulated`), or on vLLM (`vllm`).
+    In virtual time (`simulated`), on emulated engines behind a real nginx (`emulated`), or on vLLM (`vllm`). The load
+    is the study's; an option of the load replaces just that part of it.
 
     Example: atoll study run examples/four-h100-nvl/study.yaml --engine simulated
     """
-    from atoll.units import parse_seconds
     from atoll.workflows.study import run_study
 
-    changes: dict[str, object] = {}
-    if users is not None:
-        changes["users"] = users
-    if duration is not None:
-        changes["duration_s"] = parse_seconds(duration)
-    result = run_study(path, engine=engine, out=folder, only=only, workload_changes=changes, say=progress.print)
+    result = run_study(path, engine=engine, out=folder, only=only, load=load, say=progress.print)
     _finish(result, lang=lang, json=json)
 
 

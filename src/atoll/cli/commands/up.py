@@ -58,8 +58,8 @@ def _say(line: str) -> None:
 def _show(deployment: Deployment) -> None:
     replicas = len(deployment.replicas)
     out.print(f"{deployment.name} is up: {replicas} x {deployment.engine} behind {deployment.url}", markup=False)
-    out.print(f"Next: atoll bench {deployment.url} --model {deployment.model} --users 30 --duration 1m", soft_wrap=True)
     folder = quote(str(deployment.folder))
+    out.print(f"Next: atoll bench {folder}", markup=False, soft_wrap=True)
     out.print(f"      atoll status {folder}; atoll down {folder}", markup=False, soft_wrap=True)
 
 

@@ -1,0 +1,63 @@
+"""Where a load test goes: a URL, or a layout or bundle that was brought up, with the load that it carries."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from atoll.layout.layout import Layout
+from atoll.run.runner import RUNNERS, Runner, runner_of
+from atoll.traffic.slo import SLO
+from atoll.traffic.workload import Workload
+from atoll.workflows.deploy import find_target
+from atoll.workflows.render import read_layout
+from atoll.workflows.traces import Trace, trace_beside
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Door:
+    """What answers, and what is known of it."""
+
+    url: str
+    layout: Layout | None = None  # None: somebody's server
+    folder: Path | None = None  # that a trace of the layout's load lies beside
+    metrics: tuple[str, ...] | None = None  # the engines' own; None: not known, or not reachable
+
+    @property
+    def workload(self) -> Workload | None:
+        return None if self.layout is None else self.layout.workload
+
+    @property
+    def slo(self) -> SLO | None:
+        return None if self.layout is None else self.layout.slo
+
+    def trace_of(self, workload: Workload) -> Trace:
+        """The rows that the load takes its requests from; raises InputError or BadTraffic when they are not there."""
+        return () if self.folder is None else trace_beside(self.folder, workload)
+
+
+def find_door(where: str) -> Door:
+    """Understand URL, LAYOUT or BUNDLE_DIR. A layout's bundle is looked for where `atoll up` and `render` put it.
+
+    Raises:
+        InputError: a path that is not there, or a folder without a bundle.
+        BadDocument: a file that is no layout.
+    """
+    path = Path(where)
+    if "://" in where or not (path.exists() or path.suffix in {".yaml", ".yml"}):
+        return Door(url=where)
+    if path.is_dir():
+        return _door_of_bundle(runner_of(path), path, beside=path)
+    layout = read_layout(path)
+    for runner in RUNNERS.values():
+        bundle = find_target(path, to=runner.name).folder
+        if (bundle / runner.bundle_file).exists():
+            return _door_of_bundle(runner, bundle, beside=path.parent)
+    return Door(url=f"http://127.0.0.1:{layout.router.port}", layout=layout, folder=path.parent)
+
+
+def _door_of_bundle(runner: Runner, bundle: Path, *, beside: Path) -> Door:
+    return Door(
+        url=runner.door_url(bundle),
+        layout=read_layout(bundle / "layout.yaml"),
+        folder=beside,
+        metrics=runner.metrics_urls(bundle),
+    )
