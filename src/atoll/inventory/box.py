@@ -4,6 +4,7 @@ A Box is built from a topology capture, from this machine, or from the catalogue
 inside a layout, so every later stage sees the same links.
 """
 
+from collections.abc import Collection
 from enum import StrEnum
 from functools import cached_property
 
@@ -82,6 +83,12 @@ class Box(Document):
 
     def gpu(self, index: int) -> Gpu:
         return next(gpu for gpu in self.gpus if gpu.index == index)
+
+    def only(self, indices: Collection[int]) -> "Box":
+        """The box with no other cards than these."""
+        gpus = tuple(gpu for gpu in self.gpus if gpu.index in indices)
+        links = tuple(link for link in self.links if link.a in indices and link.b in indices)
+        return self.replace(gpus=gpus, links=links)
 
     def link(self, a: int, b: int) -> Link:
         """The path between two different GPUs, in either order."""

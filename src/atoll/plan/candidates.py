@@ -1,9 +1,11 @@
 """Step 1: every layout that can be, its flags by formula; and what cannot be, with the reason."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from atoll.cost.memory import MemoryFit
+from atoll.inventory.box import Box
+from atoll.inventory.catalog import GpuKind
 from atoll.layout.layout import Replica
 from atoll.plan.choice import Choice
 from atoll.plan.draft import Question, draft_choice, flag_choices, order_of
@@ -11,6 +13,8 @@ from atoll.plan.enumerate import (
     Candidate,
     Rejected,
     Split,
+    join_kinds,
+    kind_name,
     list_candidates,
     list_splits,
     pin,
@@ -31,43 +35,96 @@ class Possible:
     too_big: tuple[Rejected, ...]  # what does not fit
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """The cards of one kind, and what can be done with them."""
+
+    kind: GpuKind
+    box: Box
+    splits: tuple[Split, ...]  # that the engine can do
+    illegal: tuple[Rejected, ...]
+    fitting: tuple[Split, ...] = ()
+    too_big: tuple[Rejected, ...] = ()
+
+
 def find_candidates(question: Question) -> Possible:
     """Every layout worth looking at under the flags that the formula likes best."""
-    box, card = question.workbench.box, question.workbench.card
-    splits, illegal = list_splits(card, question.workbench.kinds, question.limits, wanted=question.wanted)
-    fitting, too_big = _sort_out(question, splits)
-    if not fitting and splits and question.limits.pipeline_parallel:
-        staged = tuple(pipeline_splits(splits, most=len(box.gpus), layers=card.layers))
-        fitting, more = _sort_out(question, staged)
-        too_big = (*more, *too_big)
-    found = list(list_candidates(box, fitting, wanted=question.wanted))
-    mixed = [candidate for candidate in found if _mixes_kinds(question, candidate)]
-    tried = [draft_choice(question, candidate) for candidate in found if candidate not in mixed]
+    parts = [_sort_out(question, part) for part in _parts(question)]
+    if not any(part.fitting for part in parts) and question.limits.pipeline_parallel:
+        parts = [_in_stages(question, part) for part in parts]
+    tried = [draft_choice(question, candidate) for candidate in _list_all(question, parts)]
     drafts = sorted((one for one in tried if one is not None), key=lambda one: order_of(question, one))
+    fitting = tuple(split for part in parts for split in part.fitting)
     return Possible(
         drafts=tuple(drafts),
-        illegal=(*illegal, *_no_room(question, fitting)),
-        too_big=(*too_big, *(Rejected(name=one.name, why=_MIXED) for one in mixed)),
+        illegal=(*(one for part in parts for one in part.illegal), *_no_room(question, fitting)),
+        too_big=(*_across_kinds(question, parts), *_named_too_big(parts)),
     )
 
 
-def _sort_out(question: Question, splits: Sequence[Split]) -> tuple[tuple[Split, ...], tuple[Rejected, ...]]:
-    """Those that fit with some flags, and the others with the reason."""
+def _parts(question: Question) -> Iterator[_Part]:
+    """One for each kind of card, in the box's order."""
+    bench = question.workbench
+    for kind in dict.fromkeys(bench.kinds.values()):
+        cards = {gpu: one for gpu, one in bench.kinds.items() if one == kind}
+        asked = question.wanted.tensor_parallel or 1
+        alone = len(cards) == len(bench.kinds)
+        splits, illegal = list_splits(bench.card, cards, question.limits, wanted=question.wanted)
+        too_wide = asked > len(cards) and not alone  # _across_kinds says why
+        yield _Part(kind=kind, box=bench.box.only(cards), splits=splits, illegal=() if too_wide else illegal)
+
+
+def _sort_out(question: Question, part: _Part, splits: Sequence[Split] | None = None) -> _Part:
+    """With the splits that fit with some flags, and the others with the reason."""
     fitting: list[Split] = []
     rejected: list[Rejected] = []
-    for split in splits:
-        why = _why_not(question, split)
+    for split in part.splits if splits is None else splits:
+        why = _why_not(question, part.box, split)
         if why is None:
             fitting.append(split)
         else:
             rejected.append(Rejected(name=split.name, why=why))
-    return tuple(fitting), tuple(rejected)
+    return replace(part, fitting=tuple(fitting), too_big=(*rejected, *part.too_big))
 
 
-def _why_not(question: Question, split: Split) -> str | None:
-    """The reason when even small batches leave no room; sized by the roomiest cards of the box."""
-    candidate = pin(question.workbench.box, (split,))
-    replica = candidate.replicas[0]
+def _in_stages(question: Question, part: _Part) -> _Part:
+    """With pipeline stages too."""
+    layers = question.workbench.card.layers
+    return _sort_out(question, part, tuple(pipeline_splits(part.splits, most=len(part.box.gpus), layers=layers)))
+
+
+def _list_all(question: Question, parts: Sequence[_Part]) -> Iterator[Candidate]:
+    """Those of each kind of card, and of several kinds together."""
+    for part in parts:
+        for candidate in list_candidates(part.box, part.fitting, wanted=question.wanted):
+            alone = len(parts) == 1
+            yield candidate if alone else replace(candidate, name=kind_name(candidate.name, part.kind.name))
+    usable = [(part.kind.name, part.box, part.fitting) for part in parts if part.fitting]
+    yield from join_kinds(usable, wanted=question.wanted)
+
+
+def _across_kinds(question: Question, parts: Sequence[_Part]) -> Iterator[Rejected]:
+    """Groups that only cards of several kinds would make."""
+    if len(parts) == 1:
+        return
+    most = max(len(part.box.gpus) for part in parts)
+    asked = question.wanted.tensor_parallel
+    if asked is not None and asked > len(question.workbench.box.gpus):
+        have = len(question.workbench.box.gpus)
+        yield Rejected(name=f"TP{asked}", why=f"Tensor parallel {asked} needs {asked} GPUs; this box has {have}.")
+    splits, _ = list_splits(question.workbench.card, question.workbench.kinds, question.limits, wanted=question.wanted)
+    yield from (Rejected(name=f"1x{split.name}", why=_MIXED) for split in splits if split.gpus > most)
+
+
+def _named_too_big(parts: Sequence[_Part]) -> Iterator[Rejected]:
+    for part in parts:
+        for one in part.too_big:
+            yield one if len(parts) == 1 else replace(one, name=kind_name(one.name, part.kind.name))
+
+
+def _why_not(question: Question, box: Box, split: Split) -> str | None:
+    """The reason when even small batches leave no room."""
+    replica = pin(box, (split,)).replicas[0]
     fit = _roomiest(question, replica, "fp8" if question.may_quantise_kv else None)
     if not fit.fits:
         return f"{(fit.reason or '').rstrip('.')}."
@@ -84,11 +141,6 @@ def _why_not(question: Question, split: Split) -> str | None:
 def _roomiest(question: Question, replica: Replica, kv_dtype: str | None) -> MemoryFit:
     fits = (question.workbench.fit(replica, flags) for flags in flag_choices(question, 1, kv_dtype))
     return max(fits, key=lambda fit: fit.kv_tokens)
-
-
-def _mixes_kinds(question: Question, candidate: Candidate) -> bool:
-    kinds = question.workbench.kinds
-    return any(len({kinds[gpu].name for gpu in replica.gpus}) > 1 for replica in candidate.replicas)
 
 
 def _no_room(question: Question, fitting: Sequence[Split]) -> Iterator[Rejected]:

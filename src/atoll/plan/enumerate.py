@@ -3,11 +3,13 @@
 Looked at are, for each tensor-parallel size that the engine can do: one replica, two, ... as many as there is room
 for, so that leaving GPUs idle is among the choices; uneven layouts where equal replicas would leave GPUs over or where
 the box's islands differ in size; and pipeline stages only where a model fits no other way. Each shape is pinned once,
-to the groups with the best links.
+to the groups with the best links. Where a box has cards of several kinds, each kind is looked at by itself, and kinds
+together where each has its cards used up.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
 
 from atoll.engines.vllm.splits import EngineLimits, explain_sizes
 from atoll.inventory.box import Box
@@ -108,6 +110,43 @@ def list_candidates(box: Box, splits: Sequence[Split], *, wanted: Wanted = OPEN)
             continue
         seen.add(shape)
         yield pin(box, shape)
+
+
+def join_kinds(parts: Sequence[tuple[str, Box, Sequence[Split]]], *, wanted: Wanted = OPEN) -> Iterator[Candidate]:
+    """Two kinds of cards together, three, ...: each with its cards used up by one split or another.
+
+    Args:
+        parts: the kind's name, its cards, the splits that fit on them.
+        wanted: what is settled already.
+    """
+    for count in range(2, len(parts) + 1):
+        for chosen in combinations(parts, count):
+            for shapes in product(*(_full_shapes(box, splits) for _, box, splits in chosen)):
+                if wanted.replicas is None or sum(map(len, shapes)) == wanted.replicas:
+                    yield _joined(
+                        [(kind, pin(box, shape)) for (kind, box, _), shape in zip(chosen, shapes, strict=True)]
+                    )
+
+
+def _full_shapes(box: Box, splits: Sequence[Split]) -> tuple[tuple[Split, ...], ...]:
+    by_size = sorted(splits, key=lambda split: -split.gpus)
+    shapes = (_fill(len(box.gpus), by_size[start:]) for start in range(len(by_size)))
+    return tuple(dict.fromkeys(shape for shape in shapes if shape))
+
+
+def _joined(parts: Sequence[tuple[str, Candidate]]) -> Candidate:
+    replicas = tuple(replica for _, candidate in parts for replica in candidate.replicas)
+    names = "_".join(kind_name(candidate.name, kind) for kind, candidate in parts)
+    sizes = {(replica.tensor_parallel, replica.pipeline_parallel) for replica in replicas}
+    if len(sizes) == 1:
+        tensor, stages = next(iter(sizes))
+        names = shape_name((Split(tensor_parallel=tensor, pipeline_parallel=stages),) * len(replicas))
+    return Candidate(name=names, replicas=replicas)
+
+
+def kind_name(name: str, kind: str) -> str:
+    """`1xTP1.L40S-48GB`: a shape on one kind of cards of a box that has several."""
+    return f"{name}.{kind}"
 
 
 def pin(box: Box, shape: Sequence[Split]) -> Candidate:
