@@ -1,10 +1,15 @@
 """Files as they lie on disks: links, odd bytes, other encodings, templates, files of another kind."""
 
 import codecs
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from atoll.errors import InputError
 from atoll.workflows.diagnose import ask, correct, diagnose, write_corrected
 
 COMPOSE = "services:\n  vllm:\n    image: vllm/vllm-openai:v0.32.0\n    command: m/x -tp 2\n"
@@ -97,3 +102,66 @@ def test_a_comment_silences_and_says_when_it_is_careless(tmp_path, comment, sile
     found = diagnose(ask([str(path)], select=["NG024", "AT003"])).findings
     assert [one.rule for one in found if one.rule == "NG024"] == ([] if silenced else ["NG024"])
     assert {one.what for one in found if one.rule == "AT003"} == ({said} if said else set())
+
+
+@contextmanager
+def as_an_ordinary_user() -> Iterator[None]:
+    """Root may read everything, so the tests of what may not be read are run as nobody."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("shut", ["folder", "file"])
+def test_what_may_not_be_read_is_one_finding_and_the_rest_is_looked_at(shut):
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        top.chmod(0o755)
+        (top / "compose.yaml").write_text(COMPOSE)
+        (top / "db").mkdir()
+        (top / "db" / "nginx.conf").write_text(NGINX)
+        closed = top / "db" if shut == "folder" else top / "db" / "nginx.conf"
+        closed.chmod(0)
+        with as_an_ordinary_user():
+            findings = diagnose(ask([name])).findings
+            explicit = pytest.raises(InputError, match=r"cannot be read: Permission denied\.$")
+            with explicit:
+                diagnose(ask([str(closed)]))
+        closed.chmod(0o755)
+    said = [(one.file, one.what) for one in findings if one.rule == "AT002"]
+    assert said == [(str(closed), f"{closed} cannot be read: Permission denied")]
+    assert {one.file for one in findings} == {str(closed), str(top / "compose.yaml")}
+
+
+def test_links_that_lead_out_of_the_folder_are_not_followed_and_nothing_beside_it_is_mended(tmp_path):
+    top, outside = tmp_path / "top", tmp_path / "outside"
+    top.mkdir()
+    outside.mkdir()
+    (outside / "nginx.conf").write_text(NGINX)
+    (outside / "base.yaml").write_text(COMPOSE)
+    (top / "link").symlink_to(outside)
+    (top / "nginx.conf").symlink_to(outside / "nginx.conf")
+    (top / "loop").symlink_to(top)
+    (top / "nowhere.yaml").symlink_to(tmp_path / "nowhere")
+    (top / "compose.yaml").write_text("services:\n  a:\n    extends: {file: ../outside/base.yaml, service: vllm}\n")
+    findings = diagnose(ask([str(top)])).findings
+    assert {(one.file, one.what) for one in findings if one.rule == "AT002"} == {
+        (str(top / name), "this link leads out of the folder and was not followed")
+        for name in ("link", "nginx.conf", "nowhere.yaml")
+    }
+    mended, _ = correct(ask([str(top)]))
+    assert [one.path for one in mended if "outside" in one.path] == []
+    assert "VL" in {one.rule[:2] for one in findings}  # what compose.yaml itself names is read
+
+
+def test_a_name_that_no_file_can_have_is_that_of_no_file(tmp_path):
+    compose = f"services:\n  a:\n    extends: {{file: '{'x' * 5000}', service: b}}\n  b:\n    env_file: 'a\\0b'\n"
+    (tmp_path / "compose.yaml").write_text(compose)
+    assert isinstance(rules(tmp_path), list)
+    with pytest.raises(InputError, match="There is no file"):
+        diagnose(ask(["x" * 5000]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from atoll.doctor.checks import all_rules
 from atoll.doctor.checks.files import careless_silence, unknown, unreadable
@@ -29,16 +29,18 @@ from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.outside.files import read_text
 
+T = TypeVar("T")
+
 
 class Files(Protocol):
     """Where the files lie: a disk, or a dict of texts."""
 
     def read(self, path: str) -> str | None:
-        """The text; None when there is no such file."""
+        """The text; None when there is no such file. Raises InputError when it may not be read."""
         ...
 
     def listing(self, path: str) -> tuple[str, ...] | None:
-        """The names in a folder, in order; None when it is none."""
+        """The names in a folder, in order; None when it is none. Raises InputError when it may not be read."""
         ...
 
     def identity(self, path: str) -> str:
@@ -51,16 +53,29 @@ class DiskFiles:
 
     def read(self, path: str) -> str | None:
         place = Path(path)
-        if path != "-" and (not place.is_file() or place.stat().st_size > 4 * 10**6):
-            return None
-        return read_text(place).removeprefix("\ufeff")
+        if path == "-" or _said(path, lambda: place.is_file() and place.stat().st_size <= 4 * 10**6):
+            return read_text(place).removeprefix("\ufeff")
+        return None
 
     def listing(self, path: str) -> tuple[str, ...] | None:
         place = Path(path)
-        return tuple(sorted(child.name for child in place.iterdir())) if place.is_dir() else None
+        return _said(path, lambda: tuple(sorted(c.name for c in place.iterdir())) if place.is_dir() else None)
 
     def identity(self, path: str) -> str:
-        return str(Path(path).resolve()) if path != "-" else path
+        try:
+            return str(Path(path).resolve()) if path != "-" else path
+        except (OSError, RuntimeError, ValueError):  # a loop of links, a name that no file can have
+            return path
+
+
+def _said(path: str, look: Callable[[], T]) -> T | None:
+    """What is seen of a file or folder; None for a name that no file can have. Raises InputError when it is closed."""
+    try:
+        return look()
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError):
+        return None
 
 
 class HeldFiles:
@@ -126,6 +141,13 @@ _NGINX_BLOCK = re.compile(r"\b(server|location\s+\S+|upstream\s+\S+|http|events)
 _TEMPLATE = re.compile(r"\{\{[^{}\n]*\}\}|\{%[^{}\n]*%\}")  # of Helm, Jinja and the like
 
 
+def _is_within(identity: str, root: str) -> bool:
+    """Whether a file is a folder itself, or in it."""
+    if root in {".", "/"}:
+        return not identity.startswith("../")
+    return identity == root or identity.startswith(root + "/")
+
+
 class _Reading:
     """What has been read so far."""
 
@@ -146,28 +168,44 @@ class _Reading:
         self._box: tuple[Source, Box] | None = None
         self._acs: list[str] | None = None
         self._problems: list[Finding] = []
+        self._roots: set[str] = set()  # what was given: files outside of it may be read, where named, but not mended
+        self._entered: set[str] = set()  # folders, so that a link to one above does not lead round and round
 
     # one path after the other ------------------------------------------------------------------------------------
 
     def take(self, path: str) -> None:
         names = self._files.listing(path) if path != "-" else None
         if names is not None:
-            self._take_folder(path, names, depth=0)
+            self._roots.add(self._files.identity(path))
+            self._entered.add(self._files.identity(path))
+            self._take_folder(path, names, root=self._files.identity(path), depth=0)
             return
+        if path != "-":
+            self._files.read(posixpath.normpath(path))  # what was named and may not be read is a fault of the command
+            self._roots |= {self._files.identity(path), self._files.identity(posixpath.dirname(path) or ".")}
         source = self._source(path)
         if source is None:
             raise InputError(f"There is no file or folder {path}.")
         self._recognise(source, explicit=True)
 
-    def _take_folder(self, path: str, names: Iterable[str], depth: int) -> None:
+    def _take_folder(self, path: str, names: Iterable[str], *, root: str, depth: int) -> None:
         for name in names:
             child = posixpath.join(path, name) if path != "." else name
             if name.startswith(".") or name in _SKIPPED or CORRECTED in name:
                 continue
-            inside = self._files.listing(child)
+            try:
+                inside = self._files.listing(child)
+            except InputError as error:
+                self._problem(child, 1, unknown, str(error).rstrip("."))
+                continue
+            if not _is_within(self._files.identity(child), root):
+                if inside is not None or _WALKED.search(name):
+                    self._problem(child, 1, unknown, "this link leads out of the folder and was not followed")
+                continue
             if inside is not None:
-                if depth < 5:
-                    self._take_folder(child, inside, depth + 1)
+                if depth < 5 and self._files.identity(child) not in self._entered:
+                    self._entered.add(self._files.identity(child))
+                    self._take_folder(child, inside, root=root, depth=depth + 1)
             elif _WALKED.search(name) and (source := self._source(child)) is not None and _is_worth_reading(source):
                 self._recognise(source, explicit=False)
 
@@ -175,12 +213,19 @@ class _Reading:
         name = path if path == "-" else posixpath.normpath(path)
         if name in self._sources:
             return self._sources[name]
-        text = self._files.read(name)
+        try:
+            text = self._files.read(name)
+        except InputError as error:
+            if not any(problem.file == name for problem in self._problems):
+                self._problem(name, 1, unknown, str(error).rstrip("."))
+            return None
         if text is None:
             return None
-        same = self._named.setdefault(self._files.identity(name), name)
+        identity = self._files.identity(name)
+        same = self._named.setdefault(identity, name)
         if same not in self._sources:
-            self._sources[same] = Source(same, text, fixable=name != "-" and NOT_UTF8 not in text)
+            ours = any(_is_within(identity, root) for root in self._roots)  # beside them nothing is mended
+            self._sources[same] = Source(same, text, fixable=ours and name != "-" and NOT_UTF8 not in text)
         return self._sources[same]
 
     # what kind of file ------------------------------------------------------------------------------------------
@@ -302,11 +347,11 @@ class _Reading:
     def _unreadable(self, source: Source, line: int, problem: str) -> None:
         self._problem(source, line, unreadable, problem.rstrip("."))
 
-    def _problem(self, source: Source, line: int, rule: Rule, what: str) -> None:
+    def _problem(self, source: Source | str, line: int, rule: Rule, what: str) -> None:
         page = rule.page
         self._problems.append(
             Finding(
-                file=source.path,
+                file=source if isinstance(source, str) else source.path,
                 line=line,
                 rule=rule.id,
                 severity=rule.severity,

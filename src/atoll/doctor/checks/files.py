@@ -36,13 +36,13 @@ def unreadable(facts: Facts) -> Iterable[Finding]:
 
 @rule("AT002", INFO)
 def unknown(facts: Facts) -> Iterable[Finding]:
-    """A file that is of no kind the doctor knows, named on the command line.
+    """A file that the doctor does not know, may not read, or that a link leads to out of the folder.
 
-    Consequence: It was not looked at.
+    Consequence: It was not looked at; the rest was.
 
-    Evidence: its content.
+    Evidence: its content, or the system's refusal.
 
-    Fix: Give compose, nginx, layout, topology or config.json files.
+    Fix: Give compose, nginx, layout, topology or config.json files by name, to a doctor who may read them.
 
     Fails:
     ```notes.txt
