@@ -13,12 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.errors import InputError
+from atoll.layout.layout import Policy, Router
+from atoll.model.catalog import find_card
+from atoll.traffic.workload import Start
 from atoll.workflows.measured_rows import Case, Measures, cases_or_reasons, read_rows
 from atoll.workflows.validate import PredictedRow, group_errors, predict_case, validate_rows
 
 TABLE = Path(__file__).parents[1] / "data/validation/measured.csv"
 ROWS = {row["id"]: row for row in read_rows(TABLE.read_text(), origin="measured.csv")}
 QWEN = ROWS["aic-h100-qwen3-32b-002"]
+SMALL = {
+    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 256, "intermediate_size": 512,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000,
+    "max_position_embeddings": 4096, "torch_dtype": "bfloat16",
+}  # fmt: skip
 
 
 def case_of(**changes):
@@ -45,14 +53,83 @@ def test_tensor_parallel_sizes_come_out_in_the_measured_order():
     assert group.tpot.mean_abs < 0.06
 
 
-def test_nominal_lengths_are_drawn_and_measured_ones_are_kept():
-    assert (case_of().workload.prompt.low, case_of().workload.prompt.high) == (819, 1024)
-    assert case_of(input_tokens="205.8").workload.prompt.mean == 205.8
-    assert case_of().workload.requests == 80  # ten a user
+def test_lengths_are_drawn_as_their_column_says():
+    def lengths(spread, prompt="1024", **changes):
+        load = case_of(length_spread=spread, input_tokens=prompt, **changes).workload
+        return load.prompt.kind, load.output.kind, load.prompt.low, load.prompt.high
+
+    assert lengths("0.8-1.0") == ("uniform", "uniform", 819, 1024)
+    assert lengths("0.8-1.0 fixed") == ("uniform", "fixed", 819, 1024)
+    assert lengths("fixed")[:2] == ("fixed", "fixed")
+    assert lengths("sharegpt", "217") == ("lognormal", "lognormal", 4, 1024)
+    assert lengths("")[:2] == ("uniform", "uniform")  # a sweep's nominal lengths
+    assert lengths("", "205.8")[:2] == ("fixed", "uniform")  # a measured mean
+    assert lengths("", concurrency="1")[:2] == ("fixed", "fixed")
+    assert lengths("", "217", notes="ShareGPT")[:2] == ("lognormal", "lognormal")
+
+
+def test_the_number_of_prompts_is_its_columns_or_ten_a_user():
+    assert case_of().workload.requests == 80
+    assert case_of(prompts="100").workload.requests == 100
+    assert case_of(prompts="100", concurrency="", request_rate="inf").workload.users == 100
+    assert case_of(prompts="100", concurrency="", request_rate="2").workload.requests == 100
+
+
+def test_several_engines_stand_behind_the_router_that_a_row_names():
+    def router(words):
+        found = case_of(router=words, replicas="2", tp="2")
+        return found if isinstance(found, str) else found.layout.router
+
+    assert router("") == router("vllm data parallel") == Router()
+    assert router("round_robin") == Router(policy=Policy.ROUND_ROBIN)
+    alone = Router(policy=Policy.LEAST_CONN, workers=4, shared_zone=False)
+    assert router("least_conn; workers 4; shared zone no") == alone
+    assert router("least_conn; workers auto; shared zone yes") == Router(workers=64)
+    assert "does not model" in router("litellm simple-shuffle")
+    assert "not understood" in router("least_conn; workers many")
+
+
+def test_users_start_as_their_column_says():
+    assert case_of(start="at_once").workload.start == case_of(start="").workload.start == Start.AT_ONCE
+    assert case_of(start="ramp 45s").workload.start == 45
+    assert case_of(start="spread", ttft_ms_mean="100", tpot_ms_mean="10").workload.start == pytest.approx(
+        0.1 + 128 * 0.01
+    )
+    assert "known are at_once" in case_of(start="whenever")
+
+
+def test_a_warm_cache_has_seen_every_prompt_and_one_that_is_off_none():
+    warm = case_of(prefix_cache="warm", prompts="20")
+    assert (warm.workload.distinct_prompts, warm.warm_up_rounds) == (20, 3)  # 8 users: 24 requests before
+    assert not case_of(prefix_cache="off").layout.flags.enable_prefix_caching
+    assert case_of(prefix_cache="cold").layout.flags.enable_prefix_caching
+    hot, cold = (
+        validate_rows([{**QWEN, "length_spread": "fixed", "prompts": "8", "prefix_cache": words}])
+        for words in ("warm", "cold")
+    )
+    assert hot.rows[0].predicted.ttft_s < 0.5 * cold.rows[0].predicted.ttft_s
+
+
+def test_a_config_is_found_beside_the_table(tmp_path):
+    card = find_card("Qwen/Qwen3-32B")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "config.json").write_text(json.dumps(SMALL))
+    header, row = (
+        "id,model,gpu,n_gpu,engine,config,input_tokens,output_tokens,concurrency,tpot_ms_mean\n",
+        "a,{},H100 SXM 80GB,1,vllm,{},100,100,1,9\n",
+    )
+    rows = read_rows(
+        header + row.format("own/tiny", "c/config.json") + row.format("own/tiny", "none.json"),
+        origin="t.csv",
+        folder=tmp_path,
+    )
+    found = [case for _, case in cases_or_reasons(rows)]
+    assert found[0].card.layers == 2 != card.layers
+    assert found[1] == "unknown model 'own/tiny'"
 
 
 def test_all_at_once_and_poisson():
-    burst = case_of(concurrency="", request_rate="inf", notes="100 prompts at once")
+    burst = case_of(concurrency="", request_rate="inf", notes="100 prompts at once")  # words, where there is no column
     assert (burst.workload.users, burst.workload.requests) == (100, 100)
     assert case_of(concurrency="", request_rate="4", notes="200 prompts").workload.rate == 4
 
@@ -64,14 +141,10 @@ def test_engine_settings_are_read_from_the_notes():
     assert case.kv_blocks == 19251
 
 
-def test_aiperf_sends_a_hundred_prompts_over_and_over():
-    """aiconfigurator's bench_run.sh gives aiperf lengths without spread, and no number of prompts."""
-    workload = case_of(input_tokens="4000", output_tokens="500").workload
-    assert (workload.prompt.kind, workload.prompt.mean, workload.output.mean) == ("fixed", 4000, 500)
-    assert workload.distinct_prompts == 100
-    assert case_of(input_tokens="8192", output_tokens="1024").workload.distinct_prompts is None
-    assert case_of(input_tokens="4000", output_tokens="1000", source_url_or_title="a blog").workload.prompt.low == 3200
-    assert case_of(notes="40 distinct prompts").workload.distinct_prompts == 40
+def test_prompts_that_come_again_are_counted_in_their_column():
+    assert ROWS["aic-h200-llama-3.1-8b-instruct-fp8-010"]["distinct_prompts"] == "100"
+    assert case_of(distinct_prompts="40").workload.distinct_prompts == 40
+    assert case_of().workload.distinct_prompts is None
 
 
 def test_aiperf_warms_up_with_a_request_a_user():
@@ -79,7 +152,7 @@ def test_aiperf_warms_up_with_a_request_a_user():
     row = ROWS["aic-h200-llama-3.1-8b-instruct-fp8-010"]
     ((_, case),) = cases_or_reasons([row])
     assert (case.warm_up_rounds, case.workload.requests) == (1, 1280)
-    assert case_of(input_tokens="8192", output_tokens="1024").warm_up_rounds == 0
+    assert case_of().warm_up_rounds == 0
     warm, cold = predict_case(case), predict_case(replace(case, warm_up_rounds=0))
     assert warm.ttft_s == pytest.approx(case.measured.ttft_s, rel=0.25)
     assert cold.ttft_s > 2 * warm.ttft_s
@@ -100,7 +173,7 @@ def test_a_script_that_goes_through_its_rates_finds_its_prompts_cached():
     (found,) = validate_rows([row]).rows
     # 200 requests in 187.6 s and the last answer's 1.7 s: the source's 189.3 s.
     assert found.predicted.output_tokens_per_s == pytest.approx(found.measured.output_tokens_per_s, rel=0.02)
-    (alone,) = validate_rows([{**row, "source_url_or_title": "elsewhere"}]).rows
+    (alone,) = validate_rows([{**row, "arrival_seed": "", "rates_before": ""}]).rows
     assert found.predicted.ttft_s < 0.9 * alone.predicted.ttft_s
 
 
@@ -131,7 +204,10 @@ def test_cards_without_peer_access_take_longer():
         ({"tpot_ms_mean": "-3"}, "cannot be"),
         ({"tp": "", "n_gpu": ""}, "neither tp nor n_gpu"),
         ({"tp": "64"}, "64 GPUs"),
-        ({"notes": "concurrency column = batch_size of the row"}, "planned"),
+        ({"doubt": "concurrency"}, "planned"),
+        ({"length_spread": "zipf"}, "length_spread"),
+        ({"prompts": "many"}, "not a number"),
+        ({"concurrency": "", "request_rate": "4", "arrival_seed": "1", "rates_before": "8, 4"}, "rates_before"),
     ],
 )
 def test_what_cannot_be_expressed_is_skipped_with_its_reason(changes, reason):

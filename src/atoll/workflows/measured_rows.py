@@ -1,7 +1,7 @@
 """A table of measurements made by others: each row becomes a layout and a load, or the reason why it cannot.
 
-The columns are those of docs/validation.md. Nothing in a row is taken on trust: blanks, words where numbers belong and
-unknown names are reasons to skip it.
+The columns are those of docs/validation.md; flags of the engine stand in `notes` as on a command line. Nothing in
+a row is taken on trust: blanks, words where numbers belong and unknown names are reasons to skip it.
 """
 
 import csv
@@ -9,8 +9,8 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
-from statistics import NormalDist
+from math import ceil
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -18,24 +18,19 @@ from atoll.documents import show_path
 from atoll.errors import AtollError, InputError
 from atoll.inventory.box import Box, Link, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
-from atoll.layout.layout import EngineFlags, Layout, Replica, Router
+from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
-from atoll.traffic.workload import Lengths, Workload
+from atoll.traffic.workload import Start, Workload
+from atoll.workflows.measured_lengths import SPREADS, Spread, mean_of
 
 COLUMNS = ("id", "model", "gpu", "n_gpu", "engine")
 # For rows that do not say; most of those were measured in spring 2026, and their all-reduces over eight GPUs take what
 # those before 0.19 took.
 VERSION = "0.16.0"
-# Mean lengths of what `vllm bench serve` draws from ShareGPT: 217 tokens in, 202 out in the rows that print totals.
-SHAREGPT_PROMPT, SHAREGPT_OUTPUT = 217.0, 202.0
-# ... and their spread: conversations of 4 to 1024 tokens in, 2048 in all (vllm/benchmarks/datasets.py).
-SHAREGPT_SIGMA, SHAREGPT_LONGEST = 1.0, 1024
-# Closed-loop sweeps give the longest length: prompts and answers are drawn from 0.8 of it to all of it
-# (InferenceX benchmark_serving.py, --random-range-ratio 0.8; its totals are 0.87 to 0.9 of the nominal ones).
-RANDOM_RANGE = 0.8
-ROUNDS = 10  # requests = rounds x users in those sweeps
+ROUNDS = 10  # requests a user in closed loops of unknown length, as those sweeps have
 MOST_REQUESTS = 4000
+AUTO_WORKERS = 64  # `worker_processes auto` is one a core of a server with eight GPUs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,12 +65,12 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rehearsed:
-    """An open loop by a script that we have read: the same prompts at several rates, one after the other, one server.
+    """An open loop whose arrivals are known: the same prompts at several rates, one after the other, one server.
 
     Prompts that are still in the prefix cache from the runs before cost next to nothing.
     """
 
-    seed: int  # of `benchmark_serving.py`, for the gaps between requests
+    seed: int  # of vLLM's benchmark, for the gaps between requests
     rates_before: tuple[float, ...]  # requests a second
 
 
@@ -83,8 +78,17 @@ class Unfit(Exception):
     """A row that cannot be expressed; its text is the reason."""
 
 
-def read_rows(text: str, *, origin: str) -> list[dict[str, str]]:
-    """The rows of a CSV table; raises InputError when it lacks the columns that a prediction needs."""
+def read_rows(text: str, *, origin: str, folder: Path | None = None) -> list[dict[str, str]]:
+    """The rows of a CSV table, paths in its column `config` as seen from here.
+
+    Args:
+        text: the table.
+        origin: its name, for errors.
+        folder: where it lies; paths in it are relative to that.
+
+    Raises:
+        InputError: it lacks the columns that a prediction needs.
+    """
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=False)
     try:
         rows = [
@@ -100,6 +104,9 @@ def read_rows(text: str, *, origin: str) -> list[dict[str, str]]:
     missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
     if missing:
         raise InputError(f"{origin}: the column {missing[0]} is missing; docs/validation.md lists the columns.")
+    for row in rows:
+        if row.get("config") and folder is not None:
+            row["config"] = str(folder / row["config"])
     return rows
 
 
@@ -115,10 +122,11 @@ def make_case(row: Mapping[str, str]) -> Case:
 def _make_case(row: Mapping[str, str]) -> Case:
     notes = row.get("notes", "").lower()
     _refuse_other_engines(row, notes)
-    measured = _measures(_with_sharegpt(row, notes))
+    row = _with_what_notes_say(row, notes)
+    measured = _measures(row)
     card, quantisation = _model(row)
     layout = _layout(row, card, quantisation, notes)
-    workload = _workload(row, notes)
+    workload = _workload(row, measured)
     return Case(
         id=row["id"],
         family=_family(row, workload),
@@ -127,13 +135,13 @@ def _make_case(row: Mapping[str, str]) -> Case:
         card=card,
         workload=workload,
         measured=measured,
-        prompt_tokens=_mean_of(workload.prompt),
-        output_tokens=_mean_of(workload.output),
+        prompt_tokens=mean_of(workload.prompt),
+        output_tokens=mean_of(workload.output),
         users=workload.users,
         median=not row.get("ttft_ms_mean") and bool(row.get("ttft_ms_p50")),
         kv_blocks=_count_in(notes, r"kv blocks (\d+)"),
         arrivals=_rehearsed(row, workload),
-        warm_up_rounds=AIPERF_WARM_UP_ROUNDS if _measured_by_aiperf(row) and workload.users else 0,
+        warm_up_rounds=_warm_up_rounds(row, workload),
         through_host=_without_peer_access(row),
     )
 
@@ -150,8 +158,8 @@ def _refuse_other_engines(row: Mapping[str, str], notes: str) -> None:
 _OUT_OF_REACH = (
     (r"speculative|\bmtp\b|eagle|draft model", "speculative decoding is not modelled"),
     (r"gbe|infiniband|multi-?node|two nodes|2 nodes", "several nodes are not modelled"),
+    (r"litellm|least-busy", "a router that atoll does not model"),
     (r"lora", "LoRA adapters are not modelled"),
-    (r"litellm|least-busy|round.?robin", "a router that atoll does not model"),
     (r"disaggregat|prefill/decode split", "disaggregated prefill is not modelled"),
 )
 
@@ -170,11 +178,12 @@ def _number(row: Mapping[str, str], column: str) -> float | None:
     return value
 
 
-def _with_sharegpt(row: Mapping[str, str], notes: str) -> Mapping[str, str]:
-    """The row with ShareGPT's mean lengths, where it names that data and no lengths."""
-    if "sharegpt" not in notes or row.get("input_tokens") or row.get("output_tokens"):
-        return row
-    return {**row, "input_tokens": str(SHAREGPT_PROMPT), "output_tokens": str(SHAREGPT_OUTPUT)}
+def _with_what_notes_say(row: Mapping[str, str], notes: str) -> Mapping[str, str]:
+    """The row with the data of an open loop or burst, where it has no columns for them and says so in words."""
+    said = {"length_spread": "sharegpt" if "sharegpt" in notes else ""}
+    if not row.get("concurrency"):
+        said["prompts"] = str(_count_in(notes, r"(\d+) (?:\w+ )?(?:prompts|requests)(?: at once)?") or "")
+    return {**row, **{column: words for column, words in said.items() if not row.get(column)}}
 
 
 def _measures(row: Mapping[str, str]) -> Measures:
@@ -207,7 +216,8 @@ def _model(row: Mapping[str, str]) -> tuple[ModelCard, str | None]:
     name, dtype = row.get("model", ""), row.get("dtype", "").lower()
     if not name:
         raise Unfit("no model is named")
-    for candidate in (*(f"{name}{suffix}" for suffix in _suffixes(dtype)), name):
+    named = (*(f"{name}{suffix}" for suffix in _suffixes(dtype)), name)
+    for candidate in (row["config"],) if row.get("config") else named:
         try:
             card = read_model(candidate)
         except AtollError:
@@ -250,8 +260,8 @@ def _layout(row: Mapping[str, str], card: ModelCard, quantisation: str | None, n
             Replica(gpus=box.indices[at * size : (at + 1) * size], tensor_parallel=split, pipeline_parallel=stages)
             for at in range(replicas)
         ),
-        router=Router(),
-        flags=_flags(quantisation, notes),
+        router=_router(row.get("router", "").lower()),
+        flags=_flags(row, quantisation, notes),
         engine_version=_version(row),
     )
 
@@ -283,7 +293,26 @@ def _bridged(link: Link, nvlinks: int) -> Link:
     return Link(a=link.a, b=link.b, kind=LinkKind.NV, nvlinks=nvlinks) if link.a // 2 == link.b // 2 else link
 
 
-def _flags(quantisation: str | None, notes: str) -> EngineFlags:
+def _router(words: str) -> Router:
+    """`least_conn; workers 4; shared zone no`; without words, or vLLM's own before its engines, the default."""
+    if not words or words == "vllm data parallel":
+        return Router()
+    policy, *rest = (word.strip() for word in words.split(";"))
+    try:
+        router = Router(policy=Policy(policy))
+    except ValueError:
+        raise Unfit(f"{words}: a router that atoll does not model") from None
+    for setting in rest:
+        if found := re.fullmatch(r"workers (\d+|auto)", setting):
+            router = router.replace(workers=AUTO_WORKERS if found[1] == "auto" else int(found[1]))
+        elif setting in {"shared zone yes", "shared zone no"}:
+            router = router.replace(shared_zone=setting.endswith("yes"))
+        else:
+            raise Unfit(f"router says {setting!r}, which is not understood")
+    return router
+
+
+def _flags(row: Mapping[str, str], quantisation: str | None, notes: str) -> EngineFlags:
     utilization = re.search(r"gpu-memory-utilization (0\.\d+)", notes)
     return EngineFlags(
         quantization=quantisation,
@@ -294,7 +323,7 @@ def _flags(quantisation: str | None, notes: str) -> EngineFlags:
         gpu_memory_utilization=float(utilization[1]) if utilization else 0.90,
         enable_expert_parallel="enable-expert-parallel" in notes or None,
         enforce_eager="enforce-eager" in notes or "enforce_eager" in notes,
-        enable_prefix_caching="no-enable-prefix-caching" not in notes,
+        enable_prefix_caching=row.get("prefix_cache") != "off" and "no-enable-prefix-caching" not in notes,
     )
 
 
@@ -311,115 +340,78 @@ def _version(row: Mapping[str, str]) -> str:
     return VERSION
 
 
-def _workload(row: Mapping[str, str], notes: str) -> Workload:
-    if "concurrency column = batch_size" in notes:
+def _workload(row: Mapping[str, str], measured: Measures) -> Workload:
+    if "concurrency" in row.get("doubt", "").split():
         raise Unfit("the number of users is not known, only the batch that was planned for")
-    users, rate = _number(row, "concurrency"), row.get("request_rate", "").lower()
-    sharegpt = "sharegpt" in notes
     prompt, answer = _number(row, "input_tokens"), _number(row, "output_tokens")
-    if sharegpt:
-        prompt, answer = prompt or SHAREGPT_PROMPT, answer or SHAREGPT_OUTPUT
     if not prompt or not answer or prompt < 1 or answer < 1:
         raise Unfit("prompt or answer length is not given")
     if prompt + answer > 2_000_000:
         raise Unfit("prompt and answer are longer than any model reads")
-    by_aiperf = _measured_by_aiperf(row)
-    nominal = users and users > 1 and not by_aiperf
-    lengths = _drawn_lengths if sharegpt else _nominal_lengths if nominal else _fixed_lengths
-    plain: dict[str, object] = {"prompt": lengths(prompt), "output": lengths(answer), "seed": 1}
-    if distinct := AIPERF_PROMPTS if by_aiperf else _distinct_prompts(notes):
-        plain["distinct_prompts"] = distinct
-    elif shared := _count_in(notes, r"shared_prefix.*?sys (\d+)"):
-        plain["shared_prefix_tokens"] = min(shared, int(prompt))
-    return Workload.model_validate(plain | _arrivals(users, rate, row, notes))
+    of_prompts, of_answers = _spreads(row)
+    plain: dict[str, object] = {"prompt": of_prompts(prompt), "output": of_answers(answer), "seed": 1}
+    plain |= _arrivals(row) | {"start": _start(row.get("start", ""), measured, answer)}
+    distinct = _number(row, "distinct_prompts")
+    if distinct or row.get("prefix_cache") == "warm":
+        plain["distinct_prompts"] = int(distinct or 0) or plain["requests"]
+    return Workload.model_validate(plain)
 
 
-def _arrivals(users: float | None, rate: str, row: Mapping[str, str], notes: str) -> dict[str, object]:
+def _spreads(row: Mapping[str, str]) -> tuple[Spread, Spread]:
+    """Of prompts and of answers: one word for both, or one each."""
+    words = row.get("length_spread", "").split() or [""]
+    if len(words) > 2 or not set(words) <= set(SPREADS):
+        raise Unfit(f"length_spread is {' '.join(words)!r}; known are fixed, 0.8-1.0 and sharegpt")
+    if words == [""] and (_number(row, "concurrency") or 0) <= 1:
+        words = ["fixed"]
+    return SPREADS[words[0]], SPREADS[words[-1]]
+
+
+def _arrivals(row: Mapping[str, str]) -> dict[str, object]:
+    users, prompts = _number(row, "concurrency"), int(_number(row, "prompts") or 0)
     if users:
         if users > 20_000:
             raise Unfit(f"{users:,.0f} users")
-        rounds = 1 if "single wave" in notes else ROUNDS
-        return {"users": int(users), "requests": int(min(max(rounds * users, rounds * 2), max(MOST_REQUESTS, users)))}
-    at_once = _count_in(notes, r"(\d+) (?:\w+ )?(?:prompts|requests)(?! x)(?: at once)?")
-    if rate in {"inf", "infinity"}:
-        count = min(at_once or 1000, MOST_REQUESTS)
+        rounds = min(max(ROUNDS * users, ROUNDS * 2), max(MOST_REQUESTS, users))
+        return {"users": int(users), "requests": min(prompts, MOST_REQUESTS) or int(rounds)}
+    if row.get("request_rate", "").lower() in {"inf", "infinity"}:
+        count = min(prompts or 1000, MOST_REQUESTS)
         return {"users": count, "requests": count}
     per_second = _number(row, "request_rate")
     if not per_second:
         raise Unfit("neither concurrency nor request rate is given")
-    seconds = _count_in(notes, r"stage \d+ (\d+) s\b")
-    asked = round(per_second * seconds) if seconds else at_once
-    return {"rate": per_second, "requests": min(asked or 500, MOST_REQUESTS)}
+    return {"rate": per_second, "requests": min(prompts or 500, MOST_REQUESTS)}
 
 
-# What aiperf sends when it is not told otherwise: lengths without spread, and so many prompts over and over
-# (`--num-dataset-entries`, default 100). aiconfigurator's bench_run.sh, which made the rows with decimal lengths of its
-# silicon_sample.csv, tells it nothing else, and vLLM finds repeated prompts in its prefix cache. It warms up; then all
-# users begin at once. How many requests the rows were made with is inferred from them (docs/validation.md).
-AIPERF_PROMPTS = 100
-AIPERF_WARM_UP_ROUNDS = 1
+def _start(words: str, measured: Measures, answer: float) -> Start | float:
+    """A word or seconds; `spread` is over the time that one answer took."""
+    if words in {"", "at_once"}:
+        return Start.AT_ONCE
+    if words == "spread" and measured.tpot_s:
+        return (measured.ttft_s or 0.0) + measured.tpot_s * answer
+    if ramp := re.fullmatch(r"ramp (\d+(?:\.\d+)?)s", words):
+        return float(ramp[1])
+    raise Unfit(f"start is {words!r}; known are at_once, ramp Ns and, where TPOT was measured, spread")
 
 
-def _measured_by_aiperf(row: Mapping[str, str]) -> bool:
-    if "silicon_sample.csv" not in row.get("source_url_or_title", ""):
-        return False
-    lengths = [_number(row, column) or 0.0 for column in ("input_tokens", "output_tokens")]
-    return all(length % 1000 == 0 or (length % 100 == 0 and length % 64 != 0) for length in lengths)
-
-
-def _distinct_prompts(notes: str) -> int | None:
-    """`40 distinct prompts`; `9 prompts x 5 users` of inference-perf, whose groups go through their prompts in a loop.
-
-    https://github.com/kubernetes-sigs/inference-perf/pull/257; each round is as long as the first, as
-    https://github.com/inference-sim/inference-sim/pull/517 found.
-    """
-    if group := re.search(r"inference-perf.*?(\d+) prompts x (\d+) users", notes):
-        return int(group[1]) * int(group[2])
-    return _count_in(notes, r"(\d+) distinct prompts")
-
-
-# run_benchmark.sh of github.com/IOG-Foundation/llm-inference-benchmarks: `--seed 42`, QPS_VALUES=(32 16 8 4 1).
-_IOG, _IOG_SEED, _IOG_RATES = "iog-foundation/llm-inference-benchmarks", 42, (32.0, 16.0, 8.0, 4.0, 1.0)
+def _warm_up_rounds(row: Mapping[str, str], workload: Workload) -> int:
+    """Requests a user before those that count; a warm prefix cache has seen every prompt before."""
+    if workload.users is None:
+        return 0
+    rounds = int(_number(row, "warm_up") or 0)
+    if row.get("prefix_cache") == "warm":
+        rounds = max(rounds, ceil((workload.distinct_prompts or 0) / workload.users))
+    return rounds
 
 
 def _rehearsed(row: Mapping[str, str], workload: Workload) -> Rehearsed | None:
-    if _IOG not in row.get("source_url_or_title", "").lower() or workload.rate not in _IOG_RATES:
+    seed = _number(row, "arrival_seed")
+    if seed is None or workload.rate is None:
         return None
-    return Rehearsed(seed=_IOG_SEED, rates_before=_IOG_RATES[: _IOG_RATES.index(workload.rate)])
-
-
-def _fixed_lengths(mean: float) -> Lengths:
-    return Lengths(kind="fixed", mean=max(1.0, mean))
-
-
-def _nominal_lengths(longest: float) -> Lengths:
-    """A round number is a sweep's nominal length; anything else is a measured mean."""
-    if longest < 64 or longest != int(longest) or (int(longest) % 4 and int(longest) % 50):
-        return _fixed_lengths(longest)
-    low = int(RANDOM_RANGE * longest)
-    return Lengths(kind="uniform", mean=(low + longest) / 2, low=low, high=int(longest))
-
-
-def _drawn_lengths(mean: float) -> Lengths:
-    """Lognormal with this mean after clipping, as ShareGPT's lengths are."""
-    if mean >= 0.6 * SHAREGPT_LONGEST:
-        return _fixed_lengths(mean)
-    low, high = mean, 3 * mean
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _clipped_mean(middle) < mean else (low, middle)
-    return Lengths(kind="lognormal", mean=low, sigma=SHAREGPT_SIGMA, low=4, high=SHAREGPT_LONGEST)
-
-
-def _mean_of(lengths: Lengths) -> float:
-    return _clipped_mean(lengths.mean) if lengths.kind == "lognormal" else lengths.mean
-
-
-def _clipped_mean(mean: float) -> float:
-    """Mean of a lognormal above SHAREGPT_LONGEST cut down to it."""
-    mu, sigma, top = log(mean) - SHAREGPT_SIGMA**2 / 2, SHAREGPT_SIGMA, log(SHAREGPT_LONGEST)
-    normal = NormalDist()
-    return mean * normal.cdf((top - mu) / sigma - sigma) + SHAREGPT_LONGEST * (1 - normal.cdf((top - mu) / sigma))
+    try:
+        return Rehearsed(seed=int(seed), rates_before=tuple(map(float, row.get("rates_before", "").split())))
+    except ValueError:
+        raise Unfit(f"rates_before is {row['rates_before']!r}; it lists requests a second, as in 32 16 8") from None
 
 
 def _family(row: Mapping[str, str], workload: Workload) -> str:

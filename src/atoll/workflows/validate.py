@@ -107,7 +107,8 @@ def validate_file(
     Raises:
         InputError: no such file, no CSV, or one that lacks a needed column.
     """
-    return validate_rows(read_rows(read_text(path), origin=str(path)), profile=profile, on_row=on_row)
+    rows = read_rows(read_text(path), origin=str(path), folder=path.parent)
+    return validate_rows(rows, profile=profile, on_row=on_row)
 
 
 def validate_rows(
