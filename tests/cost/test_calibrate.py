@@ -7,16 +7,17 @@ from hypothesis import strategies as st
 
 from atoll.cost.calibrate import DecodePoint, PromptPoint, fit_line, fit_scales, predict_point
 from atoll.cost.profile import Line, MachineProfile, MeasuredReduce
-from atoll.cost.step import StepBatch, StepFlags, StepModel
+from atoll.cost.step import StepBatch, StepModel
 from atoll.errors import InputError
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.read import read_model
+from stand_ins.specs import spec_of
 
 CARD, KIND = read_model("meta-llama/Llama-3.1-8B-Instruct"), find_gpu("H100")
 
 
 def engine(profile, version="0.32.0"):
-    return StepModel(CARD, KIND, flags=StepFlags(engine_version=version, max_num_seqs=256), profile=profile)
+    return StepModel(spec_of(CARD, KIND, engine_version=version, max_num_seqs=256), profile=profile)
 
 
 ASKED = [DecodePoint(sequences=n, context=float(n * c), seconds=1.0) for n, c in ((1, 64), (1, 8000), (16, 64), (64, 64), (32, 2000), (8, 8000))] + [
@@ -93,14 +94,14 @@ def test_a_line_steps_one_by_one_as_it_steps_together():
 
 def test_a_line_says_nothing_about_another_split():
     with pytest.raises(InputError, match="tensor_parallel"):
-        StepModel(CARD, KIND, tensor_parallel=2, profile=MachineProfile(line=Line(step_s=1e-2)))
+        StepModel(spec_of(CARD, KIND, tensor_parallel=2), profile=MachineProfile(line=Line(step_s=1e-2)))
 
 
 def test_a_measured_all_reduce_is_used_for_its_group_and_no_other():
     box, kind = make_box("H100 NVL", 4), find_gpu("H100 NVL")
     slow = MeasuredReduce(gpus=(0, 1), points=((4096.0, 1e-3), (6.7e7, 2e-3)))
     models = [
-        StepModel(CARD, kind, tensor_parallel=2, box=box, gpus=gpus, profile=MachineProfile(reduces=(slow,)))
+        StepModel(spec_of(CARD, kind, tensor_parallel=2, box=box, gpus=gpus), profile=MachineProfile(reduces=(slow,)))
         for gpus in ((0, 1), (2, 3))
     ]
     batch = StepBatch(decodes=8, decode_context=8000)

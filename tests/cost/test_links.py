@@ -14,7 +14,9 @@ MIB = 2**20
 def reduce_over(name, count, gpus, **rest):
     kind = find_gpu(name)
     return AllReduce(
-        group=describe_group(make_box(kind.name, count), gpus, kind), architecture=kind.architecture, **rest
+        group=describe_group(make_box(kind.name, count), gpus, kind),
+        architecture=kind.architecture,
+        **{"engine_version": (0, 32, 0), **rest},
     )
 
 
@@ -128,6 +130,8 @@ def test_across_numa_nodes_is_slower_than_inside():
 
     def pair(link):
         box = Box(gpus=(Gpu(index=0), Gpu(index=1)), links=(Link(a=0, b=1, kind=link),))
-        return AllReduce(group=describe_group(box, (0, 1), kind), architecture=kind.architecture)
+        return AllReduce(
+            group=describe_group(box, (0, 1), kind), architecture=kind.architecture, engine_version=(0, 32, 0)
+        )
 
     assert pair(LinkKind.PIX).group.bytes_per_s > pair(LinkKind.SYS).group.bytes_per_s

@@ -9,6 +9,7 @@ from atoll.cost.memory import fit_memory, kv_bytes_per_token, users_that_fit
 from atoll.inventory.catalog import find_gpu
 from atoll.model.catalog import find_card
 from atoll.units import GIB
+from stand_ins.specs import spec_of
 
 LOGS = json.loads((Path(__file__).parents[1] / "data" / "memory" / "logs.json").read_text())["logs"]
 SETTINGS = ("tensor_parallel", "engine_version", "gpu_memory_utilization", "max_num_batched_tokens", "max_num_seqs")
@@ -23,7 +24,11 @@ def model(name):
 
 
 def logged(log):
-    return fit_memory(model(log["model"]), find_gpu(log["gpu"]), **{key: log[key] for key in SETTINGS})
+    return fit_of(model(log["model"]), find_gpu(log["gpu"]), **{key: log[key] for key in SETTINGS})
+
+
+def fit_of(card, kind, *, context=None, **settings):
+    return fit_memory(spec_of(card, kind, **settings), context=context)
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda log: f"{log['model']}-{log['engine_version']}")
@@ -47,7 +52,7 @@ def test_a_gib_of_kv_cache_holds_as_many_tokens_as_vllm_says(log):
 
 
 def test_the_worked_example():
-    fit = fit_memory(model("Llama-3.1-8B"), H100, gpu_memory_utilization=0.92)
+    fit = fit_of(model("Llama-3.1-8B"), H100, gpu_memory_utilization=0.92)
     assert fit.kv_bytes / GIB == pytest.approx(56.1, abs=0.1)
     assert fit.kv_tokens == pytest.approx(460_496, rel=0.005)
 
@@ -70,34 +75,34 @@ def test_kv_bytes_per_token(name, kv_dtype, published):
 def test_kv_heads_are_copied_beyond_their_number():
     """Qwen2.5-7B has 4 KV heads: eight GPUs hold one head each, as four do, so no token is saved by the other four."""
     card = model("Qwen2.5-7B-Instruct")
-    four, eight = (fit_memory(card, H100, tensor_parallel=size) for size in (4, 8))
+    four, eight = (fit_of(card, H100, tensor_parallel=size) for size in (4, 8))
     assert four.kv_bytes_per_token == eight.kv_bytes_per_token
 
 
 def test_mla_keeps_its_vector_whole_on_every_gpu():
     card = model("DeepSeek-V2-Lite")
     assert (
-        fit_memory(card, H100, tensor_parallel=1).kv_bytes_per_token
-        == fit_memory(card, H100, tensor_parallel=8).kv_bytes_per_token
+        fit_of(card, H100, tensor_parallel=1).kv_bytes_per_token
+        == fit_of(card, H100, tensor_parallel=8).kv_bytes_per_token
     )
 
 
 def test_a_sliding_window_makes_room_for_more_and_longer_requests():
     card = model("gemma-2-27b")
     full = card.replace(attention=card.attention.replace(sliding_window=None, sliding_layers=0))
-    windowed, plain = fit_memory(card, H100, context=8192), fit_memory(full, H100, context=8192)
+    windowed, plain = fit_of(card, H100, context=8192), fit_of(full, H100, context=8192)
     assert windowed.kv_tokens == pytest.approx(plain.kv_tokens / (0.5 + 0.5 * 4112 / 8192), rel=0.001)
 
 
 def test_pipeline_stages_share_layers():
     card = model("Llama-3.1-70B-Instruct")
-    one, two = fit_memory(card, H100, tensor_parallel=4), fit_memory(card, H100, tensor_parallel=4, pipeline_parallel=2)
+    one, two = fit_of(card, H100, tensor_parallel=4), fit_of(card, H100, tensor_parallel=4, pipeline_parallel=2)
     assert two.weight_bytes == pytest.approx(one.weight_bytes / 2, rel=0.02)
     assert two.kv_bytes_per_token == one.kv_bytes_per_token / 2
 
 
 def test_what_does_not_fit_says_how_much_is_missing():
-    fit = fit_memory(model("Qwen2.5-72B-Instruct"), NVL, max_num_seqs=64)
+    fit = fit_of(model("Qwen2.5-72B-Instruct"), NVL, max_num_seqs=64)
     assert (fit.fits, fit.kv_blocks, fit.kv_tokens) == (False, 0, 0)
     assert fit.short_bytes > 50e9
     assert fit.reason is not None
@@ -107,7 +112,7 @@ def test_what_does_not_fit_says_how_much_is_missing():
 
 
 def test_users_that_fit_counts_whole_blocks():
-    fit = fit_memory(model("Qwen2.5-32B-Instruct"), NVL, tensor_parallel=2)
+    fit = fit_of(model("Qwen2.5-32B-Instruct"), NVL, tensor_parallel=2)
     assert users_that_fit(fit, 4096) == fit.kv_tokens // 4096
     assert users_that_fit(fit, 1) == users_that_fit(fit, 16)
 
@@ -115,14 +120,14 @@ def test_users_that_fit_counts_whole_blocks():
 def test_quantising_while_loading_halves_the_linear_layers():
     card = model("Llama-3.1-70B-Instruct")
     plain, fp8 = (
-        fit_memory(card, H100, tensor_parallel=4),
-        fit_memory(card, H100, tensor_parallel=4, quantization="fp8"),
+        fit_of(card, H100, tensor_parallel=4),
+        fit_of(card, H100, tensor_parallel=4, quantization="fp8"),
     )
     assert fp8.weight_bytes / plain.weight_bytes == pytest.approx(0.515, abs=0.01)
 
 
 def test_cuda_graphs_are_in_the_budget_since_0_21():
     card = model("Llama-3.1-8B")
-    old, new = (fit_memory(card, H100, engine_version=version) for version in ("0.20.2", "0.21.0"))
+    old, new = (fit_of(card, H100, engine_version=version) for version in ("0.20.2", "0.21.0"))
     assert (old.graph_bytes, new.graph_bytes > 0) == (0, True)
-    assert fit_memory(card, H100, enforce_eager=True).graph_bytes == 0
+    assert fit_of(card, H100, enforce_eager=True).graph_bytes == 0

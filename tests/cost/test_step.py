@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.cost.profile import MachineProfile
-from atoll.cost.step import PieceLines, StepBatch, StepFlags, StepModel, graph_sizes
+from atoll.cost.step import PieceLines, StepBatch, StepModel
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
 from atoll.inventory.catalog import GpuKind
 from atoll.model.card import Attention, Experts, ModelCard, Quantisation
+from stand_ins.specs import spec_of
 
 H100 = GpuKind(
     name="H100-SXM-80GB",
@@ -63,13 +64,17 @@ def box(kind: GpuKind, n: int, *, pairs: bool) -> Box:
     return Box(gpus=tuple(Gpu(index=i, name=kind.name) for i in range(n)), links=links)
 
 
+def step_model(card, kind, *, profile=None, **settings):
+    return StepModel(spec_of(card, kind, **settings), profile=profile)
+
+
 MODELS = {
-    "one": StepModel(QWEN32, H100),
-    "pair": StepModel(QWEN32, H100_NVL, tensor_parallel=2, box=box(H100_NVL, 4, pairs=True), gpus=(0, 1)),
-    "sync": StepModel(QWEN32, H100, flags=StepFlags(engine_version="0.8.5", enforce_eager=True)),
-    "moe": StepModel(OSS, H100, tensor_parallel=2),
-    "stages": StepModel(QWEN32, H100, tensor_parallel=2, pipeline_parallel=2),
-    "slow host": StepModel(QWEN32, H100, tensor_parallel=8, profile=MachineProfile(host_step_s=8e-3)),
+    "one": step_model(QWEN32, H100),
+    "pair": step_model(QWEN32, H100_NVL, tensor_parallel=2, box=box(H100_NVL, 4, pairs=True), gpus=(0, 1)),
+    "sync": step_model(QWEN32, H100, engine_version="0.8.5", enforce_eager=True),
+    "moe": step_model(OSS, H100, tensor_parallel=2),
+    "stages": step_model(QWEN32, H100, tensor_parallel=2, pipeline_parallel=2),
+    "slow host": step_model(QWEN32, H100, tensor_parallel=8, profile=MachineProfile(host_step_s=8e-3)),
 }
 
 
@@ -108,9 +113,9 @@ def test_a_longer_context_never_takes_less(decodes, context, more):
 
 
 def test_graph_sizes_are_those_that_vllm_captures():
-    assert graph_sizes(StepFlags(max_num_seqs=32), H100) == (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64)
-    assert graph_sizes(StepFlags(), H100)[-1] == 512
-    assert graph_sizes(StepFlags(enforce_eager=True), H100) == ()
+    assert spec_of(QWEN32, H100, max_num_seqs=32).steps.graph_sizes == (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64)
+    assert spec_of(QWEN32, H100).steps.graph_sizes[-1] == 512
+    assert spec_of(QWEN32, H100, enforce_eager=True).steps.graph_sizes == ()
 
 
 def test_lines_with_a_floor_are_the_greater_of_both():
@@ -128,7 +133,7 @@ def test_a_checkpoint_that_asks_for_an_fp8_cache_gets_one():
     plain, options = QWEN32, QWEN32.replace(quantisation=Quantisation(kv_dtype="fp8"))
 
     def attention(card, kv_cache_dtype):
-        model = StepModel(card, H100, tensor_parallel=2, flags=StepFlags(kv_cache_dtype=kv_cache_dtype))
+        model = step_model(card, H100, tensor_parallel=2, kv_cache_dtype=kv_cache_dtype)
         return model.breakdown(StepBatch(decodes=64, decode_context=64 * 4000))["attention_decode"]
 
     assert attention(options, "auto") == attention(plain, "fp8") < 0.8 * attention(plain, "auto")

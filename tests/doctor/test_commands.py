@@ -3,7 +3,8 @@
 import pytest
 
 from atoll.doctor.compose import Service
-from atoll.doctor.vllm import is_listed, parse_version
+from atoll.doctor.vllm import is_listed
+from atoll.engines.vllm.versions import tag_version
 
 
 @pytest.fixture
@@ -72,10 +73,12 @@ def test_lists_of_values_do_not_swallow_what_follows(service_of):
         ("nightly", None),
         (None, None),
         ("v0.9", (0, 9)),
+        ("1.27-alpine", (1, 27)),
+        ("v0.9.2sha1234", None),
     ],
 )
 def test_versions_of_tags(tag, version):
-    assert parse_version(tag) == version
+    assert tag_version(tag) == version
 
 
 def test_a_version_without_a_list_of_its_own_accuses_nobody():

@@ -13,7 +13,7 @@ from atoll.emulate.ask import Served
 from atoll.emulate.listen import make_site
 from atoll.emulate.replica import Blueprint
 from atoll.emulate.server import Connection, Site
-from atoll.simulate.scheduler import SchedulerLimits
+from atoll.engines.engine import SchedulerLimits
 
 
 class FixedTimer:

@@ -8,8 +8,9 @@ from atoll.cost.step import StepBatch
 from atoll.emulate.ask import Served, parse_ask
 from atoll.emulate.engine import MOST_LATE_S, EmulatedEngine
 from atoll.emulate.metrics import Meters
+from atoll.engines.engine import SchedulerLimits
 from atoll.simulate.blocks import BlockPool
-from atoll.simulate.scheduler import Scheduler, SchedulerLimits
+from atoll.simulate.scheduler import Scheduler
 from stand_ins.clock import ManualClock
 
 SERVED = Served(model="m", root="m", max_model_len=4096)

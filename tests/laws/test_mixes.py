@@ -13,10 +13,10 @@ import pytest
 
 from atoll.analyse.summary import summarise
 from atoll.cost.step import StepBatch
+from atoll.engines.engine import SchedulerLimits
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
 from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.simulate.run import Conditions, Outage, _Simulation
-from atoll.simulate.scheduler import SchedulerLimits
 from atoll.traffic.demand import Demand
 from atoll.traffic.record import Outcome, RecordTable
 from atoll.traffic.workload import Workload
@@ -91,7 +91,7 @@ def parts_of(case: int) -> dict[str, object]:
         "demand": workload,
         "timers": [Timer(front_s=0.3, context_s=5e-5) if case % 4 == 1 else Timer()] * count,
         "kv_blocks": [int(rng.choice([60, 90, 200])) for _ in range(count)],
-        "limits": limits,
+        "limits": [limits] * count,
         "conditions": Conditions(outages=outages),
     }
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atoll.engines.engine import SchedulerLimits
 from atoll.simulate.blocks import BlockPool
 from atoll.simulate.job import Job
-from atoll.simulate.scheduler import Scheduler, SchedulerLimits
+from atoll.simulate.scheduler import Scheduler
 
 BLOCK = 16
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.analyse.summary import summarise
+from atoll.engines.engine import SchedulerLimits
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
 from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.simulate.run import Conditions, Outage, _Simulation, simulate_layout
-from atoll.simulate.scheduler import SchedulerLimits
 from atoll.traffic.demand import Demand
 from atoll.traffic.record import Outcome, RecordTable
 from atoll.traffic.workload import Arrivals, Workload
@@ -131,7 +131,7 @@ def runs(draw):
         "workload": draw(workloads()),
         "timers": [draw(timers) for _ in range(count)],
         "kv_blocks": [draw(st.sampled_from([16, 40, 500])) for _ in range(count)],
-        "limits": limits,
+        "limits": [limits] * count,
         "conditions": conditions,
     }
 
@@ -222,7 +222,7 @@ def test_first_come_first_served(run):
             "layout": one,
             "kv_blocks": [5000],
             "timers": run["timers"][:1],
-            "limits": replace(run["limits"], long_prefill_token_threshold=0),
+            "limits": [replace(run["limits"][0], long_prefill_token_threshold=0)],
             "conditions": Conditions(),
         }
     )
@@ -239,7 +239,7 @@ def test_same_seed_same_run_other_seed_another():
         output={"kind": "lognormal", "mean": 30, "sigma": 0.5},
         arrivals=Arrivals.CLOSED,
     )
-    setting = {"timers": [LineTimer(0.01, 1e-4, 1e-5, 1e-6)], "kv_blocks": [500], "limits": SchedulerLimits()}
+    setting = {"timers": [LineTimer(0.01, 1e-4, 1e-5, 1e-6)], "kv_blocks": [500], "limits": [SchedulerLimits()]}
     one = simulate_layout(layout, CARD, workload, **setting)
     assert_same(one, simulate_layout(layout, CARD, workload, **setting))
     other = simulate_layout(layout, CARD, workload.replace(seed=2), **setting)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from atoll.engines.vllm.splits import VLLM
+from atoll.engines import find_engine
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.catalog import find_card
@@ -80,14 +80,14 @@ def test_no_shape_twice_and_no_card_twice():
 def test_wanted_sizes_and_counts_leave_the_rest_out():
     box = make_box("H100-NVL-94GB", 4)
     kinds = dict.fromkeys(range(4), find_gpu("H100-NVL-94GB"))
-    only, rejected = list_splits(QWEN, kinds, VLLM, wanted=Wanted(tensor_parallel=2))
+    only, rejected = list_splits(QWEN, kinds, find_engine("vllm"), wanted=Wanted(tensor_parallel=2))
     assert (only, rejected) == (splits(2), ())
     assert [one.name for one in list_candidates(box, splits(1, 2), wanted=Wanted(replicas=2))] == ["2xTP1", "2xTP2"]
 
 
 def test_illegal_sizes_are_rejected_with_the_legal_ones():
     kinds = dict.fromkeys(range(4), find_gpu("H100-NVL-94GB"))
-    legal, rejected = list_splits(QWEN, kinds, VLLM)
+    legal, rejected = list_splits(QWEN, kinds, find_engine("vllm"))
     assert legal == splits(1, 2, 4)
     assert [one.name for one in rejected] == ["TP3"]
     assert rejected[0].why == (
@@ -98,7 +98,7 @@ def test_illegal_sizes_are_rejected_with_the_legal_ones():
 
 def test_more_cards_than_there_are_cannot_be_asked_for():
     kinds = dict.fromkeys(range(4), find_gpu("H100-NVL-94GB"))
-    _, rejected = list_splits(QWEN, kinds, VLLM, wanted=Wanted(tensor_parallel=8))
+    _, rejected = list_splits(QWEN, kinds, find_engine("vllm"), wanted=Wanted(tensor_parallel=8))
     assert [one.why for one in rejected] == ["Tensor parallel 8 needs 8 GPUs; this box has 4."]
 
 

@@ -67,7 +67,7 @@ def test_a_model_that_only_the_larger_card_holds_goes_there_wherever_it_stands()
     asked = question("RTX-4090-24GB", "RTX-PRO-6000-96GB", model="Qwen2.5-14B-Instruct")
     assert found(asked) == {"1xTP1.RTX-PRO-6000-96GB": [(1,)]}
     refused = {one.name: one.why for one in find_candidates(asked).too_big}
-    assert refused["1xTP2"].startswith("A replica would stand on cards of different kinds")
+    assert refused["1xTP2"].startswith("A replica on cards of several kinds (")
     assert "does not fit" in refused["TP1.RTX-4090-24GB"]
 
 

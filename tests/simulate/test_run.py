@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from atoll.engines.engine import SchedulerLimits
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
 from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
 from atoll.simulate.run import Conditions, Outage, simulate_layout
-from atoll.simulate.scheduler import SchedulerLimits
 from atoll.traffic.trace import TraceRow
 from atoll.traffic.workload import Lengths, Workload
 from stand_ins.cards import small_card
@@ -52,7 +52,7 @@ def simulate(layout, workload, *, blocks=1000, trace=(), conditions=None, timers
         workload,
         timers=timers or [Second()] * count,
         kv_blocks=[blocks] * count,
-        limits=SchedulerLimits(**limits),
+        limits=[SchedulerLimits(**limits)] * count,
         trace=trace,
         conditions=conditions or Conditions(),
     )

@@ -3,9 +3,10 @@
 import pytest
 
 from atoll.cost.step import StepBatch
+from atoll.engines.engine import SchedulerLimits
 from atoll.simulate.blocks import BlockPool
 from atoll.simulate.job import Job
-from atoll.simulate.scheduler import Scheduler, SchedulerLimits
+from atoll.simulate.scheduler import Scheduler
 
 
 def scheduler(*, blocks=1000, prefix_caching=True, **limits):

@@ -16,6 +16,8 @@ from packaging.version import Version
 
 from atoll.cost.kernels import load_table
 from atoll.cost.overheads import shipped_overheads
+from atoll.engines.engine import Release
+from atoll.engines.spec import EngineSpec
 from atoll.inventory.box import Box, Link, LinkKind
 from atoll.inventory.catalog import GpuKind
 
@@ -174,8 +176,8 @@ class AllReduce:
     """Seconds of one all-reduce of a group. `measured` (from calibration) replaces the catalogue's curves."""
 
     group: Group
-    architecture: str = "hopper"
-    engine_version: tuple[int, ...] = (0, 32, 0)
+    architecture: str
+    engine_version: Release
     override: ReducePath | None = None
     measured: Curve | None = None
     host_bytes_per_s: float | None = None  # through host memory, where that is not the group's own hop
@@ -208,6 +210,30 @@ class AllReduce:
     def _over_host(self) -> Group:
         rate = self.host_bytes_per_s or HOST_REFERENCE
         return Group(ranks=self.group.ranks, hop=Hop.HOST, bytes_per_s=rate, full_nvlink=False)
+
+
+def tensor_groups(spec: EngineSpec) -> tuple[tuple[int, ...], ...]:
+    """The GPUs of each tensor-parallel group of a replica: one a stage of its pipeline."""
+    size = spec.tensor_parallel
+    return tuple(spec.gpus[at : at + size] for at in range(0, len(spec.gpus), size)) or ((),)
+
+
+def group_reduce(
+    spec: EngineSpec,
+    gpus: tuple[int, ...],
+    *,
+    override: ReducePath | None = None,
+    measured: Curve | None = None,
+) -> AllReduce:
+    """The all-reduce of one tensor-parallel group; () is a group of that kind with the best links that there are."""
+    return AllReduce(
+        group=describe_group(spec.box if gpus else None, gpus, spec.kind, ranks=spec.tensor_parallel),
+        architecture=spec.kind.architecture,
+        engine_version=spec.version,
+        override=override,
+        measured=measured,
+        host_bytes_per_s=host_rate(spec.kind),
+    )
 
 
 _NVLS = {"hopper", "blackwell"}  # NVSwitch that can multicast

@@ -1,40 +1,22 @@
 """What fits: weights, KV blocks, activations and overhead on each GPU, as vLLM would account for them.
 
 vLLM takes `gpu_memory_utilization` of the card, runs the largest step once to see what it needs besides the weights,
-and gives all that is left to the KV cache (v1/worker/gpu_worker.py `determine_available_memory`). The constants below
-were read off its log lines; tests/data/memory/logs.json holds them, and a test says how near we come.
+and gives all that is left to the KV cache (v1/worker/gpu_worker.py `determine_available_memory`). What a release takes
+for itself is the engine's to say (engines/vllm/memory.py).
 """
 
 from dataclasses import dataclass, replace
 from math import ceil
 
-from atoll.engines.vllm.versions import DEFAULT_VERSION, parse_version
+from atoll.engines.engine import BLOCK_TOKENS
+from atoll.engines.spec import EngineSpec
 from atoll.inventory.catalog import GpuKind
 from atoll.model.card import AttentionKind, ModelCard
 from atoll.units import GIB, MIB, show_bytes
 
-BLOCK_TOKENS = 16  # vLLM's default block size on CUDA
-
 # What CUDA reports as a card's total is less than nvidia-smi's: H100 79.25 of 79.65 GiB, H200 139.8 of 140.4,
-# A100 79.25 of 80.0, RTX 3090 23.58 of 24.0 (the logs named above).
+# A100 79.25 of 80.0, RTX 3090 23.58 of 24.0 (tests/data/memory/logs.json).
 DRIVER_BYTES = round(0.42 * GIB)
-# "non-torch memory" in the logs: 0.07 to 0.26 GiB on one GPU; with tensor parallelism NCCL's buffers come on top,
-# 0.95 GiB on four.
-ONE_GPU_BYTES = round(0.25 * GIB)
-NCCL_BYTES = round(0.75 * GIB)
-# "CUDAGraph memory": 0.23 to 0.67 GiB for dense models, 1.2 for a mixture of experts. Part of the budget since 0.21
-# ("CUDA graph memory profiling is enabled (default since v0.21.0)"); before, it came on top of it.
-GRAPH_BYTES = round(0.3 * GIB)
-GRAPH_BYTES_EXPERTS = round(1.2 * GIB)
-GRAPHS_BUDGETED_SINCE = (0, 21)
-# Bytes for each (sequence, vocabulary entry) while the sampler is profiled: bf16 logits, their fp32 copy and the
-# probabilities. Older versions sorted them instead (v1/sample/ops/topk_topp_sampler.py): bf16 logits, fp32 copy, sorted
-# fp32 values and 64-bit indices, 2 + 4 + 4 + 8. On 2 x H100 PCIe under 0.8.5 that leaves DeepSeek-R1-Distill-Llama-70B
-# 15 thousand tokens of cache; half of 200 requests at 16 a second started within 0.8 s there (logs.json).
-SAMPLER_BYTES = 10
-SAMPLER_BYTES_SORTED = 18
-SAMPLER_SORTS_UNTIL = (0, 16)
-
 _KV_BYTES = {"fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "float32": 4.0, "nvfp4": 0.5625}
 
 
@@ -69,56 +51,35 @@ class MemoryFit:
         return max(0, used - self.budget_bytes)
 
 
-def fit_memory(
-    card: ModelCard,
-    kind: GpuKind,
-    *,
-    tensor_parallel: int = 1,
-    pipeline_parallel: int = 1,
-    max_num_batched_tokens: int = 8192,
-    max_num_seqs: int = 1024,
-    gpu_memory_utilization: float = 0.90,
-    kv_dtype: str = "auto",
-    quantization: str | None = None,
-    enforce_eager: bool = False,
-    engine_version: str = DEFAULT_VERSION,
-    context: int | None = None,
-) -> MemoryFit:
+def fit_memory(spec: EngineSpec, *, context: int | None = None) -> MemoryFit:
     """How one GPU's memory is shared out. Nothing is raised: without room, kv_blocks is 0 and `reason` says why.
 
+    Room is made for the largest step (activations) and for the largest batch (the sampler); of pipeline stages the
+    fullest counts. Whether the engine can split the model so is not asked here.
+
     Args:
-        card: the model.
-        kind: the GPU.
-        tensor_parallel: over how many GPUs each layer is split; not checked to be legal here.
-        pipeline_parallel: over how many stages the layers are spread; the fullest stage counts.
-        max_num_batched_tokens: the largest step, which is what activations are made room for.
-        max_num_seqs: the largest batch, which is what the sampler is made room for.
-        gpu_memory_utilization: vLLM's option.
-        kv_dtype: `auto` or `fp8`.
-        quantization: vLLM's option; `fp8` quantises a 16-bit checkpoint while it is loaded.
-        enforce_eager: no CUDA graphs.
-        engine_version: vLLM's.
+        spec: the replica, its settings filled in.
         context: tokens of a typical sequence, which matters for sliding windows and linear attention; 4096 without.
 
     Worked: Llama-3.1-8B on an H100-SXM-80GB at 0.92 under 0.32: 72.9 GiB less 15.0 weights, 1.2 sampler, 0.3 graphs and
     0.25 overhead leave 56.1 GiB, 460 thousand tokens of 128 KiB; the log says 56.21 GiB and 460,496 tokens.
     """
-    version = parse_version(engine_version)
+    card, kind, facts, tensor_parallel = spec.card, spec.kind, spec.memory, spec.tensor_parallel
+    gpus = tensor_parallel * spec.pipeline_parallel
     context = context or min(4096, card.max_context)
-    stages = ceil(card.layers / pipeline_parallel) / card.layers
-    budget = round(gpu_memory_utilization * (kind.memory_bytes - DRIVER_BYTES))
-    weights = _weights_of_a_gpu(card, kind, tensor_parallel, stages=stages, quantization=quantization)
-    activation = _activation_bytes(card, tensor_parallel, max_num_batched_tokens, max_num_seqs, version=version)
-    graphs = 0 if enforce_eager or version < GRAPHS_BUDGETED_SINCE else _graph_bytes(card)
-    overhead = ONE_GPU_BYTES + (NCCL_BYTES if tensor_parallel * pipeline_parallel > 1 else 0)
-    left = budget - weights - activation - graphs - overhead
-    per_token, per_sequence = _kv_of_a_gpu(card, tensor_parallel, kv_dtype=kv_dtype, context=context)
+    stages = ceil(card.layers / spec.pipeline_parallel) / card.layers
+    budget = round(spec.gpu_memory_utilization * (kind.memory_bytes - DRIVER_BYTES))
+    weights = _weights_of_a_gpu(card, kind, tensor_parallel, stages=stages, quantization=spec.quantization)
+    activation = _activation_bytes(spec)
+    overhead = facts.one_gpu_bytes + (facts.group_bytes if gpus > 1 else 0)
+    left = budget - weights - activation - facts.graph_bytes - overhead
+    per_token, per_sequence = _kv_of_a_gpu(card, tensor_parallel, kv_dtype=spec.kv_cache_dtype, context=context)
     kv_tokens = _tokens(max(0, left), per_token * stages, per_sequence * stages, context=context)
     fit = MemoryFit(
         budget_bytes=budget,
         weight_bytes=weights,
         activation_bytes=activation,
-        graph_bytes=graphs,
+        graph_bytes=facts.graph_bytes,
         overhead_bytes=overhead,
         kv_bytes=max(0, left),
         kv_bytes_per_token=per_token * stages,
@@ -127,7 +88,7 @@ def fit_memory(
         kv_tokens=kv_tokens // BLOCK_TOKENS * BLOCK_TOKENS,
         context=context,
     )
-    return fit if fit.fits else _with_reason(fit, card, kind, tensor_parallel * pipeline_parallel)
+    return fit if fit.fits else _with_reason(fit, card, kind, gpus)
 
 
 def kv_bytes_per_token(card: ModelCard, kv_dtype: str = "auto") -> int:
@@ -208,16 +169,14 @@ def _padded(vocabulary: int) -> int:
     return ceil(vocabulary / 64) * 64
 
 
-def _activation_bytes(
-    card: ModelCard, tensor_parallel: int, tokens: int, sequences: int, *, version: tuple[int, ...]
-) -> int:
+def _activation_bytes(spec: EngineSpec) -> int:
     """The peak of the largest step: the widest layer, or the sampler over the largest batch, whichever is more."""
+    card, tensor_parallel, tokens = spec.card, spec.tensor_parallel, spec.max_num_batched_tokens
     hidden = 2 * tokens * card.hidden_size
     mlp = 2 * tokens * (3 if card.gated_mlp else 2) * card.intermediate_size / tensor_parallel
     attention = 2 * tokens * 2 * card.attention_heads * card.head_dim / tensor_parallel
     widest = max(mlp, attention, _expert_bytes(card, tensor_parallel, tokens))
-    each = SAMPLER_BYTES_SORTED if version < SAMPLER_SORTS_UNTIL else SAMPLER_BYTES
-    sampler = each * min(sequences, tokens) * card.vocab_size
+    sampler = spec.memory.sampler_bytes * min(spec.max_num_seqs, tokens) * card.vocab_size
     return round(max(3 * hidden + widest, hidden + sampler))
 
 
@@ -227,10 +186,6 @@ def _expert_bytes(card: ModelCard, tensor_parallel: int, tokens: int) -> float:
         return 0.0
     width = card.experts.intermediate_size / tensor_parallel
     return 2 * tokens * card.experts.active * (max(2 * width, card.hidden_size) + width)
-
-
-def _graph_bytes(card: ModelCard) -> int:
-    return GRAPH_BYTES if card.experts is None else GRAPH_BYTES_EXPERTS
 
 
 def _layer_values(card: ModelCard, *, kv_heads: int) -> int:

@@ -11,16 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.cost.kernels import Kernels
-from atoll.cost.links import AllReduce, ReducePath, describe_group, host_rate
+from atoll.cost.links import AllReduce, group_reduce, tensor_groups
 from atoll.cost.memory import kv_value_bytes
 from atoll.cost.operations import WeightFormat, attention_heads, expert_block, layer_gemms, weight_format
 from atoll.cost.overheads import Overheads, shipped_overheads
 from atoll.cost.profile import MachineProfile
-from atoll.engines.vllm.versions import DEFAULT_VERSION, parse_version
+from atoll.engines.engine import StepFacts
+from atoll.engines.spec import EngineSpec
 from atoll.errors import InputError
-from atoll.inventory.box import Box
-from atoll.inventory.catalog import GpuKind
-from atoll.model.card import ModelCard
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,19 +112,6 @@ class PieceLines:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StepFlags:
-    """Engine options that change how long a step takes, by vLLM's names."""
-
-    quantization: str | None = None
-    kv_cache_dtype: str = "auto"
-    max_num_seqs: int | None = None
-    enforce_eager: bool = False
-    engine_version: str = DEFAULT_VERSION
-    async_scheduling: bool | None = None  # None: the version's default
-    all_reduce: ReducePath | None = None  # None: as vLLM chooses
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class HostCost:
     """The CPU's part of a step: scheduler, input tensors, sampling, handing tokens out."""
 
@@ -148,18 +133,11 @@ class HostCost:
         return gpu.at_least(host).shift(self.gap_s) if self.hidden else gpu.shift(host)
 
 
-ASYNC_SINCE = (0, 14)  # async scheduling by default
-LEANER_SINCE = (0, 10)  # cheaper input tensors for each sequence
-
-
-def host_cost(flags: StepFlags, profile: MachineProfile, overheads: Overheads) -> HostCost:
-    """The host's part for an engine version, or the machine's own when it was calibrated."""
-    hidden = parse_version(flags.engine_version) >= ASYNC_SINCE
-    if flags.async_scheduling is not None:
-        hidden = flags.async_scheduling
-    early = parse_version(flags.engine_version) < LEANER_SINCE
+def host_cost(steps: StepFacts, profile: MachineProfile, overheads: Overheads) -> HostCost:
+    """The host's part as the engine runs its steps, or the machine's own when it was calibrated."""
+    hidden = steps.async_scheduling
     step = overheads.async_step_s if hidden else overheads.host_step_s
-    blocking = overheads.early_sequence_s if early else overheads.host_sequence_s
+    blocking = overheads.early_sequence_s if steps.early_inputs else overheads.host_sequence_s
     sequence = overheads.async_sequence_s if hidden else blocking
     return HostCost(
         step_s=step if profile.host_step_s is None else profile.host_step_s,
@@ -169,43 +147,10 @@ def host_cost(flags: StepFlags, profile: MachineProfile, overheads: Overheads) -
     )
 
 
-def graph_sizes(flags: StepFlags, kind: GpuKind) -> tuple[int, ...]:
-    """Batch sizes that vLLM captures as CUDA graphs: 1, 2, 4, 8 ... 248, then by 16, to min(2 max_num_seqs, 512).
-
-    `vllm/config/vllm.py` in 0.32.0; the cap is 1024 on Blackwell. A step of 9 sequences runs as one of 16.
-    """
-    if flags.enforce_eager:
-        return ()
-    cap = 1024 if kind.architecture == "blackwell" else 512
-    if flags.max_num_seqs is not None:
-        cap = min(2 * flags.max_num_seqs, cap)
-    sizes = [1, 2, 4, *range(8, 256, 8), *range(256, 1025, 16)]
-    return tuple(size for size in sizes if size <= cap) or (1,)
-
-
-def _slowest_reduce(
-    *,
-    box: Box | None,
-    gpus: tuple[int, ...],
-    kind: GpuKind,
-    tensor_parallel: int,
-    flags: StepFlags,
-    profile: MachineProfile,
-) -> AllReduce:
+def _slowest_reduce(spec: EngineSpec, profile: MachineProfile) -> AllReduce:
     """The all-reduce of the tensor-parallel group with the slowest links; stages of a pipeline wait for each other."""
-    chosen = gpus if box is not None else ()
-    groups = [chosen[at : at + tensor_parallel] for at in range(0, len(chosen), tensor_parallel)] or [()]
-    reduces = [
-        AllReduce(
-            group=describe_group(box if group else None, group, kind, ranks=tensor_parallel),
-            architecture=kind.architecture,
-            engine_version=parse_version(flags.engine_version),
-            override=flags.all_reduce,
-            measured=profile.reduce_curve(group),
-            host_bytes_per_s=host_rate(kind),
-        )
-        for group in groups
-    ]
+    groups = tensor_groups(spec) if spec.box is not None else ((),)
+    reduces = [group_reduce(spec, group, measured=profile.reduce_curve(group)) for group in groups]
     return max(reduces, key=lambda reduce: reduce.seconds(2**20))
 
 
@@ -217,34 +162,22 @@ class StepModel:
     """
 
     def __init__(
-        self,
-        card: ModelCard,
-        kind: GpuKind,
-        *,
-        tensor_parallel: int = 1,
-        pipeline_parallel: int = 1,
-        box: Box | None = None,
-        gpus: Sequence[int] = (),
-        flags: StepFlags = StepFlags(),
-        profile: MachineProfile | None = None,
-        overheads: Overheads | None = None,
+        self, spec: EngineSpec, *, profile: MachineProfile | None = None, overheads: Overheads | None = None
     ) -> None:
         """Make a timer.
 
         Args:
-            card: the model.
-            kind: the card that every GPU of the replica is.
-            tensor_parallel: GPUs that share a layer.
-            pipeline_parallel: groups of such GPUs that share the layers.
-            box: the links; without it, the best that this kind of card can have.
-            gpus: the replica's GPUs in that box, tensor-parallel neighbours first.
-            flags: engine options.
+            spec: the replica, its settings filled in.
             profile: what calibration found on this machine.
             overheads: other ones than those shipped; for fitting them.
+
+        Raises:
+            InputError: the profile is a line that was measured with another tensor-parallel size.
         """
         self.overheads = overheads or shipped_overheads()
-        self.card, self.kind, self.flags = card, kind, flags
-        self.tensor_parallel, self.pipeline_parallel = tensor_parallel, pipeline_parallel
+        card, kind, tensor_parallel = spec.card, spec.kind, spec.tensor_parallel
+        self.card, self.kind = card, kind
+        self.tensor_parallel, self.pipeline_parallel = tensor_parallel, spec.pipeline_parallel
         self.profile = profile or MachineProfile()
         self._line = self.profile.line
         if self._line is not None and self._line.tensor_parallel != tensor_parallel:
@@ -253,17 +186,15 @@ class StepModel:
                 f" {self._line.tensor_parallel} on a card that atoll does not know, and says nothing about"
                 f" {tensor_parallel}; calibrate an engine of that size."
             )
-        self.reduce = _slowest_reduce(
-            box=box, gpus=tuple(gpus), kind=kind, tensor_parallel=tensor_parallel, flags=flags, profile=self.profile
-        )
+        self.reduce = _slowest_reduce(spec, self.profile)
         self.kernels = Kernels(kind, self.overheads)
-        self.host = host_cost(flags, self.profile, self.overheads)
-        self._format = weight_format(card.quantisation, override=flags.quantization, has_fp8=kind.fp8_flops is not None)
-        self._kv_bytes = kv_value_bytes(card, flags.kv_cache_dtype)
+        self.host = host_cost(spec.steps, self.profile, self.overheads)
+        self._format = weight_format(card.quantisation, override=spec.quantization, has_fp8=kind.fp8_flops is not None)
+        self._kv_bytes = kv_value_bytes(card, spec.kv_cache_dtype)
         self._gemms = layer_gemms(card, tensor_parallel)
         self._experts = expert_block(card, tensor_parallel)
         self._heads = attention_heads(card, tensor_parallel)
-        self._graph_sizes = graph_sizes(flags, kind)
+        self._graph_sizes = spec.steps.graph_sizes
         self._dense: dict[int, float] = {}
         self._head: dict[int, float] = {}
         self._chunks: dict[tuple[int, int], float] = {}

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from atoll.doctor.tree import Member, Node, Source, read_yaml
-from atoll.doctor.vllm import Version, VllmCommand, parse_version, read_command, with_config
+from atoll.doctor.vllm import Version, VllmCommand, read_command, with_config
 from atoll.doctor.words import Word, words_of
+from atoll.engines.vllm.versions import tag_version
 from atoll.errors import BadDocument
 
 _REPLACED = {"command", "entrypoint", "test"}  # lists that an override replaces; other lists grow
@@ -28,7 +29,7 @@ class Image:
 
     @property
     def version(self) -> Version | None:
-        return parse_version(self.tag)
+        return tag_version(self.tag)
 
 
 def parse_image(text: str) -> Image:

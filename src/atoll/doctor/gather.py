@@ -20,7 +20,7 @@ from atoll.doctor.nginx import Directive, NginxConfig, looks_like_nginx, parse_n
 from atoll.doctor.rule import Rule
 from atoll.doctor.silence import careless_silences
 from atoll.doctor.tree import Node, Source, read_yaml
-from atoll.doctor.vllm import parse_version
+from atoll.engines.vllm.versions import tag_version
 from atoll.errors import BadDocument, BadTopology, InputError
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind, find_gpu
@@ -557,7 +557,7 @@ class _Reading:
         """Configurations that no service mounts: whole files, and the fragments of one folder together."""
         whole = {path: listed for path, listed in self._nginx.items() if path not in taken and _is_whole(listed)}
         included: set[str] = set(taken)
-        live = parse_version(self._asked.host.nginx_version) if self._asked.host is not None else None
+        live = tag_version(self._asked.host.nginx_version) if self._asked.host is not None else None
         for path, listed in whole.items():
             joined = with_includes(listed, self._include, (path,))
             config = _config(self._sources[path], joined, fragment=False)

@@ -8,20 +8,19 @@ from difflib import get_close_matches
 from functools import cache, cached_property
 from typing import Any
 
+from pydantic import ValidationError
+
 from atoll.doctor.tree import Node
 from atoll.doctor.words import Word, script_words
+from atoll.engines.vllm.defaults import memory_utilization
 from atoll.engines.vllm.options import Option as TableOption
 from atoll.engines.vllm.options import known_versions, listed_version, options_of
+from atoll.engines.vllm.versions import parse_version
+from atoll.layout.layout import EngineFlags
 
 Version = tuple[int, ...]
 _MORE_THAN_ANY_BOX = 10_000  # GPUs; a larger number is a slip
 Span = tuple[Word, ...]
-
-
-def parse_version(text: str | None) -> Version | None:
-    """`v0.8.5.post1` is (0, 8, 5); `latest`, `nightly` and digests are None."""
-    found = re.match(r"^v?(\d+)\.(\d+)(?:\.(\d+))?(?![\d.]*[a-z]*sha)", text or "")
-    return tuple(int(part) for part in found.groups() if part is not None) if found else None
 
 
 def show_version(version: Version) -> str:
@@ -56,7 +55,7 @@ def _table(version: str) -> OptionTable:
     # `--no-enable-x` is accepted beside `--disable-x` since 0.33 (utils/argparse_utils.py, EnableDisableAction)
     paired = [name for name, kind in kinds.items() if kind == "switch" and re.match(r"--(enable|disable)-", name)]
     return OptionTable(
-        version=parse_version(version) or (),
+        version=parse_version(version),
         kinds={**{f"--no-{name[2:]}": "switch" for name in paired}, **kinds},
         longs={name: option.long for name, option in options.items() if not name.startswith("--")},
         deprecated=frozenset(name for name, option in options.items() if option.deprecated),
@@ -70,7 +69,7 @@ def _kind(option: TableOption) -> str:
 
 
 def newest_version() -> Version:
-    return parse_version(known_versions()[-1]) or ()
+    return parse_version(known_versions()[-1])
 
 
 def table_for(version: Version | None) -> OptionTable:
@@ -206,8 +205,34 @@ class VllmCommand:
     @property
     def memory_utilization(self) -> float | None:
         option = self.option("--gpu-memory-utilization")
-        # 0.92 since 0.20, 0.9 before (config/cache.py of those releases)
-        return (0.92 if self.version is None or self.version >= (0, 20) else 0.9) if option is None else option.number()
+        return memory_utilization(self.release) if option is None else option.number()
+
+    @property
+    def release(self) -> str:
+        """The release whose options and defaults hold for it, written out."""
+        return show_version(self.table.version)
+
+    @cached_property
+    def flags(self) -> EngineFlags | None:
+        """The options that a layout has too, as far as they can be told; None when one has a value that cannot be."""
+        share = self.memory_utilization
+        try:
+            return EngineFlags(
+                dtype=self.text("--dtype") or "auto",
+                quantization=self.text("--quantization"),
+                kv_cache_dtype=self.text("--kv-cache-dtype") or "auto",
+                max_model_len=self.integer("--max-model-len"),
+                max_num_seqs=self.integer("--max-num-seqs"),
+                max_num_batched_tokens=self.integer("--max-num-batched-tokens"),
+                gpu_memory_utilization=memory_utilization(self.release) if share is None else share,
+                enable_prefix_caching=not self.has("--no-enable-prefix-caching"),
+                enable_chunked_prefill=not self.has("--no-enable-chunked-prefill", "--disable-chunked-prefill"),
+                enforce_eager=self.has("--enforce-eager"),
+                enable_expert_parallel=self.has("--enable-expert-parallel") or None,
+                max_num_queued_reqs=self.integer("--max-num-queued-reqs"),
+            )
+        except ValidationError:
+            return None
 
 
 def _read_options(words: Sequence[Word], table: OptionTable) -> Iterator[Option]:

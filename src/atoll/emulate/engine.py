@@ -17,8 +17,9 @@ from atoll.emulate.ask import Ask
 from atoll.emulate.metrics import Gauges, Meters
 from atoll.emulate.prefixes import PrefixIndex
 from atoll.emulate.words import answer_ring
+from atoll.engines.engine import BLOCK_TOKENS
 from atoll.outside.clock import Clock
-from atoll.simulate.job import BLOCK_TOKENS, Job
+from atoll.simulate.job import Job
 from atoll.simulate.scheduler import Scheduler, Step
 
 EARLY_S = 0.0015  # event loops wake up to the millisecond; the rest is slept without the loop

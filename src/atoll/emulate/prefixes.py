@@ -9,7 +9,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from atoll.emulate.words import block_hashes
-from atoll.simulate.job import BLOCK_TOKENS, Chain
+from atoll.engines.engine import BLOCK_TOKENS
+from atoll.simulate.job import Chain
 
 
 class PrefixIndex:

@@ -7,13 +7,14 @@ from atoll.cost.profile import MachineProfile
 from atoll.cost.step import StepTimer
 from atoll.emulate.ask import Served
 from atoll.engines import served_name
+from atoll.engines.engine import BLOCK_TOKENS, SchedulerLimits
+from atoll.engines.spec import kind_of
 from atoll.errors import InputError
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.simulate.blocks import BlockPool
-from atoll.simulate.equip import equip_layout, kind_of
-from atoll.simulate.job import BLOCK_TOKENS
-from atoll.simulate.scheduler import Scheduler, SchedulerLimits
+from atoll.simulate.equip import equip_layout
+from atoll.simulate.scheduler import Scheduler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def blueprint_of(layout: Layout, number: int, card: ModelCard, *, profile: Machi
     replica = layout.replicas[number]
     alone = layout.replace(replicas=(replica,), router=layout.router.replace(weights=None))
     equipment = equip_layout(alone, card, profile=profile)
-    limits, (kv_blocks,) = equipment.limits, equipment.kv_blocks
+    (limits,), (kv_blocks,) = equipment.limits, equipment.kv_blocks
     name = _served_name(layout.flags.extra) or served_name(card)
     return Blueprint(
         served=Served(model=name, root=layout.model, max_model_len=equipment.max_model_len),

@@ -1,16 +1,53 @@
 """The engine without a GPU: `atoll emulate`, which speaks and paces like vLLM."""
 
-from collections.abc import Sequence
-
 import atoll
-from atoll.engines import vllm
 from atoll.engines.engine import Launch
+from atoll.engines.vllm import (
+    cache_dtype,
+    counters,
+    explain_sizes,
+    fill_flags,
+    health_path,
+    legal_tensor_parallel,
+    memory_facts,
+    parse_version,
+    pipeline_parallel,
+    scheduler_limits,
+    step_facts,
+    why_not_flags,
+    why_not_on,
+    why_not_split,
+    why_whole_experts,
+)
 from atoll.layout.layout import Layout, Replica
 from atoll.model.card import ModelCard
 
+# What it stands in for decides: settings, splits and counters are vLLM's.
+__all__ = [
+    "cache_dtype",
+    "counters",
+    "explain_sizes",
+    "fill_flags",
+    "health_command",
+    "health_path",
+    "image",
+    "keep_alive_s",
+    "launch",
+    "legal_tensor_parallel",
+    "memory_facts",
+    "name",
+    "parse_version",
+    "pipeline_parallel",
+    "program",
+    "scheduler_limits",
+    "step_facts",
+    "why_not_flags",
+    "why_not_on",
+    "why_not_split",
+    "why_whole_experts",
+]
+
 name = "emulated"
-health_path = vllm.health_path
-counters = vllm.counters
 program = ("python", "-m", "atoll", "emulate")
 LAYOUT_FILE = "layout.yaml"  # in the bundle, which is where a replica is started
 
@@ -35,7 +72,3 @@ def launch(layout: Layout, replica: Replica, card: ModelCard, *, host: str, port
     number = layout.replicas.index(replica)
     where = ("--layout", LAYOUT_FILE, "--replica", str(number), "--host", host, "--port", str(port))
     return Launch(argv=(*program, *where))
-
-
-def legal_tensor_parallel(card: ModelCard, sizes: Sequence[int]) -> tuple[int, ...]:
-    return vllm.legal_tensor_parallel(card, sizes)

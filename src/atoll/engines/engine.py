@@ -1,12 +1,19 @@
-"""The shape that every engine module has, and what it gives."""
+"""The shape that every engine module has, and the values that it gives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from atoll.engines.counters import CounterNames
-from atoll.layout.layout import Layout, Replica
+from atoll.inventory.catalog import GpuKind
+from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.model.card import ModelCard
+
+BLOCK_TOKENS = 16  # tokens of a KV block: vLLM's default on CUDA
+
+SIZES = tuple(range(1, 17))  # tensor-parallel sizes of one box
+
+Release = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +25,45 @@ class Launch:
     cpus: str | None = None  # "0-31,64-95": cores beside the replica's GPUs; None where the box has one NUMA node
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SchedulerLimits:
+    """The settings that one replica's scheduler obeys, by vLLM's names."""
+
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    chunked_prefill: bool = True
+    long_prefill_token_threshold: int = 0  # 0: a chunk may take all that is left of the budget
+    reserve_full_prompt: bool = True  # scheduler_reserve_full_isl: join only when the whole prompt fits in free blocks
+    max_num_queued_reqs: int | None = None  # with so many waiting or running, the next is refused with 503
+    async_scheduling: bool = True  # the next step is scheduled while this one runs
+    prefill_first: bool = False  # the older engine
+    watermark: float = 0.0  # share of the blocks that joining requests leave free; 0.01 in the older engine
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryFacts:
+    """What an engine takes of its budget beside weights, activations and the KV cache; bytes on each GPU."""
+
+    one_gpu_bytes: int  # contexts and libraries
+    group_bytes: int  # on top of it where several GPUs serve together
+    graph_bytes: int  # CUDA graphs; 0 where they are not captured or not part of the budget
+    sampler_bytes: int  # for each (sequence, vocabulary entry) of the largest batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepFacts:
+    """What decides how long an engine's steps take, beside model, card and links."""
+
+    graph_sizes: tuple[int, ...]  # tokens of the steps that are captured as CUDA graphs, rising; () without graphs
+    async_scheduling: bool  # the host's part is hidden behind the GPU's
+    early_inputs: bool  # input tensors are filled sequence by sequence
+
+
 class Engine(Protocol):
-    """A module such as engines/vllm.py."""
+    """A module or package such as engines/vllm. What depends on the release takes its version as it is written."""
 
     name: str
+    pipeline_parallel: bool  # whether it can spread layers over stages
     program: tuple[str, ...]  # the words before the first argument: vllm serve
     health_path: str
     counters: CounterNames
@@ -42,8 +84,54 @@ class Engine(Protocol):
         """What, run in the replica's container, succeeds when it can serve."""
         ...
 
-    def legal_tensor_parallel(self, card: ModelCard, sizes: Sequence[int]) -> tuple[int, ...]:
-        """Those of the sizes that this engine can split the model into."""
+    def parse_version(self, text: str) -> Release:
+        """Three numbers; raises InputError for what is no version of this engine."""
+        ...
+
+    def fill_flags(
+        self, flags: EngineFlags, version: str, kind: GpuKind | None, *, max_model_len: int | None = None
+    ) -> EngineFlags:
+        """The flags with the batch sizes that the engine takes by itself on that card; None is an unknown card."""
+        ...
+
+    def cache_dtype(self, flags: EngineFlags, card: ModelCard) -> str:
+        """What keys and values are held in; `auto` where they stay as computed."""
+        ...
+
+    def scheduler_limits(self, flags: EngineFlags, version: str) -> SchedulerLimits:
+        """The scheduler's settings under flags that are filled in."""
+        ...
+
+    def memory_facts(self, flags: EngineFlags, version: str, card: ModelCard) -> MemoryFacts:
+        """What it takes of a GPU's memory for itself."""
+        ...
+
+    def step_facts(self, flags: EngineFlags, version: str, kind: GpuKind) -> StepFacts:
+        """How its steps are run, under flags that are filled in."""
+        ...
+
+    def why_not_flags(self, flags: EngineFlags) -> str | None:
+        """Why it would not start with these options, whatever the model; None when it would."""
+        ...
+
+    def why_not_on(self, card: ModelCard, kind: GpuKind) -> str | None:
+        """Why this kind of GPU cannot run the model, one sentence; None when it can."""
+        ...
+
+    def why_not_split(self, card: ModelCard, tensor_parallel: int, *, expert_parallel: bool = False) -> str | None:
+        """Why it cannot split the model over so many GPUs, one sentence; None when it can."""
+        ...
+
+    def why_whole_experts(self, card: ModelCard, tensor_parallel: int) -> str | None:
+        """Why the model can be split so only with expert parallelism, the end of a sentence; None when it need not."""
+        ...
+
+    def legal_tensor_parallel(self, card: ModelCard, sizes: Sequence[int] = SIZES) -> tuple[int, ...]:
+        """Those of the sizes that it can split the model into, rising."""
+        ...
+
+    def explain_sizes(self, card: ModelCard, sizes: Sequence[int] = SIZES) -> str:
+        """`legal sizes are 1, 2, 4 and 8`, the end of a sentence that refuses another one."""
         ...
 
 

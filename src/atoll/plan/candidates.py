@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from atoll.cost.memory import MemoryFit
+from atoll.engines.spec import mixed_kinds
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
 from atoll.layout.layout import Replica
@@ -22,8 +23,6 @@ from atoll.plan.enumerate import (
     shape_name,
 )
 from atoll.units import show_bytes
-
-_MIXED = "A replica would stand on cards of different kinds, and the slowest would hold up the others."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +49,7 @@ class _Part:
 def find_candidates(question: Question) -> Possible:
     """Every layout worth looking at under the flags that the formula likes best."""
     parts = [_sort_out(question, part) for part in _parts(question)]
-    if not any(part.fitting for part in parts) and question.limits.pipeline_parallel:
+    if not any(part.fitting for part in parts) and question.workbench.rules.pipeline_parallel:
         parts = [_in_stages(question, part) for part in parts]
     tried = [draft_choice(question, candidate) for candidate in _list_all(question, parts)]
     drafts = sorted((one for one in tried if one is not None), key=lambda one: order_of(question, one))
@@ -69,7 +68,7 @@ def _parts(question: Question) -> Iterator[_Part]:
         cards = {gpu: one for gpu, one in bench.kinds.items() if one == kind}
         asked = question.wanted.tensor_parallel or 1
         alone = len(cards) == len(bench.kinds)
-        splits, illegal = list_splits(bench.card, cards, question.limits, wanted=question.wanted)
+        splits, illegal = list_splits(bench.card, cards, question.workbench.rules, wanted=question.wanted)
         too_wide = asked > len(cards) and not alone  # _across_kinds says why
         yield _Part(kind=kind, box=bench.box.only(cards), splits=splits, illegal=() if too_wide else illegal)
 
@@ -112,8 +111,11 @@ def _across_kinds(question: Question, parts: Sequence[_Part]) -> Iterator[Reject
     if asked is not None and asked > len(question.workbench.box.gpus):
         have = len(question.workbench.box.gpus)
         yield Rejected(name=f"TP{asked}", why=f"Tensor parallel {asked} needs {asked} GPUs; this box has {have}.")
-    splits, _ = list_splits(question.workbench.card, question.workbench.kinds, question.limits, wanted=question.wanted)
-    yield from (Rejected(name=f"1x{split.name}", why=_MIXED) for split in splits if split.gpus > most)
+    splits, _ = list_splits(
+        question.workbench.card, question.workbench.kinds, question.workbench.rules, wanted=question.wanted
+    )
+    why = mixed_kinds(part.kind.name for part in parts)
+    yield from (Rejected(name=f"1x{split.name}", why=why) for split in splits if split.gpus > most)
 
 
 def _named_too_big(parts: Sequence[_Part]) -> Iterator[Rejected]:

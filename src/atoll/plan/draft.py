@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf, log2, sqrt
 
-from atoll.engines.vllm.splits import VLLM, EngineLimits
 from atoll.inventory.islands import islands
 from atoll.layout.layout import EngineFlags, Layout, Policy, Router
 from atoll.layout.weights import router_weights
@@ -28,7 +27,6 @@ class Question:
     workbench: Workbench
     goal: Goal
     model: str  # what the layouts call it
-    limits: EngineLimits = VLLM  # how the engine can split it
     wanted: Wanted = OPEN
     flags: EngineFlags = PLAIN  # options that are given; those left out are chosen
 
@@ -138,6 +136,7 @@ def _with_flags(question: Question, candidate: Candidate, flags: EngineFlags) ->
         replicas=candidate.replicas,
         router=Router(policy=policy),
         flags=limited,
+        engine=bench.engine,
         engine_version=bench.engine_version,
     )
     predicted = score_layout(question, layout)
@@ -149,7 +148,7 @@ def _with_flags(question: Question, candidate: Candidate, flags: EngineFlags) ->
 def _with_whole_experts(question: Question, candidate: Candidate, flags: EngineFlags) -> EngineFlags:
     """With expert parallelism where a replica's tensor-parallel size asks for it."""
     sizes = {replica.tensor_parallel for replica in candidate.replicas}
-    needed = any(question.limits.why_whole_experts(question.workbench.card, size) for size in sizes)
+    needed = any(question.workbench.rules.why_whole_experts(question.workbench.card, size) for size in sizes)
     return flags.replace(enable_expert_parallel=True) if needed else flags
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
-from atoll.engines.vllm.splits import EngineLimits, explain_sizes
+from atoll.engines.engine import Engine
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
 from atoll.inventory.islands import best_groups, islands
@@ -69,16 +69,16 @@ OPEN = Wanted()
 
 
 def list_splits(
-    card: ModelCard, kinds: Mapping[int, GpuKind], limits: EngineLimits, *, wanted: Wanted = OPEN
+    card: ModelCard, kinds: Mapping[int, GpuKind], engine: Engine, *, wanted: Wanted = OPEN
 ) -> tuple[tuple[Split, ...], tuple[Rejected, ...]]:
     """The tensor-parallel sizes up to the number of GPUs that the engine can do, and those it cannot."""
     most = len(kinds)
     sizes = range(1, most + 1) if wanted.tensor_parallel is None else (wanted.tensor_parallel,)
-    refusal = next((why for kind in kinds.values() if (why := limits.why_not_on(card, kind)) is not None), None)
+    refusal = next((why for kind in kinds.values() if (why := engine.why_not_on(card, kind)) is not None), None)
     splits: list[Split] = []
     rejected: list[Rejected] = []
     for size in sizes:
-        why = refusal or _why_not(card, size, most, limits)
+        why = refusal or _why_not(card, size, most, engine)
         if why is None:
             splits.append(Split(tensor_parallel=size))
         else:
@@ -86,10 +86,10 @@ def list_splits(
     return tuple(splits), tuple(rejected)
 
 
-def _why_not(card: ModelCard, size: int, most: int, limits: EngineLimits) -> str | None:
-    why = limits.why_not_split(card, size)
-    if why is not None and limits.why_whole_experts(card, size) is None:
-        return f"{why.rstrip('.')}; {explain_sizes(card, range(1, max(most, 8) + 1))}."
+def _why_not(card: ModelCard, size: int, most: int, engine: Engine) -> str | None:
+    why = engine.why_not_split(card, size)
+    if why is not None and engine.why_whole_experts(card, size) is None:
+        return f"{why.rstrip('.')}; {engine.explain_sizes(card, range(1, max(most, 8) + 1))}."
     if size > most:
         return f"Tensor parallel {size} needs {size} GPUs; this box has {most}."
     return None

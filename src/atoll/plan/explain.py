@@ -6,7 +6,6 @@ from itertools import groupby, pairwise
 from atoll.cost.links import Group, Hop
 from atoll.cost.memory import users_that_fit
 from atoll.cost.step import StepBatch
-from atoll.engines.vllm.splits import why_whole_experts
 from atoll.plan.band import error_band, may_be_better, pair_band
 from atoll.plan.choice import Choice, Flip, Search, Trial
 from atoll.plan.goal import Goal
@@ -195,7 +194,7 @@ def _step(choice: Choice, workbench: Workbench, goal: Goal) -> str:
 def _whole_experts(choice: Choice, workbench: Workbench) -> list[str]:
     """Why expert parallelism was switched on."""
     sizes = sorted({replica.tensor_parallel for replica in choice.layout.replicas})
-    whys = [why for size in sizes if (why := why_whole_experts(workbench.card, size)) is not None]
+    whys = [why for size in sizes if (why := workbench.rules.why_whole_experts(workbench.card, size)) is not None]
     if not choice.layout.flags.enable_expert_parallel or not whys:
         return []
     return [f"--enable-expert-parallel leaves every expert whole on one of the GPUs: {whys[0]}."]

@@ -1,6 +1,5 @@
 """Question -> Choice: the best layout first, the rest behind, and what was rejected and why. Four steps, one budget."""
 
-from atoll.engines.vllm.splits import VLLM, EngineLimits
 from atoll.layout.layout import EngineFlags
 from atoll.plan.budget import Budget
 from atoll.plan.candidates import find_candidates
@@ -20,7 +19,6 @@ def search_layouts(
     goal: Goal,
     *,
     model: str,
-    limits: EngineLimits = VLLM,
     wanted: Wanted = OPEN,
     flags: EngineFlags = PLAIN,
     simulate: Simulate | None = None,
@@ -32,13 +30,12 @@ def search_layouts(
         workbench: box, cards and model.
         goal: the traffic and the targets.
         model: what the layouts call the model.
-        limits: how the engine can split it.
         wanted: what the user has settled.
         flags: options that are given; those left out are chosen.
         simulate: simulates one layout under a goal; None: the formula alone.
         vary_load: whether to look at other loads too.
     """
-    question = Question(workbench=workbench, goal=goal, model=model, limits=limits, wanted=wanted, flags=flags)
+    question = Question(workbench=workbench, goal=goal, model=model, wanted=wanted, flags=flags)
     simulations = Simulations(simulate=simulate, budget=Budget())
     possible = find_candidates(question)
     choices = simulate_likely(possible.drafts, question, simulations)

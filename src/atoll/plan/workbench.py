@@ -6,88 +6,80 @@ from dataclasses import dataclass, field
 from atoll.cost.links import describe_group
 from atoll.cost.memory import MemoryFit, fit_memory
 from atoll.cost.profile import MachineProfile
-from atoll.cost.step import StepFlags, StepModel
-from atoll.engines.vllm.defaults import cache_dtype, effective_flags
-from atoll.engines.vllm.versions import DEFAULT_VERSION
+from atoll.cost.step import StepModel
+from atoll.engines import find_engine
+from atoll.engines.engine import Engine
+from atoll.engines.spec import DEFAULT_ENGINE, EngineSpec, only_kind
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
-from atoll.layout.layout import EngineFlags, Replica
+from atoll.layout.layout import ENGINE_VERSION, EngineFlags, Replica
 from atoll.model.card import ModelCard
 from atoll.plan.score import Station
 
 
 @dataclass(kw_only=True)
 class Workbench:
-    """Makes timers and memory fits, and remembers them: equal replicas share one."""
+    """Makes specs, timers and memory fits, and remembers them: equal replicas share one."""
 
     box: Box
     card: ModelCard
     kinds: Mapping[int, GpuKind]  # by GPU index
-    engine_version: str = DEFAULT_VERSION
+    engine: str = DEFAULT_ENGINE
+    engine_version: str = ENGINE_VERSION
     profile: MachineProfile | None = None
+    _specs: dict[object, EngineSpec] = field(default_factory=dict)
     _timers: dict[object, StepModel] = field(default_factory=dict)
     _fits: dict[object, MemoryFit] = field(default_factory=dict)
 
+    @property
+    def rules(self) -> Engine:
+        """What the engine says of splits, cards and flags."""
+        return find_engine(self.engine)
+
     def kind(self, replica: Replica) -> GpuKind:
-        """The kind with the least memory among the replica's cards: the one that all must live with."""
-        return min((self.kinds[gpu] for gpu in replica.gpus), key=lambda kind: (kind.memory_bytes, kind.bf16_flops))
+        """The kind of the replica's cards; raises InputError for several."""
+        return only_kind(self.kinds[gpu] for gpu in replica.gpus)
 
-    def flags(self, replica: Replica, flags: EngineFlags) -> EngineFlags:
-        """With what the engine takes for options left out."""
-        return effective_flags(
-            flags, self.engine_version, self.kind(replica), max_model_len=flags.max_model_len or self.card.max_context
-        )
-
-    def fit(self, replica: Replica, flags: EngineFlags) -> MemoryFit:
-        kind, full = self.kind(replica), self.flags(replica, flags)
-        key = (kind.name, replica.tensor_parallel, replica.pipeline_parallel, full)
-        if key not in self._fits:
-            self._fits[key] = fit_memory(
+    def spec(self, replica: Replica, flags: EngineFlags) -> EngineSpec:
+        """The replica with every setting resolved."""
+        key = (replica.gpus, replica.tensor_parallel, flags)
+        if key not in self._specs:
+            self._specs[key] = EngineSpec.on(
                 self.card,
-                kind,
-                tensor_parallel=replica.tensor_parallel,
-                pipeline_parallel=replica.pipeline_parallel,
-                max_num_batched_tokens=full.max_num_batched_tokens or 8192,
-                max_num_seqs=full.max_num_seqs or 256,
-                gpu_memory_utilization=full.gpu_memory_utilization,
-                kv_dtype=full.kv_cache_dtype,
-                quantization=full.quantization,
-                enforce_eager=full.enforce_eager,
-                engine_version=self.engine_version,
-            )
-        return self._fits[key]
-
-    def timer(self, replica: Replica, flags: EngineFlags) -> StepModel:
-        """Seconds of this replica's steps. Replicas on alike links are timed alike."""
-        kind = self.kind(replica)
-        step_flags = StepFlags(
-            quantization=flags.quantization,
-            kv_cache_dtype=cache_dtype(flags, self.card),
-            max_num_seqs=self.flags(replica, flags).max_num_seqs,
-            enforce_eager=flags.enforce_eager,
-            engine_version=self.engine_version,
-        )
-        key = (kind.name, self._links(replica, kind), replica.pipeline_parallel, step_flags)
-        if key not in self._timers:
-            self._timers[key] = StepModel(
-                self.card,
-                kind,
+                self.kind(replica),
                 tensor_parallel=replica.tensor_parallel,
                 pipeline_parallel=replica.pipeline_parallel,
                 box=self.box,
                 gpus=replica.gpus,
-                flags=step_flags,
-                profile=self.profile,
+                flags=flags,
+                engine=self.engine,
+                engine_version=self.engine_version,
             )
+        return self._specs[key]
+
+    def fit(self, replica: Replica, flags: EngineFlags) -> MemoryFit:
+        """Replicas on cards of one kind have room for the same, whatever joins them."""
+        key = (self.kind(replica).name, replica.tensor_parallel, replica.pipeline_parallel, flags)
+        if key not in self._fits:
+            self._fits[key] = fit_memory(self.spec(replica, flags))
+        return self._fits[key]
+
+    def timer(self, replica: Replica, flags: EngineFlags) -> StepModel:
+        """Seconds of this replica's steps. Replicas on alike links are timed alike."""
+        spec = self.spec(replica, flags)
+        settings = (spec.steps, spec.quantization, spec.kv_cache_dtype)
+        key = (spec.kind.name, self._links(replica, spec.kind), replica.pipeline_parallel, settings)
+        if key not in self._timers:
+            self._timers[key] = StepModel(spec, profile=self.profile)
         return self._timers[key]
 
     def station(self, replica: Replica, flags: EngineFlags) -> Station:
-        full = self.flags(replica, flags)
+        spec = self.spec(replica, flags)
         return Station(
             timer=self.timer(replica, flags),
             kv_tokens=self.fit(replica, flags).kv_tokens,
-            max_num_seqs=full.max_num_seqs or 256,
-            max_num_batched_tokens=full.max_num_batched_tokens or 8192,
+            max_num_seqs=spec.max_num_seqs,
+            max_num_batched_tokens=spec.max_num_batched_tokens,
         )
 
     def _links(self, replica: Replica, kind: GpuKind) -> object:

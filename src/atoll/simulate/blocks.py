@@ -9,7 +9,8 @@ it shrinks from its end.
 
 from collections.abc import Hashable
 
-from atoll.simulate.job import BLOCK_TOKENS, Job
+from atoll.engines.engine import BLOCK_TOKENS
+from atoll.simulate.job import Job
 
 
 class _Stream:

@@ -2,10 +2,9 @@
 
 from collections.abc import Hashable
 
+from atoll.engines.engine import BLOCK_TOKENS
 from atoll.traffic.demand import Drawn
 from atoll.traffic.request import Request
-
-BLOCK_TOKENS = 16  # vLLM's default block size on GPUs
 
 # Where a prompt's blocks may be found: (name of a stream of tokens, block at which the stream stops; None: never).
 Chain = tuple[tuple[Hashable, int | None], ...]

@@ -11,9 +11,10 @@ from itertools import chain
 import numpy as np
 
 from atoll.cost.step import StepBatch, StepTimer
+from atoll.engines.engine import SchedulerLimits
 from atoll.simulate.blocks import BlockPool
 from atoll.simulate.job import Job
-from atoll.simulate.scheduler import Scheduler, SchedulerLimits, Step
+from atoll.simulate.scheduler import Scheduler, Step
 from atoll.simulate.timeline import Timeline
 from atoll.traffic.record import Floats, Ints
 

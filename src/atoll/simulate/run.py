@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.cost.step import StepBatch, StepTimer
+from atoll.engines.engine import SchedulerLimits
 from atoll.layout.layout import Layout
 from atoll.layout.weights import router_weights
 from atoll.model.card import ModelCard
@@ -14,7 +15,6 @@ from atoll.simulate.job import Job
 from atoll.simulate.ledger import Ledger, Sent
 from atoll.simulate.replica import VirtualReplica
 from atoll.simulate.router import VirtualRouter
-from atoll.simulate.scheduler import SchedulerLimits
 from atoll.simulate.timeline import Timeline
 from atoll.traffic.demand import Demand
 from atoll.traffic.record import RecordTable
@@ -79,7 +79,7 @@ def simulate_layout(
     *,
     timers: Sequence[StepTimer],
     kv_blocks: Sequence[int],
-    limits: SchedulerLimits,
+    limits: Sequence[SchedulerLimits],
     trace: Sequence[TraceRow] = (),
     conditions: Conditions = Conditions(),
 ) -> RecordTable:
@@ -95,7 +95,7 @@ def simulate_layout(
         workload: the load.
         timers: one a replica.
         kv_blocks: KV blocks of each replica.
-        limits: the scheduler's, for all replicas.
+        limits: the scheduler's, of each replica.
         trace: rows of a trace, when the workload asks for one.
         conditions: failures and the like.
 
@@ -124,7 +124,7 @@ class _Simulation:
         *,
         timers: Sequence[StepTimer],
         kv_blocks: Sequence[int],
-        limits: SchedulerLimits,
+        limits: Sequence[SchedulerLimits],
         conditions: Conditions,
     ) -> None:
         self._demand = demand
@@ -145,7 +145,7 @@ class _Simulation:
         self._replicas = [
             VirtualReplica(
                 number,
-                limits=replace(limits, max_num_queued_reqs=layout.flags.max_num_queued_reqs),
+                limits=replace(limits[number], max_num_queued_reqs=layout.flags.max_num_queued_reqs),
                 kv_blocks=kv_blocks[number],
                 prefix_caching=layout.flags.enable_prefix_caching,
                 timer=timers[number] if slow[number] == 1.0 else SlowedTimer(timer=timers[number], factor=slow[number]),

@@ -16,24 +16,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from atoll.cost.step import StepBatch
+from atoll.engines.engine import BLOCK_TOKENS, SchedulerLimits
 from atoll.simulate.blocks import BlockPool
-from atoll.simulate.job import BLOCK_TOKENS, Job
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SchedulerLimits:
-    """The engine's settings that the scheduler obeys, by vLLM's names."""
-
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int = 8192
-    chunked_prefill: bool = True
-    long_prefill_token_threshold: int = 0  # 0: a chunk may take all that is left of the budget
-    reserve_full_prompt: bool = True  # scheduler_reserve_full_isl: join only when the whole prompt fits in free blocks
-    max_num_queued_reqs: int | None = None  # with so many waiting or running, the next is refused with 503
-    async_scheduling: bool = True  # the next step is scheduled while this one runs
-    prefill_first: bool = False  # the older engine
-    watermark: float = 0.0  # share of the blocks that joining requests leave free; 0.01 in the older engine
-
+from atoll.simulate.job import Job
 
 # A prompt chunk: whose, and (new tokens, tokens already in the cache).
 Prefill = tuple[Job, tuple[int, int]]

@@ -9,10 +9,9 @@ from atoll.analyse.summary import Summary
 from atoll.doctor.compose import Project
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.nginx import Upstream
-from atoll.doctor.vllm import show_version
 from atoll.errors import AtollError, InputError
 from atoll.inventory.box import Box
-from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
+from atoll.layout.layout import Layout, Policy, Replica, Router
 from atoll.model.card import ModelCard
 from atoll.plan.enumerate import Wanted
 from atoll.plan.goal import Goal
@@ -134,6 +133,8 @@ def layout_of(facts: Facts, engines: list[ServedEngine], card: ModelCard, gpu: s
     if box is None or not replicas or any(replica is None for replica in replicas):
         return None
     command = engines[0].command
+    if command.flags is None:  # a share of the memory above 1: no layout, and the findings say so
+        return None
     try:
         return Layout(
             name="yours",
@@ -141,10 +142,10 @@ def layout_of(facts: Facts, engines: list[ServedEngine], card: ModelCard, gpu: s
             box=box,
             replicas=tuple(replica for replica in replicas if replica is not None),
             router=_router(facts, engines),
-            flags=_flags(engines[0]),
-            engine_version=show_version(command.table.version),
+            flags=command.flags,
+            engine_version=command.release,
         )
-    except ValidationError:  # a GPU given twice, a share above 1: no layout, and the findings say so
+    except ValidationError:  # a GPU given twice
         return None
 
 
@@ -186,22 +187,6 @@ def _upstreams(facts: Facts, engines: list[ServedEngine]) -> Iterator[Upstream]:
     for route in facts.upstream_routes:
         if route.location.upstream is not None and engines[0].service in route.services:
             yield route.location.upstream
-
-
-def _flags(engine: ServedEngine) -> EngineFlags:
-    command = engine.command
-    return EngineFlags(
-        dtype=command.text("--dtype") or "auto",
-        quantization=command.text("--quantization"),
-        kv_cache_dtype=command.text("--kv-cache-dtype") or "auto",
-        max_model_len=command.integer("--max-model-len"),
-        max_num_seqs=command.integer("--max-num-seqs"),
-        max_num_batched_tokens=command.integer("--max-num-batched-tokens"),
-        gpu_memory_utilization=command.memory_utilization or 0.9,
-        enable_prefix_caching=not command.has("--no-enable-prefix-caching"),
-        enforce_eager=command.has("--enforce-eager"),
-        enable_expert_parallel=command.has("--enable-expert-parallel") or None,
-    )
 
 
 def _workload(facts: Facts, layout: Layout) -> Workload:

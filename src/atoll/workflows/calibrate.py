@@ -2,27 +2,23 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from atoll.cost.calibrate import DecodePoint, Fit, Point, PromptPoint, fit_line, fit_scales
 from atoll.cost.profile import MachineProfile
-from atoll.cost.step import StepFlags, StepModel
-from atoll.engines.vllm.defaults import effective_flags
+from atoll.cost.step import StepModel
+from atoll.engines.spec import EngineSpec
 from atoll.errors import InputError, NoMeasurement, RunFailed
-from atoll.inventory.box import Box
-from atoll.inventory.catalog import GpuKind
 from atoll.layout.layout import Layout, Replica
 from atoll.load.run import measure_load
 from atoll.load.target import Endpoint, RequestOptions, parse_target
-from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import read_text
 from atoll.outside.http import get_json
-from atoll.simulate.equip import kind_of
 from atoll.traffic.record import Floats, Outcome, RecordTable
 from atoll.traffic.workload import Workload
 from atoll.workflows.boxes import named_box
@@ -30,34 +26,6 @@ from atoll.workflows.boxes import named_box
 Say = Callable[[str], None]
 _SPARE = 16  # tokens that a template or a tokenizer may add to a prompt
 _LONGER = 1.05  # a prompt of words comes out this much too long at worst: 500 wanted, 517 sent, on a small tokenizer
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CalibratedEngine:
-    """What is known of the engine that is measured."""
-
-    card: ModelCard
-    kind: GpuKind
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
-    box: Box | None = None
-    gpus: tuple[int, ...] = ()
-    flags: StepFlags = field(default_factory=StepFlags)
-    max_num_batched_tokens: int = 8192
-    max_model_len: int | None = None
-
-    def model(self, profile: MachineProfile) -> StepModel:
-        """Its step model under a profile."""
-        return StepModel(
-            self.card,
-            self.kind,
-            tensor_parallel=self.tensor_parallel,
-            pipeline_parallel=self.pipeline_parallel,
-            box=self.box,
-            gpus=self.gpus,
-            flags=self.flags,
-            profile=profile,
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,14 +49,15 @@ def engine_of(
     tensor_parallel: int,
     model: str | None,
     engine_version: str,
-) -> CalibratedEngine | None:
+) -> EngineSpec | None:
     """What the engine runs on: a replica of a layout, or so many cards of a kind; None when neither is told.
 
     Raises:
         InputError: a GPU without a model, or a replica that the layout does not have.
     """
     if layout is not None:
-        return _engine_of_layout(Layout.parse(read_text(layout), origin=str(layout)), replica)
+        known = Layout.parse(read_text(layout), origin=str(layout))
+        return EngineSpec.of(known, _replica_of(known, replica), read_model(known.model))
     if gpu is None:
         return None
     if model is None:
@@ -97,35 +66,13 @@ def engine_of(
     card = read_model(model)
     one = Replica(gpus=box.indices, tensor_parallel=tensor_parallel)
     plain = Layout(name="engine", model=model, box=box, replicas=(one,), engine_version=engine_version)
-    return _engine(plain, one, card)
+    return EngineSpec.of(plain, one, card)
 
 
-def _engine_of_layout(layout: Layout, number: int) -> CalibratedEngine:
+def _replica_of(layout: Layout, number: int) -> Replica:
     if number >= len(layout.replicas):
         raise InputError(f"{layout.name} has replicas 0-{len(layout.replicas) - 1}; there is no replica {number}.")
-    return _engine(layout, layout.replicas[number], read_model(layout.model))
-
-
-def _engine(layout: Layout, replica: Replica, card: ModelCard) -> CalibratedEngine:
-    kind = kind_of(layout, replica)
-    flags = effective_flags(layout.flags, layout.engine_version, kind, max_model_len=card.max_context)
-    return CalibratedEngine(
-        card=card,
-        kind=kind,
-        tensor_parallel=replica.tensor_parallel,
-        pipeline_parallel=replica.pipeline_parallel,
-        box=layout.box,
-        gpus=replica.gpus,
-        flags=StepFlags(
-            quantization=flags.quantization,
-            kv_cache_dtype=flags.kv_cache_dtype,
-            max_num_seqs=flags.max_num_seqs,
-            enforce_eager=flags.enforce_eager,
-            engine_version=layout.engine_version,
-        ),
-        max_num_batched_tokens=flags.max_num_batched_tokens or 8192,
-        max_model_len=flags.max_model_len or card.max_context,
-    )
+    return layout.replicas[number]
 
 
 def probes(*, quick: bool, longest: int, most_users: int = 64) -> Iterator[Probe]:
@@ -155,7 +102,7 @@ def _cut(lengths: Sequence[int], room: int) -> list[int]:
 def calibrate(
     url: str,
     *,
-    engine: CalibratedEngine | None,
+    engine: EngineSpec | None,
     options: RequestOptions | None = None,
     quick: bool = False,
     longest: int = 8192 + 256,
@@ -181,7 +128,7 @@ def calibrate(
         RunFailed: the engine cannot be asked.
         NoMeasurement: no probe was answered.
     """
-    if engine is not None and engine.max_model_len:
+    if engine is not None:
         longest = min(longest, engine.max_model_len)
     options = _plain_asking(url, options or RequestOptions())
     longest = min(longest, asyncio.run(_longest_served(url, options)) or longest)
@@ -229,12 +176,17 @@ def _plain_asking(url: str, options: RequestOptions) -> RequestOptions:
     return options
 
 
-def _fit(points: Sequence[Point], engine: CalibratedEngine | None, start: MachineProfile) -> Fit:
+def _fit(points: Sequence[Point], engine: EngineSpec | None, start: MachineProfile) -> Fit:
     if engine is None:
         line = fit_line(points)
         return replace(line, profile=line.profile.replace(notes=start.notes))
-    start = start.replace(gpu=engine.kind.name, engine=f"vllm {engine.flags.engine_version}", line=None)
-    return fit_scales(points, engine.model, start=start, max_num_batched_tokens=engine.max_num_batched_tokens)
+    start = start.replace(gpu=engine.kind.name, engine=f"{engine.engine} {engine.engine_version}", line=None)
+    return fit_scales(
+        points,
+        lambda profile: StepModel(engine, profile=profile),
+        start=start,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+    )
 
 
 async def _measure(url: str, probe: Probe, options: RequestOptions, *, seed: int) -> list[Point]:

@@ -3,18 +3,16 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from atoll.cost.memory import MemoryFit, fit_memory, kv_bytes_per_token, users_that_fit
+from atoll.cost.memory import fit_memory, kv_bytes_per_token, users_that_fit
 from atoll.documents import Document
-from atoll.engines.vllm.defaults import effective_flags
-from atoll.engines.vllm.splits import legal_tensor_parallel, why_not_on
-from atoll.engines.vllm.versions import DEFAULT_VERSION
+from atoll.engines import find_engine
+from atoll.engines.spec import DEFAULT_ENGINE, EngineSpec
 from atoll.errors import InputError
 from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
 from atoll.layout.layout import EngineFlags
 from atoll.model.card import Attention, Experts, ModelCard, Quantisation
 from atoll.model.read import read_model
 
-_KV_DTYPES = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
 TABLE_SIZES = (1, 2, 4, 8)  # of the table of what fits; one box seldom holds more
 
 
@@ -83,36 +81,20 @@ def report_model(
 
     Raises:
         UnknownModel, BadModel, UnknownGpu.
-        InputError: a KV dtype that is neither.
+        InputError: options with which the engine would not start, such as a KV dtype that it does not have.
     """
-    if kv_dtype not in _KV_DTYPES:
-        raise InputError(f"{kv_dtype!r} is no type of KV cache; it is auto, or fp8 for half the bytes.")
+    wanted = (flags or EngineFlags()).replace(kv_cache_dtype=kv_dtype)
+    why = find_engine(DEFAULT_ENGINE).why_not_flags(wanted)
+    if why is not None:
+        raise InputError(f"{why}.")
     card = read_model(name_or_path, hub=hub)
     kinds = (find_gpu(gpu),) if gpu is not None else all_gpus()
-    wanted = (flags or EngineFlags()).replace(kv_cache_dtype=kv_dtype)
     length = context or min(4096, card.max_context)
     return ModelReport(
         **_facts(card, kv_dtype=kv_dtype),
         context=length,
         gpu_memory_utilization=wanted.gpu_memory_utilization,
         fits=tuple(_fits(card, kinds, wanted, context=length)),
-    )
-
-
-def fit_flags(card: ModelCard, kind: GpuKind, *, tensor_parallel: int, flags: EngineFlags, context: int) -> MemoryFit:
-    """fit_memory with the batch sizes that vLLM takes for this card when the flags leave them open."""
-    full = effective_flags(flags, DEFAULT_VERSION, kind, max_model_len=card.max_context)
-    return fit_memory(
-        card,
-        kind,
-        tensor_parallel=tensor_parallel,
-        max_num_batched_tokens=full.max_num_batched_tokens or 8192,
-        max_num_seqs=full.max_num_seqs or 1024,
-        gpu_memory_utilization=full.gpu_memory_utilization,
-        kv_dtype=full.kv_cache_dtype,
-        quantization=full.quantization,
-        enforce_eager=full.enforce_eager,
-        context=context,
     )
 
 
@@ -138,17 +120,18 @@ def _facts(card: ModelCard, *, kv_dtype: str) -> dict[str, Any]:
         "quantisation": card.quantisation,
         "attention": card.attention,
         "experts": card.experts,
-        "legal_tensor_parallel": legal_tensor_parallel(card),
+        "legal_tensor_parallel": find_engine(DEFAULT_ENGINE).legal_tensor_parallel(card),
         "notes": card.notes,
     }
 
 
 def _fits(card: ModelCard, kinds: Sequence[GpuKind], flags: EngineFlags, *, context: int) -> Iterator[Fit]:
-    sizes = legal_tensor_parallel(card, TABLE_SIZES)
+    engine = find_engine(DEFAULT_ENGINE)
+    sizes = engine.legal_tensor_parallel(card, TABLE_SIZES)
     for kind in kinds:
         for size in sizes:
-            fit = fit_flags(card, kind, tensor_parallel=size, flags=flags, context=context)
-            why = why_not_on(card, kind) or fit.reason
+            fit = fit_memory(EngineSpec.on(card, kind, tensor_parallel=size, flags=flags), context=context)
+            why = engine.why_not_on(card, kind) or fit.reason
             yield Fit(
                 gpu=kind.name,
                 tensor_parallel=size,

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from atoll.analyse.summary import Summary, summarise
 from atoll.cost.memory import fit_memory
 from atoll.cost.profile import MachineProfile
-from atoll.engines.vllm.defaults import effective_flags
-from atoll.engines.vllm.splits import VLLM, legal_tensor_parallel
-from atoll.engines.vllm.versions import DEFAULT_VERSION
+from atoll.engines.spec import EngineSpec
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
-from atoll.layout.layout import EngineFlags, Layout
+from atoll.layout.layout import ENGINE_VERSION, EngineFlags, Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import write_whole
@@ -42,7 +40,6 @@ from atoll.plan.search import search_layouts
 from atoll.plan.workbench import Workbench
 from atoll.report.charts import chart_png, chart_svg
 from atoll.report.crossover import crossover_chart
-from atoll.simulate.equip import scheduler_limits
 from atoll.simulate.run import simulate_layout
 from atoll.traffic.record import RecordTable
 from atoll.traffic.workload import Arrivals, Lengths, Workload
@@ -71,7 +68,7 @@ def plan_box(
     gpus: int | None = None,
     wanted: Wanted = OPEN,
     flags: EngineFlags = PLAIN,
-    engine_version: str = DEFAULT_VERSION,
+    engine_version: str = ENGINE_VERSION,
     simulate: bool = True,
     vary_load: bool = True,
     profile: MachineProfile | None = None,
@@ -118,7 +115,7 @@ def plan_model(
     model: str | None = None,
     wanted: Wanted = OPEN,
     flags: EngineFlags = PLAIN,
-    engine_version: str = DEFAULT_VERSION,
+    engine_version: str = ENGINE_VERSION,
     simulate: bool = True,
     vary_load: bool = True,
     profile: MachineProfile | None = None,
@@ -130,7 +127,6 @@ def plan_model(
         bench,
         goal,
         model=card.name if model is None else model,
-        limits=VLLM,
         wanted=wanted,
         flags=flags,
         simulate=Simulator(bench) if simulate else None,
@@ -164,10 +160,11 @@ def check_something_fits(plan: Plan) -> None:
 
 def _advice(plan: Plan) -> str:
     """The fewest cards that would hold it: of the box's own kind, else of common large ones."""
+    rules = plan.workbench.rules
     own = {kind.name: kind for kind in plan.workbench.kinds.values()}
     for kind in (*own.values(), *(kind for kind in all_gpus() if kind.name in _LARGE)):
-        for size in legal_tensor_parallel(plan.card, range(1, 9)):
-            if VLLM.why_not_on(plan.card, kind) is None and _holds(plan, kind, size):
+        for size in rules.legal_tensor_parallel(plan.card, range(1, 9)):
+            if rules.why_not_on(plan.card, kind) is None and _holds(plan, kind, size):
                 return f"{size} x {kind.name} with tensor parallel {size} would hold it."
     return "A quantised version of the model, if there is one, takes less."
 
@@ -176,17 +173,16 @@ _LARGE = ("H100-SXM-80GB", "H200-SXM-141GB", "B200-180GB")
 
 
 def _holds(plan: Plan, kind: GpuKind, size: int) -> bool:
-    version = plan.workbench.engine_version
-    full = effective_flags(EngineFlags(max_num_seqs=64), version, kind)
-    fit = fit_memory(
+    bench = plan.workbench
+    spec = EngineSpec.on(
         plan.card,
         kind,
         tensor_parallel=size,
-        max_num_seqs=64,
-        max_num_batched_tokens=full.max_num_batched_tokens or 2048,
-        engine_version=version,
+        flags=EngineFlags(max_num_seqs=64),
+        engine=bench.engine,
+        engine_version=bench.engine_version,
     )
-    return fit.kv_tokens >= plan.search.goal.longest
+    return fit_memory(spec).kv_tokens >= plan.search.goal.longest
 
 
 def _check_context(card: ModelCard, goal: Goal) -> None:
@@ -208,7 +204,6 @@ class Simulator:
 
     def __call__(self, layout: Layout, goal: Goal, formula: Outlook) -> Outlook:
         bench = self.workbench
-        first = bench.flags(layout.replicas[0], layout.flags)
         sample = sample_of(goal, formula)
         table = simulate_layout(
             layout.replace(flags=layout.flags.replace(max_model_len=None)),
@@ -216,7 +211,7 @@ class Simulator:
             simulated_workload(goal, sample),
             timers=[bench.timer(replica, layout.flags) for replica in layout.replicas],
             kv_blocks=[bench.fit(replica, layout.flags).kv_blocks for replica in layout.replicas],
-            limits=scheduler_limits(first, layout.engine_version),
+            limits=[bench.spec(replica, layout.flags).limits for replica in layout.replicas],
         )
         rows = (table.number >= sample.before) & (table.number < sample.end)
         saturated = goal.rate is not None and piles_up(table, rows)

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.analyse.summary import latencies
-from atoll.cost.links import AllReduce, ReducePath, describe_group, host_rate
+from atoll.cost.links import ReducePath, group_reduce, tensor_groups
 from atoll.cost.profile import MachineProfile, MeasuredReduce
 from atoll.documents import Document
-from atoll.engines.vllm.versions import parse_version
+from atoll.engines.spec import EngineSpec
 from atoll.errors import AtollError, NothingFits
-from atoll.inventory.catalog import find_gpu
 from atoll.outside.files import read_text
 from atoll.simulate.equip import Equipment
 from atoll.simulate.run import Conditions, simulate_layout
@@ -189,25 +188,15 @@ _REDUCED_BYTES = tuple(2.0**power for power in range(12, 28))
 
 def _host_links(case: Case) -> MachineProfile | None:
     """The machine's links as a profile: all-reduce through the host's memory for every group of the layout."""
-    groups = [
-        replica.gpus[at : at + replica.tensor_parallel]
+    reduces = [
+        MeasuredReduce(gpus=gpus, points=tuple((size, reduce.seconds(size)) for size in _REDUCED_BYTES))
         for replica in case.layout.replicas
-        for at in range(0, len(replica.gpus), replica.tensor_parallel)
         if replica.tensor_parallel > 1
+        for spec in (EngineSpec.of(case.layout, replica, case.card),)
+        for gpus in tensor_groups(spec)
+        for reduce in (group_reduce(spec, gpus, override=ReducePath.HOST),)
     ]
-    return MachineProfile(name="no peer access", reduces=tuple(_host_reduce(case, group) for group in groups))
-
-
-def _host_reduce(case: Case, gpus: tuple[int, ...]) -> MeasuredReduce:
-    kind = find_gpu(case.layout.box.gpu(gpus[0]).name or "")
-    reduce = AllReduce(
-        group=describe_group(case.layout.box, gpus, kind),
-        architecture=kind.architecture,
-        engine_version=parse_version(case.layout.engine_version),
-        override=ReducePath.HOST,
-        host_bytes_per_s=host_rate(kind),
-    )
-    return MeasuredReduce(gpus=gpus, points=tuple((size, reduce.seconds(size)) for size in _REDUCED_BYTES))
+    return MachineProfile(name="no peer access", reduces=tuple(reduces))
 
 
 def _simulate(case: Case, equipment: Equipment, seed: int) -> RecordTable:

@@ -1,6 +1,6 @@
 import pytest
 
-from atoll.engines.vllm.defaults import batch_defaults, effective_flags
+from atoll.engines.vllm.defaults import batch_defaults, fill_flags
 from atoll.inventory.catalog import find_gpu
 from atoll.layout.layout import EngineFlags
 
@@ -26,18 +26,18 @@ def test_batch_sizes_by_version_and_card(version, gpu, expected):
 
 def test_what_was_asked_for_stays_and_the_rest_is_filled_in():
     h100 = find_gpu("H100-NVL-94GB")
-    filled = effective_flags(EngineFlags(max_num_seqs=32), "0.32.0", h100)
+    filled = fill_flags(EngineFlags(max_num_seqs=32), "0.32.0", h100)
     assert (filled.max_num_batched_tokens, filled.max_num_seqs) == (8192, 32)
-    small = effective_flags(EngineFlags(max_num_batched_tokens=512), "0.32.0", h100)
+    small = fill_flags(EngineFlags(max_num_batched_tokens=512), "0.32.0", h100)
     assert (small.max_num_batched_tokens, small.max_num_seqs) == (512, 512)
 
 
 def test_without_chunks_a_whole_prompt_fits_into_a_step():
     h100 = find_gpu("H100-NVL-94GB")
     flags = EngineFlags(enable_chunked_prefill=False)
-    assert effective_flags(flags, "0.8.5", h100, max_model_len=32768).max_num_batched_tokens == 32768
-    assert effective_flags(flags, "0.8.5", h100, max_model_len=32768).max_num_seqs == 256
+    assert fill_flags(flags, "0.8.5", h100, max_model_len=32768).max_num_batched_tokens == 32768
+    assert fill_flags(flags, "0.8.5", h100, max_model_len=32768).max_num_seqs == 256
     assert (
-        effective_flags(flags.replace(max_model_len=4096), "0.32.0", h100, max_model_len=32768).max_num_batched_tokens
+        fill_flags(flags.replace(max_model_len=4096), "0.32.0", h100, max_model_len=32768).max_num_batched_tokens
         == 8192
     )

@@ -21,6 +21,7 @@ from atoll.cli.options import (
     TensorParallel,
     takes_load,
 )
+from atoll.engines.engine import BLOCK_TOKENS
 from atoll.engines.vllm.versions import DEFAULT_VERSION
 from atoll.errors import InputError
 from atoll.workflows.load import LoadOptions, load_of, slo_of
@@ -181,16 +182,16 @@ def _show(run: "SimulatedRun", *, json: bool) -> None:
 
 def _setting(run: "SimulatedRun") -> dict[str, Any]:
     """What the summary is of."""
-    limits = run.equipment.limits
+    limits = run.equipment.limits  # of each replica; cards of different kinds have different defaults
     return {
         "name": run.layout.name,
         "source": "simulated",
         "model": run.layout.model,
         "policy": str(run.layout.router.policy),
         "replicas": _replicas(run.layout),
-        "kv_tokens": [16 * blocks for blocks in run.equipment.kv_blocks],
-        "max_num_seqs": limits.max_num_seqs,
-        "max_num_batched_tokens": limits.max_num_batched_tokens,
+        "kv_tokens": [BLOCK_TOKENS * blocks for blocks in run.equipment.kv_blocks],
+        "max_num_seqs": min(one.max_num_seqs for one in limits),
+        "max_num_batched_tokens": min(one.max_num_batched_tokens for one in limits),
         "max_model_len": run.equipment.max_model_len,
     }
 

@@ -15,7 +15,8 @@ from atoll.doctor.edits import Edits, replace_option, replace_value
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, WARNING, rule
-from atoll.doctor.vllm import parse_version, show_version
+from atoll.doctor.vllm import show_version
+from atoll.engines.vllm.versions import parse_version
 
 
 @rule("VL014", ERROR)
@@ -192,7 +193,7 @@ def unknown_variable(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for engine in facts.engines:
-        version = engine.command.version or (parse_version(_newest_with_variables()) or ())
+        version = engine.command.version or parse_version(_newest_with_variables())
         official = engine.service.image is not None and "vllm-openai" in engine.service.image.path
         if not engine.command.version_known and not official:
             continue
@@ -208,7 +209,7 @@ def _problem_of(name: str, version: tuple[int, ...]) -> str:
     if name not in known:
         near = get_close_matches(name, known, n=1, cutoff=0.9)
         return f"vLLM has no variable {name}; {near[0]} is meant?" if near else ""  # otherwise somebody's own
-    first, last = (parse_version(text) or () for text in known[name])
+    first, last = (parse_version(text) for text in known[name])
     if version > last[:2]:
         return f"{name} is gone in vLLM {show_version(version)}"
     return (

@@ -11,8 +11,9 @@ from atoll.doctor.edits import Edits, replace_option
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
-from atoll.engines.vllm.splits import sizes_for_heads
-from atoll.model.card import ModelCard
+from atoll.engines import find_engine
+from atoll.engines.engine import SIZES
+from atoll.model.card import Quantisation
 from atoll.units import show_bytes
 
 
@@ -24,13 +25,13 @@ def margin_bytes(placed: Placement, fit: MemoryFit) -> float:
 
 @rule("MF001", ERROR)
 def heads_do_not_divide(facts: Facts) -> Iterable[Finding]:
-    """The attention heads do not divide by the tensor-parallel size.
+    """The model's layers cannot be split over so many GPUs: heads, intermediate size or vocabulary do not divide.
 
-    Consequence: vLLM stops with a ValueError at start.
+    Consequence: vLLM stops with a ValueError or an AssertionError at start.
 
-    Evidence: config/model.py of 0.32.0.
+    Evidence: config/model.py and distributed/utils.py of 0.32.0.
 
-    Fix: A size that divides them and agrees with the KV heads (40 heads with 8 KV heads: 1, 2, 4, 8).
+    Fix: A size that divides them all (40 heads with 8 KV heads: 1, 2, 4, 8).
 
     Fails:
     ```compose.yaml
@@ -45,21 +46,34 @@ def heads_do_not_divide(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for placed in placements(facts):
-        if placed.card is None:
-            continue
-        legal = sizes_for_heads(placed.card, range(1, 17))
-        if placed.tensor_parallel <= 16 and placed.tensor_parallel not in legal:
-            yield found(
-                placed.split,
-                f"{placed.card.name} has {_heads(placed.card)}; {placed.tensor_parallel} does not divide them",
-                fix=f"A tensor-parallel size of {join([str(size) for size in legal])}.",
-            )
+        why = _why_not_split(placed, as_stored=False)
+        if why is not None:
+            yield found(placed.split, why, fix=_other_sizes(placed))
 
 
-def _heads(card: ModelCard) -> str:
-    """The heads of both kinds where they differ in number."""
-    shared = "" if card.kv_heads == card.attention_heads else f" and {card.kv_heads} KV heads"
-    return f"{card.attention_heads} attention heads{shared}"
+def _why_not_split(placed: Placement, *, as_stored: bool) -> str | None:
+    """Why the engine cannot split the model so, in its words: as its weights are stored, or however they are."""
+    if placed.card is None:
+        return None
+    card = placed.card if as_stored else placed.card.replace(quantisation=Quantisation())
+    why = find_engine(placed.engine).why_not_split(card, placed.tensor_parallel, expert_parallel=_whole_experts(placed))
+    return why.rstrip(".") if why is not None else None
+
+
+def _whole_experts(placed: Placement) -> bool:
+    return bool(placed.flags.enable_expert_parallel)
+
+
+def _other_sizes(placed: Placement) -> str:
+    """The sizes that go, with the options that the engine has."""
+    assert placed.card is not None
+    rules, card, whole = find_engine(placed.engine), placed.card, _whole_experts(placed)
+    legal = [size for size in SIZES if rules.why_not_split(card, size, expert_parallel=whole) is None]
+    more = "" if whole or rules.why_whole_experts(card, placed.tensor_parallel) is None else _EXPERTS
+    return f"A tensor-parallel size of {join([str(size) for size in legal])}{more}."
+
+
+_EXPERTS = ", or --enable-expert-parallel, which leaves every expert whole"
 
 
 @rule("MF002", WARNING)
@@ -97,13 +111,13 @@ def repeated_kv_heads(facts: Facts) -> Iterable[Finding]:
 
 @rule("MF003", ERROR)
 def groups_do_not_divide(facts: Facts) -> Iterable[Finding]:
-    """The groups of a quantised model do not divide by the tensor-parallel size.
+    """The groups or blocks of a quantised model do not divide by the tensor-parallel size.
 
     Consequence: vLLM stops while loading: `input size is not aligned with the quantized weight shape`.
 
     Evidence: https://github.com/vllm-project/vllm/issues/13640, https://github.com/vllm-project/vllm/issues/21695.
 
-    Fix: A smaller size, a padded checkpoint, or another quantisation.
+    Fix: A size of which every GPU holds whole groups, a padded checkpoint, or another quantisation.
 
     Fails: 11008 / 128 = 86 groups
     ```config.json
@@ -130,17 +144,9 @@ def groups_do_not_divide(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for placed in placements(facts):
-        card = placed.card
-        group = card.quantisation.group_size if card is not None else None
-        if card is None or not group or group < 1 or card.quantisation.weight_bits >= 8:
-            continue
-        size = card.experts.intermediate_size if card.experts is not None else card.intermediate_size
-        if size % group == 0 and (size // group) % placed.tensor_parallel:
-            yield found(
-                placed.split,
-                f"{card.name} has {size // group} groups of {group} weights in a row;"
-                f" {placed.tensor_parallel} does not divide them",
-            )
+        why = _why_not_split(placed, as_stored=True)
+        if why is not None and _why_not_split(placed, as_stored=False) is None:  # else MF001 says it
+            yield found(placed.split, why, fix=_other_sizes(placed))
 
 
 @rule("MF004", ERROR)
@@ -290,11 +296,11 @@ def sequences_do_not_fit(facts: Facts) -> Iterable[Finding]:
         if fit is None or not fit.fits or placed.ours:
             continue
         length = (load.prompt_tokens or 0) + (load.output_tokens or 0) or 1024
-        seqs = placed.max_num_seqs or 1024
+        seqs = placed.max_num_seqs
         if load.users is not None:
             twins = sum(other.card == placed.card for other in known)
             seqs = min(seqs, ceil(load.users / twins))
-        elif placed.max_num_seqs is None:
+        elif placed.flags.max_num_seqs is None:
             continue
         if fit.kv_tokens < seqs * length:
             yield found(

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from atoll.doctor.checks.memory import default_batched_tokens, default_max_num_seqs, fit_of
+from atoll.doctor.checks.memory import fit_of, usual_flags
 from atoll.doctor.checks.places import found, join, made_by_atoll, named_options, options
 from atoll.doctor.checks.timeouts import read_timeout
 from atoll.doctor.edits import Edits, add_option, remove_option, replace_option
@@ -548,8 +548,9 @@ def few_sequences(facts: Facts) -> Iterable[Finding]:
             if seqs * twins < users:
                 yield found(option.word, f"{twins} x {seqs} answers run at once, for {users} users")
         elif seqs < 64 and not _kv_is_the_limit(facts, engine, seqs):
-            usual = default_max_num_seqs(facts.kind_of(engine.service))
-            default = f"the default is {usual}" if usual else "the default is 256, or 1024 on cards of 70 GiB and more"
+            kind = facts.kind_of(engine.service)
+            usual = usual_flags(engine.command, kind).max_num_seqs
+            default = f"the default is {usual}" if kind else "the default is 256, or 1024 on cards of 70 GiB and more"
             yield found(option.word, f"only {seqs} answers run at once in each instance; {default}")
 
 
@@ -594,7 +595,7 @@ def large_steps(facts: Facts) -> Iterable[Finding]:
     """
     for engine, option in named_options(facts, "--max-num-batched-tokens"):
         tokens = option.integer()
-        usual = default_batched_tokens(facts.kind_of(engine.service))
+        usual = usual_flags(engine.command, facts.kind_of(engine.service)).max_num_batched_tokens or 0
         if tokens is not None and tokens > 2 * usual and not made_by_atoll(facts, engine.service):
             yield found(option.word, f"steps of {tokens} tokens; the default here is {usual}")
 

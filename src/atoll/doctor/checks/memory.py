@@ -1,4 +1,4 @@
-"""Engines on their GPUs, and the memory arithmetic that several checks share, with vLLM's own defaults."""
+"""Engines on their GPUs, every setting resolved, and the memory arithmetic that several checks share."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,28 +8,20 @@ from atoll.doctor.checks.places import Place
 from atoll.doctor.compose import Service
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.tree import Node, Source, read_yaml
-from atoll.doctor.vllm import VllmCommand, show_version
-from atoll.engines.vllm.versions import DEFAULT_VERSION
+from atoll.doctor.vllm import VllmCommand
+from atoll.engines import find_engine
+from atoll.engines.spec import DEFAULT_ENGINE, EngineSpec
 from atoll.inventory.box import Box
-from atoll.inventory.catalog import GpuKind
-from atoll.layout.layout import Layout
+from atoll.inventory.catalog import GpuKind, find_gpu
+from atoll.layout.layout import EngineFlags, Layout
 from atoll.model.card import ModelCard
 
-
-def default_max_num_seqs(kind: GpuKind | None) -> int | None:
-    """The engine's own default: 1024 from 70 GiB up but for the A100, else 256; None for an unknown card."""
-    return None if kind is None else 1024 if _is_large(kind) else 256
+UNKNOWN = find_gpu("H100-SXM-80GB")  # a card that is not known counts as one of this class: nothing is said too much
 
 
-def default_batched_tokens(kind: GpuKind | None) -> int:
-    """The engine's own default for these cards; 8192, the H100 class's, where they are not known."""
-    if kind is None:
-        return 8192
-    return 16384 if kind.memory_bytes >= 160 * 10**9 else 8192 if _is_large(kind) else 2048
-
-
-def _is_large(kind: GpuKind) -> bool:
-    return kind.memory_bytes >= 70 * 2**30 and "A100" not in kind.name  # engine/arg_utils.py of 0.32.0
+def usual_flags(command: VllmCommand, kind: GpuKind | None) -> EngineFlags:
+    """The batch sizes that the engine takes by itself on that card; those of a large card where it is not known."""
+    return find_engine(DEFAULT_ENGINE).fill_flags(EngineFlags(), command.release, kind or UNKNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +37,10 @@ class Placement:
     card: ModelCard | None
     kind: GpuKind | None
     box: Box | None
-    max_num_seqs: int | None
-    max_num_batched_tokens: int | None
-    max_model_len: int | None  # None: the model's own
+    flags: EngineFlags
     shortens: bool  # --max-model-len auto
-    utilization: float
-    kv_dtype: str = "auto"
-    quantization: str | None = None
-    enforce_eager: bool = False
-    version: str = DEFAULT_VERSION
+    engine: str
+    engine_version: str
     service: Service | None = None
     ours: bool = False  # of a rendered bundle
 
@@ -61,30 +48,37 @@ class Placement:
     def size(self) -> int:
         return self.tensor_parallel * self.pipeline_parallel
 
-    def fit(self, tensor_parallel: int | None = None) -> MemoryFit | None:
-        """How the memory of one of its GPUs is shared out; None when model or GPU is not known."""
+    def spec(self, tensor_parallel: int | None = None) -> EngineSpec | None:
+        """The engine with every setting resolved, split so or otherwise; None when model or GPU is not known."""
         if self.card is None or self.kind is None:
             return None
-        return fit_memory(
+        return EngineSpec.on(
             self.card,
             self.kind,
             tensor_parallel=tensor_parallel or self.tensor_parallel,
             pipeline_parallel=self.pipeline_parallel,
-            max_num_batched_tokens=self.max_num_batched_tokens or default_batched_tokens(self.kind),
-            max_num_seqs=self.max_num_seqs or default_max_num_seqs(self.kind) or 256,
-            gpu_memory_utilization=self.utilization,
-            kv_dtype=self.kv_dtype,
-            quantization=self.quantization,
-            enforce_eager=self.enforce_eager,
-            engine_version=self.version,
+            flags=self.flags,
+            engine=self.engine,
+            engine_version=self.engine_version,
         )
+
+    def fit(self, tensor_parallel: int | None = None) -> MemoryFit | None:
+        """How the memory of one of its GPUs is shared out; None when model or GPU is not known."""
+        spec = self.spec(tensor_parallel)
+        return fit_memory(spec) if spec is not None else None
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Answers that run at once: as told, else what the engine takes on that card."""
+        spec = self.spec()
+        return spec.max_num_seqs if spec is not None else self.flags.max_num_seqs or 1024
 
     @property
     def longest(self) -> int | None:
         """Tokens of the longest request it must hold; None when not known or when vLLM shortens it by itself."""
         if self.shortens:
             return None
-        return self.max_model_len or (self.card.max_context if self.card is not None else None)
+        return self.flags.max_model_len or (self.card.max_context if self.card is not None else None)
 
 
 def placements(facts: Facts) -> Iterator[Placement]:
@@ -108,7 +102,8 @@ def placement_of(facts: Facts, engine: ServedEngine) -> Placement | None:
     command, service = engine.command, engine.service
     tp, pp, share = command.tensor_parallel, command.pipeline_parallel, command.memory_utilization
     untold = {"--kv-cache-memory-bytes", "--cpu-offload-gb", "--num-gpu-blocks-override"}
-    if tp is None or pp is None or share is None or command.has(*untold) or min(tp, pp) < 1:
+    flags = command.flags
+    if tp is None or pp is None or share is None or flags is None or command.has(*untold):
         return None
     length = command.option("--max-model-len")
     folder = service.file.rpartition("/")[0]
@@ -122,15 +117,10 @@ def placement_of(facts: Facts, engine: ServedEngine) -> Placement | None:
         card=engine.card,
         kind=facts.kind_of(service),
         box=facts.box_of(service),
-        max_num_seqs=command.integer("--max-num-seqs"),
-        max_num_batched_tokens=command.integer("--max-num-batched-tokens"),
-        max_model_len=length.integer() if length is not None else None,
+        flags=flags,
         shortens=length is not None and length.value in {"auto", "-1"},
-        utilization=share,
-        kv_dtype=command.text("--kv-cache-dtype") or "auto",
-        quantization=command.text("--quantization"),
-        enforce_eager=command.has("--enforce-eager"),
-        version=show_version(command.table.version),
+        engine=DEFAULT_ENGINE,
+        engine_version=command.release,
         service=service,
         ours=any(source.path.rpartition("/")[0] == folder for source, _ in facts.layouts),
     )
@@ -143,7 +133,6 @@ def _option_place(command: VllmCommand, service: Service) -> Place:
 
 def _of_layout(facts: Facts, source: Source, layout: Layout) -> Iterator[Placement]:
     root = read_yaml(source)[0]
-    flags = layout.flags
     for number, replica in enumerate(layout.replicas):
         node = root.get("replicas", number) or root
         kinds = {facts.kind_at(layout.box, gpu) for gpu in replica.gpus}
@@ -157,15 +146,10 @@ def _of_layout(facts: Facts, source: Source, layout: Layout) -> Iterator[Placeme
             card=facts.cards.get(layout.model),
             kind=next(iter(kinds)) if len(kinds) == 1 else None,
             box=layout.box,
-            max_num_seqs=flags.max_num_seqs,
-            max_num_batched_tokens=flags.max_num_batched_tokens,
-            max_model_len=flags.max_model_len,
+            flags=layout.flags,
             shortens=False,
-            utilization=flags.gpu_memory_utilization,
-            kv_dtype=flags.kv_cache_dtype,
-            quantization=flags.quantization,
-            enforce_eager=flags.enforce_eager,
-            version=layout.engine_version,
+            engine=layout.engine,
+            engine_version=layout.engine_version,
         )
 
 

@@ -368,7 +368,7 @@ def wider_than_needed(facts: Facts) -> Iterable[Finding]:
         if placed.tensor_parallel % 2 or half < 1 or placed.ours:
             continue
         fit = placed.fit(half)
-        if fit is None or not fit.fits or fit.kv_tokens < max(_wanted_tokens(facts), placed.max_model_len or 0):
+        if fit is None or not fit.fits or fit.kv_tokens < max(_wanted_tokens(facts), placed.flags.max_model_len or 0):
             continue
         yield found(
             placed.split,

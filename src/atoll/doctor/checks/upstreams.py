@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.containers import NGINX
 from atoll.doctor.checks.locations import http_version
-from atoll.doctor.checks.memory import default_max_num_seqs
+from atoll.doctor.checks.memory import usual_flags
 from atoll.doctor.checks.places import found, join, made_by_atoll
 from atoll.doctor.checks.timeouts import cuts_answers
 from atoll.doctor.compose import Service
@@ -18,7 +18,7 @@ from atoll.doctor.edits import (
     replace_directive,
     replace_value,
 )
-from atoll.doctor.facts import Facts, Route, is_this_machine
+from atoll.doctor.facts import Facts, Route, ServedEngine, is_this_machine
 from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.nginx import Directive, NginxConfig, Server, Upstream, nginx_seconds
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
@@ -440,10 +440,14 @@ def _streams(facts: Facts, route: Route) -> int | None:
     engines = [engine for engine in facts.engines if engine.service in route.services]
     if not engines:
         return None
-    return sum(
-        e.command.integer("--max-num-seqs", default_max_num_seqs(facts.kind_of(e.service)) or 256) or 256
-        for e in engines
-    )
+    return sum(_seats(facts, engine) for engine in engines)
+
+
+def _seats(facts: Facts, engine: ServedEngine) -> int:
+    """The answers that run at once in it; 256, the engine's own on small cards, where the card is not known."""
+    kind = facts.kind_of(engine.service)
+    usual = usual_flags(engine.command, kind).max_num_seqs if kind is not None else None
+    return engine.command.integer("--max-num-seqs") or usual or 256
 
 
 @rule("NG012", WARNING)

@@ -1,13 +1,18 @@
 """What vLLM does when an option is left out, by version and card; planner and simulator reckon with the same."""
 
+from atoll.engines.vllm.scheduler import is_v0
 from atoll.engines.vllm.versions import parse_version
 from atoll.inventory.catalog import GpuKind
 from atoll.layout.layout import EngineFlags
 from atoll.model.card import ModelCard
 from atoll.units import GIB
 
+LARGEST_TIER_SINCE = (0, 28)  # cards of 160 GiB and more have batch sizes of their own
+FULLER_SINCE = (0, 20)  # a larger share of the memory is taken
+A100_SPARED_SINCE = (0, 9)  # large batches slowed the A100: vllm#17885
 
-def effective_flags(
+
+def fill_flags(
     flags: EngineFlags, version: str, kind: GpuKind | None, *, max_model_len: int | None = None
 ) -> EngineFlags:
     """The flags with the batch sizes filled in as `vllm serve` of this version would.
@@ -21,7 +26,8 @@ def effective_flags(
     Source: `_set_default_args_v1` (0.8 to 0.10) and `_set_default_args` (since 0.11) in vllm/engine/arg_utils.py.
     Worked: an H100 NVL (93.1 GiB) under 0.32 gets 8192 tokens and 1024 sequences, an A100-80GB 2048 and 256.
     """
-    tokens, sequences = batch_defaults(version, kind, chunked_prefill=flags.enable_chunked_prefill)
+    # V0, the older engine, had the same batch sizes on every card.
+    tokens, sequences = (2048, 256) if is_v0(flags, version) else batch_defaults(version, kind)
     context = flags.max_model_len or max_model_len
     if not flags.enable_chunked_prefill and context is not None:
         tokens = max(tokens, context)
@@ -29,17 +35,20 @@ def effective_flags(
     return flags.replace(max_num_batched_tokens=tokens, max_num_seqs=flags.max_num_seqs or min(sequences, tokens))
 
 
-def batch_defaults(version: str, kind: GpuKind | None, *, chunked_prefill: bool = True) -> tuple[int, int]:
+def batch_defaults(version: str, kind: GpuKind | None) -> tuple[int, int]:
     """`max_num_batched_tokens` and `max_num_seqs` of `vllm serve` with neither option given."""
     release = parse_version(version)
-    if not chunked_prefill and release < (0, 11):
-        return 2048, 256  # the V0 engine, which alone could do without chunks then
     if kind is None:
         return 2048, 256
     if kind.memory_bytes >= 160 * GIB and release >= LARGEST_TIER_SINCE:
         return 16384, 1024
-    spared = "a100" in kind.name.lower() and release >= (0, 9)  # large batches slowed the A100: vllm#17885
+    spared = "a100" in kind.name.lower() and release >= A100_SPARED_SINCE
     return (8192, 1024) if kind.memory_bytes >= 70 * GIB and not spared else (2048, 256)
+
+
+def memory_utilization(version: str) -> float:
+    """`--gpu-memory-utilization` where it is not given: 0.92 since 0.20, 0.9 before (config/cache.py of those)."""
+    return 0.92 if parse_version(version) >= FULLER_SINCE else 0.9
 
 
 def cache_dtype(flags: EngineFlags, card: ModelCard) -> str:
@@ -48,6 +57,3 @@ def cache_dtype(flags: EngineFlags, card: ModelCard) -> str:
     Source: resolve_kv_cache_dtype_string in vllm/utils/torch_utils.py.
     """
     return (card.quantisation.kv_dtype or "auto") if flags.kv_cache_dtype == "auto" else flags.kv_cache_dtype
-
-
-LARGEST_TIER_SINCE = (0, 28)

@@ -1,4 +1,7 @@
-"""Which options `vllm serve` has in which version: the table data/vllm_options.json, read from vLLM's own parsers."""
+"""Which options `vllm serve` has in which version, and what may stand behind them.
+
+The table data/vllm_options.json was read from vLLM's own parsers.
+"""
 
 import json
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from atoll.engines.vllm.versions import parse_version
+from atoll.layout.layout import EngineFlags
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +48,23 @@ def options_of(version: str) -> dict[str, Option]:
 
 def has_option(version: str, name: str) -> bool:
     return name in options_of(version)
+
+
+# cache_dtype in vllm/config/cache.py of 0.32, those that a GPU of NVIDIA holds keys and values in.
+CACHE_DTYPES = ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "nvfp4")
+
+
+def why_not_flags(flags: EngineFlags) -> str | None:
+    """Why vLLM would not start with these options, whatever the model; None when it would.
+
+    The batch sizes are held against each other as config/scheduler.py does.
+    """
+    if flags.kv_cache_dtype not in CACHE_DTYPES:
+        return f"kv_cache_dtype {flags.kv_cache_dtype} is not one of {', '.join(CACHE_DTYPES)}"
+    tokens, sequences = flags.max_num_batched_tokens, flags.max_num_seqs
+    if tokens is not None and sequences is not None and tokens < sequences:
+        return f"max_num_batched_tokens {tokens} is less than max_num_seqs {sequences}, which needs one for each"
+    return None
 
 
 @cache

@@ -1,33 +1,16 @@
-"""EngineLimits: how an engine can split a model, and the reason when it cannot.
+"""How vLLM can split a model, and the reason when it cannot.
 
 The rules are those of vLLM 0.32, each named where it is raised there. Whether the parts then fit into a GPU is
 cost.memory's question.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
+from atoll.engines.engine import SIZES
 from atoll.inventory.catalog import GpuKind
-from atoll.layout.layout import EngineFlags
 from atoll.model.card import AttentionKind, ModelCard
 
-SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)  # tensor-parallel sizes worth asking about in one box
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EngineLimits:
-    """What a planner must know of an engine.
-
-    `why_not_split` gives the reason, one sentence, why a model cannot be split over so many GPUs, or None;
-    `why_not_on` why it cannot run on a kind of GPU at all. `why_whole_experts` gives the reason why it can be split so
-    only with expert parallelism, or None.
-    """
-
-    name: str = "vllm"
-    pipeline_parallel: bool = True
-    why_not_split: Callable[[ModelCard, int], str | None]
-    why_not_on: Callable[[ModelCard, GpuKind], str | None]
-    why_whole_experts: Callable[[ModelCard, int], str | None]
+pipeline_parallel = True
 
 
 def why_not_split(card: ModelCard, tensor_parallel: int, *, expert_parallel: bool = False) -> str | None:
@@ -71,11 +54,6 @@ def legal_tensor_parallel(card: ModelCard, sizes: Iterable[int] = SIZES) -> tupl
     return tuple(sorted(size for size in sizes if why_not_split(card, size) is None))
 
 
-def sizes_for_heads(card: ModelCard, sizes: Iterable[int]) -> tuple[int, ...]:
-    """Those of the sizes that agree with attention heads and key-value heads, whatever else may be against them."""
-    return tuple(n for n in sizes if n == 1 or (_heads(card, n) or _kv_heads(card, n)) is None)
-
-
 def explain_sizes(card: ModelCard, sizes: Sequence[int] = SIZES) -> str:
     """`legal sizes are 1, 2, 4 and 8`, the end of a sentence that refuses another one."""
     legal = [str(size) for size in legal_tensor_parallel(card, sizes)]
@@ -83,23 +61,6 @@ def explain_sizes(card: ModelCard, sizes: Sequence[int] = SIZES) -> str:
     whole = [str(size) for size in sizes if why_whole_experts(card, size) is not None]
     more = f", and {' or '.join(whole)} with --enable-expert-parallel" if whole else ""
     return (f"legal sizes are {joined}" if len(legal) > 1 else f"the only legal size is {joined}") + more
-
-
-# cache_dtype in vllm/config/cache.py of 0.32, those that a GPU of NVIDIA holds keys and values in.
-CACHE_DTYPES = ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "nvfp4")
-
-
-def why_not_flags(flags: EngineFlags) -> str | None:
-    """Why vLLM would not start with these options, whatever the model; None when it would.
-
-    The batch sizes are held against each other as config/scheduler.py does.
-    """
-    if flags.kv_cache_dtype not in CACHE_DTYPES:
-        return f"kv_cache_dtype {flags.kv_cache_dtype} is not one of {', '.join(CACHE_DTYPES)}"
-    tokens, sequences = flags.max_num_batched_tokens, flags.max_num_seqs
-    if tokens is not None and sequences is not None and tokens < sequences:
-        return f"max_num_batched_tokens {tokens} is less than max_num_seqs {sequences}, which needs one for each"
-    return None
 
 
 def why_not_on(card: ModelCard, kind: GpuKind) -> str | None:
@@ -117,10 +78,6 @@ def why_not_on(card: ModelCard, kind: GpuKind) -> str | None:
 
 # gptq as its Marlin kernels need it; fp8 and mxfp4 weights run through Marlin where the card has no such arithmetic.
 _LEAST_CAPABILITY = {"awq": 7.5, "gptq": 7.5, "fp8": 7.5, "mxfp4": 8.0, "nvfp4": 7.5, "compressed-tensors": 7.5}
-
-VLLM = EngineLimits(
-    name="vllm", why_not_split=why_not_split, why_not_on=why_not_on, why_whole_experts=why_whole_experts
-)
 
 
 def _heads(card: ModelCard, size: int) -> str | None:
