@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from atoll.plan.choice import Curve
 from atoll.plan.goal import Goal
 from atoll.plan.loads import FINE, find_flips, find_most, loads_around
-from stand_ins.outlooks import flat
+from stand_ins.outlooks import even, flat
 
 
 def goal(**load):
@@ -108,6 +108,15 @@ def test_a_layout_that_no_longer_keeps_up_hands_over_the_lead():
     )
     (flip,) = find_flips([quick, large], goal(rate=1.0))
     assert (flip.load, flip.before, flip.after) == (2.0, "quick", "large")
+
+
+def test_a_layout_whose_users_wait_for_a_seat_hands_over_the_lead():
+    """Half way between the loads: up to the first nobody waits, at the second one in twenty does so for 36 s."""
+    waits = flat(25.0, ttft_s=even(1.0).replace(p95=36.0))
+    quick = Curve(name="quick", points=((12.0, flat(20.0, ttft_s=even(1.0))), (24.0, waits)))
+    steady = Curve(name="steady", points=tuple((load, flat(26.0, ttft_s=even(1.2))) for load in (12.0, 24.0)))
+    (flip,) = find_flips([quick, steady], goal(users=24))
+    assert (flip.load, flip.before, flip.after, flip.steadier) == (18.0, "quick", "steady", True)
 
 
 def test_where_nothing_keeps_up_there_is_nothing_to_compare():

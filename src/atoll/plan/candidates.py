@@ -9,7 +9,7 @@ from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind
 from atoll.layout.layout import Replica
 from atoll.plan.choice import Choice
-from atoll.plan.draft import Question, draft_choice, flag_choices, order_of
+from atoll.plan.draft import Question, draft_choice, flag_choices
 from atoll.plan.enumerate import (
     Candidate,
     Rejected,
@@ -22,6 +22,7 @@ from atoll.plan.enumerate import (
     pipeline_splits,
     shape_name,
 )
+from atoll.plan.rank import rank_choices
 from atoll.units import show_bytes
 
 
@@ -52,10 +53,9 @@ def find_candidates(question: Question) -> Possible:
     if not any(part.fitting for part in parts) and question.workbench.rules.pipeline_parallel:
         parts = [_in_stages(question, part) for part in parts]
     tried = [draft_choice(question, candidate) for candidate in _list_all(question, parts)]
-    drafts = sorted((one for one in tried if one is not None), key=lambda one: order_of(question, one))
     fitting = tuple(split for part in parts for split in part.fitting)
     return Possible(
-        drafts=tuple(drafts),
+        drafts=rank_choices((one for one in tried if one is not None), question.goal),
         illegal=(*(one for part in parts for one in part.illegal), *_no_room(question, fitting)),
         too_big=(*_across_kinds(question, parts), *_named_too_big(parts)),
     )

@@ -75,6 +75,7 @@ class Flip:
     load: float
     before: str
     after: str
+    steadier: bool = False  # `after` is preferred because users of `before` wait for a seat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

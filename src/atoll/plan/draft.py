@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, inf, log2, sqrt
+from math import ceil, sqrt
 
 from atoll.inventory.islands import islands
 from atoll.layout.layout import EngineFlags, Layout, Policy, Router
@@ -11,8 +11,8 @@ from atoll.plan.budget import in_flight_of
 from atoll.plan.choice import Choice
 from atoll.plan.enumerate import OPEN, Candidate, Wanted
 from atoll.plan.goal import Goal
-from atoll.plan.loads import TIE
 from atoll.plan.outlook import Outlook
+from atoll.plan.rank import order_of
 from atoll.plan.score import equal_counts, equal_rates, score_stations
 from atoll.plan.workbench import Workbench, common_flags
 
@@ -65,12 +65,14 @@ def draft_choice(question: Question, candidate: Candidate) -> Choice | None:
     if not question.may_quantise_kv or (best is not None and _has_room(question, best, users)):
         return best
     packed = _best_flags(question, candidate, flag_choices(question, users, "fp8"))
-    return min((one for one in (best, packed) if one is not None), key=lambda c: order_of(question, c), default=None)
+    return min(
+        (one for one in (best, packed) if one is not None), key=lambda c: order_of(c, question.goal), default=None
+    )
 
 
 def _best_flags(question: Question, candidate: Candidate, choices: Iterator[EngineFlags]) -> Choice | None:
     drafts = (_with_flags(question, candidate, flags) for flags in choices)
-    return min((one for one in drafts if one is not None), key=lambda c: order_of(question, c), default=None)
+    return min((one for one in drafts if one is not None), key=lambda c: order_of(c, question.goal), default=None)
 
 
 def _has_room(question: Question, choice: Choice, users: int) -> bool:
@@ -159,20 +161,6 @@ def score_layout(question: Question, layout: Layout) -> Outlook:
     else:
         shares = equal_counts(stations)
     return score_stations(stations, question.goal, shares=shares)
-
-
-def order_of(question: Question, choice: Choice) -> tuple[object, ...]:
-    """Within the targets first; then by cost, where a difference below TIE goes to fewer GPUs a replica."""
-    cost = choice.predicted.cost(question.goal)
-    piles_up = cost == inf
-    if piles_up:
-        cost = 1 / max(choice.predicted.summary.requests_per_s, 1e-9)  # the one that answers most is first
-    step = round(log2(cost) / log2(1 + TIE)) if cost > 0 else 0
-    fp8 = choice.layout.flags.kv_cache_dtype == "fp8"
-    budget = choice.layout.flags.max_num_batched_tokens or 0
-    gpus = sum(len(replica.gpus) for replica in choice.layout.replicas)
-    default = abs(log2(max(1, budget) / 8192))
-    return (not choice.predicted.meets(question.goal), piles_up, step, fp8, gpus, default, cost)
 
 
 def _warnings(question: Question, candidate: Candidate, flags: EngineFlags) -> Iterator[str]:

@@ -10,6 +10,7 @@ from atoll.plan.band import error_band, may_be_better, pair_band
 from atoll.plan.choice import Choice, Flip, Search, Trial
 from atoll.plan.goal import Goal
 from atoll.plan.loads import TIE
+from atoll.plan.rank import Preference, find_preference
 from atoll.plan.workbench import Workbench
 from atoll.units import show_bytes, show_seconds
 
@@ -99,9 +100,12 @@ def explain_flips(search: Search, workbench: Workbench) -> Iterator[str]:
         before, after = (
             next(choice for choice in search.choices if choice.name == name) for name in (flip.before, flip.after)
         )
-        band = pair_band(before, after, workbench, search.goal)
-        small = ", by less than the error of such predictions" if _lead_of(search, flip, until) < band else ""
-        yield f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is better than {flip.before}{small}."
+        start = f"From about {_load(flip, search.goal)} {unit} on, {flip.after} is"
+        if flip.steadier:
+            yield f"{start} preferred to {flip.before}, whose users wait for a seat."
+            continue
+        is_small = _lead_of(search, flip, until) < pair_band(before, after, workbench, search.goal)
+        yield f"{start} better than {flip.before}{', by less than the error of such predictions' if is_small else ''}."
     if len(search.curves) > 1 and not search.flips:
         first, last = search.curves[0].points[0][0], search.curves[0].points[-1][0]
         ahead = _ahead(search)
@@ -210,6 +214,9 @@ def _lead(search: Search) -> list[str]:
     if len(search.choices) < 2:
         return ["It is the only layout that is possible."]
     best, second = search.choices[0], search.choices[1]
+    preference = find_preference(search.choices, search.goal)
+    if preference is not None:
+        return [_preferred(preference, search.goal)]
     ratio = second.predicted.times(best.predicted, search.goal) - 1
     what = _what(search.goal)
     if best.predicted.saturated:
@@ -219,6 +226,18 @@ def _lead(search: Search) -> list[str]:
     if ratio <= TIE:
         return [f"{second.name} does as well; this one {_simpler(best, second)}."]
     return [f"{second.name}, the next best, takes {ratio:.0%} longer for {what}."]
+
+
+def _preferred(preference: Preference, goal: Goal) -> str:
+    """Why one whose answers take longer stands first."""
+    first, passed = preference.first, preference.passed
+    longer = first.predicted.times(passed.predicted, goal) - 1
+    sooner, later = (one.predicted.summary.ttft_s.p95 for one in (first, passed))
+    cost = f", though its answers take {longer:.0%} longer in the mean" if longer > TIE else ""
+    return (
+        f"It is put before {passed.name}{cost}: there one first token in twenty takes longer than"
+        f" {show_seconds(later)}, since users wait for a seat, against {show_seconds(sooner)} here."
+    )
 
 
 def _answered(choice: Choice) -> str:
@@ -236,9 +255,11 @@ def _behind(choice: Choice, search: Search) -> str:
         return f"It cannot keep up with the load: it answers {_answered(choice)}."
     ratio = choice.predicted.times(best.predicted, search.goal)
     what = _what(search.goal)
-    verdict = (
-        f"It takes {_times(ratio)} {best.name} for {what}" if ratio > 1 + TIE else f"It does as well as {best.name}"
-    )
+    verdict = f"It does as well as {best.name}"
+    if ratio > 1 + TIE:
+        verdict = f"It takes {_times(ratio)} {best.name} for {what}"
+    elif ratio < 1 - TIE:  # the best is preferred for its first tokens, or keeps targets that this one misses
+        verdict = f"It takes {1 - ratio:.0%} less than {best.name} for {what}"
     return f"{verdict}{_missed(choice, search.goal)}."
 
 

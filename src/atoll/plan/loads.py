@@ -44,37 +44,44 @@ def find_flips(curves: Sequence[Curve], goal: Goal) -> Iterator[Flip]:
     """
     if len(curves) < 2:
         return
-    loads = [load for load, _ in curves[0].points]
     leader: str | None = None
-    for place in range(len(loads)):
-        costs = {curve.name: _cost(curve.points[place][1], goal) for curve in curves}
-        best = min(costs, key=lambda name: costs[name])
-        if costs[best] == inf:
+    for place in range(len(curves[0].points)):
+        points = {curve.name: curve.points[place][1] for curve in curves}
+        best = _leader(points, goal)
+        if points[best].cost(goal) == inf:
             return
-        if leader is not None and best != leader and costs[best] < costs[leader] * (1 - TIE):
-            yield Flip(load=_crossing(curves, goal, place, leader, best), before=leader, after=best)
-            leader = best
+        if leader is not None and best != leader:
+            steadier = points[best].is_steadier(points[leader], goal)
+            if steadier or points[best].cost(goal) < points[leader].cost(goal) * (1 - TIE):
+                load = _crossing(curves, goal, place, leader, best)
+                yield Flip(load=load, before=leader, after=best, steadier=steadier)
+                leader = best
         leader = leader or best
 
 
-def _cost(point: Outlook, goal: Goal) -> float:
-    return point.cost(goal)
+def _leader(points: Mapping[str, Outlook], goal: Goal) -> str:
+    """The quickest, or the one that is preferred to it because nobody waits for a seat."""
+    quickest = min(points, key=lambda name: points[name].cost(goal))
+    steadier = [name for name in points if points[name].is_steadier(points[quickest], goal)]
+    return min(steadier, key=lambda name: points[name].cost(goal), default=quickest)
 
 
 def _crossing(curves: Sequence[Curve], goal: Goal, place: int, before: str, after: str) -> float:
     """The load at which the two cost the same, on a straight line through the ratios of two neighbouring loads.
 
-    Where the one in front no longer keeps up, the middle of the two loads.
+    Where the one in front no longer keeps up, or has users who wait for a seat, the middle of the two loads.
     """
     points = {curve.name: curve.points for curve in curves}
 
     def ratio(at: int) -> float:
-        return _cost(points[after][at][1], goal) / _cost(points[before][at][1], goal) - 1
+        return points[after][at][1].times(points[before][at][1], goal) - 1
 
     (low, _), (high, last) = points[before][place - 1], points[before][place]
     if last.saturated:
         return (low + high) / 2
     first, second = ratio(place - 1), ratio(place)
+    if second > 0:
+        return (low + high) / 2
     if first <= 0 or first == second:
         return low
     return low + (high - low) * first / (first - second)

@@ -6,6 +6,10 @@ from math import inf
 from atoll.analyse.summary import Summary
 from atoll.plan.goal import Favour, Goal
 
+MANY_TIMES = 4.0  # the TTFT p95 of a layout whose users wait for a seat, against another's
+SHARE_OF_ANSWER = 0.1  # by which the two must lie apart, as a share of the answer, for anybody to mind
+GIVEN_UP = 1.25  # so many times the mean answer is given up for it at most
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outlook:
@@ -41,6 +45,24 @@ class Outlook:
         if mine == others == inf:
             return other.summary.requests_per_s / max(self.summary.requests_per_s, 1e-9)
         return mine / others
+
+    def is_steadier(self, other: "Outlook", goal: Goal) -> bool:
+        """Whether the other's TTFT p95 is many times this one's, which is hardly slower in all.
+
+        Without a target for the first token nothing else keeps a layout from the first place whose replicas have seats
+        for some of the users only, while the others wait for most of an answer's time.
+        """
+        if goal.slo_ttft_s is not None or goal.favour is Favour.FIRST_TOKEN or self.simulated != other.simulated:
+            return False
+        sooner_s, later_s, answer_s = self.summary.ttft_s.p95, other.summary.ttft_s.p95, other.summary.e2e_s.mean
+        if sooner_s is None or later_s is None or answer_s is None:
+            return False
+        return (
+            later_s > MANY_TIMES * sooner_s
+            and later_s - sooner_s > SHARE_OF_ANSWER * answer_s
+            and self.times(other, goal) <= GIVEN_UP
+            and self.meets(goal) >= other.meets(goal)
+        )
 
 
 def _part(seconds: float | None, target: float | None) -> float:

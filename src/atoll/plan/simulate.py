@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from atoll.layout.layout import Layout
 from atoll.plan.budget import Budget, Stage, sample_of
 from atoll.plan.choice import Choice
-from atoll.plan.draft import Question, order_of, score_layout
+from atoll.plan.draft import Question, score_layout
 from atoll.plan.goal import Goal
 from atoll.plan.outlook import Outlook
+from atoll.plan.rank import rank_choices
 
 Simulate = Callable[[Layout, Goal, Outlook], Outlook]  # is told what the formula expects
 
@@ -53,7 +54,7 @@ def simulate_likely(drafts: Sequence[Choice], question: Question, simulations: S
     chosen = _affordable(near, question.goal, simulations.budget)
     rest = [one for one in drafts if one not in chosen]
     simulated = [replace(one, predicted=simulations.predict(one.layout, question)) for one in chosen]
-    return (*sorted(simulated, key=lambda one: order_of(question, one)), *rest)
+    return (*rank_choices(simulated, question.goal), *rest)
 
 
 def _affordable(near: Sequence[Choice], goal: Goal, budget: Budget) -> Sequence[Choice]:

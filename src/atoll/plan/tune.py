@@ -7,9 +7,10 @@ from atoll.layout.layout import Layout, Policy
 from atoll.layout.weights import router_weights
 from atoll.plan.budget import Budget, Stage
 from atoll.plan.choice import Choice, Trial
-from atoll.plan.draft import TOKEN_BUDGETS, Question, order_of, with_options, with_policy
+from atoll.plan.draft import TOKEN_BUDGETS, Question, with_options, with_policy
 from atoll.plan.goal import Goal
 from atoll.plan.loads import TIE
+from atoll.plan.rank import rank_choices
 from atoll.plan.simulate import Simulations, requests_of
 
 LEADERS = 3  # choices whose other flags and routers' policies are simulated
@@ -25,7 +26,7 @@ def tune_leaders(choices: Sequence[Choice], question: Question, simulations: Sim
     rest = [one for one in choices if not one.predicted.simulated]
     lead = [_tune(one, question, simulations) for one in simulated[:LEADERS]] + simulated[LEADERS:]
     _say_untuned(lead, simulations.budget)
-    return (*sorted(lead, key=lambda one: order_of(question, one)), *rest)
+    return (*rank_choices(lead, question.goal), *rest)
 
 
 def _tune(choice: Choice, question: Question, simulations: Simulations) -> Choice:

@@ -302,6 +302,7 @@ def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
         "name": choice.name,
         "replicas": [replica.to_plain() for replica in layout.replicas],
         "policy": str(layout.router.policy),
+        "context": context_limit(choice, plan.card) or plan.card.max_context,
         "flags": shown_flags(layout.flags),
         "predicted": choice.predicted.summary.model_dump(mode="json"),
         "method": "simulated" if choice.predicted.simulated else "formula",
@@ -324,6 +325,12 @@ def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
         "decode_step_s": step_parts(choice, plan.workbench, goal),
         "tuning": [trial_document(trial, goal) for trial in choice.trials],
     }
+
+
+def context_limit(choice: Choice, card: ModelCard) -> int | None:
+    """Tokens of the longest request where that is less than the model takes."""
+    limit = choice.layout.flags.max_model_len
+    return limit if limit is not None and limit < card.max_context else None
 
 
 def trial_document(trial: Trial, goal: Goal) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from atoll.workflows.load import LoadOptions, load_of, slo_of
 from atoll.workflows.plan import (
     Plan,
     check_something_fits,
+    context_limit,
     kinds_named,
     merge_rejected,
     plan_box,
@@ -179,12 +180,17 @@ def _show_ranking(made: Plan) -> None:
     choices = made.search.choices
     columns = ["", "layout", "GPUs", "TTFT p50", "p95", "TPOT", "answer", "tok/s"]
     rows = [_row(place, choice) for place, choice in enumerate(choices, start=1)]
+    limits = [context_limit(choice, made.card) for choice in choices]
+    if any(limit is not None for limit in limits):
+        columns.append("context")
+        for row, limit in zip(rows, limits, strict=True):
+            row.append("full" if limit is None else f"{limit:,}")
     if any(choice.most is not None for choice in choices):
         columns.append("in target" if made.search.goal.has_targets else "keeps up")
         for row, choice in zip(rows, choices, strict=True):
             row.append(_most(choice))
     show_table(None, columns, rows, numbers=range(3, len(columns)), wrap=(2,))
-    for note in (*_legend(choices), *_legend_of_most(made)):
+    for note in (*_legend(choices), *_legend_of_context(made), *_legend_of_most(made)):
         out.print(note)
 
 
@@ -203,6 +209,12 @@ def _legend(choices: Sequence[Choice]) -> Iterator[str]:
     simulated = [choice.predicted.simulated for choice in choices]
     if not all(simulated):
         yield "~ by formula; the others were simulated as well." if any(simulated) else "~ by formula."
+
+
+def _legend_of_context(made: Plan) -> Iterator[str]:
+    if any(context_limit(choice, made.card) is not None for choice in made.search.choices):
+        full = f"{made.card.max_context:,}"
+        yield f"context: tokens of a prompt and its answer; the KV cache has no room for all of the model's {full}."
 
 
 def _legend_of_most(made: Plan) -> Iterator[str]:
