@@ -15,6 +15,7 @@
         StartFailed               a replica or the router did not come up
         CommandFailed             a program that we ran ended with an error
         NoMeasurement             the run ended without one usable record
+      CatalogFailed               exit 1: the catalogue of runs could not do what it was asked to
       Interrupted                 exit 130: Ctrl-C; what was measured is kept
 
 A message is one sentence that says what, where, and what to do next.
@@ -85,6 +86,10 @@ class CommandFailed(RunFailed):
 
 class NoMeasurement(RunFailed):
     """The run ended without one usable record."""
+
+
+class CatalogFailed(AtollError):
+    """The catalogue of runs is locked, full, broken or gone; the sentence carries its own words."""
 
 
 class Interrupted(AtollError):

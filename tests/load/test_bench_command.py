@@ -222,3 +222,14 @@ def test_two_durations_that_differ_are_one_clear_error(tmp_path):
     assert done.returncode == 2
     assert "--duration 5s and --run-time 10s are two words for one thing" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["결과", "a b", "🚀", ".hidden", "-x", os.fsdecode(b"caf\xe9")])
+def test_a_run_may_have_any_name_that_the_file_system_takes(naughty, tmp_path, name):
+    done = bench(naughty.url, "--users", "1", "--requests", "2", "--output", "2", out=tmp_path / name)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert (tmp_path / name / "summary.json").is_file()
+    program = [sys.executable, "-m", "atoll", "runs", "list", "--json"]
+    listed = subprocess.run(program, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=True)
+    assert [run["summary"]["requests"]["ok"] for run in json.loads(listed.stdout)["runs"]] == [2]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.errors import InputError
+from atoll.errors import CatalogFailed, InputError
 from atoll.store.catalog import Query, RunEntry
 from atoll.store.opening import open_catalog
 from atoll.store.sqlite import _m001_runs
@@ -113,6 +113,28 @@ def test_runs_are_found_newest_first(catalog):
     assert [found.run_id for found in catalog.find(Query(limit=2))] == ["new", "mid"]
 
 
+@pytest.mark.parametrize("run_id", ["실험:2xTP2:1f", "हिन्दी", "🚀", ".hidden", "-x", "a b", "50%?#&", "a" * 600])
+def test_a_run_is_found_by_a_name_of_any_script(catalog, run_id):
+    kept = entry(run_id, folder=f"/srv/{run_id}")
+    catalog.save(kept)
+    assert catalog.load(run_id) == kept
+    assert catalog.tag(run_id, "x").tags == ("x",)
+    catalog.remove(run_id)
+    assert catalog.find(Query()) == ()
+
+
+@pytest.mark.parametrize("run_id", ["", ".", "..", "a/b", "a\nb", "\x1b[2J"])
+def test_an_id_that_could_not_stand_in_an_address_is_refused(run_id):
+    with pytest.raises(ValueError, match="run_id"):
+        entry(run_id)
+
+
+def test_a_run_is_found_by_its_folder(catalog):
+    catalog.save(entry("a", folder="/srv/실험", host="one"))
+    catalog.save(entry("b", folder="/srv/b"))
+    assert [found.run_id for found in catalog.find(Query(folder="/srv/실험"))] == ["a"]
+
+
 def test_runs_are_found_by_study_model_engine_and_tag(catalog):
     catalog.save(entry("a", study="one", model="m", tags=("x", "y")))
     catalog.save(entry("b", study="one", engine="vllm"))
@@ -189,6 +211,18 @@ def test_a_killed_sqlite_writer_leaves_what_was_acknowledged(tmp_path):
     with open_catalog(url) as catalog:
         kept = {found.run_id for found in catalog.find(Query(limit=10_000))}
     assert set(acknowledged) <= kept
+
+
+def test_a_catalogue_that_another_program_holds_is_told_of_in_a_sentence(tmp_path):
+    path = tmp_path / "runs.db"
+    with open_catalog(f"sqlite:{path}") as catalog:
+        catalog._connection.execute("PRAGMA busy_timeout = 1")  # the sentence is the point, not the five seconds
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(CatalogFailed, match=r"runs\.db could not be used: database is locked"):
+            catalog.save(entry())
+        other.close()
+        catalog.save(entry())
 
 
 def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path):

@@ -7,10 +7,12 @@ import pytest
 
 from atoll.analyse import summarise
 from atoll.errors import BadRun, InputError, StartFailed
+from atoll.store.catalog import Query
 from atoll.store.folder import RunInfo, finish_run, start_run
 from atoll.traffic import Arrivals, Record, RecordTable, Workload
 from atoll.traffic.trace import parse_trace
 from atoll.workflows.load import LoadOptions
+from atoll.workflows.runs import list_runs
 from atoll.workflows.study import Roads, find_study_folder, read_result, resume_study, run_study
 from atoll.workflows.traces import rest_of_trace
 
@@ -269,3 +271,19 @@ def test_a_study_is_found_by_its_file_or_its_folder():
 def test_an_engine_that_is_none_is_refused():
     with pytest.raises(InputError, match="--engine magic is not one of"):
         run(Stand(), engine="magic")
+
+
+@pytest.mark.parametrize("name", ["실험", "a b", "🚀", ".hidden"])
+def test_a_studys_folder_may_have_any_name_and_its_runs_are_in_the_catalogue(name):
+    said = []
+    result = run_study(Path("study.yaml"), engine="emulated", out=Path(name), roads=Stand().roads, say=said.append)
+    assert not [line for line in said if "catalogue" in line]
+    kept = {entry.run_id for entry in list_runs(Query())}
+    assert kept == {variant.run.info.run_id for variant in result.variants}
+
+
+def test_a_resumed_variant_keeps_its_id():
+    with pytest.raises(Cut):
+        run(Stand(cut_after_s={"one": 4.0}))
+    begun = read_result(Path("out"), rank=False).variant("one").run.info.run_id
+    assert resume_study(Path("out"), roads=Stand().roads).variant("one").run.info.run_id == begun

@@ -1,5 +1,6 @@
 """The command table. An error of ours becomes its sentence and its exit code, here and nowhere else."""
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -66,6 +67,9 @@ def make_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
 
 def main() -> None:
     """Run the command line, with only the command that is asked for."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8, nor the terminal
     asked = sys.argv[1:2]
     names = asked if asked and asked[0] in COMMANDS else COMMANDS
     code = guarded(lambda: make_app(names)(standalone_mode=False))

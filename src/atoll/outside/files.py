@@ -26,6 +26,11 @@ def read_text(path: Path | str) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
 
 
+def path_text(path: Path) -> str:
+    r"""A path as text that can be written; a name's bytes that are no UTF-8 are shown as `\xff`."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def make_folder(path: Path) -> Path:
     """The folder, made with its parents when it is not there; raises InputError when it cannot be."""
     try:

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,10 @@ class RealShell:
 
     def which(self, program: str) -> str | None:
         return shutil.which(program)
+
+
+def hostname() -> str:
+    return socket.gethostname()
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from atoll.documents import Document
 from atoll.errors import InputError
+from atoll.store.run_id import RunId
 from atoll.traffic.record import Source
 
 
@@ -20,7 +21,7 @@ def with_source(plain: Any) -> Any:
 class RunEntry(Document):
     """One run in the catalogue. The run's folder stays the truth; this is what finds it again."""
 
-    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")
+    run_id: RunId
     name: str
     engine: str
     source: Source  # where the figures come from
@@ -28,6 +29,7 @@ class RunEntry(Document):
     model: str | None = None
     gpu: str | None = None
     folder: str | None = None
+    host: str | None = None  # the machine that the folder is on
     started_at: float = 0.0  # seconds since 1970; 0 for virtual time
     tags: tuple[str, ...] = ()
     summary: dict[str, Any] = Field(default_factory=dict)  # a Summary in plain form
@@ -47,12 +49,16 @@ class Query(Document):
     study: str | None = None
     model: str | None = None
     engine: str | None = None
+    folder: str | None = None
     tag: str | None = None
     limit: int = Field(default=100, ge=1, le=10_000)
 
 
 class Catalog(Protocol):
-    """What store/sqlite.py and store/mongo.py both are. What `save` has returned from survives a crash."""
+    """What store/sqlite.py and store/mongo.py both are. What `save` has returned from survives a crash.
+
+    Whatever is asked raises CatalogFailed when the catalogue is locked, full, broken or gone.
+    """
 
     def save(self, entry: RunEntry) -> None:
         """Keep an entry; one with the same run_id is replaced."""

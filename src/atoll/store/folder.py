@@ -23,9 +23,10 @@ from atoll.documents import Document
 from atoll.errors import BadRun
 from atoll.layout.layout import Layout
 from atoll.load import records
-from atoll.outside.files import read_text, write_whole
+from atoll.outside.files import path_text, read_text, write_whole
 from atoll.outside.parquet import Ragged, read_parquet, write_parquet
 from atoll.store.catalog import with_source
+from atoll.store.run_id import RunId, derived_run_id, new_run_id
 from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.workload import Workload
 
@@ -42,6 +43,7 @@ class RunInfo(Document):
     """What made these numbers."""
 
     schema_version: int = SCHEMA_VERSION
+    run_id: RunId | None = None  # see with_id
     name: str
     engine: str  # simulated, emulated, vllm, or "external" for a URL that somebody else serves
     source: Source  # where the figures come from; a URL may turn out to be emulated
@@ -93,6 +95,16 @@ def rows_within(table: RecordTable, windows: Sequence[tuple[float, float]], *, w
 
 def write_info(folder: Path, info: RunInfo, *, sync: bool = True) -> None:
     write_whole(folder / "run.yaml", info.to_yaml(), sync=sync)
+
+
+def name_of(folder: Path) -> str:
+    """What a run is called that nobody named."""
+    return path_text(Path(folder.resolve().name))
+
+
+def with_id(folder: Path, info: RunInfo) -> RunInfo:
+    """`info` with the id of the run that is in the folder already, or with a new one."""
+    return info.replace(run_id=read_info(folder).run_id if is_run(folder) else new_run_id(folder))
 
 
 def start_run(folder: Path, info: RunInfo, *, layout: Layout | None, workload: Workload | None) -> None:
@@ -175,10 +187,13 @@ def is_run(folder: Path) -> bool:
 
 
 def read_info(folder: Path) -> RunInfo:
-    """What made a run's numbers; raises BadRun when the folder is no run."""
+    """What made a run's numbers, its id derived where none was written; raises BadRun when the folder is no run."""
     if not is_run(folder):
         raise BadRun(f"{folder} is no run: it has no run.yaml. Give a folder that `atoll bench` or `study run` wrote.")
-    return RunInfo.parse(read_text(folder / "run.yaml"), origin=str(folder / "run.yaml"))
+    info = RunInfo.parse(read_text(folder / "run.yaml"), origin=str(folder / "run.yaml"))
+    if info.run_id is not None:
+        return info
+    return info.replace(run_id=derived_run_id(folder, info.name, info.engine, info.url, info.started_at))
 
 
 def read_run(folder: Path) -> Run:

@@ -1,9 +1,11 @@
 """The catalogue in a MongoDB database, for a control plane that several people share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from atoll.errors import InputError, MissingProgram
+from atoll.errors import CatalogFailed, InputError, MissingProgram
 from atoll.store.catalog import Query, RunEntry, not_there
 
 if TYPE_CHECKING:
@@ -38,31 +40,49 @@ class MongoCatalog:
 
     def save(self, entry: RunEntry) -> None:
         """Keep an entry; one with the same run_id is replaced."""
-        self._runs.replace_one({"_id": entry.run_id}, entry.to_plain() | {"_id": entry.run_id}, upsert=True)
+        with self._told():
+            self._runs.replace_one({"_id": entry.run_id}, entry.to_plain() | {"_id": entry.run_id}, upsert=True)
 
     def load(self, run_id: str) -> RunEntry:
         """Raises InputError when there is none."""
-        found = self._runs.find_one({"_id": run_id})
+        with self._told():
+            found = self._runs.find_one({"_id": run_id})
         if found is None:
             raise not_there(run_id)
         return _entry(found)
 
     def find(self, query: Query) -> tuple[RunEntry, ...]:
         """Newest first; of the same age by run_id."""
-        wanted = {"study": query.study, "model": query.model, "engine": query.engine, "tags": query.tag}
+        wanted = {"study": query.study, "model": query.model, "engine": query.engine, "folder": query.folder}
+        wanted |= {"tags": query.tag}
         given = {name: value for name, value in wanted.items() if value is not None}
-        return tuple(_entry(found) for found in self._runs.find(given).sort(list(_NEWEST_FIRST)).limit(query.limit))
+        with self._told():
+            found = list(self._runs.find(given).sort(list(_NEWEST_FIRST)).limit(query.limit))
+        return tuple(map(_entry, found))
 
     def tag(self, run_id: str, tag: str) -> RunEntry:
         """The entry with the tag added."""
         entry = self.load(run_id).with_tag(tag)
-        self._runs.update_one({"_id": run_id}, {"$addToSet": {"tags": tag}})
+        with self._told():
+            self._runs.update_one({"_id": run_id}, {"$addToSet": {"tags": tag}})
         return entry
 
     def remove(self, run_id: str) -> None:
         """Forget an entry; its folder stays. Raises InputError when there is none."""
-        if self._runs.delete_one({"_id": run_id}).deleted_count == 0:
+        with self._told():
+            removed = self._runs.delete_one({"_id": run_id}).deleted_count
+        if removed == 0:
             raise not_there(run_id)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What goes wrong between here and the server is told in a sentence."""
+        from pymongo.errors import PyMongoError
+
+        try:
+            yield
+        except PyMongoError as error:
+            raise CatalogFailed(f"The catalogue's MongoDB could not be used: {error}") from None
 
     def close(self) -> None:
         self._client.close()

@@ -2,11 +2,12 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from atoll.errors import InputError
+from atoll.errors import CatalogFailed, InputError
 from atoll.store.catalog import Query, RunEntry, not_there
 
 
@@ -33,6 +34,7 @@ class SqliteCatalog:
     """Entries as JSON beside the columns they are found by."""
 
     def __init__(self, path: str) -> None:
+        self._path = path
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -56,7 +58,7 @@ class SqliteCatalog:
 
     def save(self, entry: RunEntry) -> None:
         """Keep an entry; one with the same run_id is replaced."""
-        with self._connection:
+        with self._told(), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO UPDATE SET"
@@ -76,7 +78,8 @@ class SqliteCatalog:
 
     def load(self, run_id: str) -> RunEntry:
         """Raises InputError when there is none."""
-        row = self._connection.execute("SELECT entry FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        with self._told():
+            row = self._connection.execute("SELECT entry FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         if row is None:
             raise not_there(run_id)
         return _entry(row[0])
@@ -87,12 +90,17 @@ class SqliteCatalog:
         given = {name: value for name, value in wanted.items() if value is not None}
         terms = [f"{name} = ?" for name in given]
         values: list[object] = list(given.values())
+        if query.folder is not None:
+            terms.append("json_extract(entry, '$.folder') = ?")
+            values.append(query.folder)
         if query.tag is not None:
             terms.append("run_id IN (SELECT run_id FROM tags WHERE tag = ?)")
             values.append(query.tag)
         where = f"WHERE {' AND '.join(terms)}" if terms else ""
         statement = f"SELECT entry FROM runs {where} ORDER BY started_at DESC, run_id LIMIT ?"  # noqa: S608 - own words
-        return tuple(_entry(row[0]) for row in self._connection.execute(statement, (*values, query.limit)))
+        with self._told():
+            rows = self._connection.execute(statement, (*values, query.limit)).fetchall()
+        return tuple(_entry(row[0]) for row in rows)
 
     def tag(self, run_id: str, tag: str) -> RunEntry:
         """The entry with the tag added."""
@@ -102,8 +110,18 @@ class SqliteCatalog:
 
     def remove(self, run_id: str) -> None:
         """Forget an entry; its folder stays. Raises InputError when there is none."""
-        if self._connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,)).rowcount == 0:
+        with self._told():
+            removed = self._connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,)).rowcount
+        if removed == 0:
             raise not_there(run_id)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What goes wrong in SQLite is told in a sentence."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise CatalogFailed(f"The catalogue {self._path} could not be used: {error}.") from None
 
     def close(self) -> None:
         self._connection.close()

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 import atoll
-from atoll.errors import AtollError
+from atoll.errors import AtollError, CatalogFailed
 from atoll.store.catalog import Catalog
 from atoll.web.api import make_routes
 from atoll.web.wire import Problem
@@ -37,4 +37,5 @@ def app_from_environment() -> FastAPI:
 
 async def _show_problem(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
     """The same sentence as on the command line. What is asked for here is named by its address, so it is missing."""
-    return JSONResponse(Problem(error=str(error)).to_plain(), status_code=404)
+    status = 500 if isinstance(error, CatalogFailed) else 404
+    return JSONResponse(Problem(error=str(error)).to_plain(), status_code=status)

@@ -28,7 +28,7 @@ from atoll.outside.clock import SystemClock
 from atoll.outside.files import read_text, write_whole
 from atoll.outside.parquet import write_parquet
 from atoll.outside.shell import environment
-from atoll.store.folder import RunInfo, finish_run, is_run, start_run
+from atoll.store.folder import RunInfo, finish_run, is_run, name_of, start_run, with_id
 from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.slo import SLO
 from atoll.traffic.trace import TraceRow, parse_trace
@@ -112,7 +112,7 @@ def bench(
     if is_run(folder):
         raise InputError(f"{folder} already holds a run. Choose another folder with -o.")
     info = RunInfo(
-        name=name or folder.name,
+        name=name or name_of(folder),
         engine=engine,
         source=Source.of_engine(engine),
         model=options.model,
@@ -120,6 +120,7 @@ def bench(
         started_at=clock.wall(),
         atoll_version=atoll.__version__,
     )
+    info = with_id(folder, info)
     start_run(folder, info, layout=layout, workload=workload)
     control = LoadControl()
     work = measure_load(
@@ -206,9 +207,9 @@ def _step_result(table: RecordTable, step: LoadStep, slo: SLO | None) -> StepRes
 
 def list_run(result: BenchResult, *, catalog: str | None = None) -> str | None:
     """Put the run into the catalogue that `atoll runs list` shows; gives why it is not there, if so."""
-    from atoll.workflows.runs import entry_of, remember  # the catalogue's modules are not needed before this
+    from atoll.workflows.runs import remember  # the catalogue's modules are not needed before this
 
-    return remember(entry_of(result.folder, result.info, result.summary), catalog=catalog)
+    return remember(result.folder, result.info, result.summary, catalog=catalog)
 
 
 def new_folder() -> Path:

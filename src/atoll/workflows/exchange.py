@@ -5,7 +5,7 @@ from pathlib import Path
 import atoll
 from atoll.errors import InputError
 from atoll.outside.files import read_text, write_whole
-from atoll.store.folder import Run, RunInfo, finish_run, is_run, read_run, start_run, write_info
+from atoll.store.folder import Run, RunInfo, finish_run, is_run, name_of, read_run, start_run, with_id, write_info
 from atoll.store.foreign import WRITERS, Foreign, read_foreign
 from atoll.store.foreign.shape import Kept
 from atoll.traffic.record import Source
@@ -36,7 +36,7 @@ def import_run(file: Path, *, folder: Path | None = None, tool: str | None = Non
 
 def _keep(folder: Path, foreign: Foreign) -> None:
     info = RunInfo(
-        name=folder.name,
+        name=name_of(folder),
         engine="external",
         source=Source.MEASURED,
         model=foreign.model,
@@ -44,6 +44,7 @@ def _keep(folder: Path, foreign: Foreign) -> None:
         atoll_version=atoll.__version__,
         notes=(f"made by {foreign.tool}", *foreign.notes),
     )
+    info = with_id(folder, info)
     start_run(folder, info, layout=None, workload=None)
     if foreign.table is not None:
         finish_run(folder, info, foreign.table, foreign.summary)

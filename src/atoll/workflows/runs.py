@@ -1,15 +1,17 @@
 """The catalogue of runs: remember one, find them again."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from atoll.analyse.summary import Summary
-from atoll.errors import AtollError
+from atoll.errors import AtollError, InputError
 from atoll.layout.layout import Layout
-from atoll.outside.files import make_folder
-from atoll.outside.shell import environment
+from atoll.outside.files import make_folder, path_text
+from atoll.outside.shell import environment, hostname
 from atoll.store.catalog import Catalog, Query, RunEntry
 from atoll.store.folder import RunInfo
 from atoll.store.opening import open_catalog
+from atoll.store.run_id import new_run_id
 
 VARIABLE = "ATOLL_CATALOG"
 DEFAULT = "sqlite:runs/runs.db"
@@ -31,37 +33,55 @@ def open_runs(given: str | None = None) -> Catalog:
 def entry_of(
     folder: Path, info: RunInfo, summary: Summary, *, layout: Layout | None = None, study: str | None = None
 ) -> RunEntry:
-    """What the catalogue keeps of a run. The id is the folder's path, so a run that is done again replaces itself."""
+    """What the catalogue keeps of a run."""
     known = sorted({gpu.name for gpu in layout.box.gpus if gpu.name}) if layout else []
-    place = folder.resolve()
     return RunEntry(
-        run_id=_identifier(place),
+        run_id=info.run_id or new_run_id(folder),
         name=info.name,
         engine=info.engine,
         source=info.source,
         study=study,
         model=info.model,
         gpu=" + ".join(known) or None,
-        folder=str(place),
+        folder=path_text(folder.resolve()),
+        host=hostname(),
         started_at=info.started_at or 0.0,
         summary=summary.to_plain(),
     )
 
 
-def remember(entry: RunEntry, *, catalog: str | None = None) -> str | None:
-    """Save an entry; a catalogue that cannot be written is told of, and costs nobody a measurement."""
+def remember(
+    folder: Path,
+    info: RunInfo,
+    summary: Summary,
+    *,
+    layout: Layout | None = None,
+    study: str | None = None,
+    catalog: str | None = None,
+) -> str | None:
+    """Put a finished run into the catalogue, in place of one that was in its folder before; gives why it is not there.
+
+    Whatever goes wrong is told and no more: the run is in its folder, and nobody loses a measurement to the catalogue.
+    """
     try:
+        entry = entry_of(folder, info, summary, layout=layout, study=study)
         with open_runs(catalog) as opened:
+            _forget_earlier(entry, opened)
             opened.save(entry)
     except AtollError as error:
         return f"The run is not in the catalogue: {error}"
+    except Exception as error:  # noqa: BLE001 - a driver's or a file system's own, of which there is no list
+        words = " ".join(str(error).split())
+        return f"The run is not in the catalogue: {type(error).__name__}: {words}"
     return None
 
 
-def _identifier(folder: Path) -> str:
-    parts = [part for part in folder.parts[-3:] if part != "/"]
-    text = ":".join("".join(c if c.isalnum() or c in "._-" else "-" for c in part).lstrip("._-:") for part in parts)
-    return text.strip(":") or "run"
+def _forget_earlier(entry: RunEntry, opened: Catalog) -> None:
+    """A folder holds one run. The same path on another machine is another folder."""
+    for earlier in opened.find(Query(folder=entry.folder)):
+        if earlier.host == entry.host and earlier.run_id != entry.run_id:
+            with suppress(InputError):  # somebody else was quicker
+                opened.remove(earlier.run_id)
 
 
 def list_runs(query: Query, *, catalog: str | None = None) -> tuple[RunEntry, ...]:

@@ -22,7 +22,7 @@ from atoll.model.read import read_model
 from atoll.outside.files import read_text
 from atoll.simulate.equip import Equipment, equip_layout
 from atoll.simulate.run import Conditions, Outage, simulate_layout
-from atoll.store.folder import RunInfo, finish_run, start_run
+from atoll.store.folder import RunInfo, finish_run, name_of, start_run, with_id
 from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.slo import SLO
 from atoll.traffic.trace import TraceRow, parse_trace
@@ -179,12 +179,13 @@ def conditions_of(
 def keep_run(run: SimulatedRun, folder: Path) -> None:
     """Write the run's folder, which `atoll compare` and `atoll report` read."""
     info = RunInfo(
-        name=folder.name,
+        name=name_of(folder),
         engine="simulated",
         source=Source.SIMULATED,
         model=run.layout.model,
         atoll_version=atoll.__version__,
     )
+    info = with_id(folder, info)
     start_run(folder, info, layout=run.layout, workload=run.workload)
     finish_run(folder, info, run.table, run.summary)
 

@@ -45,6 +45,7 @@ from atoll.store.folder import (
     read_run,
     rows_within,
     start_run,
+    with_id,
     write_info,
 )
 from atoll.traffic.record import RecordTable, Source
@@ -53,7 +54,7 @@ from atoll.units import show_seconds
 from atoll.workflows.boxes import box_of_study
 from atoll.workflows.load import AS_WRITTEN, LoadOptions, load_of
 from atoll.workflows.profiles import read_profile, write_profile
-from atoll.workflows.runs import entry_of, remember
+from atoll.workflows.runs import remember
 from atoll.workflows.traces import Trace, rest_of_trace, trace_beside
 
 ENGINES = ("simulated", "emulated", "vllm")
@@ -320,6 +321,7 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
         started_at=None if simulated else roads.clock.wall(),
         atoll_version=atoll.__version__,
     )
+    info = with_id(place, info)
     if not is_run(place):
         start_run(place, info, layout=variant.layout, workload=workload)
     windows: Windows = ()
@@ -341,7 +343,7 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
     info = info.replace(windows=windows)
     summary = summarise(table, rows=rows_within(table, windows, warmup_s=workload.warmup_s or 0.0))
     finish_run(place, info, table, summary)
-    trouble = remember(entry_of(place, info, summary, layout=variant.layout, study=result.study.name))
+    trouble = remember(place, info, summary, layout=variant.layout, study=result.study.name)
     if trouble:
         say(trouble)
     say(f"{variant.name}: {_headline(summary)}")

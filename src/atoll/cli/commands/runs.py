@@ -68,7 +68,7 @@ def list_(
 def tag(run_id: _RunId, tag: str, catalog: _Catalog = None) -> None:
     """Give a run a tag to find it by.
 
-    Example: atoll runs tag four-h100-nvl-vllm:2xTP2 production
+    Example: atoll runs tag four-h100-nvl-vllm:2xTP2:9f3c2a71d0 production
     """
     from atoll.workflows.runs import tag_run
 
@@ -78,7 +78,7 @@ def tag(run_id: _RunId, tag: str, catalog: _Catalog = None) -> None:
 def forget(run_id: _RunId, catalog: _Catalog = None) -> None:
     """Take a run out of the catalogue; its folder stays.
 
-    Example: atoll runs forget four-h100-nvl-vllm:2xTP2
+    Example: atoll runs forget four-h100-nvl-vllm:2xTP2:9f3c2a71d0
     """
     from atoll.workflows.runs import forget_run
 
