@@ -1,12 +1,14 @@
 """`atoll render` as a user types it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from atoll.cli.main import make_app
+from atoll.documents import parse_yaml
 from atoll.errors import InputError
 
 LAYOUT = Path(__file__).parents[1] / "data" / "bundles" / "h100-nvl-2xtp2.layout.yaml"
@@ -34,6 +36,20 @@ def test_json_is_one_document_without_secrets(tmp_path):
     assert len(secret) >= 40
     assert secret not in done.stdout
     assert (tmp_path / "b" / ".env").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_door_does_not_lead_to_the_backend_which_this_machine_alone_reaches(tmp_path):
+    render(str(LAYOUT), "--stack", "app", "--bind", "0.0.0.0", "-o", str(tmp_path / "b"))
+    assert "backend" not in re.sub("#.*", "", (tmp_path / "b" / "nginx.conf").read_text())
+    services = parse_yaml((tmp_path / "b" / "compose.yaml").read_text(), origin="compose.yaml")["services"]
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert published == {
+        "nginx": ["${ATOLL_BIND:-0.0.0.0}:${ATOLL_PORT:-8080}:8080"],
+        "backend": ["127.0.0.1:${ATOLL_BACKEND_PORT:-8090}:8090"],
+    }
+    readme = (tmp_path / "b" / "README.md").read_text()
+    assert "http://127.0.0.1:8090" in readme
+    assert "VLLM_API_KEY" in readme
 
 
 def test_the_backends_image_has_what_it_needs(tmp_path):

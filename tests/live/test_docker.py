@@ -230,17 +230,20 @@ def test_the_app_stack_comes_up_with_its_backend(engine, tmp_path):
             timeout=180,
         )
 
-        def ask(path: str, *words: str) -> str:
+        def ask(path: str, *words: str, port: int = 8080) -> str:
             return engine.run(
-                *engine.inside("curl", "-s", "-w", " %{http_code}", *words, f"http://127.0.0.1:8080{path}")
+                *engine.inside("curl", "-s", "-w", " %{http_code}", *words, f"http://127.0.0.1:{port}{path}")
             )
 
+        with_key = ("-H", f"Authorization: Bearer {key}")
         entry = {"run_id": "r1", "name": "2xTP2", "engine": "emulated"}
-        assert ask("/api/runs", "-X", "POST", "-H", "Content-Type: application/json", "-d", json.dumps(entry)).endswith(
-            " 201"
-        )
-        assert '"run_id":"r1"' in ask("/api/runs")
-        assert ask("/v1/models").endswith(" 401")  # the key of .env is asked for
-        assert ask("/v1/models", "-H", f"Authorization: Bearer {key}").endswith(" 200")
+        post = ("-X", "POST", "-H", "Content-Type: application/json", "-d", json.dumps(entry))
+        assert ask("/api/runs", *post, port=8090).endswith(" 401")  # the key of .env is asked for
+        assert ask("/api/runs", *post, *with_key, port=8090).endswith(" 201")
+        assert '"run_id":"r1"' in ask("/api/runs", *with_key, port=8090)
+        assert ask("/api/runs", *with_key, "-H", "Host: backend", port=8090).endswith(" 400")
+        assert ask("/api/runs", *with_key).endswith(" 404")  # the door does not lead there
+        assert ask("/v1/models").endswith(" 401")
+        assert ask("/v1/models", *with_key).endswith(" 200")
     finally:
         engine.run(*compose, "down", "-v", timeout=180)

@@ -49,11 +49,7 @@ def test_nginx_accepts_the_file_of_every_policy(policy, form, golden_layouts, tm
 
 
 @needs_nginx
-def test_nginx_accepts_a_backend_and_a_router_without_a_zone(two_pairs, tmp_path):
-    from dataclasses import replace
-
-    backend = replace(CONTAINER, backend="backend:8090")
-    assert check(render_nginx(two_pairs, upstreams=upstreams(two_pairs), form=backend), tmp_path) == ""
+def test_nginx_accepts_a_router_without_a_zone(two_pairs, tmp_path):
     alone = two_pairs.replace(router=Router(shared_zone=False, workers=2))
     text = render_nginx(alone, upstreams=upstreams(alone), form=process_form("127.0.0.1", 8080))
     assert "zone" not in text

@@ -21,7 +21,9 @@ def check_stack(stack: str | None) -> None:
 
 
 def app_services(*, backend_image: str, care: Mapping[str, Any]) -> dict[str, Any]:
-    """Services `backend` and `mongo`; neither is published, nginx leads to the backend."""
+    """Services `backend` and `mongo`. The backend is published to this machine alone, and nginx does not lead to it:
+    who may load an engine may not delete runs.
+    """
     return {"backend": _backend(backend_image, care), "mongo": _mongo(care)}
 
 
@@ -33,9 +35,11 @@ def _backend(image: str, care: Mapping[str, Any]) -> dict[str, Any]:
         "environment": {
             "ATOLL_CATALOG": f"mongodb://atoll:{MONGO_PASSWORD}@mongo:27017/atoll?authSource=admin",
             "ATOLL_ENGINE_URL": "http://nginx:8080/v1",
+            "ATOLL_HOSTS": "${ATOLL_HOSTS:-}",
             "VLLM_API_KEY": "${VLLM_API_KEY:-}",
         },
-        "networks": ["replicas", "data"],
+        "ports": [f"127.0.0.1:${{ATOLL_BACKEND_PORT:-{BACKEND_PORT}}}:{BACKEND_PORT}"],
+        "networks": ["desk", "replicas", "data"],
         "depends_on": {"mongo": {"condition": "service_healthy"}},
         "user": USER,
         "read_only": True,
@@ -77,7 +81,8 @@ def _mongo(care: Mapping[str, Any]) -> dict[str, Any]:
 
 
 APP_VOLUMES: dict[str, Any] = {"mongo-data": {}, "mongo-config": {}}
-APP_NETWORKS: dict[str, Any] = {"data": {"internal": True}}
+# Docker publishes no port of a container that is on internal networks only.
+APP_NETWORKS: dict[str, Any] = {"desk": {}, "data": {"internal": True}}
 
 
 def dockerfile(base: str = BASE_IMAGE) -> str:

@@ -1,7 +1,6 @@
 """A bundle for Docker Compose: one service a replica, pinned to its GPUs, and nginx as the only door."""
 
 import hashlib
-from dataclasses import replace
 from math import ceil
 from pathlib import PurePosixPath
 from typing import Any
@@ -33,10 +32,10 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
     check_stack(settings.stack)
     files = {
         COMPOSE_FILE: _compose_head(layout, card.name) + write_yaml(_document(layout, card, settings)),
-        "nginx.conf": compose_nginx(layout, settings),
+        "nginx.conf": compose_nginx(layout),
         ".env": _env_file(layout, settings),
         "layout.yaml": layout.to_yaml(),
-        "README.md": _readme(layout, card),
+        "README.md": _readme(layout, card) + (_app_readme() if settings.stack == "app" else ""),
     }
     if _brings_atoll(layout, settings):
         files |= {"backend/Dockerfile": dockerfile(), "backend/requirements.txt": settings.requirements()}
@@ -75,14 +74,13 @@ def project_name(layout: Layout) -> str:
     return f"atoll-{kept}"
 
 
-def compose_nginx(layout: Layout, settings: RenderSettings) -> str:
+def compose_nginx(layout: Layout) -> str:
     upstreams = [
         Upstream(number=number, host=service_name(layout, number), port=_port(replica))
         for number, replica in enumerate(layout.replicas)
     ]
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
-    form = replace(CONTAINER, backend=f"backend:{BACKEND_PORT}") if settings.stack == "app" else CONTAINER
-    return render_nginx(layout, upstreams=upstreams, form=form, engine_keep_alive_s=keep_alive_s)
+    return render_nginx(layout, upstreams=upstreams, form=CONTAINER, engine_keep_alive_s=keep_alive_s)
 
 
 def service_name(layout: Layout, number: int) -> str:
@@ -211,7 +209,7 @@ def _nginx_service(layout: Layout, settings: RenderSettings) -> dict[str, Any]:
             "retries": 3,
             "start_period": "10s",
         },
-        "labels": {"atoll.nginx": _fingerprint(compose_nginx(layout, settings))},
+        "labels": {"atoll.nginx": _fingerprint(compose_nginx(layout))},
         **_care(stop_s=STOP_S, stop_signal="SIGQUIT"),  # nginx ends its answers first
     }
 
@@ -247,6 +245,9 @@ def _env_file(layout: Layout, settings: RenderSettings) -> str:
         lines += [
             "# MongoDB takes it on its first start only; it is changed there, not here.",
             f"MONGO_PASSWORD={settings.secrets.get('MONGO_PASSWORD', '')}",
+            "# The backend's port on this machine, and further names it may be asked under (a,b).",
+            f"ATOLL_BACKEND_PORT={BACKEND_PORT}",
+            "ATOLL_HOSTS=",
         ]
     return "\n".join(lines) + "\n"
 
@@ -272,4 +273,16 @@ The same with atoll, which also says why a replica does not come up: `atoll up .
 The door is http://127.0.0.1:{layout.router.port}/v1, the model `{served_name(card)}`; beside it no replica is
 reachable.
 `.env` holds what belongs to this machine: the folder of the models, the address and port of the door, the API key.
+"""
+
+
+def _app_readme() -> str:
+    return f"""
+The backend is http://127.0.0.1:{BACKEND_PORT} (`ATOLL_BACKEND_PORT` in `.env`), for this machine alone: the door does
+not lead to it. From elsewhere: `ssh -L {BACKEND_PORT}:127.0.0.1:{BACKEND_PORT} BOX`. It wants `VLLM_API_KEY` as the
+engines do:
+
+    . ./.env && curl -H "Authorization: Bearer $VLLM_API_KEY" http://127.0.0.1:{BACKEND_PORT}/api/runs
+
+Under a name other than 127.0.0.1 or localhost it answers 400, unless `ATOLL_HOSTS` in `.env` has it.
 """

@@ -54,7 +54,6 @@ class NginxForm:
     temporary: str  # what the names of temporary folders begin with
     foreground: bool  # the official image says `daemon off;` itself, and saying it twice is an error
     resolver: str | None = None  # asked again for a replica's address; needs nginx >= 1.27.3
-    backend: str | None = None  # host:port that gets what is not for the engines; None: nobody, 404
 
 
 CONTAINER = NginxForm(
@@ -106,7 +105,6 @@ def render_nginx(
         _http_basics(form),
         _replica_map(upstreams),
         _upstream(layout, upstreams, form, keep_alive_s),
-        *([_backend_upstream(form)] if form.backend else []),
         _server(form),
     ]
     http = "\n\n".join(indent(block, "  ") for block in blocks)
@@ -200,6 +198,7 @@ def _upstream(layout: Layout, upstreams: Sequence[Upstream], form: NginxForm, ke
 
 
 def _server(form: NginxForm) -> str:
+    """Nothing else is for clients: neither an engine's /metrics, /tokenize and /pause nor the app stack's backend."""
     return f"""server {{
   listen {form.listen};
   add_header {REPLICA_HEADER} $atoll_replica always;
@@ -236,19 +235,10 @@ def _server(form: NginxForm) -> str:
     access_log off;
     return 200 "ok\\n";
   }}
-{_elsewhere(form)}
+  location / {{
+    return 404;
+  }}
 }}"""
-
-
-def _elsewhere(form: NginxForm) -> str:
-    """Nothing else of an engine is for clients: /metrics, /tokenize, /pause."""
-    does = ["return 404;"] if form.backend is None else ["proxy_read_timeout 60s;", "proxy_pass http://backend;"]
-    return "\n".join(["  location / {", *(f"    {line}" for line in does), "  }"])
-
-
-def _backend_upstream(form: NginxForm) -> str:
-    resolve = " resolve" if form.resolver is not None else ""
-    return f"upstream backend {{\n  zone backend 64k;\n  server {form.backend}{resolve};\n}}"
 
 
 def _show(seconds: float) -> str:

@@ -414,7 +414,7 @@ def _explain_start(done: Finished) -> str:
         )
     taken = re.search(r"[Bb]ind for (\S+) failed: port is already allocated|listen tcp4? (\S+): bind: address", text)
     if taken is not None:
-        return f"{taken[1] or taken[2]} is taken by another program; end it or change ATOLL_PORT in .env."
+        return f"{taken[1] or taken[2]} is taken by another program; end it or change the port in .env."
     return f"docker compose up failed: {_last_words(done)}"
 
 
