@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
+
+from atoll.traffic.workload import Workload
+from stand_ins.patience import PATIENCE_S, wait_until
 
 
 def command(url, *more, out):
@@ -17,15 +19,14 @@ def command(url, *more, out):
 
 
 def bench(url, *more, out):
-    return subprocess.run(command(url, *more, out=out), capture_output=True, text=True, timeout=60, cwd=out.parent)
+    return subprocess.run(
+        command(url, *more, out=out), capture_output=True, text=True, timeout=PATIENCE_S, cwd=out.parent
+    )
 
 
 def wait_for_rows(folder):
     tail = folder / "records" / "tail-00001.rows"
-    deadline = time.monotonic() + 20
-    while not (tail.exists() and tail.stat().st_size > 0):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: tail.exists() and tail.stat().st_size > 0)
 
 
 def test_json_is_one_document_and_nothing_else(naughty, tmp_path):
@@ -36,7 +37,7 @@ def test_json_is_one_document_and_nothing_else(naughty, tmp_path):
     assert shown["requests"] == {"sent": 9, "ok": 9, "failed": 0, "cancelled": 0}
     assert shown["client"]["users_asked"] == 3
     assert shown["per_replica"][0]["replica"] == "1"
-    assert 0 < shown["ttft_s"]["p50"] < 5
+    assert 0 < shown["ttft_s"]["p50"] <= shown["e2e_s"]["p50"]
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "run.yaml",
         "workload.yaml",
@@ -53,7 +54,7 @@ def test_runs_are_listed_and_found_again(naughty, tmp_path):
     naughty.manner = "busy"
     assert bench(naughty.url, "--requests", "1", "--json", out=tmp_path / "bad").returncode == 1
     program = [sys.executable, "-m", "atoll", "runs", "list", "--json"]
-    listed = subprocess.run(program, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=True)
+    listed = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path, check=True)
     runs = {run["name"]: run["summary"]["requests"] for run in json.loads(listed.stdout)["runs"]}
     assert runs["two"] == {"sent": 2, "ok": 2, "failed": 0, "cancelled": 0}
     assert runs["bad"]["failed"] == 1
@@ -61,12 +62,14 @@ def test_runs_are_listed_and_found_again(naughty, tmp_path):
 
 
 def test_locusts_words_are_understood_and_no_option_is_cut_at_80_columns(naughty, tmp_path, monkeypatch):
-    more = ("--users", "1", "--run-time", "300ms", "--spawn-rate", "10", "--output", "2", "--json")
+    more = ("--users", "1", "--run-time", "1h", "--requests", "2", "--spawn-rate", "10", "--output", "2", "--json")
     shown = json.loads(bench(naughty.url, *more, out=tmp_path / "run").stdout)
-    assert shown["requests"]["ok"] >= 1
+    assert shown["requests"]["ok"] == 2
+    load = Workload.parse((tmp_path / "run" / "workload.yaml").read_text(), origin="workload.yaml")
+    assert (load.duration_s, load.ramp_s) == (3600, 0.1)
     monkeypatch.setenv("COLUMNS", "80")
     program = [sys.executable, "-m", "atoll", "bench", "--help"]
-    said = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True).stdout
+    said = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
     assert "--spawn-rate" in said
     assert "…" not in said
 
@@ -81,14 +84,14 @@ def test_the_tables_name_the_clients_own_part(naughty, tmp_path):
 
 def test_ctrl_c_gives_the_summary_so_far(naughty, tmp_path):
     naughty.gap_s = 0.02
-    more = ("--users", "3", "--duration", "60s", "--output", "20", "--json")
+    more = ("--users", "3", "--duration", "1h", "--output", "20", "--json")
     with subprocess.Popen(
         command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
         wait_for_rows(tmp_path / "run")
-        time.sleep(1.0)
+        wait_until(lambda: len(naughty.asked) >= 6)  # of three users' six requests, three have been answered
         running.send_signal(signal.SIGINT)
-        shown, said = running.communicate(timeout=20)
+        shown, said = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130
     counts = json.loads(shown)["requests"]
     assert counts["sent"] == counts["ok"] + counts["failed"] + counts["cancelled"]
@@ -100,13 +103,13 @@ def test_ctrl_c_gives_the_summary_so_far(naughty, tmp_path):
 
 def test_sigterm_keeps_the_records_too(naughty, tmp_path):
     naughty.gap_s = 0.02
-    more = ("--users", "2", "--duration", "60s", "--output", "20", "--json")
+    more = ("--users", "2", "--duration", "1h", "--output", "20", "--json")
     with subprocess.Popen(
         command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as running:
         wait_for_rows(tmp_path / "run")
         running.terminate()
-        shown, _ = running.communicate(timeout=20)
+        shown, _ = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 143
     assert json.loads(shown)["stopped"] == "terminated"
 
@@ -119,21 +122,19 @@ def test_a_second_ctrl_c_ends_the_process_at_once(naughty, tmp_path, monkeypatch
         "import atoll.workflows.bench as work, time\n"
         "real = work._finish\n"
         "def slow(*a, **k):\n"
-        "    print('summing', flush=True); time.sleep(30); return real(*a, **k)\n"
+        "    print('summing', flush=True); time.sleep(3600); return real(*a, **k)\n"
         "work._finish = slow\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    more = ("--users", "2", "--duration", "60s", "--output", "20", "--json")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    more = ("--users", "2", "--duration", "1h", "--output", "20", "--json")
     with subprocess.Popen(
         command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as running:
         wait_for_rows(tmp_path / "run")
         running.send_signal(signal.SIGINT)
         assert running.stdout.readline().strip() == "summing"
-        before = time.monotonic()
         running.send_signal(signal.SIGINT)
-        running.wait(timeout=10)
-    assert time.monotonic() - before < 5
+        running.wait(timeout=PATIENCE_S)  # it would sum up for an hour
     assert running.returncode == -signal.SIGINT
 
 
@@ -168,7 +169,7 @@ def test_bad_input_is_one_sentence_and_exit_2(tmp_path, more, said):
 
 def test_a_run_that_did_not_begin_leaves_nothing_behind(tmp_path):
     program = [sys.executable, "-m", "atoll", "bench", "http://127.0.0.1:9", "--requests", "1", "-o", "run"]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path)
     assert done.returncode == 1
     assert "connection_refused" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -231,5 +232,5 @@ def test_a_run_may_have_any_name_that_the_file_system_takes(naughty, tmp_path, n
     assert done.stderr == ""
     assert (tmp_path / name / "summary.json").is_file()
     program = [sys.executable, "-m", "atoll", "runs", "list", "--json"]
-    listed = subprocess.run(program, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=True)
+    listed = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path, check=True)
     assert [run["summary"]["requests"]["ok"] for run in json.loads(listed.stdout)["runs"]] == [2]

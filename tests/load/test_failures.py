@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from atoll.errors import RunFailed
 from atoll.load.run import LoadControl, measure_load
 from atoll.load.target import RequestOptions, Timeouts
 from atoll.traffic.workload import Workload
+from stand_ins.clock import ManualClock
 from stand_ins.naughty import full_backlog
+from stand_ins.patience import PATIENCE_S, beside, turns, until, wait_until
 
-QUICK = Timeouts(connect_s=2.0, token_s=0.3)
+PATIENT = Timeouts(connect_s=PATIENCE_S, token_s=PATIENCE_S)
+QUICK = Timeouts(connect_s=PATIENCE_S, token_s=0.3)
 
 
 def run(url, *, workload=None, options=None, during=None, **settings):
@@ -22,11 +26,9 @@ def run(url, *, workload=None, options=None, during=None, **settings):
     control = LoadControl()
 
     async def both():
-        options_ = options or RequestOptions(model="m", timeouts=QUICK)
+        options_ = options or RequestOptions(model="m", timeouts=PATIENT)
         work = asyncio.ensure_future(measure_load(url, load, options=options_, control=control, **settings))
-        if during is not None:
-            await during(control)
-        return await work
+        return await beside(work, during(control) if during is not None else None)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(both())
@@ -54,9 +56,6 @@ def adds_up(result, sent):
         ("no_finish", "truncated", "finish reason"),
         ("malformed", "bad_sse", "{nope"),
         ("engine_error", "stream_error", "EngineDeadError"),
-        ("stall", "stall", "0.3 s"),
-        ("mute", "stall", "0.3 s"),
-        ("drip", "slow_drip", "0.3 s"),
         ("loop_redirect", "redirect_loop", "/v1/"),
         ("redirect_away", "redirect", "example.invalid"),
         ("web_page", "wrong_content_type", "text/html"),
@@ -72,6 +71,39 @@ def test_each_failure_has_its_class_and_is_counted_once(naughty, manner, word, s
     assert set(result.table.error) == {word}
     assert all(said in detail for detail in result.table.detail)
     assert len(naughty.asked) == (36 if manner == "loop_redirect" else 6)
+
+
+@pytest.mark.parametrize("manner", ["stall", "mute"])
+def test_a_server_that_says_no_more_is_a_stall(naughty, manner):
+    naughty.manner = manner
+    result = run(naughty.url, options=RequestOptions(model="m", timeouts=QUICK))
+    adds_up(result, 6)
+    assert counts(result).failed == 6
+    assert set(result.table.error) == {"stall"}
+    assert all("0.3 s" in detail for detail in result.table.detail)
+    wait_until(lambda: len(naughty.asked) == 6)
+
+
+def test_bytes_that_are_no_text_are_a_slow_drip(naughty):
+    """Time goes on only when every open answer has gone on, so that a slow machine is no silent server."""
+    naughty.manner = "drip"
+    clock = ManualClock()
+
+    async def drip(_control):
+        while True:
+            await until(partial(gone_on, list(naughty.dripped)))
+            await turns(20)
+            clock.advance(0.1)
+
+    def gone_on(before):
+        return naughty.dripped and all(now > min(then, 1e9) for now, then in zip(naughty.dripped, before, strict=False))
+
+    result = run(naughty.url, options=RequestOptions(model="m", timeouts=QUICK), during=drip, clock=clock)
+    adds_up(result, 6)
+    assert counts(result).failed == 6
+    assert set(result.table.error) == {"slow_drip"}
+    assert all("0.3 s" in detail for detail in result.table.detail)
+    assert len(naughty.asked) == 6
 
 
 def test_after_failures_the_good_answers_are_counted_too(naughty):
@@ -121,7 +153,7 @@ def test_a_name_that_nobody_knows_ends_the_run_before_it_begins():
 
 def test_an_answer_without_choices(naughty):
     naughty.manner = "no_choices"
-    result = run(naughty.url, options=RequestOptions(model="m", stream=False, timeouts=QUICK))
+    result = run(naughty.url, options=RequestOptions(model="m", stream=False, timeouts=PATIENT))
     adds_up(result, 6)
     assert set(result.table.error) == {"bad_answer"}
 
@@ -135,14 +167,23 @@ def test_a_certificate_that_nobody_vouches_for(naughty_tls):
 
 def test_a_dead_server_is_not_hammered(naughty):
     naughty.manner = "close"
-    result = run(naughty.url, workload=Workload(users=1, duration_s=1.0, prompt=8, output=4))
-    assert 2 <= len(result.table) <= 6
+    table = run(naughty.url, workload=Workload(users=1, requests=5, prompt=8, output=4)).table
+    pauses = table.sent_s[1:] - table.done_s[:-1]
+    assert (pauses >= np.array([0.1, 0.2, 0.4, 0.8]) - 0.002).all()  # a timer may go off a millisecond early
 
 
 def test_a_whole_answer_may_take_only_so_long(naughty):
     naughty.gap_s = 0.1
+    clock = ManualClock()
+
+    async def let_time_pass(_control):
+        await until(lambda: len(naughty.said) == 2 and min(naughty.said) > 0)
+        await turns(20)
+        clock.advance(0.6)
+
     options = RequestOptions(model="m", timeouts=Timeouts(request_s=0.5, token_s=2.0))
-    result = run(naughty.url, options=options, workload=Workload(users=2, requests=2, prompt=8, output=50))
+    load = Workload(users=2, requests=2, prompt=8, output=50_000)
+    result = run(naughty.url, options=options, workload=load, during=let_time_pass, clock=clock)
     assert set(result.table.error) == {"timeout"}
     assert (result.table.output_tokens > 0).all()
 
@@ -151,10 +192,10 @@ def test_stopping_by_hand_cancels_what_is_under_way_and_keeps_the_rest(naughty):
     naughty.gap_s = 0.02
 
     async def stop(control):
-        await asyncio.sleep(0.75)
+        await until(lambda: len(naughty.asked) >= 10)  # of five users' ten requests, five have been answered
         control.stop("interrupted")
 
-    load = Workload(users=5, duration_s=60, prompt=8, output=10)
+    load = Workload(users=5, duration_s=3600, prompt=8, output=10)
     result = run(naughty.url, workload=load, during=stop)
     adds_up(result, len(result.table))
     seen = counts(result)
@@ -165,9 +206,9 @@ def test_stopping_by_hand_cancels_what_is_under_way_and_keeps_the_rest(naughty):
 
 
 def test_the_drain_limit_cancels_long_answers(naughty):
-    naughty.gap_s = 0.05
+    naughty.manner = "stall"
     load = Workload(users=3, duration_s=0.4, prompt=8, output=200)
-    result = run(naughty.url, workload=load, drain_s=0.2)
+    result = run(naughty.url, workload=load, drain_s=0.2, clock=ManualClock())  # its limits are the loop's, not its
     assert counts(result).cancelled == 3
     assert set(result.table.error) == {"time_limit"}
 
@@ -198,5 +239,5 @@ def test_the_wall_clock_may_jump(naughty):
 
     result = run(naughty.url, clock=Jumping())
     assert counts(result).ok == 6
-    assert np.nanmax(result.table.done_s) < 10
+    assert 0 <= np.nanmin(result.table.sent_s) < np.nanmax(result.table.done_s) < 43200  # not one of the jumps of a day
     assert (result.table.first_token_s >= result.table.sent_s).all()

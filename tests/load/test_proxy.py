@@ -10,6 +10,7 @@ import uvloop
 from atoll.load.run import measure_load
 from atoll.load.target import RequestOptions, Timeouts
 from atoll.traffic.workload import Workload
+from stand_ins.patience import PATIENCE_S
 from stand_ins.turns import take_in_what_came
 
 LOAD = Workload(users=2, requests=6, prompt=8, output=4)
@@ -23,7 +24,7 @@ class Proxy:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(PATIENCE_S)
 
     async def _serve(self):
         server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
@@ -39,7 +40,7 @@ class Proxy:
 
     def close(self):
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
 
     async def _talk(self, reader, writer):
         self._talks.add(asyncio.current_task())
@@ -101,7 +102,9 @@ def proxy():
 
 
 def run(url, **options):
-    work = measure_load(url, LOAD, options=RequestOptions(model="m", timeouts=Timeouts(connect_s=5), **options))
+    work = measure_load(
+        url, LOAD, options=RequestOptions(model="m", timeouts=Timeouts(connect_s=PATIENCE_S), **options)
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work).table
 

@@ -1,10 +1,10 @@
 """What is on disk while a run is under way, and what a kill leaves."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-import time
 from array import array
 from dataclasses import dataclass, field
 
@@ -12,8 +12,13 @@ import numpy as np
 import pytest
 
 from atoll.errors import BadRun
-from atoll.load import records
+from atoll.load import records, sender
 from atoll.load.records import RecordLog, read_records
+from atoll.load.run import LoadControl, measure_load
+from atoll.load.target import RequestOptions
+from atoll.traffic.workload import Workload
+from stand_ins.clock import ClockLoop, ManualClock
+from stand_ins.patience import beside, turns, until, wait_until
 
 
 @dataclass
@@ -193,24 +198,62 @@ def test_removed_when_the_run_is_whole(tmp_path):
     assert not (tmp_path / "records").exists()
 
 
-def test_kill_9_loses_less_than_a_second(naughty, tmp_path):
+def test_every_request_under_way_is_written_within_a_second_of_ticks(naughty, monkeypatch):
+    """Each of them is seen once in a cycle, and a cycle is shorter than a second."""
+    assert sender._TICK_S * sender._TICKS_A_CYCLE < 1
+    written = []
+    real = RecordLog.flush
+
+    def flush(log, waiting=()):
+        seen = list(waiting)
+        written.append({connection.request.number for connection in seen})
+        real(log, seen)
+
+    monkeypatch.setattr(RecordLog, "flush", flush)
+    naughty.manner = "stall"
+
+    control, clock = LoadControl(), ManualClock()
+
+    async def tick():
+        await until(lambda: len(naughty.asked) == 40)
+        written.clear()
+        while len(written) < 6 * sender._TICKS_A_CYCLE:
+            clock.advance(sender._TICK_S)
+            await turns(2)
+        control.stop("interrupted")
+
+    async def story():
+        load = Workload(users=40, duration_s=3600, prompt=8, output=4)
+        work = measure_load(naughty.url, load, options=RequestOptions(model="m"), control=control, clock=clock)
+        await beside(work, tick())
+
+    with asyncio.Runner(loop_factory=lambda: ClockLoop(clock)) as runner:
+        runner.run(story())
+    cycle = sender._TICKS_A_CYCLE
+    for start in range(cycle, 5 * cycle):
+        assert set().union(*written[start : start + cycle]) == set(range(40))
+
+
+def test_kill_9_leaves_what_had_been_said_some_cycles_ago(naughty, tmp_path):
     naughty.gap_s = 0.02
     folder = tmp_path / "run"
     program = [sys.executable, "-m", "atoll", "bench", naughty.url, "--model", "m", "--json", "-o", str(folder)]
-    started = [*program, "--users", "4", "--duration", "60s", "--output", "500"]
+    started = [*program, "--users", "4", "--duration", "1h", "--output", "500000"]
     with subprocess.Popen(started, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as bench:
-        tail = folder / "records" / "tail-00001.rows"
-        deadline = time.monotonic() + 20
-        while not (tail.exists() and tail.stat().st_size > 0) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(2.5)
+        wait_until(lambda: len(naughty.said) == 4 and min(naughty.said) >= 20)
+        said = min(naughty.said)
+        wait_until(lambda: fewest_kept(folder) >= said)  # while it runs, it is on the disk
         os.kill(bench.pid, signal.SIGKILL)
-        killed = time.monotonic()
     kept = read_records(folder)
-    import json
-
-    origin = json.loads((folder / "records" / "clock.json").read_text())["origin"]
     assert len(kept) == 4
     assert set(kept.outcome) == {"cancelled"}
-    assert killed - origin - np.nanmax(kept.last_token_s) < 1.3  # the signal itself took a moment
+    assert fewest_kept(folder) >= said
     assert (np.diff(kept.token_times(0)) > 0).all()
+
+
+def fewest_kept(folder):
+    """How many tokens of the four requests the disk has, of the one with the fewest."""
+    if not records.has_records(folder):
+        return 0
+    kept = read_records(folder)
+    return min((len(kept.token_times(row)) for row in range(len(kept))), default=0) if len(kept) == 4 else 0

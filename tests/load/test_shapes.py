@@ -11,29 +11,37 @@ from atoll.errors import BadTraffic, InputError
 from atoll.load.datasets import DatasetPrompts, read_conversations
 from atoll.load.pace import LoadStep, moved_due, next_turn, parse_steps
 from atoll.load.prompts import SyntheticPrompts
-from atoll.load.run import measure_load
+from atoll.load.run import LoadControl, measure_load
 from atoll.load.target import RequestOptions
 from atoll.traffic.demand import Demand
 from atoll.traffic.request import Request
 from atoll.traffic.trace import TraceRow
 from atoll.traffic.workload import Arrivals, Workload
+from stand_ins.clock import ClockLoop, ManualClock, TurnClock
+from stand_ins.patience import beside, turns, until
 
 
-def run(url, workload, **settings):
-    options = settings.pop("options", RequestOptions(model="m"))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(measure_load(url, workload, options=options, **settings))
+def run(url, workload, *, during=None, loop_factory=uvloop.new_event_loop, **settings):
+    options, control = settings.pop("options", RequestOptions(model="m")), LoadControl()
+
+    async def both():
+        work = measure_load(url, workload, options=options, control=control, **settings)
+        return await beside(work, during(control) if during is not None else None)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(both())
 
 
 def test_users_send_back_to_back_over_one_connection_each(naughty):
-    result = run(naughty.url, Workload(users=3, requests=30, prompt=8, output=4))
+    clock = TurnClock()
+    load = Workload(users=3, requests=30, prompt=8, output=4)
+    result = run(naughty.url, load, during=lambda _: clock.count(), clock=clock)
     table = result.table
     assert table.outcome.count("ok") == 30
     assert naughty.connections == 3 + 2  # the others asked for the models and for counters
     for user in range(3):
         rows = np.flatnonzero(table.user == user)
-        assert (table.sent_s[rows][1:] >= table.done_s[rows][:-1]).all()
-        assert np.median(table.sent_s[rows][1:] - table.done_s[rows][:-1]) < 0.01
+        assert (table.sent_s[rows][1:] == table.done_s[rows][:-1]).all()  # within the same turn of the loop
     assert result.client.users_asked == 3
     assert set(table.replica) == {"1"}
     assert (table.prompt_tokens == 11).all()  # the server's usage, not our wish
@@ -47,16 +55,36 @@ def test_users_think_between_an_answer_and_the_next_request(naughty):
 
 
 def test_users_start_one_after_another(naughty):
-    table = run(naughty.url, Workload(users=4, duration_s=0.6, prompt=8, output=2, start=0.4)).table
+    naughty.manner = "stall"
+    clock = ManualClock()
+
+    async def let_time_pass(control):
+        for user in range(4):
+            await until(lambda expected=user + 1: len(naughty.asked) == expected)
+            await turns(20)
+            assert len(naughty.asked) == user + 1  # nobody before their time
+            clock.advance(0.1)
+        control.stop("interrupted")
+
+    load = Workload(users=4, duration_s=3600, prompt=8, output=2, start=0.4)
+    table = run(naughty.url, load, during=let_time_pass, clock=clock, loop_factory=lambda: ClockLoop(clock)).table
     firsts = [float(table.sent_s[table.user == user].min()) for user in range(4)]
-    assert firsts == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=0.06)
+    assert firsts == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
 def test_nobody_sends_after_the_time_is_up_and_answers_may_end(naughty):
-    naughty.gap_s = 0.05
-    table = run(naughty.url, Workload(users=2, duration_s=0.5, prompt=8, output=8)).table
+    naughty.gap_s = 0.01
+    clock = ManualClock()
+
+    async def let_time_pass(_control):
+        await until(lambda: len(naughty.said) == 8 and min(naughty.said[:6]) == 8 > max(naughty.said[6:]))
+        clock.advance(0.6)  # in the middle of answers
+
+    load = Workload(users=2, duration_s=0.5, prompt=8, output=8)
+    table = run(naughty.url, load, during=let_time_pass, clock=clock, loop_factory=lambda: ClockLoop(clock)).table
     assert table.sent_s.max() < 0.5
     assert set(table.outcome) == {"ok"}
+    assert len(table) == 8
     assert table.done_s.max() > 0.5
 
 
@@ -73,11 +101,21 @@ def test_the_same_seed_asks_for_the_same_lengths_as_the_simulator(naughty):
 
 
 def test_an_open_loop_counts_from_the_due_time_however_slow_the_server(naughty):
-    naughty.gap_s = 0.2
-    table = run(naughty.url, Workload(rate=20, arrivals="constant", duration_s=0.6, prompt=8, output=2)).table
+    naughty.manner = "mute"
+    clock = ManualClock()
+
+    async def let_time_pass(control):
+        await until(lambda: control._stop is not None)  # it has begun
+        for number in range(1, 12):
+            clock.advance(0.0501)
+            await until(lambda expected=number: len(naughty.asked) == expected)
+        control.stop("interrupted")
+
+    load = Workload(rate=20, arrivals="constant", duration_s=0.6, prompt=8, output=2)
+    table = run(naughty.url, load, during=let_time_pass, clock=clock, loop_factory=lambda: ClockLoop(clock)).table
     assert table.due_s == pytest.approx(np.arange(1, len(table) + 1) * 0.05)
     assert (table.sent_s >= table.due_s).all()
-    assert (table.sent_s - table.due_s).max() < 0.15
+    assert (table.sent_s - table.due_s).max() < 0.01
     assert len(table) == 11
 
 
@@ -94,17 +132,24 @@ def test_a_trace_is_replayed_with_its_times_and_lengths(naughty):
 
 
 def test_steps_change_the_number_of_users(naughty):
-    naughty.gap_s = 0.01
     steps = parse_steps("1@400ms,4@400ms,2@400ms")
     load = Workload(users=4, duration_s=1.2, prompt=8, output=2)
-    table = run(naughty.url, load, steps=steps).table
+    clock = ManualClock()
+
+    async def let_time_pass(_control):
+        for tenths in range(1, 13):
+            await until(lambda answers=40 * tenths: len(naughty.asked) >= answers)  # ten of each user
+            clock.advance(0.1)
+
+    loop = {"clock": clock, "loop_factory": lambda: ClockLoop(clock)}
+    table = run(naughty.url, load, steps=steps, during=let_time_pass, **loop).table
     seen = [set(table.user[(table.sent_s >= step.start_s) & (table.sent_s < step.end_s)].tolist()) for step in steps]
     assert seen == [{0}, {0, 1, 2, 3}, {0, 1}]
 
 
 def test_steps_of_a_rate_move_the_due_times(naughty):
     steps = parse_steps("10@500ms,40@500ms")
-    load = Workload(rate=40, arrivals="constant", duration_s=1.0, prompt=8, output=1)
+    load = Workload(rate=40, arrivals="constant", requests=1000, prompt=8, output=1)  # the steps end it
     table = run(naughty.url, load, steps=steps).table
     assert (table.due_s < 0.5).sum() == pytest.approx(5, abs=1)
     assert (table.due_s >= 0.5).sum() == pytest.approx(20, abs=1)
@@ -205,8 +250,13 @@ SHARE_GPT = [
 
 def test_users_who_start_later_are_connected_ahead_and_once(naughty, monkeypatch):
     monkeypatch.setattr("atoll.load.sender._EARLY_USERS", 4)
-    naughty.gap_s = 0.02
-    table = run(naughty.url, Workload(users=40, duration_s=1.5, start=1.0, prompt=8, output=20)).table
+    naughty.manner = "held"
+
+    async def let_go(_control):
+        await until(lambda: len(naughty.asked) == 40)
+        naughty.let_go()
+
+    table = run(naughty.url, Workload(users=40, requests=40, start=1.0, prompt=8, output=20), during=let_go).table
     assert set(table.outcome) == {"ok"}
     assert len(set(table.user.tolist())) == 40
     assert naughty.connections <= 40 + 4  # some for plain questions, and a user may start while we connect

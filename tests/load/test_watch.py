@@ -1,16 +1,18 @@
 """Counters of engines, sampled while the load runs."""
 
 import asyncio
+import time
 
 import pytest
 import uvloop
 
 from atoll.errors import InputError
-from atoll.load.run import measure_load
+from atoll.load.run import LoadControl, measure_load
 from atoll.load.target import RequestOptions
 from atoll.load.watch import Watch
 from atoll.outside.parquet import read_parquet
 from atoll.traffic.workload import Workload
+from stand_ins.patience import beside, until
 
 PAGE = """vllm:num_requests_running{engine="0",model_name="m"} 3.0 1764514567000
 vllm:num_requests_waiting{engine="0",model_name="m"} 0.0
@@ -23,17 +25,24 @@ def test_counters_stand_on_the_clock_of_the_run(naughty, tmp_path):
     naughty.gap_s = 0.02
     naughty.page = PAGE
 
-    async def both():
-        load = Workload(users=2, duration_s=1.5, prompt=4, output=10)
-        return await measure_load(naughty.url, load, options=RequestOptions(model="m"))
+    control = LoadControl()
 
+    async def stop():
+        await until(lambda: sum(head.startswith("GET /metrics") for head in naughty.heads) >= 4)
+        control.stop("interrupted")
+
+    async def both():
+        load = Workload(users=2, duration_s=3600, prompt=4, output=10)
+        return await beside(measure_load(naughty.url, load, options=RequestOptions(model="m"), control=control), stop())
+
+    began = time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         columns = runner.run(both()).telemetry.columns()
     assert set(columns["source"]) == {"replica 0"}
     assert set(columns["name"]) == {"running", "waiting", "kv_usage", "output_tokens"}
     running = {value for name, value in zip(columns["name"], columns["value"], strict=True) if name == "running"}
     assert running == {3.0}
-    assert 0 <= columns["time_s"].min() < columns["time_s"].max() < 3
+    assert 0 <= columns["time_s"].min() < columns["time_s"].max() < time.monotonic() - began
     from atoll.outside.parquet import write_parquet
 
     write_parquet(tmp_path / "t.parquet", columns)

@@ -13,18 +13,17 @@ from atoll.load.target import RequestOptions
 from atoll.load.workers import Processes
 from atoll.traffic.workload import Workload
 from atoll.workflows.bench import workers_of
+from stand_ins.patience import beside, until
 
 
 def run(url, workload, *, workers, during=None, **settings):
     control = LoadControl()
 
     async def both():
-        work = asyncio.ensure_future(
-            measure_load(url, workload, options=RequestOptions(model="m"), workers=workers, control=control, **settings)
+        work = measure_load(
+            url, workload, options=RequestOptions(model="m"), workers=workers, control=control, **settings
         )
-        if during is not None:
-            await during(control)
-        return await work
+        return await beside(work, during(control) if during is not None else None)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(both())
@@ -65,11 +64,10 @@ def test_stopping_reaches_the_workers(naughty):
     seen = []
 
     async def stop(control):
-        while not (seen and seen[-1].in_flight == 4):  # noqa: ASYNC110 - the looks come from callbacks
-            await asyncio.sleep(0.05)
+        await until(lambda: seen and seen[-1].in_flight == 4)
         control.stop("interrupted")
 
-    load = Workload(users=4, duration_s=60, prompt=4, output=20)
+    load = Workload(users=4, duration_s=3600, prompt=4, output=20)
     result = run(naughty.url, load, workers=Processes(2), during=stop, on_progress=seen.append)
     assert result.stopped == "interrupted"
     assert result.table.outcome.count("cancelled") == 4

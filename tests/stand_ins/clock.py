@@ -1,7 +1,8 @@
-"""ManualClock: time that stands still until it is told."""
+"""ManualClock: time that stands still until it is told. ClockLoop: an event loop that goes by it."""
 
 import asyncio
 import heapq
+import selectors
 from itertools import count
 
 
@@ -43,3 +44,43 @@ class ManualClock:
             _, _, woken = heapq.heappop(self._sleepers)
             if not woken.done():
                 woken.set_result(None)
+
+
+class ClockLoop(asyncio.SelectorEventLoop):
+    """Its timers go off when the ManualClock has been moved to them; its sockets are real."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(_ShortSelector())
+        self._by = clock
+
+    def time(self) -> float:
+        return self._by.now()
+
+
+class _ShortSelector(selectors.DefaultSelector):
+    """Never waits long for a socket: the time until the next timer is none that passes by itself."""
+
+    def select(self, timeout=None):
+        return super().select(0.001 if timeout is None else min(timeout, 0.001))
+
+
+class TurnClock:
+    """Counts the turns of the event loop, a millionth of a second each: what is done in one turn has one time."""
+
+    def __init__(self) -> None:
+        self._turns = 0
+
+    def now(self) -> float:
+        return self._turns / 1e6
+
+    def wall(self) -> float:
+        return 1_700_000_000.0
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def count(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(0)
+            self._turns += 1

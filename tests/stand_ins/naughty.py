@@ -6,8 +6,10 @@ import json
 import socket
 import ssl
 import threading
+from math import inf
 from pathlib import Path
 
+from stand_ins.patience import PATIENCE_S
 from stand_ins.turns import take_in_what_came
 
 TLS = Path(__file__).parents[1] / "data" / "tls"
@@ -48,13 +50,15 @@ class Naughty:
         self.tokens = None  # None: as many as are asked for
         self.asked = []
         self.heads = []
+        self.dripped = []
+        self.said = []  # pieces of text of each streamed answer, in the order of options
         self.connections = 0
         self.page = ""  # of /metrics
         self._tls = tls
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(PATIENCE_S)
 
     @property
     def url(self):
@@ -67,7 +71,7 @@ class Naughty:
             context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
         server = await asyncio.start_server(self._talk, "127.0.0.1", 0, ssl=context)
         self.port = server.sockets[0].getsockname()[1]
-        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._end, self._let_go = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         self._talks = set()
         self._ready.set()
         await self._end.wait()
@@ -77,9 +81,13 @@ class Naughty:
             talk.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)
 
+    def let_go(self):
+        """Whoever is held gets an answer."""
+        self._loop.call_soon_threadsafe(self._let_go.set)
+
     def close(self):
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
 
     async def _talk(self, reader, writer):
         self._talks.add(asyncio.current_task())
@@ -124,9 +132,12 @@ class Naughty:
             writer.write(plain("200 OK", json.dumps(answer).encode()))
             return True
         writer.write(STREAM + text(""))
+        place = len(self.said)
+        self.said.append(0)
         for number in range(tokens):
             await asyncio.sleep(self.gap_s)
             writer.write(text(f" w{number}", "length" if number == tokens - 1 else None))
+            self.said[place] += 1
         writer.write(usage(tokens) + DONE)
         return True
 
@@ -181,18 +192,26 @@ class Naughty:
 
     async def _stall(self, _ask, _head, writer):
         writer.write(STREAM + text(" a"))
-        await asyncio.sleep(30)
-        return False
+        await asyncio.Event().wait()
 
     async def _mute(self, _ask, _head, _writer):
-        await asyncio.sleep(30)
-        return False
+        await asyncio.Event().wait()
+
+    async def _held(self, ask, head, writer):
+        await self._let_go.wait()
+        return await self._ok(ask, head, writer)
 
     async def _drip(self, _ask, _head, writer):
+        """Bytes without end, that are no text yet. `dripped` counts them, answer by answer."""
         writer.write(STREAM + text(" a"))
-        for byte in text(" and so on" * 100):
-            writer.write(b"1\r\n%c\r\n" % byte)
-            await asyncio.sleep(0.01)
+        place = len(self.dripped)
+        self.dripped.append(0)
+        writer.write(b"1\r\nd\r\n")
+        while not writer.transport.is_closing():
+            writer.write(b"1\r\n:\r\n")
+            self.dripped[place] += 1
+            await asyncio.sleep(0.001)
+        self.dripped[place] = inf
         return False
 
     async def _loop_redirect(self, _ask, head, writer):

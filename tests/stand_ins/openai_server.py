@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Self
 
+from stand_ins.patience import PATIENCE_S
 from stand_ins.turns import take_in_what_came
 
 
@@ -39,12 +40,12 @@ class OpenAiServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(PATIENCE_S)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
     @property

@@ -8,6 +8,7 @@ import pytest
 from atoll.errors import CommandFailed, MissingProgram
 from stand_ins.clock import ManualClock
 from stand_ins.openai_server import Manners, OpenAiServer
+from stand_ins.patience import PATIENCE_S
 from stand_ins.shell import FakeShell
 
 
@@ -63,7 +64,7 @@ def test_a_flowing_clock_oversleeps():
 
 
 def ask(url: str) -> httpx.Response:
-    return httpx.post(f"{url}/v1/chat/completions", json={"messages": []}, timeout=2, trust_env=False)
+    return httpx.post(f"{url}/v1/chat/completions", json={"messages": []}, timeout=PATIENCE_S, trust_env=False)
 
 
 def test_the_server_streams_one_word_a_chunk():
@@ -84,7 +85,9 @@ def test_the_server_cuts_stalls_and_closes():
     with OpenAiServer(Manners(cut_after_chunks=2)) as server, pytest.raises(httpx.HTTPError):
         ask(server.url)
     with OpenAiServer(Manners(stall_after_chunks=1)) as server, pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}/v1/chat/completions", json={}, timeout=0.2, trust_env=False)
+        httpx.post(
+            f"{server.url}/v1/chat/completions", json={}, timeout=httpx.Timeout(PATIENCE_S, read=0.2), trust_env=False
+        )
     with OpenAiServer(Manners(close_after=1)) as server:
         assert ask(server.url).status_code == 200
         with pytest.raises(httpx.ConnectError):
@@ -93,5 +96,5 @@ def test_the_server_cuts_stalls_and_closes():
 
 def test_the_server_can_be_unhealthy():
     with OpenAiServer(Manners(unhealthy=True)) as server:
-        assert httpx.get(f"{server.url}/health", trust_env=False).status_code == 503
-        assert httpx.get(f"{server.url}/v1/models", trust_env=False).status_code == 200
+        assert httpx.get(f"{server.url}/health", timeout=PATIENCE_S, trust_env=False).status_code == 503
+        assert httpx.get(f"{server.url}/v1/models", timeout=PATIENCE_S, trust_env=False).status_code == 200
