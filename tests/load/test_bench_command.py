@@ -66,7 +66,7 @@ def test_locusts_words_are_understood_and_no_option_is_cut_at_80_columns(naughty
     shown = json.loads(bench(naughty.url, *more, out=tmp_path / "run").stdout)
     assert shown["requests"]["ok"] == 2
     load = Workload.parse((tmp_path / "run" / "workload.yaml").read_text(), origin="workload.yaml")
-    assert (load.duration_s, load.ramp_s) == (3600, 0.1)
+    assert (load.duration_s, load.start) == (3600, 0.1)
     monkeypatch.setenv("COLUMNS", "80")
     program = [sys.executable, "-m", "atoll", "bench", "--help"]
     said = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.store.catalog import Entry
+from atoll.store.catalog import RunEntry
 from atoll.store.folder import RunInfo, read_info, start_run, with_id
 from atoll.store.run_id import derived_run_id, new_run_id
 
@@ -34,7 +34,7 @@ def test_an_id_names_the_studys_folder_and_the_variant():
 def test_every_name_that_the_file_system_takes_is_a_name(name, shown):
     run_id = new_run_id(Path("/srv/x") / name, chance=lambda _: "1f")
     assert run_id.split(":") == ["x", *filter(None, [shown]), "1f"]
-    assert Entry(run_id=run_id, name="n", engine="emulated").run_id == run_id
+    assert RunEntry(run_id=run_id, name="n", engine="emulated").run_id == run_id
 
 
 def test_a_name_is_one_however_its_accents_were_typed():
