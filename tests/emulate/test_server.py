@@ -234,6 +234,46 @@ def test_pipelined_requests_are_answered_in_order(replica):
     assert answer.index("chat.completion") < answer.index('"version"')
 
 
+@pytest.mark.parametrize("behind", ["GET /health", "GET /nowhere", "PUT /v1/models", "GET http://["])
+def test_a_thousand_pipelined_requests_behind_a_running_answer_hurt_nobody(replica, behind):
+    made = replica(step_s=0.002)
+    body = json.dumps({"messages": HELLO, "max_tokens": 50, "ignore_eos": True}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    ahead = f"{behind} HTTP/1.1\r\n\r\n".encode() * 1000 + b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n"
+    answer = raw(made.port, head % len(body) + body + ahead, until=b"never")
+    assert answer.count(b"HTTP/1.1 ") == 1002
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert httpx.get(f"{made.url}/health", trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": ' + b"9" * 5000 + b"}",
+        b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1e400}',
+        b'{"messages": [{"role": "user", "content": "hi"}], "model": "\\ud800"}',
+        b'{"messages": [{"role": "user", "content": "\\ud800"}], "seed": -99999999999999999999}',
+        b'{"messages": [5]}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_body_at_the_edge_is_answered_and_the_engine_goes_on(replica, body):
+    made = replica()
+    kind = {"content-type": "application/json"}
+    answer = httpx.post(f"{made.url}/v1/chat/completions", content=body, headers=kind, trust_env=False)
+    assert answer.status_code in {200, 400, 404}
+    assert chat(made.url, max_tokens=2).status_code == 200
+
+
+def test_a_head_without_end_is_refused(replica):
+    made = replica()
+    assert b" 400 " in raw(
+        made.port, b"GET /health HTTP/1.1\r\n" + b"x-filler: 0123456789abcdef\r\n" * 3_000, until=b"received."
+    )
+    assert b" 400 " in raw(made.port, b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", until=b"received.")
+
+
 def test_what_is_no_http_is_refused(replica):
     assert b"400 Bad Request" in raw(replica().port, b"nonsense\r\n\r\n", until=b"received.")
 

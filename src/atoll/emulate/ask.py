@@ -121,7 +121,7 @@ def _parse_json(body: bytes) -> object:
         raise Refusal(400, f"1 validation error:\n  {missing}", "Bad Request", "body")
     try:
         return json.loads(body)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of 5,000 digits, 100,000 brackets
         place = getattr(error, "pos", 0)
         words = getattr(error, "msg", "invalid text")
         detail = {

@@ -28,7 +28,7 @@ class Refusal(Exception):
         if self.kind in _SHORT:
             return _SHORT[self.kind]
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
-        return json.dumps({"error": error}, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps({"error": error}, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def bad(message: str, param: str, value: object = None) -> Refusal:

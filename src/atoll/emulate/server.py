@@ -28,6 +28,8 @@ from atoll.outside.clock import Clock
 
 KEEP_ALIVE_S = 5.0  # vLLM: VLLM_HTTP_TIMEOUT_KEEP_ALIVE
 LARGEST_BODY = 64 * 2**20
+LARGEST_HEAD = 64 * 2**10  # of a request's line and headers together, as uvicorn's h11
+MOST_WAITING = 64  # requests of one connection behind a running answer; then it is not read from
 _RING = ring_bytes()
 _MASK = RING - 1
 
@@ -123,6 +125,8 @@ class Connection(asyncio.Protocol):
         self._job: Any = None
         self._stream: Stream | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._serving = False
+        self._reading_paused = False
 
     # What the event loop tells us
 
@@ -159,9 +163,16 @@ class Connection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._receiving.url += url
+        self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value))
         self._receiving.headers[name.lower().decode("latin-1")] = value.decode("latin-1")
+
+    def _count_head(self, size: int) -> None:
+        self._receiving.head_size += size
+        if self._receiving.head_size > LARGEST_HEAD:
+            raise ValueError("the head is too large")  # llhttp stops there, and data_received answers
 
     def on_headers_complete(self) -> None:
         received = self._receiving
@@ -182,20 +193,40 @@ class Connection(asyncio.Protocol):
         self._receiving = _Received()
         if self._current is None:
             self._serve_next()
+        else:
+            self._read_on()
 
     # Serving
 
     def _serve_next(self) -> None:
-        while self._waiting and self._current is None and self._transport is not None:
-            self._current = self._waiting.popleft()
-            try:
-                self._serve(self._current)
-            except Refusal as refusal:
-                self._send(refusal.status, refusal.body(), "application/json", allow=refusal.allow)
-                self.on_answered()
+        """Serve what waits, one after the other; the loop goes on where an answer is complete at once."""
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._waiting and self._current is None and self._transport is not None:
+                self._current = self._waiting.popleft()
+                try:
+                    self._serve(self._current)
+                except Refusal as refusal:
+                    self._send(refusal.status, refusal.body(), "application/json", allow=refusal.allow)
+                    self.on_answered()
+        finally:
+            self._serving = False
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """A client that sends requests ahead waits for its answers, rather than we for our memory."""
+        full = len(self._waiting) > MOST_WAITING
+        if self._transport is not None and full is not self._reading_paused:
+            self._reading_paused = full
+            (self._transport.pause_reading if full else self._transport.resume_reading)()
 
     def _serve(self, received: "_Received") -> None:
-        path = httptools.parse_url(bytes(received.url)).path.decode("latin-1")
+        try:
+            path = (httptools.parse_url(received.url).path or b"").decode("latin-1")
+        except httptools.HttpParserInvalidURLError:
+            raise Refusal(400, "Invalid HTTP request received.", "Bad Request") from None
         if path.startswith("/v1") and not self._site.allows(received.headers.get("authorization")):
             raise unauthorized()
         route = _ROUTES.get(path)
@@ -361,7 +392,7 @@ def _permission(created: int) -> dict[str, Any]:
 class _Received:
     """A request as far as it has come in."""
 
-    __slots__ = ("body", "headers", "http_1_1", "keep_alive", "method", "size", "url")
+    __slots__ = ("body", "head_size", "headers", "http_1_1", "keep_alive", "method", "size", "url")
 
     def __init__(self) -> None:
         self.url = b""
@@ -369,6 +400,7 @@ class _Received:
         self.headers: dict[str, str] = {}
         self.body: list[bytes] = []
         self.size = 0
+        self.head_size = 0
         self.http_1_1 = True
         self.keep_alive = True
 
