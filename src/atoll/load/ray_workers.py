@@ -8,7 +8,6 @@ Each actor keeps a tail of its records on its own node; what it got is copied to
 """
 
 import asyncio
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from atoll.load.sender import Orders, Sender, SenderResult, Share
 from atoll.load.watch import Watch
 from atoll.load.workers import Board
 from atoll.outside.clock import Clock, SystemClock
+from atoll.outside.files import temporary_folder
 
 _ASKED = 20
 _HEAD_START_S = 0.5
@@ -84,10 +84,10 @@ class LoadActor:
         """Carry the orders out, from the start that `go` tells. Records stand in a folder of this node meanwhile."""
         if orders.folder is None:
             return self._work(orders)
-        with tempfile.TemporaryDirectory(prefix="atoll-load-") as folder:
-            self._records = Path(folder) / "records"
+        with temporary_folder() as folder:
+            self._records = folder / "records"
             try:
-                return self._work(replace(orders, folder=Path(folder)))
+                return self._work(replace(orders, folder=folder))
             finally:
                 self._records = None
 

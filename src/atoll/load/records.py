@@ -297,7 +297,8 @@ class _Tail:
     def _open(self, stem: Path) -> None:
         self._close()
         names = (stem.with_suffix(".rows"), stem.with_suffix(".tokens"), self.folder / f"{self._name}-words.jsonl")
-        self._files = [os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for name in names]
+        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._files = [os.open(name, how, 0o644) for name in names]  # noqa: TID251 - they grow with the run
 
     def _write(self, words: list[str], tokens: bytes, rows: bytes) -> None:
         """Words and times before the rows that need them."""

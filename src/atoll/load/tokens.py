@@ -9,6 +9,7 @@ from pathlib import Path
 
 from atoll.errors import InputError, MissingProgram
 from atoll.load.prompts import WORDS
+from atoll.outside.files import read_text
 
 _FEWEST_WORDS = 20
 Counter = Callable[[str], int]
@@ -156,10 +157,10 @@ def render_chat(template: str, messages: Sequence[Mapping[str, str]]) -> str:
 def _chat_template(folder: Path) -> str | None:
     """From chat_template.jinja or tokenizer_config.json; None when there is none."""
     if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text()
+        return read_text(folder / "chat_template.jinja")
     try:
-        config = json.loads((folder / "tokenizer_config.json").read_text())
-    except (OSError, ValueError):
+        config = json.loads(read_text(folder / "tokenizer_config.json"))
+    except (InputError, ValueError):
         return None
     template = config.get("chat_template") if isinstance(config, dict) else None
     if isinstance(template, list):  # several by name

@@ -128,7 +128,7 @@ class _Worker:
 
 async def _start_worker() -> _Worker:
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(  # noqa: TID251 - ours, and spoken to through its pipes
         sys.executable, "-m", "atoll.load.workers", stdin=pipe, stdout=pipe, limit=2**24
     )
     return _Worker(process)

@@ -1,8 +1,11 @@
-"""Read; write whole or not at all; temporary folders."""
+"""Read; write whole or not at all; remove; temporary folders; one at a time."""
 
+import fcntl
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from atoll.errors import InputError
@@ -16,8 +19,13 @@ def read_text(path: Path | str) -> str:
     """
     if str(path) == "-":
         return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+    return read_bytes(path).decode("utf-8", errors="replace")
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """All of a file; raises InputError when there is no such file, or it cannot be read."""
     try:
-        return Path(path).read_bytes().decode("utf-8", errors="replace")
+        return Path(path).read_bytes()
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; a file is expected.") from None
     except FileNotFoundError:
@@ -70,3 +78,40 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644, sync: bo
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def remove_files(folder: Path, names: Sequence[str] = ()) -> None:
+    """Remove these files of a folder, and the folder too if it holds nothing then."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds other things, or is not there
+        folder.rmdir()
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of our own that is removed with all in it."""
+    with tempfile.TemporaryDirectory(prefix="atoll-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def alone(path: Path, *, otherwise: str, mode: int = 0o644) -> Iterator[None]:
+    """Hold a lock file while the block runs; the lock goes with this process, however it ends.
+
+    Raises:
+        InputError: somebody else holds it (the sentence is `otherwise`), or the file cannot be written.
+    """
+    make_folder(path.parent)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode)  # noqa: TID251 - the door itself
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(otherwise) from None
+        yield
+    finally:
+        os.close(handle)

@@ -5,7 +5,6 @@ started with the deployment's secret in its environment, or writes to one of its
 folder it was started in, not of a copy of it.
 """
 
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from typing import Literal
 from pydantic import Field
 
 from atoll.documents import Document
-from atoll.errors import BadRun, InputError
-from atoll.outside.files import make_folder, read_text
+from atoll.errors import BadRun
+from atoll.outside.files import alone, read_text
 from atoll.outside.processes import FileId, ProcessId, ProcessStat, all_stats, is_alive, outputs_of, variable_of
 
 STATE_FILE = "deployment.json"
@@ -145,22 +144,11 @@ def starting(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another atoll is at it, or the folder cannot be written.
     """
-    path = make_folder(folder) / LOCK_FILE
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder} is being brought up by another atoll;"
-                f" `atoll status {quote(str(folder))}` tells when it is up."
-            ) from None
+    otherwise = (
+        f"{folder} is being brought up by another atoll; `atoll status {quote(str(folder))}` tells when it is up."
+    )
+    with alone(folder / LOCK_FILE, otherwise=otherwise, mode=0o600):
         yield
-    finally:
-        os.close(handle)
 
 
 def read_state(folder: Path) -> DeploymentState:

@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from atoll.load.selfwatch import ClientReport
 from atoll.load.target import Endpoint, RequestOptions, Timeouts
 from atoll.load.tokens import Counter, Vocabulary, find_tokenizer, read_vocabulary
 from atoll.outside.clock import SystemClock
-from atoll.outside.files import read_text, write_whole
+from atoll.outside.files import read_text, remove_files, write_whole
 from atoll.outside.parquet import write_parquet
 from atoll.outside.shell import environment
 from atoll.store.folder import RunInfo, finish_run, is_run, name_of, start_run, with_id
@@ -152,10 +152,7 @@ def _take_back(folder: Path) -> None:
     """Remove what was written of a run that did not begin."""
     if records.has_records(folder):
         return
-    for name in ("run.yaml", "workload.yaml", "layout.yaml"):
-        (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # the folder was there before and holds other things
-        folder.rmdir()
+    remove_files(folder, ("run.yaml", "workload.yaml", "layout.yaml"))
 
 
 def _finish(

@@ -1,13 +1,13 @@
 """How much load a server carries: a sweep over levels, or a search for the most users within latency targets."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from atoll.analyse.knee import LoadPoint, find_knee
 from atoll.analyse.summary import Summary
 from atoll.errors import AtollError, InputError, Interrupted
+from atoll.outside.files import remove_files
 from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
 from atoll.workflows.bench import BenchResult
@@ -142,8 +142,7 @@ def _level(workload: Workload, load: float, folder: Path, repeat: int, *, measur
         result = measure(changed, folder / name)
     except AtollError:
         if not was_there:
-            with suppress(OSError):  # it holds something after all
-                folder.rmdir()
+            remove_files(folder)
         raise
     if result.stopped is not None:
         raise Interrupted(f"Stopped by hand; the levels so far are in {folder}.")

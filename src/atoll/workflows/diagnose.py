@@ -16,7 +16,7 @@ from atoll.errors import InputError
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
-from atoll.outside.files import write_whole
+from atoll.outside.files import read_bytes, write_whole
 from atoll.outside.shell import Shell
 from atoll.render.bundle import Bundle
 from atoll.workflows.boxes import named_box
@@ -143,7 +143,7 @@ def write_corrected(mended: Sequence[Mended], *, in_place: bool) -> tuple[str, .
     for one in mended:
         path = Path(one.path)
         target = path if in_place else path.with_name(f"{path.stem}{CORRECTED.rstrip('.')}{path.suffix}")
-        mark = BOM_UTF8 if path.read_bytes().startswith(BOM_UTF8) else b""
+        mark = BOM_UTF8 if read_bytes(path).startswith(BOM_UTF8) else b""
         write_whole(
             target.resolve() if in_place else target, mark + one.after.encode(), mode=path.stat().st_mode & 0o777
         )

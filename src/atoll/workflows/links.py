@@ -1,8 +1,6 @@
 """The all-reduce of every group of GPUs that a layout could use, measured on this box."""
 
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from atoll.cost.links import Curve
 from atoll.cost.nccl_tests import parse_all_reduce
@@ -11,7 +9,7 @@ from atoll.errors import CommandFailed, MissingProgram
 from atoll.inventory.box import Box
 from atoll.inventory.islands import best_split
 from atoll.inventory.probe import probe_box
-from atoll.outside.files import write_whole
+from atoll.outside.files import temporary_folder, write_whole
 from atoll.outside.shell import RealShell, Shell
 from atoll.workflows.boxes import named_box
 
@@ -120,8 +118,8 @@ def _with_torch(ranks: int, env: dict[str, str], shell: Shell) -> Curve:
             "Neither `all_reduce_perf` (nccl-tests) nor `torchrun` (torch with CUDA) is on PATH; install one of them"
             " here, or run this inside the vLLM container, which has torch."
         )
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "all_reduce.py"
+    with temporary_folder() as folder:
+        script = folder / "all_reduce.py"
         write_whole(script, TORCH_SCRIPT)
         argv = ["torchrun", "--standalone", f"--nproc-per-node={ranks}", str(script)]
         done = shell.run(argv, env=env, timeout_s=180.0)

@@ -13,7 +13,7 @@ from atoll.errors import InputError
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
-from atoll.outside.files import read_text, write_whole
+from atoll.outside.files import read_bytes, read_text, write_whole
 from atoll.render import Bundle, RenderSettings, render_bundle
 from atoll.render.app import SECRETS
 from atoll.render.dotenv import keep_settings
@@ -79,7 +79,7 @@ def _copy_atoll(target: Path) -> None:
     source = Path(atoll.__file__).parent
     for path in sorted(source.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
-            write_whole(target / path.relative_to(source), path.read_bytes())
+            write_whole(target / path.relative_to(source), read_bytes(path))
 
 
 def render_settings(

@@ -14,8 +14,6 @@ A variant is finished when its run.yaml says `complete`; a finished one is never
 """
 
 import asyncio
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ from atoll.inventory.box import Box
 from atoll.layout.layout import Layout
 from atoll.layout.study import Study, study_layouts
 from atoll.outside.clock import Clock, SystemClock
-from atoll.outside.files import read_text, write_whole
+from atoll.outside.files import alone, read_text, write_whole
 from atoll.store.folder import (
     Run,
     RunInfo,
@@ -434,14 +432,7 @@ def _pieces(place: Path) -> list[Path]:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Two processes must not measure the same study; the lock goes with the process, however it ends."""
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise InputError(f"Another atoll is running the study in {folder}; wait for it or stop it.") from None
-    try:
+    """Two processes must not measure the same study."""
+    otherwise = f"Another atoll is running the study in {folder}; wait for it or stop it."
+    with alone(folder / ".lock", otherwise=otherwise):
         yield
-    finally:
-        os.close(handle)
