@@ -10,6 +10,7 @@
         BadTraffic                a load shape or a trace that makes no sense
         NothingFits               no layout of this model fits on this box
         BadRun                    a folder that holds no readable run or study
+        NotThere                  an id that names nothing in a workspace or a catalogue
         MissingProgram            a program or an optional package that this command needs
       RunFailed                   exit 1: the input was fine, the run was not
         StartFailed               a replica or the router did not come up
@@ -66,6 +67,10 @@ class NothingFits(InputError):
 
 class BadRun(InputError):
     """A folder that holds no readable run or study."""
+
+
+class NotThere(InputError):
+    """An id that names nothing in a workspace or a catalogue."""
 
 
 class MissingProgram(InputError):

@@ -33,6 +33,7 @@ COMMANDS: tuple[str, ...] = (
     "calibrate",
     "report",
     "runs",
+    "serve",
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self
 from pydantic import Field, model_validator
 
 from atoll.documents import Document
-from atoll.errors import InputError
+from atoll.errors import NotThere
 from atoll.store.run_id import RunId
 from atoll.traffic.record import Source
 
@@ -65,7 +65,7 @@ class Catalog(Protocol):
         ...
 
     def load(self, run_id: str) -> RunEntry:
-        """Raises InputError when there is none."""
+        """Raises NotThere when there is none."""
         ...
 
     def find(self, query: Query) -> tuple[RunEntry, ...]:
@@ -77,7 +77,7 @@ class Catalog(Protocol):
         ...
 
     def remove(self, run_id: str) -> None:
-        """Forget an entry; its folder stays. Raises InputError when there is none."""
+        """Forget an entry; its folder stays. Raises NotThere when there is none."""
         ...
 
     def close(self) -> None: ...
@@ -89,5 +89,5 @@ class Catalog(Protocol):
     ) -> None: ...
 
 
-def not_there(run_id: str) -> InputError:
-    return InputError(f"The catalogue has no run {run_id}. `atoll runs` lists those it has.")
+def not_there(run_id: str) -> NotThere:
+    return NotThere(f"The catalogue has no run {run_id}. `atoll runs` lists those it has.")

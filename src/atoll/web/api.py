@@ -3,7 +3,7 @@
 from threading import Lock
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from fastapi import Query as Parameter
 from starlette.status import HTTP_201_CREATED
 
@@ -20,9 +20,12 @@ def make_routes(catalog: Catalog) -> APIRouter:
 
     @routes.get("/health")
     def health() -> Health:
-        """200 while the catalogue can be read; an error of its own makes this a 500."""
-        with turn:
-            catalog.find(Query(limit=1))
+        """200 while the catalogue can be read, 503 while it fails."""
+        try:
+            with turn:
+                catalog.find(Query(limit=1))
+        except Exception as error:
+            raise HTTPException(503, f"The catalogue fails: {error}") from error
         return Health(version=atoll.__version__)
 
     @routes.get("/api/runs")

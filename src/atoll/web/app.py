@@ -1,49 +1,95 @@
 """The control plane as an application. None is made by importing."""
 
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 import atoll
-from atoll.errors import AtollError, CatalogFailed
-from atoll.outside.shell import environment
-from atoll.store.catalog import Catalog
+from atoll.documents import show_path
+from atoll.errors import AtollError, InputError, NotThere, RunFailed
 from atoll.web.api import make_routes
-from atoll.web.guard import guard
+from atoll.web.auth import Guard
+from atoll.web.site import PAGES, STATIC, Site, is_fragment, render
 from atoll.web.wire import Problem
-from atoll.workflows.runs import open_runs
 
 
-def create_app(catalog: Catalog, *, key: str | None = None, hosts: Sequence[str] = ()) -> FastAPI:
-    """The application over an open catalogue, which it closes when it ends; key and hosts: see `guard`."""
+def create_app(site: Site, *, hosts: frozenset[str], cookie: str, secure: bool = False) -> FastAPI:
+    """The application of a site, whose catalogue it closes when it ends.
+
+    Args:
+        site: workspace, tokens, catalogue.
+        hosts: Host headers that it answers to, such as `127.0.0.1:8090`; in lower case.
+        cookie: the name of the cookie that carries the token; with the port in it, since cookies ignore ports.
+        secure: whether the cookie is for https only.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            catalog.close()
+            site.catalog.close()
 
-    app = FastAPI(title="atoll", version=atoll.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.include_router(make_routes(catalog))
-    app.add_exception_handler(AtollError, _show_problem)
-    guard(app, key=key, hosts=hosts)
+    app = FastAPI(
+        title="atoll", version=atoll.__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.include_router(make_routes(site.catalog))
+    for name in PAGES:
+        app.include_router(import_module(f"atoll.web.pages.{name}").make_page(site))
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    show = _shower(site)
+    for kind in (AtollError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, show)
+    app.add_middleware(
+        Guard, tokens=site.tokens, hosts=hosts, cookie=cookie, refuse=_refuse, now=site.clock.now, secure=secure
+    )
     return app
 
 
-def app_from_environment() -> FastAPI:
-    """`uvicorn --factory atoll.web.app:app_from_environment`.
-
-    ATOLL_CATALOG names the catalogue, VLLM_API_KEY is the key, ATOLL_HOSTS are further names, with commas between.
-    """
-    settings = environment()
-    hosts = [name.strip() for name in settings.get("ATOLL_HOSTS", "").split(",")]
-    return create_app(open_runs(), key=settings.get("VLLM_API_KEY"), hosts=[name for name in hosts if name])
+def status_of(error: Exception) -> int:
+    """404 for what is not there, 400 for what was given wrong, 502 for a run that failed, else 500."""
+    if isinstance(error, HTTPException):
+        return error.status_code
+    kinds = ((NotThere, 404), (InputError, 400), (RequestValidationError, 422), (RunFailed, 502))
+    return next((status for kind, status in kinds if isinstance(error, kind)), 500)
 
 
-async def _show_problem(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-    """The same sentence as on the command line. What is asked for here is named by its address, so it is missing."""
-    status = 500 if isinstance(error, CatalogFailed) else 404
-    return JSONResponse(Problem(error=str(error)).to_plain(), status_code=status)
+def sentence_of(error: Exception) -> str:
+    """The sentence that the command line would show."""
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        return f"{show_path(first['loc'][1:])}: {first['msg']}."
+    if isinstance(error, HTTPException):
+        return "There is no such page." if error.status_code == 404 else str(error.detail)
+    if isinstance(error, AtollError):
+        return str(error)
+    return f"atoll itself failed here ({type(error).__name__}); the server's output has the whole story."
+
+
+def _shower(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def show(request: Request, error: Exception) -> Response:
+        status, sentence = status_of(error), sentence_of(error)
+        if request.url.path.startswith(("/api/", "/health")):
+            return JSONResponse(Problem(error=sentence).to_plain(), status_code=status)
+        template = "error_fragment.html" if is_fragment(request) else "error.html"
+        return site.show(request, template, page="common", status=status, sentence=sentence)
+
+    return show
+
+
+def _refuse(status: int, sentence: str, scope: Scope) -> tuple[bytes, bytes]:  # noqa: ARG001
+    """What the guard answers: JSON for the API and for programs, a page for a person."""
+    headers = dict(scope["headers"])
+    if b"text/html" not in headers.get(b"accept", b"") or scope["path"].startswith("/api/"):
+        return b"application/json", json.dumps({"error": sentence}).encode()
+    request = Request(scope)
+    template = "error_fragment.html" if is_fragment(request) else "error.html"
+    return b"text/html; charset=utf-8", render(request, template, page="common", sentence=sentence).encode()

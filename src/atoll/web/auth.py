@@ -1,0 +1,261 @@
+"""Who may come in: access tokens with roles, kept as hashes outside the workspace, and the door before every route."""
+
+import hashlib
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode
+
+from pydantic import Field
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from atoll.documents import Document
+from atoll.errors import InputError
+from atoll.outside.files import read_text, write_whole
+
+COOKIE_AGE_S = 7 * 24 * 3600
+MOST_BODY_BYTES = 8 << 20  # of a request; routes for uploads say so when theirs may be larger
+WRONG_TOKENS, WRONG_WINDOW_S = 20, 60.0  # so many wrong tokens a minute from one address, then 429
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN_PATHS = ("/health", "/static/")
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self';"
+        " connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",  # `no-referrer` would make a form's Origin `null`
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class Role(StrEnum):
+    """An operator does everything; a viewer reads."""
+
+    OPERATOR = "operator"
+    VIEWER = "viewer"
+
+
+class Token(Document):
+    """One access token, without its secret."""
+
+    id: str
+    name: str
+    role: Role
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    made_at: float  # seconds since 1970
+
+
+class _Tokens(Document):
+    tokens: tuple[Token, ...] = ()
+
+
+class TokenFile:
+    """The tokens of one workspace, as hashes in a file of mode 600. Read anew at each look, so a revoked one is out."""
+
+    def __init__(self, path: Path, *, extra: Iterable[tuple[str, str, Role]] = ()) -> None:
+        """`extra`: (name, secret, role) that hold for this server only and are not written."""
+        self._path = path
+        self._extra = tuple(
+            Token(id=f"here-{place}", name=name, role=role, sha256=_hash(secret), made_at=0.0)
+            for place, (name, secret, role) in enumerate(extra)
+        )
+
+    def all(self) -> tuple[Token, ...]:
+        return (*self._extra, *self._kept())
+
+    def check(self, secret: str) -> Token | None:
+        """The token with this secret, if there is one; takes the same time either way."""
+        digest, found = _hash(secret), None
+        for token in self.all():
+            if secrets.compare_digest(token.sha256, digest):
+                found = token
+        return found
+
+    def make(self, name: str, role: Role, *, now: float) -> tuple[Token, str]:
+        """A new token and its secret, which is shown once and not kept."""
+        if not name.strip() or len(name) > 80:
+            raise InputError("A token needs a name of 1 to 80 characters, such as whose it is.")
+        secret = secrets.token_urlsafe(32)
+        token = Token(id=secrets.token_hex(4), name=name.strip(), role=role, sha256=_hash(secret), made_at=now)
+        self._write((*self._kept(), token))
+        return token, secret
+
+    def revoke(self, token_id: str) -> Token:
+        """Take a token away; raises InputError when there is none, or when it is the printed link's own."""
+        gone = next((token for token in self._kept() if token.id == token_id), None)
+        if gone is None:
+            raise InputError(f"There is no token {token_id} that could be revoked.")
+        self._write(token for token in self._kept() if token.id != token_id)
+        return gone
+
+    def _kept(self) -> tuple[Token, ...]:
+        if not self._path.is_file():
+            return ()
+        return _Tokens.parse(read_text(self._path), origin=str(self._path)).tokens
+
+    def _write(self, tokens: Iterable[Token]) -> None:
+        write_whole(self._path, _Tokens(tokens=tuple(tokens)).to_json(), mode=0o600)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Guard:
+    """The door before every route, as plain ASGI.
+
+    In this order: a Host that we were not started for is answered with 421, a body over the limit with 413, an address
+    with too many wrong tokens with 429, nobody's token with 401, a change from another origin with 403, a viewer's
+    change with 403. `?token=` on a page becomes an HttpOnly cookie by a redirect to the same page without it.
+    `scope["state"]["token"]` is then the Token. Every answer carries the headers above.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        tokens: TokenFile,
+        hosts: frozenset[str],
+        cookie: str,
+        refuse: Callable[[int, str, Scope], tuple[bytes, bytes]],
+        now: Callable[[], float],
+        secure: bool = False,
+        most_bytes: int = MOST_BODY_BYTES,
+    ) -> None:
+        """`hosts`: Host headers that are ours, in lower case. `refuse`: (status, sentence, scope) to type and body."""
+        self._app, self._tokens, self._hosts, self._cookie = app, tokens, hosts, cookie
+        self._refuse, self._now, self._secure, self._most = refuse, now, secure, most_bytes
+        self._wrong: dict[str, deque[float]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        wrong = self._objection(scope, headers)
+        if wrong is not None:
+            await self._answer(scope, send, *wrong)
+            return
+        cookie = self._cookie_to_set(scope)
+        if cookie is not None:
+            await self._redirect(scope, send, cookie)
+            return
+        await self._pass(scope, receive, send)
+
+    def _objection(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        if headers.get("host", "").lower() not in self._hosts:
+            return 421, "This server was not started for that host name; give it with --host-name."
+        length = headers.get("content-length") or "0"
+        if not length.isdigit() or int(length) > self._most:
+            return 413, f"The request is larger than the {self._most >> 20} MiB that are taken here."
+        if scope["path"].startswith(OPEN_PATHS):
+            return None
+        secret, by_header = self._secret(scope, headers)
+        token, wrong = self._come_in(secret, (scope.get("client") or ("?", 0))[0])
+        if token is None:
+            return wrong
+        scope.setdefault("state", {})["token"] = token
+        return None if scope["method"] in SAFE_METHODS else _why_not_change(scope, headers, token, by_header)
+
+    def _come_in(self, secret: str, where: str) -> tuple[Token | None, tuple[int, str]]:
+        """The token of a secret from an address, or the answer that there is none."""
+        if self._too_many(where):
+            return None, (429, "Too many wrong tokens came from this address; wait a minute.")
+        token = self._tokens.check(secret) if secret else None
+        if token is None and secret:
+            self._wrong.setdefault(where, deque(maxlen=WRONG_TOKENS)).append(self._now())
+        return token, (401, "Open the link that `atoll serve` printed: it carries the token.")
+
+    def _too_many(self, where: str) -> bool:
+        times = self._wrong.get(where)
+        return times is not None and len(times) == WRONG_TOKENS and self._now() - times[0] < WRONG_WINDOW_S
+
+    def _secret(self, scope: Scope, headers: dict[str, str]) -> tuple[str, bool]:
+        """The secret that came, and whether it came as a header, which no other site can make a browser send."""
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return given.strip(), True
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        if scope["method"] == "GET" and "token" in query:
+            return query["token"], False
+        try:
+            found = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
+        except CookieError:
+            found = None
+        return (found.value if found is not None else ""), False
+
+    def _cookie_to_set(self, scope: Scope) -> str | None:
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        return query.get("token") if scope["method"] == "GET" and not scope["path"].startswith(OPEN_PATHS) else None
+
+    async def _redirect(self, scope: Scope, send: Send, secret: str) -> None:
+        rest = [(name, value) for name, value in parse_qsl(scope["query_string"].decode("latin-1")) if name != "token"]
+        path = quote("/" + scope["path"].lstrip("/\\"))  # `//elsewhere` would lead away
+        target = path + (f"?{urlencode(rest)}" if rest else "")
+        cookie = f"{self._cookie}={secret}; HttpOnly; Max-Age={COOKIE_AGE_S}; Path=/; SameSite=Strict"
+        headers = [
+            (b"location", target.encode("latin-1", "replace")),
+            (b"set-cookie", (cookie + ("; Secure" if self._secure else "")).encode("latin-1", "replace")),
+            (b"cache-control", b"no-store"),
+            *((name.encode(), value.encode()) for name, value in HEADERS.items()),
+        ]
+        await send({"type": "http.response.start", "status": 303, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _answer(self, scope: Scope, send: Send, status: int, sentence: str) -> None:
+        kind, body = self._refuse(status, sentence, scope)
+        headers = [
+            (b"content-type", kind),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"connection", b"close"),
+            *((name.encode(), value.encode()) for name, value in HEADERS.items()),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body if scope["method"] != "HEAD" else b""})
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        taken, over, started = 0, False, False
+        static = scope["path"].startswith("/static/")
+
+        async def counted() -> Message:
+            nonlocal taken, over
+            message = await receive()
+            taken += len(message.get("body", b""))
+            over = over or taken > self._most
+            return {"type": "http.disconnect"} if over else message
+
+        async def dressed(message: Message) -> None:
+            nonlocal started
+            if over and not started:
+                return  # what the application says of a body that broke off
+            if message["type"] == "http.response.start":
+                started = True
+                known = {name.lower() for name, _ in message.get("headers", [])}
+                more = HEADERS if static else HEADERS | {"cache-control": "no-store"}
+                extra = [(n.encode(), v.encode()) for n, v in more.items() if n.encode() not in known]
+                message = {**message, "headers": [*message.get("headers", []), *extra]}
+            await send(message)
+
+        try:
+            await self._app(scope, counted, dressed)
+        except ClientDisconnect:
+            if not over:
+                raise
+        if over and not started:
+            await self._answer(scope, send, 413, f"The request is larger than the {self._most >> 20} MiB taken here.")
+
+
+def _why_not_change(scope: Scope, headers: dict[str, str], token: Token, by_header: bool) -> tuple[int, str] | None:  # noqa: FBT001
+    if not by_header and headers.get("origin", "") != f"{scope['scheme']}://{headers['host']}":
+        return 403, "Changes are taken from this server's own pages only."
+    if token.role is Role.VIEWER:
+        return 403, "This token may look and not change anything; an operator's may."
+    return None

@@ -1,0 +1,118 @@
+"""Site: all that a page needs, put together once by `atoll serve` or a test, and how a page is shown."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+import atoll
+from atoll.documents import Document
+from atoll.outside.clock import Clock, SystemClock
+from atoll.store.catalog import Catalog
+from atoll.units import show_bytes, show_seconds
+from atoll.web.auth import Role, Token, TokenFile
+from atoll.web.jobs import Jobs
+from atoll.web.words import choose_language, words_of
+from atoll.web.workspace import Workspace
+
+# The pages of the bar at the top, in order; each is a module of web/pages with a file in words/ and in templates/.
+PAGES = ("home", "settings")
+
+
+class AuditLine(Document):
+    """Who did what, when."""
+
+    at: float  # seconds since 1970
+    who: str
+    what: str  # the command line, or the change in words
+
+
+@dataclass(kw_only=True)
+class Site:
+    """The control plane of one workspace."""
+
+    workspace: Workspace
+    tokens: TokenFile
+    catalog: Catalog
+    door: str | None = None  # the URL that chat and load tests go to when no deployment of the workspace runs
+    contained: bool = False  # inside the Compose stack: no Docker socket, up and down are the operator's on the host
+    clock: Clock = field(default_factory=SystemClock)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        return Jobs(self.workspace.root)
+
+    def note(self, request: Request, what: str) -> None:
+        """One line in the audit log of the workspace; it is written before what it tells of is done."""
+        line = AuditLine(at=self.clock.wall(), who=token_of(request).name, what=what)
+        path = self.workspace.own / "audit.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line.model_dump_json() + "\n")
+
+    def show(self, request: Request, template: str, *, page: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """A page or a fragment of one, in the reader's language and theme."""
+        return HTMLResponse(render(request, template, page=page, site=self, **values), status_code=status)
+
+
+def token_of(request: Request) -> Token:
+    """Whose request this is; the guard has let nobody through without a token."""
+    token = request.state.token
+    assert isinstance(token, Token)
+    return token
+
+
+def is_fragment(request: Request) -> bool:
+    """Whether htmx asked, so that a piece of a page is wanted."""
+    return "hx-request" in request.headers
+
+
+def render(request: Request, template: str, *, page: str, **values: Any) -> str:
+    """A template's text. `t` is the page's words, `lang` and `theme` the reader's, `may_change` the token's role."""
+    lang = choose_language(request.cookies.get("lang"), request.headers.get("accept-language", ""))
+    token = getattr(request.state, "token", None)
+    shown: Mapping[str, Any] = {
+        "t": words_of(page, lang),
+        "lang": lang,
+        "theme": request.cookies.get("theme", ""),
+        "page": page,
+        "pages": PAGES,
+        "request": request,
+        "token": token,
+        "may_change": token is not None and token.role is Role.OPERATOR,
+        "version": atoll.__version__,
+        **values,
+    }
+    text: str = _environment().get_template(template).render(shown)
+    return text
+
+
+def _environment() -> Environment:
+    return _ENVIRONMENT
+
+
+def _make_environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("atoll.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["seconds"] = lambda value: "–" if value is None else show_seconds(value)
+    environment.filters["bytes"] = show_bytes
+    environment.filters["count"] = lambda value: "–" if value is None else f"{value:,.0f}"
+    environment.globals["svg"] = Markup
+    return environment
+
+
+_ENVIRONMENT = _make_environment()
+
+PageRoutes = Callable[[Site], Any]
+STATIC = Path(__file__).parent / "static"

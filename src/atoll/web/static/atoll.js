@@ -1,0 +1,49 @@
+"use strict";
+// Small manners of all pages: copy buttons, sortable tables. Everything else is HTML that the server sends.
+document.addEventListener("click", async (event) => {
+  const copy = event.target.closest("[data-copy]");
+  if (copy) {
+    const from = document.querySelector(copy.dataset.copy);
+    const text = from ? from.textContent : "";
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    const before = copy.textContent;
+    copy.textContent = copy.dataset.copied || before;
+    setTimeout(() => { copy.textContent = before; }, 1500);
+    return;
+  }
+  const sorter = event.target.closest("th[aria-sort] button");
+  if (sorter) sortBy(sorter.closest("th"));
+});
+
+function sortBy(head) {
+  const table = head.closest("table");
+  const place = [...head.parentElement.children].indexOf(head);
+  const down = head.getAttribute("aria-sort") === "ascending";
+  for (const other of head.parentElement.children) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const body = table.tBodies[0];
+  const value = (row) => {
+    const cell = row.cells[place];
+    const raw = cell.dataset.value ?? cell.textContent.trim();
+    const number = Number(raw);
+    return raw !== "" && Number.isFinite(number) ? number : raw;
+  };
+  const rows = [...body.rows].sort((a, b) => {
+    const [x, y] = [value(a), value(b)];
+    if (typeof x === "number" && typeof y === "number") return x - y;
+    if (typeof x === "number") return -1;
+    if (typeof y === "number") return 1;
+    return String(x).localeCompare(String(y));
+  });
+  if (down) rows.reverse();
+  body.append(...rows);
+}

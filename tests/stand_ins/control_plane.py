@@ -1,0 +1,88 @@
+"""A control plane for tests: asked in process, or started as a process of its own for a browser."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from atoll.web.app import create_app
+
+HOST = "127.0.0.1:8090"
+OPERATOR, VIEWER = "operator-secret", "viewer-secret"
+PATIENCE_S = 60  # ends a hang, nothing more
+
+
+def client_of(site, secret=OPERATOR, **headers):
+    """An HTTP client in process, with a token."""
+    app = create_app(site, hosts=frozenset({HOST}), cookie="atoll-8090")
+    given = {"Authorization": f"Bearer {secret}"} if secret else {}
+    return TestClient(app, base_url=f"http://{HOST}", headers=given | headers, follow_redirects=False)
+
+
+@dataclass
+class Server:
+    """`atoll serve` as a process of its own."""
+
+    workspace: Path
+    process: subprocess.Popen
+    link: str  # as printed, with the token
+    log: Path
+
+    @property
+    def url(self):
+        return self.link.split("/?")[0]
+
+    @property
+    def secret(self):
+        return self.link.split("token=")[1]
+
+    def kill(self):
+        """As kill -9 does it."""
+        self.process.kill()
+        self.process.wait(PATIENCE_S)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+def start_server(workspace, state, *arguments, port=0, **variables):
+    """Start it and wait until it has printed its link; its words go to a file, never to a pipe."""
+    log = state / f"serve-{time.monotonic_ns()}.log"
+    state.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "XDG_STATE_HOME": str(state), **variables}
+    with log.open("wb") as stream:
+        argv = [sys.executable, "-m", "atoll", "serve", str(workspace), "--port", str(port), *arguments]
+        process = subprocess.Popen(argv, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=environment)
+    ends = time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends:
+        found = re.search(r"https?://\S+/\?token=\S+", log.read_text())
+        if found:
+            return Server(Path(workspace), process, found.group(), log)
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(f"the server did not start: {log.read_text()}")
+
+
+def chromium():
+    """The browser that is found, if any; in CI it has to be there."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None and os.environ.get("CI") == "true":
+        pytest.fail("CI has no chromium: apt-get install chromium")
+    if found is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    return found

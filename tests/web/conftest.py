@@ -1,0 +1,79 @@
+"""A control plane for each test: in process for its routes, as a process of its own for a browser."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from atoll.store.opening import open_catalog
+from atoll.web.auth import Role, TokenFile
+from atoll.web.site import Site
+from atoll.web.workspace import Workspace
+from stand_ins.control_plane import OPERATOR, PATIENCE_S, VIEWER, chromium, client_of, start_server
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A site over an empty workspace, with one token of each role."""
+    tokens = TokenFile(
+        tmp_path / "state" / "tokens.json", extra=(("olga", OPERATOR, Role.OPERATOR), ("vera", VIEWER, Role.VIEWER))
+    )
+    workspace = Workspace(tmp_path / "workspace")
+    return Site(workspace=workspace, tokens=tokens, catalog=open_catalog(f"sqlite:{tmp_path / 'runs.db'}"))
+
+
+@pytest.fixture
+def client(site):
+    with client_of(site) as made:
+        yield made
+
+
+@pytest.fixture
+def server(tmp_path):
+    made = start_server(tmp_path / "workspace", tmp_path / "state")
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as running:
+        made = running.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@dataclass
+class Seen:
+    """What a page's browser complained of, and whom it asked."""
+
+    errors: list
+    asked: list
+
+    def check(self, url):
+        assert self.errors == []
+        assert [one for one in self.asked if not one.startswith((url, "data:", "blob:"))] == []
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens pages in a context of their own; at the end none has had an error or asked elsewhere."""
+    opened = []
+
+    def open_one(link, *, width=1440, height=900, lang="en-US", scheme="light"):
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, locale=lang, color_scheme=scheme, accept_downloads=True
+        )
+        page, seen = context.new_page(), Seen([], [])
+        page.set_default_timeout(PATIENCE_S * 1000)
+        page.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: seen.errors.append(str(error)))
+        page.on("request", lambda request: seen.asked.append(request.url))
+        page.goto(link)
+        opened.append((context, seen, link.split("/?")[0]))
+        return page
+
+    yield open_one
+    for context, seen, url in opened:
+        context.close()
+        seen.check(url)

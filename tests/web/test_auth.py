@@ -1,0 +1,98 @@
+"""The guard before every route, attacked one way after the other."""
+
+import pytest
+
+from atoll.web.auth import Role, TokenFile
+from stand_ins.control_plane import HOST, OPERATOR, VIEWER, client_of
+
+
+def test_without_a_token_nobody_comes_in(site):
+    with client_of(site, secret=None) as nobody:
+        for path in ("/", "/runs", "/api/runs", "/settings"):
+            answer = nobody.get(path)
+            assert answer.status_code == 401
+            assert answer.json()["error"] == "Open the link that `atoll serve` printed: it carries the token."
+        assert nobody.get("/health").status_code == 200
+        assert nobody.get("/static/atoll.css").status_code == 200
+
+
+def test_a_person_without_a_token_gets_a_page(site):
+    with client_of(site, secret=None, Accept="text/html") as nobody:
+        answer = nobody.get("/")
+    assert answer.status_code == 401
+    assert "Open the link that `atoll serve` printed" in answer.text
+
+
+def test_the_printed_link_becomes_a_cookie_by_a_redirect(site):
+    with client_of(site, secret=None) as browser:
+        answer = browser.get("/runs?tag=a&token=" + OPERATOR)
+        assert answer.status_code == 303
+        assert answer.headers["location"] == "/runs?tag=a"
+        cookie = answer.headers["set-cookie"]
+        assert cookie.startswith(f"atoll-8090={OPERATOR};")
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert browser.get("/settings").status_code == 200
+
+
+def test_the_redirect_leads_nowhere_else(site):
+    with client_of(site, secret=None) as browser:
+        answer = browser.get(f"http://{HOST}//evil.example/x?token={OPERATOR}")
+    assert answer.headers["location"] == "/evil.example/x"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:1", "127.0.0.1:8090.evil.example", ""])
+def test_a_foreign_host_is_misdirected(site, host):
+    with client_of(site) as client:
+        assert client.get("/", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [(None, 403), ("http://evil.example", 403), ("null", 403), (f"http://{HOST}", 200)]
+)
+def test_a_change_by_cookie_needs_our_own_origin(site, origin, status):
+    with client_of(site, secret=None) as browser:
+        browser.cookies.set("atoll-8090", OPERATOR)
+        headers = {} if origin is None else {"Origin": origin}
+        answer = browser.post("/settings/tokens", data={"name": "x", "role": "viewer"}, headers=headers)
+    assert answer.status_code == status
+
+
+def test_a_viewer_sees_and_changes_nothing(site):
+    with client_of(site, secret=VIEWER) as viewer:
+        assert viewer.get("/settings").status_code == 200
+        answer = viewer.post("/settings/tokens", data={"name": "x", "role": "operator"})
+    assert answer.status_code == 403
+    assert answer.json()["error"] == "This token may look and not change anything; an operator's may."
+
+
+def test_too_many_wrong_tokens_are_answered_with_429(site):
+    with client_of(site, secret="wrong") as guesser:
+        answers = [guesser.get("/").status_code for _ in range(22)]
+    assert answers == [401] * 20 + [429] * 2
+
+
+def test_a_body_over_the_limit_is_refused(site):
+    with client_of(site) as client:
+        assert client.post("/api/runs", content=b"x" * (9 << 20)).status_code == 413
+        assert client.post("/api/runs", content=(b"x" * (1 << 20) for _ in range(9))).status_code == 413
+
+
+def test_every_answer_carries_the_headers(client):
+    for path in ("/", "/health", "/none", "/api/runs/none"):
+        headers = client.get(path).headers
+        assert headers["content-security-policy"].startswith("default-src 'none';")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+def test_tokens_are_kept_as_hashes_and_can_be_revoked(tmp_path):
+    path = tmp_path / "tokens.json"
+    tokens = TokenFile(path)
+    made, secret = tokens.make("김 팀장", Role.VIEWER, now=1.0)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert secret not in path.read_text()
+    assert tokens.check(secret) == made
+    assert tokens.check("käse") is None
+    tokens.revoke(made.id)
+    assert tokens.check(secret) is None
