@@ -37,16 +37,29 @@ def draw_layout(layout: Layout, *, router_word: str = "router", idle_word: str =
         *_draw_router(layout, spots, width, router_word),
         *_draw_bonds(layout.box, spots),
         *_draw_nodes(layout.box, spots),
-        *_draw_cards(layout, spots, idle_word),
+        *_draw_cards(layout.box, spots, _owners(layout), idle_word=idle_word),
     ]
-    head = Markup(
-        '<svg xmlns="http://www.w3.org/2000/svg" class="layout" viewBox="0 0 {:.0f} {:.0f}" style="max-width:{:.0f}px"'
-    )
-    title = Markup(' role="img"><title>{}</title>').format(layout.name)
-    return head.format(width, height, width * 1.15) + title + Markup("").join(parts) + Markup("</svg>")
+    return _picture(parts, width, height, title=layout.name)
 
 
-def _place_cards(box: Box) -> dict[int, _Spot]:
+def draw_box(box: Box, *, title: str = "") -> Markup:
+    """A box without a layout on it: its cards in the colours of their islands, and what joins them."""
+    spots = _place_cards(box, top=_ROUTER_Y)
+    width = max(_LEAST_WIDTH, max(spot.x for spot in spots.values()) + _CARD_W + _MARGIN)
+    height = max(spot.y for spot in spots.values()) + _CARD_H + 34
+    joined = [island for island in islands(box) if len(island) > 1]
+    owner = {gpu: place for place, island in enumerate(joined) for gpu in island}
+    parts = [*_draw_bonds(box, spots), *_draw_nodes(box, spots), *_draw_cards(box, spots, owner)]
+    return _picture(parts, width, height, title=title)
+
+
+def _picture(parts: Iterable[Markup], width: float, height: float, *, title: str) -> Markup:
+    head = Markup('<svg xmlns="http://www.w3.org/2000/svg" class="layout" viewBox="0 0 {:.0f} {:.0f}" width="{:.0f}"')
+    named = Markup(' role="img"><title>{}</title>').format(title)
+    return head.format(width, height, width * 1.15) + named + Markup("").join(parts) + Markup("</svg>")
+
+
+def _place_cards(box: Box, *, top: float = _CARDS_Y) -> dict[int, _Spot]:
     """Islands stay together, NUMA nodes apart, up to eight cards in a row."""
     spots: dict[int, _Spot] = {}
     x, row, count, last = float(_MARGIN), 0, 0, None
@@ -56,7 +69,7 @@ def _place_cards(box: Box) -> dict[int, _Spot]:
             x, row, count = float(_MARGIN), row + 1, 0
         elif count:
             x += _NODE_GAP if node != last else _GAP
-        spots[gpu] = _Spot(x, _CARDS_Y + row * _ROW)
+        spots[gpu] = _Spot(x, top + row * _ROW)
         x, count, last = x + _CARD_W, count + 1, node
     return spots
 
@@ -146,8 +159,15 @@ def _draw_nodes(box: Box, spots: dict[int, _Spot]) -> Iterable[Markup]:
         last = (node, spot.y)
 
 
-def _draw_cards(layout: Layout, spots: dict[int, _Spot], idle_word: str) -> Iterable[Markup]:
-    owner = {gpu: place for place, replica in enumerate(layout.replicas) for gpu in replica.gpus}
+def _owners(layout: Layout) -> dict[int, int]:
+    """Which replica, by place, has a card."""
+    return {gpu: place for place, replica in enumerate(layout.replicas) for gpu in replica.gpus}
+
+
+def _draw_cards(
+    box: Box, spots: dict[int, _Spot], owner: dict[int, int], *, idle_word: str | None = None
+) -> Iterable[Markup]:
+    """Cards in their owner's colour; those without one are grey, and called idle where there is a word for it."""
     for gpu, spot in spots.items():
         idle = gpu not in owner
         colour = "#8c959f" if idle else replica_colour(owner[gpu])
@@ -159,7 +179,7 @@ def _draw_cards(layout: Layout, spots: dict[int, _Spot], idle_word: str) -> Iter
         yield Markup(
             '<rect x="{:.1f}" y="{:.1f}" width="{}" height="{}" rx="6" stroke="{}" stroke-width="1.6" {}/>'
         ).format(spot.x, spot.y, _CARD_W, _CARD_H, colour, style)
-        below = idle_word if idle else _kind_of(layout.box, gpu)
+        below = idle_word if idle and idle_word is not None else _kind_of(box, gpu)
         yield _text(spot.middle, spot.y + 20, f"GPU {gpu}", size=12, weight=600)
         yield _text(spot.middle, spot.y + 35, below, size=9, dim=True)
 
