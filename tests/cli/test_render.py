@@ -49,7 +49,7 @@ def test_the_door_does_not_lead_to_the_backend_which_this_machine_alone_reaches(
     }
     readme = (tmp_path / "b" / "README.md").read_text()
     assert "http://127.0.0.1:8090" in readme
-    assert "VLLM_API_KEY" in readme
+    assert "ATOLL_TOKEN" in readme
 
 
 def test_the_backends_image_has_what_it_needs(tmp_path):

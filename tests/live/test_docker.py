@@ -201,7 +201,7 @@ def test_the_app_stack_comes_up_with_its_backend(engine, tmp_path):
                     "-m",
                     "uvicorn",
                     "--factory",
-                    "atoll.web.app:app_from_environment",
+                    "atoll.web.serving:app_from_environment",
                     "--host",
                     "0.0.0.0",
                     "--port",
@@ -212,9 +212,7 @@ def test_the_app_stack_comes_up_with_its_backend(engine, tmp_path):
     }
     (folder / "override.yaml").write_text(json.dumps(override))
     compose = ("docker", "compose", "-f", str(folder / "compose.yaml"), "-f", str(folder / "override.yaml"))
-    key = next(
-        line.split("=", 1)[1] for line in (folder / ".env").read_text().splitlines() if line.startswith("VLLM_API_KEY")
-    )
+    kept = dict(line.split("=", 1) for line in (folder / ".env").read_text().splitlines() if "=" in line)
     try:
         engine.run(
             *compose,
@@ -235,13 +233,15 @@ def test_the_app_stack_comes_up_with_its_backend(engine, tmp_path):
                 *engine.inside("curl", "-s", "-w", " %{http_code}", *words, f"http://127.0.0.1:{port}{path}")
             )
 
-        with_key = ("-H", f"Authorization: Bearer {key}")
+        with_key = ("-H", f"Authorization: Bearer {kept['VLLM_API_KEY']}")
+        with_token = ("-H", f"Authorization: Bearer {kept['ATOLL_TOKEN']}")
         entry = {"run_id": "r1", "name": "2xTP2", "engine": "emulated"}
         post = ("-X", "POST", "-H", "Content-Type: application/json", "-d", json.dumps(entry))
-        assert ask("/api/runs", *post, port=8090).endswith(" 401")  # the key of .env is asked for
-        assert ask("/api/runs", *post, *with_key, port=8090).endswith(" 201")
-        assert '"run_id":"r1"' in ask("/api/runs", *with_key, port=8090)
-        assert ask("/api/runs", *with_key, "-H", "Host: backend", port=8090).endswith(" 400")
+        assert ask("/api/runs", *post, port=8090).endswith(" 401")
+        assert ask("/api/runs", *post, *with_key, port=8090).endswith(" 401")  # the engines' key opens nothing here
+        assert ask("/api/runs", *post, *with_token, port=8090).endswith(" 201")
+        assert '"run_id":"r1"' in ask("/api/runs", *with_token, port=8090)
+        assert ask("/api/runs", *with_token, "-H", "Host: backend", port=8090).endswith(" 421")
         assert ask("/api/runs", *with_key).endswith(" 404")  # the door does not lead there
         assert ask("/v1/models").endswith(" 401")
         assert ask("/v1/models", *with_key).endswith(" 200")

@@ -22,7 +22,7 @@ PATIENCE_S = 60  # ends a hang, nothing more
 
 def client_of(site, secret=OPERATOR, **headers):
     """An HTTP client in process, with a token."""
-    app = create_app(site, hosts=frozenset({HOST}), cookie="atoll-8090")
+    app = create_app(site, hosts=frozenset({"127.0.0.1", "[::1]", "*.lan"}), cookie="atoll-8090")
     given = {"Authorization": f"Bearer {secret}"} if secret else {}
     return TestClient(app, base_url=f"http://{HOST}", headers=given | headers, follow_redirects=False)
 

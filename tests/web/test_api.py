@@ -1,5 +1,7 @@
 """The control plane's routes over a real catalogue, asked in process."""
 
+from urllib.parse import quote
+
 import pytest
 
 import atoll
@@ -26,6 +28,15 @@ def test_a_saved_run_is_listed_and_found(client):
     assert client.get("/api/runs/study:2xTP2").json()["name"] == "2xTP2"
     assert client.get("/api/runs", params={"tag": "b"}).json() == {"runs": []}
     assert client.get("/api/runs", params={"study": "nvl", "limit": 1}).json()["runs"][0]["tags"] == ["a"]
+
+
+@pytest.mark.parametrize("run_id", ["실험:2xTP2:1f", "🚀", ".hidden", "-x", "a b", "50%?#&=+"])
+def test_an_address_holds_a_run_id_of_any_script(client, run_id):
+    place = f"/api/runs/{quote(run_id, safe='')}"
+    assert client.post("/api/runs", json=ENTRY | {"run_id": run_id}).status_code == 201
+    assert client.get(place).json()["run_id"] == run_id
+    assert client.delete(place).status_code == 204
+    assert client.get(place).status_code == 404
 
 
 def test_a_run_that_is_not_there_is_404_with_the_sentence(client):

@@ -41,10 +41,18 @@ def test_the_redirect_leads_nowhere_else(site):
     assert answer.headers["location"] == "/evil.example/x"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:1", "127.0.0.1:8090.evil.example", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example:8090", "127.0.0.1:8090.evil.example", "", "lan", "10.0.0.7"]
+)
 def test_a_foreign_host_is_misdirected(site, host):
     with client_of(site) as client:
         assert client.get("/", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8090", "127.0.0.1", "127.0.0.1:9", "[::1]:8090", "[::1]", "BOX.lan:80"])
+def test_our_own_names_are_answered_at_any_port(site, host):
+    with client_of(site) as client:
+        assert client.get("/", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(

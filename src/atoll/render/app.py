@@ -12,7 +12,8 @@ BASE_IMAGE = "python:3.12.11-slim-bookworm"
 MONGO_CACHE_GB = 1  # by default it takes half of the memory, which vLLM wants for the weights' page cache
 USER = "10001:10001"
 MONGO_PASSWORD = "${MONGO_PASSWORD:?is made by atoll render and stands in .env}"  # noqa: S105 - a reference
-SECRETS = ("MONGO_PASSWORD", "VLLM_API_KEY")
+ATOLL_TOKEN = "${ATOLL_TOKEN:?is made by atoll render and stands in .env}"  # noqa: S105 - a reference
+SECRETS = ("MONGO_PASSWORD", "VLLM_API_KEY", "ATOLL_TOKEN")
 
 
 def check_stack(stack: str | None) -> None:
@@ -36,8 +37,11 @@ def _backend(image: str, care: Mapping[str, Any]) -> dict[str, Any]:
             "ATOLL_CATALOG": f"mongodb://atoll:{MONGO_PASSWORD}@mongo:27017/atoll?authSource=admin",
             "ATOLL_ENGINE_URL": "http://nginx:8080/v1",
             "ATOLL_HOSTS": "${ATOLL_HOSTS:-}",
+            "ATOLL_TOKEN": ATOLL_TOKEN,
+            "ATOLL_WORKSPACE": "/workspace",
             "VLLM_API_KEY": "${VLLM_API_KEY:-}",
         },
+        "volumes": ["workspace:/workspace"],
         "ports": [f"127.0.0.1:${{ATOLL_BACKEND_PORT:-{BACKEND_PORT}}}:{BACKEND_PORT}"],
         "networks": ["desk", "replicas", "data"],
         "depends_on": {"mongo": {"condition": "service_healthy"}},
@@ -80,7 +84,7 @@ def _mongo(care: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-APP_VOLUMES: dict[str, Any] = {"mongo-data": {}, "mongo-config": {}}
+APP_VOLUMES: dict[str, Any] = {"workspace": {}, "mongo-data": {}, "mongo-config": {}}
 # Docker publishes no port of a container that is on internal networks only.
 APP_NETWORKS: dict[str, Any] = {"desk": {}, "data": {"internal": True}}
 
@@ -98,12 +102,12 @@ RUN pip install $(ls /wheels/*.whl >/dev/null 2>&1 && echo --no-index --find-lin
 COPY src /app/src
 ENV PYTHONPATH=/app/src
 
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin atoll
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin atoll && install -d -o 10001 -g 10001 /workspace
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE {BACKEND_PORT}
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \\
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:{BACKEND_PORT}/health', timeout=4)"]
-CMD ["python", "-m", "uvicorn", "--factory", "atoll.web.app:app_from_environment", \\
+CMD ["python", "-m", "uvicorn", "--factory", "atoll.web.serving:app_from_environment", \\
      "--host", "0.0.0.0", "--port", "{BACKEND_PORT}"]
 """

@@ -245,6 +245,8 @@ def _env_file(layout: Layout, settings: RenderSettings) -> str:
         lines += [
             "# MongoDB takes it on its first start only; it is changed there, not here.",
             f"MONGO_PASSWORD={settings.secrets.get('MONGO_PASSWORD', '')}",
+            "# Who holds it may do everything in the control plane.",
+            f"ATOLL_TOKEN={settings.secrets.get('ATOLL_TOKEN', '')}",
             "# The backend's port on this machine, and further names it may be asked under (a,b).",
             f"ATOLL_BACKEND_PORT={BACKEND_PORT}",
             "ATOLL_HOSTS=",
@@ -278,11 +280,12 @@ reachable.
 
 def _app_readme() -> str:
     return f"""
-The backend is http://127.0.0.1:{BACKEND_PORT} (`ATOLL_BACKEND_PORT` in `.env`), for this machine alone: the door does
-not lead to it. From elsewhere: `ssh -L {BACKEND_PORT}:127.0.0.1:{BACKEND_PORT} BOX`. It wants `VLLM_API_KEY` as the
-engines do:
+The control plane is http://127.0.0.1:{BACKEND_PORT} (`ATOLL_BACKEND_PORT` in `.env`), for this machine alone: the door
+does not lead to it. From elsewhere: `ssh -L {BACKEND_PORT}:127.0.0.1:{BACKEND_PORT} BOX`. The link that lets you in
+carries `ATOLL_TOKEN` of `.env`; programs send it as a Bearer key:
 
-    . ./.env && curl -H "Authorization: Bearer $VLLM_API_KEY" http://127.0.0.1:{BACKEND_PORT}/api/runs
+    . ./.env && echo "http://127.0.0.1:{BACKEND_PORT}/?token=$ATOLL_TOKEN"
+    . ./.env && curl -H "Authorization: Bearer $ATOLL_TOKEN" http://127.0.0.1:{BACKEND_PORT}/api/runs
 
-Under a name other than 127.0.0.1 or localhost it answers 400, unless `ATOLL_HOSTS` in `.env` has it.
+Under a name other than 127.0.0.1 or localhost it answers 421, unless `ATOLL_HOSTS` in `.env` has it.
 """

@@ -26,7 +26,7 @@ def create_app(site: Site, *, hosts: frozenset[str], cookie: str, secure: bool =
 
     Args:
         site: workspace, tokens, catalogue.
-        hosts: Host headers that it answers to, such as `127.0.0.1:8090`; in lower case.
+        hosts: the host names that it answers to, in lower case, without a port.
         cookie: the name of the cookie that carries the token; with the port in it, since cookies ignore ports.
         secure: whether the cookie is for https only.
     """

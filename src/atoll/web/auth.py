@@ -1,6 +1,7 @@
 """Who may come in: access tokens with roles, kept as hashes outside the workspace, and the door before every route."""
 
 import hashlib
+import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -131,7 +132,10 @@ class Guard:
         secure: bool = False,
         most_bytes: int = MOST_BODY_BYTES,
     ) -> None:
-        """`hosts`: Host headers that are ours, in lower case. `refuse`: (status, sentence, scope) to type and body."""
+        """`hosts`: names that are ours, in lower case, `*.lan` for all below one.
+
+        `refuse` makes (content type, body) of (status, sentence, scope).
+        """
         self._app, self._tokens, self._hosts, self._cookie = app, tokens, hosts, cookie
         self._refuse, self._now, self._secure, self._most = refuse, now, secure, most_bytes
         self._wrong: dict[str, deque[float]] = {}
@@ -152,7 +156,7 @@ class Guard:
         await self._pass(scope, receive, send)
 
     def _objection(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
-        if headers.get("host", "").lower() not in self._hosts:
+        if not self._is_ours(headers.get("host", "").lower()):
             return 421, "This server was not started for that host name; give it with --host-name."
         length = headers.get("content-length") or "0"
         if not length.isdigit() or int(length) > self._most:
@@ -165,6 +169,12 @@ class Guard:
             return wrong
         scope.setdefault("state", {})["token"] = token
         return None if scope["method"] in SAFE_METHODS else _why_not_change(scope, headers, token, by_header)
+
+    def _is_ours(self, host: str) -> bool:
+        """By its name; the port is what the browser found us at, through a published port or a tunnel."""
+        name = re.sub(r":\d{0,5}$", "", host)
+        above = f"*.{name.partition('.')[2]}"
+        return name in self._hosts or ("." in name and above in self._hosts)
 
     def _come_in(self, secret: str, where: str) -> tuple[Token | None, tuple[int, str]]:
         """The token of a secret from an address, or the answer that there is none."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import re
 import secrets
 import shutil
 import socket
@@ -25,6 +26,7 @@ TOKEN_VARIABLE = "ATOLL_TOKEN"  # noqa: S105 - the variable's name
 ENGINE_VARIABLE = "ATOLL_ENGINE_URL"
 HOSTS_VARIABLE = "ATOLL_HOSTS"
 WORKSPACE_VARIABLE = "ATOLL_WORKSPACE"
+_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]")
 SHUTDOWN_S = 2  # open live views are given so long when the server is stopped
 
 
@@ -84,7 +86,7 @@ def make_application(serving: Serving, *, port: int, secure: bool = False) -> tu
         door=known.get(ENGINE_VARIABLE),
         contained=ENGINE_VARIABLE in known,
     )
-    app = create_app(site, hosts=hosts_of(serving, port), cookie=f"atoll-{port}", secure=secure)
+    app = create_app(site, hosts=hosts_of(serving), cookie=f"atoll-{port}", secure=secure)
     return app, secret
 
 
@@ -94,20 +96,25 @@ def app_from_environment() -> FastAPI:
     It stands behind nginx, which checks nothing: the token comes from ATOLL_TOKEN, the host names from ATOLL_HOSTS.
     """
     known = environment()
-    names = tuple(name for name in known.get(HOSTS_VARIABLE, "").split(",") if name)
+    names = tuple(name.strip() for name in known.get(HOSTS_VARIABLE, "").split(",") if name.strip())
     folder = Path(known.get(WORKSPACE_VARIABLE) or "/workspace")
     serving = Serving(workspace=folder, host="0.0.0.0", host_names=names)  # noqa: S104 - inside the stack's network
     return make_application(serving, port=serving.port)[0]
 
 
-def hosts_of(serving: Serving, port: int) -> frozenset[str]:
-    """The Host headers that are ours: loopback's names, the address that is listened on, and those that were given."""
+def hosts_of(serving: Serving) -> frozenset[str]:
+    """The host names that are ours: loopback's, the address that is listened on, and those that were given.
+
+    Raises:
+        InputError: a name that is none.
+    """
     names = {"127.0.0.1", "localhost", "[::1]"}
     if serving.host not in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not bound
         names.add(f"[{serving.host}]" if ":" in serving.host else serving.host)
-    with_port = {f"{name}:{port}" for name in names}
-    given = {name.lower() for name in serving.host_names}
-    return frozenset({*with_port, *given, *(f"{name}:{port}" for name in given)})
+    for name in serving.host_names:
+        if not _NAME.fullmatch(name):
+            raise InputError(f"{name!r} is no host name; write it like atoll.example or *.lan, without a port.")
+    return frozenset({*names, *(name.lower() for name in serving.host_names)})
 
 
 def check_exposure(serving: Serving) -> None:
