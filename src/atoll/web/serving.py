@@ -4,7 +4,6 @@ import hashlib
 import ipaddress
 import re
 import secrets
-import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -156,7 +155,7 @@ def certificate_of(serving: Serving) -> tuple[str, str] | None:
 
 
 def _self_signed(serving: Serving) -> tuple[str, str]:
-    if shutil.which("openssl") is None:
+    if RealShell().which("openssl") is None:
         raise MissingProgram("--tls self-signed needs `openssl`, which is not on PATH; give --tls CERT,KEY instead.")
     folder = make_folder(token_path(Path(serving.workspace).resolve(), serving.environment).parent)
     cert, key = folder / "self-signed.crt", folder / "self-signed.key"
