@@ -6,6 +6,8 @@ python benchmarks/planner/speed.py
 import time
 
 from atoll.plan.goal import Goal
+from atoll.traffic.slo import SLO
+from atoll.traffic.workload import Workload
 from atoll.workflows.plan import plan_box
 
 CASES = (
@@ -24,7 +26,7 @@ CASES = (
 def main() -> None:
     print(f"{'box':20}{'model':27}{'load':>16}{'layouts':>9}{'simulated':>11}{'CPU-s':>8}")
     for gpu, gpus, model, load in CASES:
-        goal = Goal(prompt=1024, output=512, longest=2048, slo_ttft_s=1.0, slo_tpot_s=0.05, **load)
+        goal = Goal(workload=Workload(**load), slo=SLO(ttft_s=1.0, tpot_s=0.05))
         start = time.process_time()
         plan = plan_box(model=model, goal=goal, gpu=gpu, gpus=gpus)
         spent = time.process_time() - start

@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 from atoll.inventory.box import Box, Link, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.catalog import find_card
-from atoll.plan.goal import Goal
 from atoll.plan.loads import TIE
 from atoll.plan.search import search_layouts
 from atoll.plan.workbench import Workbench
+from stand_ins.goals import plain_goal
 
 KINDS = st.sampled_from(("H100-NVL-94GB", "H100-SXM-80GB", "A100-SXM-80GB", "L40S-48GB", "RTX-4090-24GB"))
 MODELS = st.sampled_from(("Qwen2.5-7B-Instruct", "Qwen2.5-32B-Instruct", "Qwen3-30B-A3B", "Qwen2.5-14B-Instruct-AWQ"))
 GOALS = st.builds(
-    lambda users, prompt, output: Goal(users=users, prompt=prompt, output=output, longest=prompt + output),
+    lambda users, prompt, output: plain_goal(users=users, prompt=prompt, output=output),
     st.integers(1, 200),
     st.integers(50, 4000),
     st.integers(20, 2000),

@@ -2,7 +2,7 @@
 
 from atoll.analyse.summary import Distribution
 from atoll.plan.budget import MEASURED, Budget, Stage, sample_of
-from atoll.plan.goal import Goal
+from stand_ins.goals import plain_goal
 from stand_ins.outlooks import even, flat
 
 
@@ -14,7 +14,7 @@ def expected(answer_s, *, served_s=None, **changes):
 
 
 def goal(**load):
-    return Goal(prompt=1000, output=500, longest=1500, **load)
+    return plain_goal(prompt=1000, output=500, **load)
 
 
 def test_as_many_requests_as_there_are_users_come_before_and_after_the_measured_ones():

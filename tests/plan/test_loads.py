@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.plan.choice import Curve
-from atoll.plan.goal import Goal
 from atoll.plan.loads import FINE, find_flips, find_most, loads_around
+from stand_ins.goals import plain_goal
 from stand_ins.outlooks import even, flat
 
 
 def goal(**load):
-    return Goal(**{"prompt": 2000, "output": 1500, "longest": 3500, **load})
+    return plain_goal(**{"prompt": 2000, "output": 1500, **load})
 
 
 # The most that is carried

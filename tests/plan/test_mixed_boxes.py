@@ -10,10 +10,10 @@ from atoll.model.catalog import find_card
 from atoll.plan.candidates import find_candidates
 from atoll.plan.draft import Question
 from atoll.plan.enumerate import Wanted
-from atoll.plan.goal import Goal
 from atoll.plan.workbench import Workbench
+from stand_ins.goals import plain_goal
 
-GOAL = Goal(users=24, prompt=1024, output=512, longest=1536)
+GOAL = plain_goal(users=24, prompt=1024, output=512)
 
 
 def question(*cards, model="Qwen3-32B-AWQ", goal=GOAL, wanted=None):

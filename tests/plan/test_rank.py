@@ -3,14 +3,14 @@
 import pytest
 
 from atoll.plan.choice import Choice
-from atoll.plan.goal import Goal
 from atoll.plan.rank import find_preference, rank_choices
+from stand_ins.goals import plain_goal
 from stand_ins.layouts import two_pairs
 from stand_ins.outlooks import even, flat
 
 
 def goal(**changes):
-    return Goal(**{"users": 24, "prompt": 2000, "output": 500, "longest": 2500, **changes})
+    return plain_goal(**{"users": 24, "prompt": 2000, "output": 500, **changes})
 
 
 def choice(name, answer_s, first_s, **changes):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from atoll.cost.step import StepBatch
-from atoll.plan.goal import Favour, Goal
+from atoll.plan.goal import Favour
 from atoll.plan.score import Station, equal_counts, equal_rates, score_stations, tailed
+from stand_ins.goals import plain_goal
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def station(timer=None, *, kv_tokens=10**7, seqs=256, budget=8192):
 
 
 def goal(**changes):
-    return Goal(**{"users": 10, "prompt": 1000, "output": 101, "longest": 1101, **changes})
+    return plain_goal(**{"users": 10, "prompt": 1000, "output": 101, **changes})
 
 
 def score(stations, wanted):
@@ -90,7 +91,7 @@ def test_a_small_token_budget_cuts_the_prompt_into_chunks():
 
 def test_a_shared_prefix_is_not_computed_again():
     timer = PlainTimer(token=1e-4)
-    plain, shared = score([station(timer)], goal()), score([station(timer)], goal(shared_prefix=960))
+    plain, shared = score([station(timer)], goal()), score([station(timer)], goal(shared_prefix_tokens=960))
     assert shared.summary.ttft_s.mean < plain.summary.ttft_s.mean / 2
 
 

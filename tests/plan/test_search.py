@@ -24,10 +24,11 @@ from atoll.plan.explain import (
     leaders,
     step_parts,
 )
-from atoll.plan.goal import Favour, Goal
+from atoll.plan.goal import Favour
 from atoll.plan.search import search_layouts
 from atoll.plan.tune import option_of
 from atoll.plan.workbench import Workbench
+from stand_ins.goals import plain_goal
 from stand_ins.outlooks import even, flat
 
 NVL = make_box("H100-NVL-94GB", 4)
@@ -38,7 +39,7 @@ def bench(box=NVL, model="Qwen2.5-32B-Instruct"):
 
 
 def goal(**changes):
-    return Goal(**{"users": 30, "prompt": 2000, "output": 1500, "longest": 3500, **changes})
+    return plain_goal(**{"users": 30, "prompt": 2000, "output": 1500, **changes})
 
 
 def search(where=None, wanted_goal=None, **options):
@@ -111,7 +112,7 @@ def test_a_model_too_large_for_one_card_says_how_much_is_missing():
 
 def test_a_context_too_long_for_the_cache_is_said_to_be():
     pair = bench(make_box("A100-SXM-40GB", 2))
-    found = search(pair, goal(prompt=31000, output=1500, longest=32500))
+    found = search(pair, goal(prompt=31000, output=1500))
     assert found.choices == ()
     assert any("The context is too long: a request of 32,500 tokens" in one.why for one in found.rejected)
 
@@ -120,7 +121,7 @@ def test_pipeline_stages_only_where_nothing_else_fits():
     """54 GB of weights over three 24 GB cards: no tensor-parallel size is legal and large enough, three stages are."""
     assert not any("PP" in name for name in names(search()))
     three = bench(make_box("RTX-3090-24GB", 3), "gemma-2-27b-it")
-    assert names(search(three, goal(users=4, prompt=500, output=200, longest=700))) == ["1xTP1PP3"]
+    assert names(search(three, goal(users=4, prompt=500, output=200))) == ["1xTP1PP3"]
 
 
 def test_batch_sizes_suit_the_users():

@@ -9,11 +9,11 @@ import pytest
 
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.catalog import find_card
-from atoll.plan.goal import Goal
 from atoll.plan.search import search_layouts
 from atoll.plan.workbench import Workbench
 from atoll.report.charts import chart_svg
 from atoll.report.crossover import crossover_chart
+from stand_ins.goals import plain_goal
 
 SCHEMA = json.loads((Path(alt.__file__).parent / "vegalite" / "v6" / "schema" / "vega-lite-schema.json").read_text())
 
@@ -23,7 +23,7 @@ def search(**load):
     bench = Workbench(
         box=box, card=find_card("Qwen2.5-32B-Instruct"), kinds=dict.fromkeys(range(4), find_gpu("H100-NVL-94GB"))
     )
-    goal = Goal(prompt=2000, output=1500, longest=3500, **load)
+    goal = plain_goal(prompt=2000, output=1500, **load)
     return search_layouts(bench, goal, model="Qwen2.5-32B-Instruct")
 
 

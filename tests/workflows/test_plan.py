@@ -8,9 +8,9 @@ import pytest
 from atoll.analyse.summary import Summary
 from atoll.errors import BadTopology, InputError, NothingFits
 from atoll.layout.layout import Layout
-from atoll.plan.goal import Goal
 from atoll.workflows.model import report_model
 from atoll.workflows.plan import check_something_fits, plan_box, plan_document, save_chart, verdict
+from stand_ins.goals import plain_goal
 
 PAIRS = """\
 	GPU0	GPU1	GPU2	GPU3	CPU Affinity	NUMA Affinity
@@ -20,7 +20,13 @@ GPU2	SYS	SYS	 X 	NV12	32-63	1
 GPU3	SYS	SYS	NV12	 X 	32-63	1
 """
 QWEN = "Qwen/Qwen2.5-32B-Instruct"
-GOAL = Goal(users=30, prompt=2000, output=1500, longest=3500)
+
+
+def goal(**changes):
+    return plain_goal(**{"users": 30, "prompt": 2000, "output": 1500, **changes})
+
+
+GOAL = goal()
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,7 @@ def capture(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plan(capture):
-    return plan_box(model=QWEN, goal=GOAL.replace(slo_ttft_s=1.0), capture=capture, gpu="H100-NVL-94GB")
+    return plan_box(model=QWEN, goal=goal(slo_ttft_s=1.0), capture=capture, gpu="H100-NVL-94GB")
 
 
 def test_the_document_has_what_others_rely_on(plan):
@@ -77,8 +83,8 @@ def test_the_best_layout_stands_on_its_own(plan):
 
 
 def test_the_same_question_gets_the_same_answer(capture):
-    goal = GOAL.replace(users=8, output=200, longest=2200, slo_ttft_s=1.0)
-    one, again = (plan_box(model=QWEN, goal=goal, capture=capture, gpu="H100-NVL-94GB") for _ in range(2))
+    asked = goal(users=8, output=200, slo_ttft_s=1.0)
+    one, again = (plan_box(model=QWEN, goal=asked, capture=capture, gpu="H100-NVL-94GB") for _ in range(2))
     assert plan_document(again) == plan_document(one)
 
 
@@ -115,7 +121,7 @@ def test_nameless_cards_must_be_named(capture):
 
 def test_a_request_longer_than_the_context_is_refused(capture):
     with pytest.raises(InputError, match="longer than the context"):
-        plan_box(model=QWEN, goal=GOAL.replace(prompt=40000, longest=41500), capture=capture, gpu="H100-NVL-94GB")
+        plan_box(model=QWEN, goal=goal(prompt=40000), capture=capture, gpu="H100-NVL-94GB")
 
 
 def test_the_most_users_are_simulated_for_the_contenders_and_marked(plan):
@@ -128,7 +134,7 @@ def test_the_most_users_are_simulated_for_the_contenders_and_marked(plan):
 
 @pytest.fixture(scope="module")
 def open_plan(capture):
-    goal = Goal(rate=1.0, prompt=2000, output=500, longest=2500, slo_ttft_s=1.0, slo_tpot_s=0.04)
+    goal = plain_goal(rate=1.0, prompt=2000, output=500, slo_ttft_s=1.0, slo_tpot_s=0.04)
     return plan_box(model=QWEN, goal=goal, capture=capture, gpu="H100-NVL-94GB")
 
 
@@ -167,9 +173,9 @@ def test_a_growing_queue_is_told_from_a_busy_engine(open_plan, part, over):
     layout = next(c.layout for c in open_plan.search.choices if c.name == "1xTP2")
     layout = layout.replace(flags=EngineFlags(max_num_seqs=16, max_num_batched_tokens=8192))
     station = bench.station(layout.replicas[0], layout.flags)
-    goal = GOAL.replace(users=16, output=500, longest=2500)
-    full = score_stations([station], goal, shares=[1.0]).summary.requests_per_s
-    loaded = Goal(rate=part * full, prompt=2000, output=500, longest=2500)
+    asked = goal(users=16, output=500)
+    full = score_stations([station], asked, shares=[1.0]).summary.requests_per_s
+    loaded = plain_goal(rate=part * full, prompt=2000, output=500)
     formula = score_stations([station], loaded, shares=[1.0])
     assert sample_of(loaded, formula).requests < 2000
     predicted = Simulator(bench)(layout, loaded, formula)
@@ -184,7 +190,7 @@ def test_a_measured_request_is_served_under_the_full_load(capture):
     from atoll.workflows.plan import Simulator, simulated_workload
     from atoll.workflows.simulate import simulate_run
 
-    made = plan_box(model=QWEN, goal=GOAL.replace(users=600), capture=capture, gpu="H100-NVL-94GB", simulate=False)
+    made = plan_box(model=QWEN, goal=goal(users=600), capture=capture, gpu="H100-NVL-94GB", simulate=False)
     best = made.best
     short = Simulator(made.workbench)(best.layout, made.search.goal, best.formula)
     workload = simulated_workload(made.search.goal, sample_of(made.search.goal, best.formula))
@@ -194,7 +200,7 @@ def test_a_measured_request_is_served_under_the_full_load(capture):
 
 
 def test_a_crowd_is_planned_within_the_effort_and_the_words_say_what_was_cut(capture):
-    many = plan_box(model=QWEN, goal=GOAL.replace(users=1500), capture=capture, gpu="H100-NVL-94GB")
+    many = plan_box(model=QWEN, goal=goal(users=1500), capture=capture, gpu="H100-NVL-94GB")
     assert many.best.predicted.simulated
     assert many.search.curves
     assert any("takes long to simulate: of" in line for line in verdict(many))

@@ -140,6 +140,8 @@ def _with_flags(question: Question, candidate: Candidate, flags: EngineFlags) ->
         flags=limited,
         engine=bench.engine,
         engine_version=bench.engine_version,
+        workload=question.goal.workload,
+        slo=question.goal.slo if question.goal.has_targets else None,
     )
     predicted = score_layout(question, layout)
     return Choice(

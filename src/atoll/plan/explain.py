@@ -269,8 +269,8 @@ def _missed(choice: Choice, goal: Goal) -> str:
     missed = [
         f"{name} p95 {show_seconds(value)} against {show_seconds(target)}"
         for name, value, target in (
-            ("TTFT", predicted.ttft_s.p95, goal.slo_ttft_s),
-            ("TPOT", predicted.tpot_s.p95, goal.slo_tpot_s),
+            ("TTFT", predicted.ttft_s.p95, goal.slo.ttft_s),
+            ("TPOT", predicted.tpot_s.p95, goal.slo.tpot_s),
         )
         if target is not None and value is not None and value > target
     ]

@@ -1,10 +1,13 @@
-"""What the plan is for: the traffic, the latency targets, what to favour."""
+"""What the plan is for: the load, the latency targets, what to favour."""
 
 from enum import StrEnum
+from functools import cached_property
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from atoll.documents import Document
+from atoll.traffic.slo import SLO
+from atoll.traffic.workload import Workload
 
 
 class Favour(StrEnum):
@@ -15,33 +18,63 @@ class Favour(StrEnum):
 
 
 class Goal(Document):
-    """Back-to-back users or a rate, lengths in tokens, targets in seconds (95th percentiles)."""
+    """A load, which the layout is written with, targets (95th percentiles), and what counts beside them.
 
-    users: int | None = Field(default=None, ge=1)
-    rate: float | None = Field(default=None, gt=0)  # requests per second, all replicas together
-    prompt: float = Field(gt=0)  # mean
-    output: float = Field(gt=0)  # mean
-    longest: int = Field(gt=0)  # tokens of the longest prompt and answer together
-    shared_prefix: int = 0  # head of every prompt that is the same, so that a prefix cache serves it
-    think_s: float = 0.0
-    slo_ttft_s: float | None = None
-    slo_tpot_s: float | None = None
+    The formula reckons with mean lengths; with turns, with those of a session's mean request.
+    """
+
+    workload: Workload
+    slo: SLO = SLO()
     favour: Favour = Favour.ANSWER
 
     @model_validator(mode="after")
-    def _users_or_rate(self) -> "Goal":
-        if (self.users is None) == (self.rate is None):
-            raise ValueError("give users (back to back) or a rate, one of the two")
+    def _users_or_a_rate(self) -> "Goal":
+        if self.workload.users is None and self.workload.rate is None:
+            raise ValueError("a plan is made for users (back to back) or a rate; a replayed trace has neither")
         return self
+
+    @cached_property
+    def users(self) -> int | None:
+        return self.workload.users
+
+    @cached_property
+    def rate(self) -> float | None:
+        """Requests per second, all replicas together."""
+        return self.workload.rate
+
+    @cached_property
+    def prompt(self) -> float:
+        """Tokens of the mean request's prompt, what came before it in its session included."""
+        return self.workload.prompt.mean + self._history
+
+    @cached_property
+    def output(self) -> float:
+        return self.workload.output.mean
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest prompt and answer together."""
+        return self.workload.turns * (self.workload.prompt.longest + self.workload.output.longest)
+
+    @cached_property
+    def shared_prefix(self) -> int:
+        """Tokens at the mean prompt's head that a prefix cache serves."""
+        return max(self.workload.shared_prefix_tokens, round(self._history))
+
+    @cached_property
+    def _history(self) -> float:
+        return (self.workload.turns - 1) / 2 * (self.workload.prompt.mean + self.workload.output.mean)
+
+    @cached_property
+    def think_s(self) -> float:
+        return self.workload.think_s
 
     @property
     def load(self) -> str:
         """`30 users` or `2.5 requests/s`."""
-        if self.users is not None:
-            return f"{self.users} user{'s' if self.users != 1 else ''}"
-        return f"{self.rate:g} requests/s"
+        return self.workload.words
 
-    @property
+    @cached_property
     def amount(self) -> float:
         """Users, or requests per second."""
         return float(self.users if self.users is not None else self.rate or 0.0)
@@ -53,7 +86,7 @@ class Goal(Document):
 
     @property
     def has_targets(self) -> bool:
-        return self.slo_ttft_s is not None or self.slo_tpot_s is not None
+        return not self.slo.is_empty
 
     @property
     def has_capacity(self) -> bool:
@@ -62,4 +95,5 @@ class Goal(Document):
 
     def with_load(self, load: float) -> "Goal":
         """The same goal for other users (rounded) or another rate."""
-        return self.replace(users=max(1, round(load))) if self.users is not None else self.replace(rate=load)
+        changes = {"users": max(1, round(load))} if self.users is not None else {"rate": load}
+        return self.replace(workload=self.workload.replace(**changes))

@@ -29,8 +29,8 @@ class Outlook:
         if self.saturated or counts.failed or counts.cancelled:
             return inf
         return max(
-            _part(self.summary.ttft_s.p95, goal.slo_ttft_s),
-            _part(self.summary.tpot_s.p95, goal.slo_tpot_s),
+            _part(self.summary.ttft_s.p95, goal.slo.ttft_s),
+            _part(self.summary.tpot_s.p95, goal.slo.tpot_s),
         )
 
     def cost(self, goal: Goal) -> float:
@@ -52,7 +52,7 @@ class Outlook:
         Without a target for the first token nothing else keeps a layout from the first place whose replicas have seats
         for some of the users only, while the others wait for most of an answer's time.
         """
-        if goal.slo_ttft_s is not None or goal.favour is Favour.FIRST_TOKEN or self.simulated != other.simulated:
+        if goal.slo.ttft_s is not None or goal.favour is Favour.FIRST_TOKEN or self.simulated != other.simulated:
             return False
         sooner_s, later_s, answer_s = self.summary.ttft_s.p95, other.summary.ttft_s.p95, other.summary.e2e_s.mean
         if sooner_s is None or later_s is None or answer_s is None:

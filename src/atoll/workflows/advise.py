@@ -202,17 +202,10 @@ def _workload(facts: Facts, layout: Layout) -> Workload:
 
 def _planned(yours: Layout, card: ModelCard, workload: Workload) -> Layout | None:
     """The layout that `plan` puts first for this box and load, with the same flags."""
-    assert workload.users is not None
-    goal = Goal(
-        users=workload.users,
-        prompt=workload.prompt.mean,
-        output=workload.output.mean,
-        longest=int(workload.prompt.mean + workload.output.mean),
-    )
     found = plan_model(
         card,
         yours.box,
-        goal,
+        Goal(workload=workload),
         model=yours.model,
         wanted=Wanted(),
         flags=yours.flags,

@@ -92,11 +92,9 @@ def plan(
     """Which layout serves a model fastest on a box: every one worth looking at, ranked, with the reasons."""
     if model is None:
         raise InputError("Say which model: --model NAME, such as --model Qwen/Qwen2.5-32B-Instruct.")
-    workload, slo = load_of(None, load), slo_of(None, slo_ttft, slo_tpot)
-    goal = make_goal(workload, slo)
     made = plan_box(
         model=model,
-        goal=goal.replace(favour=favour),
+        goal=make_goal(load_of(None, load), slo_of(None, slo_ttft, slo_tpot), favour),
         capture=box,
         gpu=gpu,
         gpus=gpus,
@@ -125,27 +123,17 @@ def plan(
         save_chart(made, chart)
         progress.print(f"Wrote {chart}")
     if path is not None:
-        write_whole(path, made.best.layout.replace(workload=workload, slo=slo).to_yaml())
+        write_whole(path, made.best.layout.to_yaml())
         progress.print(f"Wrote {path}: {made.best.name}. Next: atoll render {quote(str(path))}", soft_wrap=True)
 
 
-def make_goal(workload: Workload, slo: SLO | None) -> Goal:
-    """What a load and targets ask of a plan, by their means and their longest request."""
+def make_goal(workload: Workload, slo: SLO | None, favour: Favour) -> Goal:
+    """The goal of a command line; raises InputError for a crowd that is too great to simulate."""
     if workload.users is not None and workload.users > MOST_USERS:
         raise InputError(
             f"--users {workload.users} is more than a plan simulates, {MOST_USERS:,}; give --rate for such a crowd."
         )
-    return Goal(
-        users=workload.users,
-        rate=workload.rate,
-        prompt=workload.prompt.mean,
-        output=workload.output.mean,
-        longest=workload.prompt.longest + workload.output.longest,
-        shared_prefix=workload.shared_prefix_tokens,
-        think_s=workload.think_s,
-        slo_ttft_s=slo.ttft_s if slo is not None else None,
-        slo_tpot_s=slo.tpot_s if slo is not None else None,
-    )
+    return Goal(workload=workload, slo=slo or SLO(), favour=favour)
 
 
 def parse_policy(text: str | None) -> Policy | None:
