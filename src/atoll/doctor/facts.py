@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from atoll.doctor.compose import Project, Service
 from atoll.doctor.finding import Finding
@@ -15,6 +16,7 @@ from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind, find_gpu
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
+from atoll.traffic.workload import Arrivals, Workload
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,9 +29,24 @@ class Load:
     itl_s: float = 0.05  # seconds per output token of a busy engine, to turn tokens into an answer's length
     shared_prefix: float | None = None  # part of a prompt that all share, 0 to 1
 
+    def or_else(self, written: Workload | None) -> "Load":
+        """The same, and what the asker left out as a layout's `workload` says it: its mean lengths."""
+        if written is None:
+            return self
+        lengths = {} if written.arrivals is Arrivals.TRACE else _lengths_of(written)
+        said = {"users": written.users, **lengths}
+        missing = {name: value for name, value in said.items() if getattr(self, name) is None}
+        return replace(self, **missing)
+
     @property
     def answer_s(self) -> float | None:
         return self.output_tokens * self.itl_s if self.output_tokens is not None else None
+
+
+def _lengths_of(written: Workload) -> dict[str, Any]:
+    prompt, output = written.prompt.mean, written.output.mean
+    shared = min(1.0, written.shared_prefix_tokens / prompt)
+    return {"prompt_tokens": round(prompt), "output_tokens": round(output), "shared_prefix": shared or None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +144,18 @@ class Facts:
         folder = service.node.source.folder
         beside = [layout.box for source, layout in self.layouts if source.folder == folder]
         return beside[0] if beside else self.box
+
+    def layout_beside(self, path: str) -> Layout | None:
+        """The layout that a file of a rendered bundle was made of, or that the file itself holds."""
+        folder = path.rpartition("/")[0]
+        here = [layout for source, layout in self.layouts if source.path.rpartition("/")[0] == folder]
+        own = [layout for source, layout in self.layouts if source.path == path]
+        return next(iter([*own, *here]), None)
+
+    def load_at(self, path: str) -> Load:
+        """The load of the engines in this file: what the asker says, else what their layout carries."""
+        layout = self.layout_beside(path)
+        return self.load.or_else(layout.workload if layout is not None else None)
 
     def kind_at(self, box: Box | None, gpu: int) -> GpuKind | None:
         """The kind of one GPU of a box; None when neither box nor asker names it."""

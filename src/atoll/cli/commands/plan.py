@@ -117,8 +117,7 @@ def plan(
     elif made.search.choices:
         show_plan(made)
     check_something_fits(made)
-    # TP006 asks whether a narrower split would do: the plan has just weighed that.
-    show_warnings([one for one in diagnose_layout(made.best.layout) if one.rule != "TP006"])
+    show_warnings(diagnose_layout(made.best.layout))
     if chart is not None:
         save_chart(made, chart)
         progress.print(f"Wrote {chart}")

@@ -314,7 +314,7 @@ def ingress_defaults(facts: Facts) -> Iterable[Finding]:
             yield found(
                 ingress.get("metadata") or ingress, f"ingress-nginx keeps its defaults for {' and '.join(missing)}"
             )
-        if short is not None and _number(short, USUAL_WAIT_S) < needed_wait_s(facts):
+        if short is not None and _number(short, USUAL_WAIT_S) < needed_wait_s(facts, short.file):
             yield found(short, f"ingress-nginx cuts an answer after {short.text} s of silence")
 
 
@@ -426,7 +426,7 @@ def short_grace(facts: Facts) -> Iterable[Finding]:
     for pod in pods(facts.manifests):
         node = pod.spec.get("terminationGracePeriodSeconds")
         seconds = _number(node, 30)
-        if seconds < (facts.load.answer_s or 120):
+        if seconds < (facts.load_at(pod.container.file).answer_s or 120):
             edits = (
                 replace_value(node, "130")
                 if node is not None

@@ -4,7 +4,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from atoll.doctor.checks.memory import fit_of, usual_flags
+from atoll.cost.memory import MemoryFit
+from atoll.doctor.checks.fit import margin_bytes
+from atoll.doctor.checks.memory import fit_of, placement_of, usual_flags
 from atoll.doctor.checks.places import found, join, made_by_atoll, named_options, options
 from atoll.doctor.checks.timeouts import read_timeout
 from atoll.doctor.edits import Edits, add_option, remove_option, replace_option
@@ -543,7 +545,7 @@ def few_sequences(facts: Facts) -> Iterable[Finding]:
         if seqs is None or not option.known or made_by_atoll(facts, engine.service):
             continue
         twins = max(1, len(_siblings(facts, engine)))
-        users = facts.load.users
+        users = facts.load_at(engine.service.file).users
         if users is not None:
             if seqs * twins < users:
                 yield found(option.word, f"{twins} x {seqs} answers run at once, for {users} users")
@@ -719,13 +721,28 @@ def no_length_limit(facts: Facts) -> Iterable[Finding]:
         if engine.command.has("--max-model-len") or engine.card is None:
             continue
         fit = fit_of(facts, engine)
-        if fit is not None and fit.fits and fit.kv_tokens < 2 * engine.card.max_context:
+        if fit is None or not fit.fits or _suits_its_load(facts, engine, fit):
+            continue
+        if fit.kv_tokens < 2 * engine.card.max_context:
             yield found(
                 engine.service,
                 f"{engine.name} asks for the model's {engine.card.max_context:,} tokens; its KV cache holds"
                 f" {fit.kv_tokens:,}",
                 edits=_add(engine, "--max-model-len", "auto") if engine.command.table.version >= (0, 20) else (),
             )
+
+
+def _suits_its_load(facts: Facts, engine: ServedEngine, fit: MemoryFit) -> bool:
+    """Whether the start is certain, whatever the arithmetic may be wrong by, and the load is known.
+
+    Blocks are taken as tokens come, not for the longest request that may be sent: how many run at once is then
+    MF006's question, and the limit would change nothing.
+    """
+    placed, card = placement_of(facts, engine), engine.card
+    load = facts.load_at(engine.service.file)
+    if placed is None or card is None or load.prompt_tokens is None or load.output_tokens is None:
+        return False
+    return fit.kv_tokens - margin_bytes(placed, fit) / fit.kv_bytes_per_token >= card.max_context
 
 
 def _add(engine: ServedEngine, *words: str) -> Edits:
@@ -1124,8 +1141,8 @@ def prefix_cache_off(facts: Facts) -> Iterable[Finding]:
         command: [Qwen/Qwen2.5-7B-Instruct]
     ```
     """
-    share = facts.load.shared_prefix
     for engine, option in named_options(facts, "--no-enable-prefix-caching"):
+        share = facts.load_at(option.word.file).shared_prefix
         if option.value is None and (share is None or share > 0) and not made_by_atoll(facts, engine.service):
             yield found(
                 option.word, "prompts that begin alike are computed anew every time", edits=remove_option(option)

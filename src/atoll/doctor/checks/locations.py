@@ -61,9 +61,10 @@ def short_read_timeout(facts: Facts) -> Iterable[Finding]:
         if cuts_answers(facts, route):
             timeout, place = read_timeout(route), route.location.find("proxy_read_timeout")
             said = "" if place is not None else ", the default"
+            wait = needed_wait_s(facts, route.config.source.path)
             yield found(
                 place or route.location.proxy_pass,
-                f"nginx cuts an answer after {timeout:g} s of silence{said}; it may take {needed_wait_s(facts):g} s",
+                f"nginx cuts an answer after {timeout:g} s of silence{said}; it may take {wait:g} s",
                 edits=_set(route, "proxy_read_timeout", "proxy_read_timeout 1800s;"),
             )
 
@@ -213,7 +214,7 @@ def small_body(facts: Facts) -> Iterable[Finding]:
     """
     for route in facts.answering:
         limit = nginx_bytes(route.location.value("client_max_body_size", "1m"))
-        prompt = facts.load.prompt_tokens
+        prompt = facts.load_at(route.config.source.path).prompt_tokens
         # A token is 4 to 6 bytes of text, at most 12 where JSON escapes every character.
         needed = 2**20 + 1 if prompt is None else 12 * prompt
         if limit is not None and 0 < limit < needed:

@@ -302,7 +302,7 @@ def cut_after_15_s(facts: Facts) -> Iterable[Finding]:
                 continue
             cluster, prefix, limit = route.string("cluster") or "", match.string("prefix") or "", route.get("timeout")
             seconds = _seconds(limit) if limit is not None else 15.0
-            if seconds is None or not 0 < seconds < needed_wait_s(facts):
+            if seconds is None or not 0 < seconds < needed_wait_s(facts, root.file):
                 continue
             if _LLM.search(cluster) or prefix.startswith("/v1"):
                 edits: Edits = replace_value(limit, "0s") if limit is not None else add_key(route, ("timeout: 0s",))

@@ -13,12 +13,15 @@ def read_timeout(route: Route) -> float | None:
     return nginx_seconds(route.location.value("proxy_read_timeout", "60s"))
 
 
-def needed_wait_s(facts: Facts) -> float:
-    """How long a client may have to wait in silence: the answer and as long in the queue; USUAL_WAIT_S if unknown."""
-    answer = facts.load.answer_s
+def needed_wait_s(facts: Facts, path: str) -> float:
+    """How long a client of the engines in this file may wait in silence: the answer and as long in the queue.
+
+    USUAL_WAIT_S where neither the asker nor a layout beside the file says how long answers are.
+    """
+    answer = facts.load_at(path).answer_s
     return 2 * answer if answer is not None else USUAL_WAIT_S
 
 
 def cuts_answers(facts: Facts, route: Route) -> bool:
     timeout = read_timeout(route)
-    return timeout is not None and timeout < needed_wait_s(facts)
+    return timeout is not None and timeout < needed_wait_s(facts, route.config.source.path)

@@ -8,11 +8,13 @@ from atoll.doctor.checks.memory import Placement, placements
 from atoll.doctor.checks.places import found, join
 from atoll.doctor.compose import Project, Service, Setting
 from atoll.doctor.edits import Edits, add_key, add_option, remove_item, remove_key, replace_value
-from atoll.doctor.facts import Facts
+from atoll.doctor.facts import Facts, Load
 from atoll.doctor.finding import Edit, Finding
+from atoll.doctor.planned import of_sizes, planned_fix
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
 from atoll.inventory.box import Box, LinkKind
 from atoll.inventory.islands import best_groups, best_split, islands
+from atoll.layout.layout import Layout
 
 SUPPORTED_SIZES = (2, 4, 6, 8, 16)  # of vLLM's own all-reduce, custom_all_reduce.py of 0.32.0
 
@@ -65,7 +67,10 @@ def group_spans_islands(facts: Facts) -> Iterable[Finding]:
         if placed.tensor_parallel < 2 or box.pcie_only or placed.ours or len(gpus) != placed.size:
             continue
         for group in _tensor_groups(placed, gpus):
-            if _nvlinked(box) and not _inside_an_island(box, group):
+            if not _nvlinked(box) or _inside_an_island(box, group):
+                continue
+            fix = planned_fix(facts, placed.place.file, lambda other: not _crosses(other))
+            if fix is not None:
                 names = join([f"{{{', '.join(map(str, island))}}}" for island in islands(box)])
                 yield found(
                     placed.split
@@ -74,6 +79,7 @@ def group_spans_islands(facts: Facts) -> Iterable[Finding]:
                     if placed.service.gpus
                     else placed.place,
                     f"{placed.name} splits a model over GPUs {join(list(map(str, group)))}; the islands are {names}",
+                    fix=fix,
                     edits=_repinned(facts, placed),
                 )
 
@@ -89,6 +95,15 @@ def _tensor_groups(placed: Placement, gpus: tuple[int, ...]) -> Iterator[tuple[i
     """The engine gives each pipeline stage neighbouring ranks."""
     for start in range(0, len(gpus), placed.tensor_parallel):
         yield gpus[start : start + placed.tensor_parallel]
+
+
+def _crosses(layout: Layout) -> bool:
+    """Whether a tensor-parallel group of the layout reaches over the end of its island."""
+    return any(
+        not _inside_an_island(layout.box, replica.gpus[start : start + replica.tensor_parallel])
+        for replica in layout.replicas
+        for start in range(0, len(replica.gpus), replica.tensor_parallel)
+    )
 
 
 def _nvlinked(box: Box) -> bool:
@@ -173,8 +188,12 @@ def wide_without_nvlink(facts: Facts) -> Iterable[Finding]:
     """
     for placed, box, gpus in _on_boxes(facts):
         linked = any(box.link(a, b).kind is LinkKind.NV for a, b in combinations(gpus, 2))
-        if placed.tensor_parallel > 2 and not linked and not box.pcie_only and not placed.ours:
-            yield found(placed.split, f"{placed.name} splits a model over {placed.tensor_parallel} GPUs without NVLink")
+        if placed.tensor_parallel <= 2 or linked or box.pcie_only or placed.ours:
+            continue
+        fix = planned_fix(facts, placed.place.file, of_sizes(range(1, placed.tensor_parallel)))
+        if fix is not None:
+            what = f"{placed.name} splits a model over {placed.tensor_parallel} GPUs without NVLink"
+            yield found(placed.split, what, fix=fix)
 
 
 @rule("TP003", INFO)
@@ -200,8 +219,11 @@ def odd_size(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for placed in placements(facts):
-        if placed.tensor_parallel > 1 and placed.tensor_parallel not in SUPPORTED_SIZES:
-            yield found(placed.split, f"a tensor-parallel size of {placed.tensor_parallel}")
+        if placed.tensor_parallel == 1 or placed.tensor_parallel in SUPPORTED_SIZES:
+            continue
+        fix = planned_fix(facts, placed.place.file, of_sizes((1, *SUPPORTED_SIZES)))
+        if fix is not None:
+            yield found(placed.split, f"a tensor-parallel size of {placed.tensor_parallel}", fix=fix)
 
 
 @rule("TP004", ERROR)
@@ -368,18 +390,21 @@ def wider_than_needed(facts: Facts) -> Iterable[Finding]:
         if placed.tensor_parallel % 2 or half < 1 or placed.ours:
             continue
         fit = placed.fit(half)
-        if fit is None or not fit.fits or fit.kv_tokens < max(_wanted_tokens(facts), placed.flags.max_model_len or 0):
+        wanted = max(_wanted_tokens(facts.load_at(placed.place.file)), placed.flags.max_model_len or 0)
+        if fit is None or not fit.fits or fit.kv_tokens < wanted:
+            continue
+        fix = planned_fix(facts, placed.place.file, of_sizes(range(1, placed.tensor_parallel)))
+        if fix is None:
             continue
         yield found(
             placed.split,
             f"{placed.name} spreads {_model_name(placed)} over {placed.tensor_parallel} GPUs; {half} hold it with room"
             f" for {fit.kv_tokens:,} tokens",
-            fix=_halved(placed, half),
+            fix=fix or _halved(placed, half),
         )
 
 
-def _wanted_tokens(facts: Facts) -> int:
-    load = facts.load
+def _wanted_tokens(load: Load) -> int:
     if load.users is not None and load.prompt_tokens is not None and load.output_tokens is not None:
         return load.users * (load.prompt_tokens + load.output_tokens)
     return ENOUGH_TOKENS

@@ -435,8 +435,9 @@ def refusals_passed_on(facts: Facts) -> Iterable[Finding]:
 
 def _streams(facts: Facts, route: Route) -> int | None:
     """The most answers that can run at once; None when neither users nor engines tell."""
-    if facts.load.users is not None:
-        return facts.load.users
+    users = facts.load_at(route.config.source.path).users
+    if users is not None:
+        return users
     engines = [engine for engine in facts.engines if engine.service in route.services]
     if not engines:
         return None
@@ -951,8 +952,8 @@ def cut_by_reload(facts: Facts) -> Iterable[Finding]:
     http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
     ```
     """
-    longest = facts.load.answer_s or 150.0
     for route in _one_each(facts.answering):
+        longest = facts.load_at(route.config.source.path).answer_s or 150.0
         place = route.config.main("worker_shutdown_timeout")
         seconds = nginx_seconds(place.arg) if place is not None else None
         if place is not None and seconds is not None and seconds < longest:
