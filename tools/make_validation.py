@@ -24,6 +24,7 @@ from atoll.workflows.validate import (
     ErrorOf,
     GroupResult,
     PredictedRow,
+    answer_s,
     group_errors,
     predict_or_reason,
     summarise_family,
@@ -151,6 +152,7 @@ def throughput(one: PredictedRow, measures: Measures) -> float | None:
 MEASURES: dict[str, Callable[[PredictedRow, Measures], float | None]] = {
     "ttft": lambda _, measures: measures.ttft_s,
     "tpot": lambda _, measures: measures.tpot_s,
+    "e2e": lambda one, measures: answer_s(one.case, measures),
     "throughput": throughput,
 }
 
@@ -263,5 +265,5 @@ if __name__ == "__main__":
     page.write_text(text)
     draw(verdicts)
     write_bands(verdicts)
-    pair_bands.write(verdicts)
+    pair_bands.write(verdicts, MEASURES)
     print(len(verdicts), "rows")

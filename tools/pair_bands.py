@@ -11,7 +11,7 @@ python tools/pair_bands.py tests/data/validation/measured.csv      this file alo
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
@@ -27,22 +27,25 @@ BOX = 8  # GPUs
 FEW = 5
 
 
-def pair_bands(verdicts: Sequence[PredictedRow]) -> dict[str, dict[str, float]]:
-    """By family: what four of five ratios stay within, of whole answers and of first tokens, and how many there are."""
+Value = Callable[[PredictedRow, Measures], float | None]
+
+
+def pair_bands(verdicts: Sequence[PredictedRow], values: Mapping[str, Value]) -> dict[str, dict[str, float]]:
+    """By family: what four of five ratios stay within, measure by measure, and how many pairs have whole answers."""
     errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for one, other in pairs(verdicts):
         family = family_of(find_gpu(one.case.layout.box.gpus[0].name or ""), one.case.card)
-        for name, value in VALUES.items():
+        for name, value in values.items():
             error = error_of_ratio(one, other, value)
             if error is not None:
                 errors[family][name].append(error)
     return {
         family: {
             **{name: round(max(SAME, quantiles(found, n=5)[3]), 3) for name, found in by_name.items()},
-            "pairs": len(by_name["answer"]),
+            "rows": len(by_name["e2e"]),
         }
         for family, by_name in sorted(errors.items())
-        if len(by_name["answer"]) >= FEW
+        if len(by_name["e2e"]) >= FEW
     }
 
 
@@ -75,21 +78,7 @@ def share_a_box(one: PredictedRow, other: PredictedRow) -> bool:
     return layouts[0] != layouts[1] and all(count * gpus <= BOX for count, gpus in layouts)
 
 
-def answer(one: PredictedRow, measures: Measures) -> float | None:
-    if measures.ttft_s is None or measures.tpot_s is None:
-        return None
-    return measures.ttft_s + measures.tpot_s * (one.case.output_tokens - 1)
-
-
-VALUES: dict[str, Callable[[PredictedRow, Measures], float | None]] = {
-    "answer": answer,
-    "first_token": lambda _, measures: measures.ttft_s,
-}
-
-
-def error_of_ratio(
-    one: PredictedRow, other: PredictedRow, value: Callable[[PredictedRow, Measures], float | None]
-) -> float | None:
+def error_of_ratio(one: PredictedRow, other: PredictedRow, value: Value) -> float | None:
     """0.05: the predicted ratio is 1.05 times the measured one, or the other way about."""
     predicted, measured = value(one, one.predicted), value(one, one.case.measured)
     predicted_other, measured_other = value(other, other.predicted), value(other, other.case.measured)
@@ -99,14 +88,14 @@ def error_of_ratio(
     return max(off, 1 / off) - 1
 
 
-def write(verdicts: Sequence[PredictedRow]) -> None:
-    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in pair_bands(verdicts).items())
+def write(verdicts: Sequence[PredictedRow], values: Mapping[str, Value]) -> None:
+    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in pair_bands(verdicts, values).items())
     source = "Made by tools/make_validation.py: the error that four of five ratios of two layouts stay within"
     TARGET.write_text(f'{{\n"source": {json.dumps(source)},\n"pairs": {{\n{lines}\n}}\n}}\n')
 
 
 if __name__ == "__main__":
-    from make_validation import predict_all
+    from make_validation import MEASURES, predict_all
 
-    write(predict_all(Path(sys.argv[1]))[0])
+    write(predict_all(Path(sys.argv[1]))[0], MEASURES)
     print(TARGET.read_text())

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from atoll.analyse.band import Band
 from atoll.analyse.summary import summarise
 from atoll.inventory.catalog import make_box
 from atoll.layout.layout import Layout, Replica
+from atoll.report.charts import throughput_panels
 from atoll.report.drawing import draw_layout
 from atoll.report.page import render_report
 from atoll.report.view import RunView
-from atoll.report.words import tell_verdict
+from atoll.report.words import tell_verdict, words_in
 from atoll.traffic.record import Source
 
 
@@ -155,3 +157,24 @@ def test_a_study_without_one_answer_has_a_page(make_view, make_records, make_lay
     page = render_report(make_view(runs=(run,), ranking=(), baseline="down"))
     assert "120" in page
     assert "nan" not in page.lower().replace("nanum", "")
+
+
+BAND = Band(ttft_s=(0.15, 0.27), tpot_s=(0.018, 0.023), e2e_s=(0.5, 0.7), output_tokens_per_s=(80.0, 120.0), family="f")
+
+
+def test_the_bands_of_predictions_stand_under_their_figures_and_on_the_bars(make_view, view):
+    runs = (replace(view.runs[0], predicted=None), replace(view.runs[1], predicted=None, band=BAND))
+    simulated = make_view(runs=runs, engine="simulated", source=Source.SIMULATED)
+    page = render_report(simulated)
+    assert "<br><small>18 ms … 23 ms</small>" in page
+    assert "<br><small>80 … 120</small>" in page
+    assert page.count("no band is known</small>") == 1  # the other run has none
+    (bars, *_) = throughput_panels(simulated, words_in("en"))
+    rule = bars["layer"][-1]
+    assert rule["mark"]["type"] == "rule"
+    assert [(bar["name"], bar["low"], bar["high"]) for bar in rule["data"]["values"]] == [("2xTP2", 80.0, 120.0)]
+
+
+def test_measured_runs_show_no_band_of_their_own(make_view):
+    page = render_report(make_view(engine="vllm", source=Source.MEASURED))
+    assert "no band is known</small>" not in page

@@ -267,6 +267,6 @@ def test_the_command_prints_one_document(tmp_path):
     )
     found = json.loads(done.stdout)
     assert set(found["rows"][0]) >= {"id", "measured", "predicted"}
-    assert set(found["rows"][0]["predicted"]) == {"ttft_s", "tpot_s", "output_tokens_per_s"}
+    assert set(found["rows"][0]["predicted"]) == {"ttft_s", "tpot_s", "e2e_s", "output_tokens_per_s"}
     assert found["rows"][1] == {"id": "odd", "skipped": "engine trt: only vLLM's scheduler is modelled"}
     assert found["groups"][0]["n"] == 1

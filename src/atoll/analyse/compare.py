@@ -11,6 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from atoll.analyse.band import Band, ratios_of, spans_one
 from atoll.analyse.summary import Mask, latencies
 from atoll.documents import Document
 from atoll.traffic.record import Floats, Ints, Outcome, RecordTable
@@ -23,6 +24,7 @@ class Verdict(StrEnum):
     FASTER = "faster"  # the second run's measure is smaller, and the interval does not touch 0
     SLOWER = "slower"
     UNCLEAR = "no clear difference"  # the interval spans 0
+    WITHIN_BAND = "within the band"  # of predictions: the interval does not span 0, the band of their ratio spans 1
     UNKNOWN = "not comparable"  # one of the runs has no such measure
 
 
@@ -38,13 +40,23 @@ class Difference(Document):
     high: float | None
     verdict: Verdict
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the second run is told from the first."""
+        return self.verdict in {Verdict.FASTER, Verdict.SLOWER}
+
 
 class Comparison(Document):
-    """The differences of a second run from a first, which is the baseline."""
+    """The differences of a second run from a first, which is the baseline.
+
+    Two predicted runs differ only where the interval of their difference does not span 0 and the band of their ratio
+    does not span 1.
+    """
 
     first: str
     second: str
     differences: tuple[Difference, ...]
+    ratio: Band | None = None  # of the means, second / first; None: not of two predictions, or no band is known
 
     def difference(self, measure: str, statistic: str) -> Difference:
         return next(d for d in self.differences if d.measure == measure and d.statistic == statistic)
@@ -61,6 +73,7 @@ class Drawn:
     name: str
     exact: dict[str, Floats]  # measure -> the statistics, shape (len(STATISTICS),); empty: the run has no such measure
     draws: dict[str, Floats]  # measure -> shape (draws, len(STATISTICS))
+    output_tokens_per_s: float | None = None
 
 
 def draw_run(
@@ -70,6 +83,7 @@ def draw_run(
     rows: Mask | None = None,
     draws: int = 1000,
     seed: int = 1,
+    output_tokens_per_s: float | None = None,
 ) -> Drawn:
     """Bootstrap one run; runs that are to be compared need seeds of their own.
 
@@ -79,6 +93,7 @@ def draw_run(
         rows: the measured rows, None for all; shape (len(table),).
         draws: bootstrap samples.
         seed: of the drawing; the same seed gives the same interval.
+        output_tokens_per_s: the run's rate, for the band of a ratio.
     """
     rng = np.random.default_rng(seed)
     ok, values = _ok_rows(table), latencies(table)
@@ -89,13 +104,26 @@ def draw_run(
         known, blocks = _blocks(getattr(values, measure)[ok], table.user[ok])
         exact[measure] = _exact(known)
         drawn[measure] = _bootstrap(known, blocks, draws=draws, rng=rng) if len(known) else np.empty(0)
-    return Drawn(name=name, exact=exact, draws=drawn)
+    return Drawn(name=name, exact=exact, draws=drawn, output_tokens_per_s=output_tokens_per_s)
 
 
-def compare_drawn(first: Drawn, second: Drawn) -> Comparison:
-    """`second` held against `first`: TTFT, TPOT and E2E."""
-    found = [one for measure in MEASURES for one in _differences(measure, first, second)]
-    return Comparison(first=first.name, second=second.name, differences=tuple(found))
+def compare_drawn(first: Drawn, second: Drawn, *, ratio: Band | None = None) -> Comparison:
+    """`second` held against `first`: TTFT, TPOT and E2E.
+
+    Args:
+        first: the baseline.
+        second: the other.
+        ratio: how far off predictions of such a ratio are, around 1; None where both are no predictions. One without a
+            family is a caution where none is known: it counts, and is not shown.
+    """
+    found = [one for measure in MEASURES for one in _differences(measure, first, second, ratio)]
+    shown = None if ratio is None or ratio.family is None else ratio.around(ratios_of(_means(first), _means(second)))
+    return Comparison(first=first.name, second=second.name, differences=tuple(found), ratio=shown)
+
+
+def _means(run: Drawn) -> dict[str, float | None]:
+    means = {name: float(values[0]) if len(values) else None for name, values in run.exact.items()}
+    return means | {"output_tokens_per_s": run.output_tokens_per_s}
 
 
 def compare_runs(
@@ -105,11 +133,24 @@ def compare_runs(
     names: tuple[str, str],
     rows: tuple[Mask | None, Mask | None] = (None, None),
     draws: int = 1000,
+    rates: tuple[float | None, float | None] = (None, None),
+    ratio: Band | None = None,
 ) -> Comparison:
-    """The second run held against the first, which is the baseline; `rows` are their measured rows, None for all."""
+    """The second run held against the first, which is the baseline.
+
+    Args:
+        first: the baseline's records.
+        second: the other's.
+        names: what they are called.
+        rows: their measured rows, None for all.
+        draws: bootstrap samples.
+        rates: their output tokens per second.
+        ratio: see compare_drawn.
+    """
     return compare_drawn(
-        draw_run(names[0], first, rows=rows[0], draws=draws, seed=1),
-        draw_run(names[1], second, rows=rows[1], draws=draws, seed=2),
+        draw_run(names[0], first, rows=rows[0], draws=draws, seed=1, output_tokens_per_s=rates[0]),
+        draw_run(names[1], second, rows=rows[1], draws=draws, seed=2, output_tokens_per_s=rates[1]),
+        ratio=ratio,
     )
 
 
@@ -134,7 +175,7 @@ def _exact(values: Floats) -> Floats:
     return np.array([values.mean(), *np.quantile(values, shares)])
 
 
-def _differences(measure: str, first: Drawn, second: Drawn) -> list[Difference]:
+def _differences(measure: str, first: Drawn, second: Drawn, ratio: Band | None) -> list[Difference]:
     if len(first.exact[measure]) == 0 or len(second.exact[measure]) == 0:
         return [_unknown(measure, statistic) for statistic in STATISTICS]
     drawn = second.draws[measure] - first.draws[measure]
@@ -148,7 +189,12 @@ def _differences(measure: str, first: Drawn, second: Drawn) -> list[Difference]:
             difference=float(second.exact[measure][place] - first.exact[measure][place]),
             low=float(low[place]),
             high=float(high[place]),
-            verdict=_verdict(float(low[place]), float(high[place])),
+            verdict=_verdict(
+                float(low[place]),
+                float(high[place]),
+                within=ratio is not None
+                and _is_within(first.exact[measure][place], second.exact[measure][place], ratio, measure),
+            ),
         )
         for place, statistic in enumerate(STATISTICS)
     ]
@@ -178,12 +224,17 @@ def _weighted_statistics(values: Floats, weights: NDArray[np.int64]) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def _verdict(low: float, high: float) -> Verdict:
-    if low > 0:
-        return Verdict.SLOWER
-    if high < 0:
-        return Verdict.FASTER
-    return Verdict.UNCLEAR
+def _is_within(first: float, second: float, ratio: Band, measure: str) -> bool:
+    """Whether so small a ratio may be the error of its prediction."""
+    return first <= 0 or spans_one(ratio.around({measure: second / first}).of(measure))
+
+
+def _verdict(low: float, high: float, *, within: bool) -> Verdict:
+    if low <= 0 <= high:
+        return Verdict.UNCLEAR
+    if within:
+        return Verdict.WITHIN_BAND
+    return Verdict.SLOWER if low > 0 else Verdict.FASTER
 
 
 def _unknown(measure: str, statistic: str) -> Difference:

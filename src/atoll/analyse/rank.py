@@ -5,11 +5,14 @@ difference does not span 0 and the difference could be felt: 0.1 s is the limit 
 for immediate (Nielsen, Usability Engineering, 1993, section 5.5). Among runs whose waits do not differ, the pace of the
 answer decides: the mean time per output token, where the interval tells it apart and it differs by a hundredth, about
 the least that three digits show. Runs that neither tells apart share a place.
+
+Predicted runs differ only where the band of their ratio says so too; how wide that is, is handed in.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from atoll.analyse.band import Band
 from atoll.analyse.compare import Comparison, Verdict, compare_drawn, draw_run
 from atoll.analyse.summary import Mask, Summary
 from atoll.traffic.record import RecordTable
@@ -39,16 +42,23 @@ class Place:
     against_baseline: Comparison | None  # None for the baseline itself
 
 
-def rank_runs(contenders: Sequence[Contender], *, baseline: str | None = None) -> tuple[Place, ...]:
-    """Best first; runs without one answer come last.
+RatioOf = Callable[[str, str], Band | None]  # (first, second) -> the band of second / first, around 1
+
+
+def rank_runs(
+    contenders: Sequence[Contender], *, baseline: str | None = None, ratio_of: RatioOf = lambda _first, _second: None
+) -> tuple[Place, ...]:
+    """Best first; runs without one answer come last. Whoever cannot be told from the best shares its place.
 
     Args:
         contenders: the runs, any number.
         baseline: the run that the others are compared with; None: the first.
+        ratio_of: how far off the predicted ratio of two runs may be, by their names; None for runs that are no
+            predictions, which are told apart by statistics alone.
     """
     if not contenders:
         return ()
-    judge = _Judge(contenders)
+    judge = _Judge(contenders, ratio_of)
     known = {contender.name: contender for contender in contenders}
     reference = known.get(baseline or "", contenders[0])
     groups = _groups(contenders, judge)
@@ -69,14 +79,16 @@ def rank_runs(contenders: Sequence[Contender], *, baseline: str | None = None) -
 class _Judge:
     """Compares runs; each is bootstrapped once, with a seed of its own."""
 
-    def __init__(self, contenders: Sequence[Contender]) -> None:
+    def __init__(self, contenders: Sequence[Contender], ratio_of: RatioOf) -> None:
+        self._ratio_of = ratio_of
         self._drawn = {
-            one.name: draw_run(one.name, one.table, rows=one.rows, seed=number)
+            one.name: draw_run(one.name, one.table, rows=one.rows, seed=number, output_tokens_per_s=_rate(one.summary))
             for number, one in enumerate(contenders, start=1)
         }
 
     def compare(self, first: Contender, second: Contender) -> Comparison:
-        return compare_drawn(self._drawn[first.name], self._drawn[second.name])
+        ratio = self._ratio_of(first.name, second.name)
+        return compare_drawn(self._drawn[first.name], self._drawn[second.name], ratio=ratio)
 
     def waits_differ(self, best: Contender, other: Contender) -> bool:
         found = self.compare(best, other).difference("ttft_s", "p95")
@@ -100,13 +112,16 @@ def _groups(contenders: Sequence[Contender], judge: _Judge) -> list[list[Contend
 
 
 def _split(ordered: Sequence[Contender], differ: Callable[[Contender, Contender], bool]) -> list[list[Contender]]:
-    """Neighbours stay together while they do not differ from the first of their group."""
+    """Who does not differ from the first goes with it; the first of those who are left heads the next group.
+
+    Bands of ratios are of different widths, so one who is told from the first may stand before one who is not.
+    """
     groups: list[list[Contender]] = []
-    for one in ordered:
-        if groups and not differ(groups[-1][0], one):
-            groups[-1].append(one)
-        else:
-            groups.append([one])
+    left = list(ordered)
+    while left:
+        first, *others = left
+        groups.append([first, *(one for one in others if not differ(first, one))])
+        left = [one for one in others if differ(first, one)]
     return groups
 
 

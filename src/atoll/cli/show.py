@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from atoll.analyse.band import Band, tell_bands
 from atoll.analyse.summary import Distribution, Summary
 from atoll.units import show_seconds
 
@@ -67,6 +68,12 @@ def show_table(
     wrap: Iterable[int] | None = None,
 ) -> None:
     out.print(table(title, columns, rows, numbers=numbers, wrap=wrap))
+
+
+def show_bands(relative: Mapping[str, Band | None]) -> None:
+    """How far off predicted means may be, by name; see analyse/band.py."""
+    for sentence in tell_bands(relative):
+        out.print(sentence, markup=False)
 
 
 DISTRIBUTION_COLUMNS = ("mean", "p50", "p90", "p95", "p99", "max")

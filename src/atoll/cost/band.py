@@ -1,73 +1,216 @@
-"""How far off a prediction may well be: half-widths taken from the validation rows of its family.
+"""How far off a prediction may well be, read off the validation rows of its family.
 
-data/cost/bands.json is made by tools/make_validation.py; a band holds four of five rows. It says how far predicted and
-measured figures lie apart. Two layouts of one model on one box are nearer to each other than that, because what the
-model gets wrong it gets wrong for both.
+A family is a generation of cards, whether their kernels were measured (GeForce cards, without peer access, are families
+of their own), and the sort of model: `hopper-scaled dense`. data/cost/bands.json holds, by family, the error that four
+of five rows stay within; data/cost/pairs.json how far off predicted ratios were for measured layouts of one model and
+kind of card under the same load, in which most of what the model gets wrong cancels out. tools/make_validation.py makes
+both.
+
+What counts as measured: rows of the family, or, twice as wide, of its relative, which is the same generation and sort
+of model on cards whose kernels were measured (or were not). Across generations and sorts of model nothing is borrowed:
+then no band is known.
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import resources
 
 from pydantic import Field
 
+from atoll.analyse.band import MEASURES, Band, Interval
+from atoll.analyse.summary import Summary
 from atoll.cost.kernels import MEASURED, is_geforce
+from atoll.cost.links import describe_group
 from atoll.documents import Document
-from atoll.inventory.catalog import GpuKind
+from atoll.errors import InputError
+from atoll.inventory.catalog import GpuKind, find_gpu
+from atoll.layout.layout import Layout, Replica
 from atoll.model.card import ModelCard
 
+NARROWEST = 0.05  # no figure's band is narrower: clocks, drivers and versions differ by as much
+BORROWED = 2.0  # times as wide, from a relative
+MIXED_LINKS = 1.5  # a group over NVLink pairs and PCIe: no engine's rows were at hand, only all-reduce curves
+NO_BAND = "no band is known: nothing like it was measured"
 
-class Band(Document):
-    """Relative half-widths: 0.08 means that four of five measurements lie within 8 % of the prediction."""
+
+class Widths(Document):
+    """Relative errors that four of five rows stay within: 0.08 is 8 %."""
 
     ttft: float = Field(ge=0)
     tpot: float = Field(ge=0)
+    e2e: float = Field(ge=0)
     throughput: float = Field(ge=0)
-    rows: int = Field(default=0, ge=0)  # how many measurements stand behind it; 0: borrowed from a relative, doubled
+    rows: int = Field(default=0, ge=0)  # how many measurements stand behind them; 0: borrowed from a relative
 
-    def widened(self, factor: float) -> "Band":
-        """The same band so many times as wide."""
-        return Band(
-            ttft=self.ttft * factor, tpot=self.tpot * factor, throughput=self.throughput * factor, rows=self.rows
+    def widened(self, factor: float) -> "Widths":
+        """The same so many times as wide."""
+        return self.replace(
+            ttft=self.ttft * factor, tpot=self.tpot * factor, e2e=self.e2e * factor, throughput=self.throughput * factor
         )
+
+    @property
+    def by_measure(self) -> dict[str, float]:
+        return dict(zip(MEASURES, (self.ttft, self.tpot, self.e2e, self.throughput), strict=True))
 
 
 def family_of(kind: GpuKind, card: ModelCard) -> str:
-    """`hopper-measured dense`: the architecture, whether its kernels were measured, and the sort of model."""
-    if is_geforce(kind):
-        place = "geforce"
-    else:
-        place = f"{kind.architecture}-{'measured' if kind.name in MEASURED else 'scaled'}"
-    return f"{place} {'dense' if card.experts is None else 'experts'}"
+    """`hopper-measured dense`: the generation, whether its kernels were measured, and the sort of model."""
+    place = "geforce" if is_geforce(kind) else "measured" if kind.name in MEASURED else "scaled"
+    return f"{kind.architecture}-{place} {'dense' if card.experts is None else 'experts'}"
 
 
 @cache
-def shipped_bands() -> dict[str, Band]:
-    text = resources.files("atoll").joinpath("data/cost/bands.json").read_text(encoding="utf-8")
-    plain = json.loads(text)["bands"]
-    return {name: Band.from_plain(band, origin="data/cost/bands.json") for name, band in plain.items()}
+def shipped_bands() -> dict[str, Widths]:
+    """Errors of figures, by family."""
+    return _read_widths("bands")
 
 
-# Families without measurements borrow from these, twice as wide.
-_RELATIVES = ("{architecture}-measured {sort}", "{architecture}-scaled {sort}", "hopper-measured {sort}")
-NARROWEST = 0.05  # no band is narrower: clocks, drivers and versions differ by as much
-MIXED_LINKS = 1.5  # a group over NVLink pairs and PCIe: no engine's rows were at hand, only all-reduce curves
+@cache
+def shipped_pairs() -> dict[str, Widths]:
+    """Errors of ratios, by family."""
+    return _read_widths("pairs")
 
 
-def error_band(kind: GpuKind, card: ModelCard, *, mixed_links: bool = False) -> Band:
-    """The band of a prediction for this model on this kind of card.
+def _read_widths(name: str) -> dict[str, Widths]:
+    text = resources.files("atoll").joinpath(f"data/cost/{name}.json").read_text(encoding="utf-8")
+    plain = json.loads(text)[name]
+    return {family: Widths.from_plain(widths, origin=f"data/cost/{name}.json") for family, widths in plain.items()}
+
+
+def band_of(summary: Summary, layout: Layout, card: ModelCard | None) -> Band | None:
+    """The band of a simulated summary's means; None where nothing was measured that is like the layout.
+
+    A TPOT of 15 ms on H100 NVL, whose family has 12.5 %, was measured to be 13.3 to 17.1 ms by four of five.
+    """
+    relative = relative_band(layout, card)
+    return None if relative is None else relative.around_means(summary)
+
+
+def relative_band(layout: Layout, card: ModelCard | None) -> Band | None:
+    """The band of a layout's means, around 1: the widest among its replicas; None where none is known for one of them.
 
     Args:
-        kind: the card.
-        card: the model.
-        mixed_links: whether a tensor-parallel group crosses PCIe between NVLink pairs.
+        layout: with the names of its cards.
+        card: the model; None: not known any more.
     """
-    bands = shipped_bands()
-    family = family_of(kind, card)
-    sort = family.split()[-1]
-    band = bands.get(family)
-    if band is None:
-        names = (name.format(architecture=kind.architecture, sort=sort) for name in _RELATIVES)
-        relative = next((bands[name] for name in names if name in bands), Band(ttft=0.5, tpot=0.25, throughput=0.25))
-        band = relative.widened(2.0).replace(rows=0)
-    return band.widened(MIXED_LINKS) if mixed_links else band
+    found = _widest(layout, card, shipped_bands())
+    if found is None:
+        return None
+    widths, family = found
+    intervals = {measure: _of_figure(width) for measure, width in widths.by_measure.items()}
+    return Band(**intervals, family=family, borrowed=not widths.rows)
+
+
+def relative_ratio(first: Layout, second: Layout, card: ModelCard | None, *, same_load: bool = True) -> Band | None:
+    """The band of how the second layout compares with the first, around 1; None where none is known.
+
+    Two layouts of one model, engine version and numeric format under one load have the band of measured pairs. Between
+    others nothing is sure to cancel: there both figures' own bands are put together.
+    """
+    if same_load and _alike(first, second):
+        both = [_widest(layout, card, shipped_pairs()) for layout in (first, second)]
+        known = [one for one in both if one is not None]
+        if len(known) == 2:
+            family = _joined(family for _, family in known)
+            by_measure = [widths.by_measure for widths, _ in known]
+            widest = {measure: max(one[measure] for one in by_measure) for measure in MEASURES}
+            borrowed = not all(widths.rows for widths, _ in known)
+            return Band(**_of_ratio(widest), family=family, borrowed=borrowed)
+    one, other = (relative_band(layout, card) for layout in (first, second))
+    if one is None or other is None:
+        return None
+    return Band(
+        **{name: _put_together(one.of(name), other.of(name)) for name in MEASURES},
+        family=_joined(band.family or "" for band in (one, other)),
+        borrowed=one.borrowed or other.borrowed,
+    )
+
+
+def caution() -> Band:
+    """What stands in for an unknown band of a ratio when layouts are ranked: twice the widest that is known.
+
+    It is no band, so it bears no family and is shown nowhere. It only keeps layouts of which nothing is known from
+    being told apart more easily than those that were measured.
+    """
+    known = [widths.widened(BORROWED).by_measure for widths in shipped_pairs().values()]
+    return Band(**_of_ratio({measure: max(one[measure] for one in known) for measure in MEASURES}))
+
+
+def _alike(first: Layout, second: Layout) -> bool:
+    """Whether the same things go wrong for both: the rows behind the pairs have these in common."""
+    return _in_common(first) == _in_common(second)
+
+
+def _in_common(layout: Layout) -> tuple[object, ...]:
+    flags = layout.flags
+    return layout.model, layout.engine_version, flags.quantization, flags.kv_cache_dtype, flags.enforce_eager
+
+
+def _widest(layout: Layout, card: ModelCard | None, shipped: dict[str, Widths]) -> tuple[Widths, str] | None:
+    """The widest of all replicas' widths, measure by measure, with their families."""
+    if card is None:
+        return None
+    found, families = [], []
+    for replica in layout.replicas:
+        for kind in _kinds(layout, replica):
+            if kind is None:
+                return None
+            family = family_of(kind, card)
+            widths = _own_or_borrowed(family, shipped)
+            if widths is None:
+                return None
+            found.append(widths.widened(MIXED_LINKS) if _is_mixed(layout, replica, kind) else widths)
+            families.append(family)
+    widest = {name: max(getattr(one, name) for one in found) for name in ("ttft", "tpot", "e2e", "throughput")}
+    return Widths(**widest, rows=min(one.rows for one in found)), _joined(families)
+
+
+def _kinds(layout: Layout, replica: Replica) -> Iterator[GpuKind | None]:
+    """The kinds of the replica's cards, each once; None for a card without a name or one that no catalogue has."""
+    for name in dict.fromkeys(layout.box.gpu(index).name for index in replica.gpus):
+        try:
+            yield None if name is None else find_gpu(name)
+        except InputError:
+            yield None
+
+
+def _is_mixed(layout: Layout, replica: Replica, kind: GpuKind) -> bool:
+    """Whether a tensor-parallel group crosses PCIe between NVLink islands."""
+    size = replica.tensor_parallel
+    groups = (replica.gpus[at : at + size] for at in range(0, len(replica.gpus), size))
+    return any(describe_group(layout.box, group, kind).mixed for group in groups)
+
+
+_RELATIVE = {"measured": "scaled", "scaled": "measured"}
+
+
+def _own_or_borrowed(family: str, shipped: dict[str, Widths]) -> Widths | None:
+    if family in shipped:
+        return shipped[family]
+    generation_and_place, sort = family.split()
+    generation, place = generation_and_place.rsplit("-", 1)
+    relative = shipped.get(f"{generation}-{_RELATIVE.get(place, place)} {sort}")
+    return None if relative is None else relative.widened(BORROWED).replace(rows=0)
+
+
+def _of_figure(width: float) -> Interval | None:
+    """Around what was predicted: the width is relative to what was measured, predicted / measured - 1.
+
+    0.25: the measurement lies between 1 / 1.25 and 1 / 0.75 of the prediction. A width of all of it bounds nothing.
+    """
+    return (1 / (1 + width), 1 / (1 - width)) if width < 1 else None
+
+
+def _of_ratio(widths: dict[str, float]) -> dict[str, Interval]:
+    """Around predicted ratios, which are as often too large as too small: 0.25 lies between 1 / 1.25 and 1.25."""
+    return {measure: (1 / (1 + width), 1 + width) for measure, width in widths.items()}
+
+
+def _put_together(first: Interval | None, second: Interval | None) -> Interval | None:
+    """The ratio second / first where each lies in its own interval."""
+    return None if first is None or second is None else (second[0] / first[1], second[1] / first[0])
+
+
+def _joined(families: Iterable[str]) -> str:
+    return " + ".join(dict.fromkeys(families))

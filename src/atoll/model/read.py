@@ -4,7 +4,7 @@ import asyncio
 from difflib import get_close_matches
 from pathlib import Path
 
-from atoll.errors import RunFailed, UnknownModel
+from atoll.errors import AtollError, RunFailed, UnknownModel
 from atoll.model.card import ModelCard
 from atoll.model.catalog import find_card, known_models
 from atoll.model.parse import parse_card
@@ -14,6 +14,14 @@ from atoll.outside.shell import environment
 
 _INDEX = "model.safetensors.index.json"
 _SIDECAR = "hf_quant_config.json"
+
+
+def known_card(model: str) -> ModelCard | None:
+    """As read_model, of a model that was there once: None when its folder is gone."""
+    try:
+        return read_model(model)
+    except AtollError:
+        return None
 
 
 def read_model(name_or_path: str, *, hub: bool = False) -> ModelCard:

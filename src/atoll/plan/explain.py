@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 
+from atoll.analyse.band import tell_bands
+from atoll.cost.band import relative_ratio
 from atoll.cost.links import Group, Hop
 from atoll.cost.memory import users_that_fit
 from atoll.cost.step import StepBatch
-from atoll.plan.band import error_band, may_be_better, pair_band
+from atoll.plan.band import choice_band, may_be_better, pair_band
 from atoll.plan.choice import Choice, Flip, Search, Trial
 from atoll.plan.goal import Goal
 from atoll.plan.loads import TIE
@@ -150,16 +152,18 @@ def explain_band(search: Search, workbench: Workbench) -> Iterator[str]:
     if near:
         joined = join([choice.name for choice in near])
         widest = max(pair_band(best, choice, workbench, search.goal) for choice in near)
-        yield (
-            f"{joined} cannot be told from {best.name}: how two layouts compare is predicted to about {widest:.0%}."
-            " Measure before you decide between them."
+        known = all(relative_ratio(best.layout, choice.layout, workbench.card) is not None for choice in near)
+        how = (
+            f"how two layouts compare is predicted to about {widest:.0%}"
+            if known
+            else f"of how two layouts compare here no band is known, and they are not told apart below {widest:.0%}"
         )
-    band = error_band(best, workbench)
-    borrowed = "" if band.rows else ", borrowed from related cards"
-    yield (
-        f"Four of five measurements lie within {band.tpot:.0%} of such a TPOT, {band.ttft:.0%} of such a TTFT and"
-        f" {band.throughput:.0%} of such a throughput{borrowed}."
-    )
+        yield f"{joined} cannot be told from {best.name}: {how}. Measure before you decide between them."
+    simulated = [choice for choice in search.choices if choice.predicted.simulated]
+    yield from tell_bands({choice.name: choice_band(choice, workbench) for choice in simulated})
+    if len(simulated) < len(search.choices):
+        names = ", ".join(choice.name for choice in search.choices if not choice.predicted.simulated)
+        yield f"{names}: of figures by formula no band is known."
 
 
 def is_near_best(choice: Choice, search: Search, workbench: Workbench) -> bool:

@@ -161,7 +161,13 @@ def throughput_panels(view: StudyView, words: Words) -> list[Spec]:
         return []
     colours = colours_of(view)
     bars = [
-        {"name": run.name, "rate": round(rate_of(run.summary), 2), "colour": colours[run.name], **_predicted(run)}
+        {
+            "name": run.name,
+            "rate": round(rate_of(run.summary), 2),
+            "colour": colours[run.name],
+            **_predicted(run),
+            **_band(run),
+        }
         for run in runs
         if run.summary is not None
     ]
@@ -175,6 +181,15 @@ def rate_of(summary: Summary) -> float:
 
 def _predicted(run: RunView) -> dict[str, float]:
     return {} if run.predicted is None else {"predicted": round(rate_of(run.predicted), 2)}
+
+
+def _band(run: RunView) -> dict[str, float]:
+    """The band of what was predicted: of the bar itself, or of the mark on it."""
+    band = run.band or run.predicted_band
+    if band is None or band.output_tokens_per_s is None:
+        return {}
+    low, high = band.output_tokens_per_s
+    return {"low": round(low, 2), "high": round(high, 2)}
 
 
 def _bar_panel(bars: list[dict[str, Any]], words: Words) -> Spec:
@@ -194,6 +209,11 @@ def _bar_panel(bars: list[dict[str, Any]], words: Words) -> Spec:
     if any("predicted" in bar for bar in bars):
         mark = {"type": "tick", "color": INK, "thickness": 2}
         layers.append({"data": data, "mark": mark, "encoding": {"x": x | {"field": "predicted"}, "y": y}})
+    known = [bar for bar in bars if "low" in bar]
+    if known:
+        ends = {"x": x | {"field": "low"}, "x2": {"field": "high"}, "y": y}
+        rule = {"type": "rule", "color": INK, "strokeWidth": 1}
+        layers.append({"data": {"values": known}, "mark": rule, "encoding": ends})
     panel = _panel(words["rate_by_run"], "", layers)
     return panel | {"height": max(HEIGHT, 22 * len(bars))}
 

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from atoll.analyse.band import Interval
 from atoll.analyse.compare import Verdict
 from atoll.report.charts import (
     FAINT,
@@ -61,7 +62,7 @@ def render_report(view: StudyView, *, lang: str = "en") -> str:
         charts=_draw_panels(view, words),
         colours=colours_of(view),
         drawings=_draw_layouts(view, words),
-        method=[words[f"method_{name}"] for name in ("ttft", "itl", "tpot", "e2e", "window", "interval", "rank")],
+        method=[words[f"method_{name}"] for name in _methods(view)],
         seconds=show_seconds,
     )
     return page
@@ -75,10 +76,18 @@ class _Row:
     place: str
     gpus: str
     cells: Mapping[str, str]
+    bands: Mapping[str, str]  # by the cell that one stands under
     against: str
     against_interval: str
     against_kind: str  # "good", "bad", "" for the colour
     run: RunView
+
+
+def _methods(view: StudyView) -> tuple[str, ...]:
+    """What is explained at the end; bands only where something was predicted."""
+    usual = ("ttft", "itl", "tpot", "e2e", "window", "interval", "rank")
+    predicts = view.source is Source.SIMULATED or any(run.predicted is not None for run in view.runs)
+    return (*usual, "band") if predicts else usual
 
 
 def _setting(view: StudyView) -> str:
@@ -102,6 +111,7 @@ def _row(view: StudyView, run: RunView, words: Words) -> _Row:
         place=tell_place(view.ranking, run.name),
         gpus=_gpus(run),
         cells=_cells(run),
+        bands=_bands(run),
         against=against,
         against_interval=interval,
         against_kind=kind,
@@ -126,12 +136,27 @@ def _cells(run: RunView) -> dict[str, str]:
         "TTFT p50": show_seconds(summary.ttft_s.p50),
         "TTFT p95": show_seconds(summary.ttft_s.p95),
         "TTFT p99": show_seconds(summary.ttft_s.p99),
-        "TPOT": show_seconds(summary.tpot_s.mean),
+        "TPOT": show_seconds(summary.tpot_s.p50),
         "E2E p50": show_seconds(summary.e2e_s.p50),
         "tok/s": f"{rate_of(summary):,.0f}",
         "ok": f"{counts.ok:,}",
         "bad": " + ".join(f"{count:,}" for count in (counts.failed, counts.cancelled)),
     }
+
+
+def _bands(run: RunView) -> dict[str, str]:
+    """The bands of a prediction's means, under the cells that they belong to."""
+    band = run.band
+    if band is None:
+        return {}
+    times = {"TTFT p50": band.ttft_s, "TPOT": band.tpot_s, "E2E p50": band.e2e_s}
+    shown = {name: f"{show_seconds(low)} … {show_seconds(high)}" for name, (low, high) in _known(times)}
+    rates = {"tok/s": band.output_tokens_per_s}
+    return shown | {name: f"{low:,.0f} … {high:,.0f}" for name, (low, high) in _known(rates)}
+
+
+def _known(intervals: Mapping[str, Interval | None]) -> list[tuple[str, Interval]]:
+    return [(name, interval) for name, interval in intervals.items() if interval is not None]
 
 
 def _against(view: StudyView, run: RunView, words: Words) -> tuple[str, str, str]:
@@ -145,8 +170,8 @@ def _against(view: StudyView, run: RunView, words: Words) -> tuple[str, str, str
     if found.difference is None or found.low is None or found.high is None:
         return "-", "", ""
     interval = f"{_signed(found.low)} … {_signed(found.high)}"
-    if found.verdict is Verdict.UNCLEAR:
-        return words["unclear"], interval, ""
+    if not found.is_clear:
+        return words["within_band" if found.verdict is Verdict.WITHIN_BAND else "unclear"], interval, ""
     return _signed(found.difference), interval, "good" if found.verdict is Verdict.FASTER else "bad"
 
 

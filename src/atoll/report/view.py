@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from atoll.analyse.band import Band
 from atoll.analyse.rank import Place
 from atoll.analyse.summary import Mask, Summary
 from atoll.inventory.box import Box
@@ -22,7 +23,9 @@ class RunView:
     table: RecordTable | None = None
     summary: Summary | None = None
     measured: Mask | None = None  # rows that the summary is of; None: all
+    band: Band | None = None  # around the means of a simulated run; None: no band is known, or it is no prediction
     predicted: Summary | None = None  # what the simulator said beforehand
+    predicted_band: Band | None = None
     failure: str | None = None
     resumed: bool = False  # cut once and gone on with
     commands: tuple[str, ...] = ()  # the engine's command line of each replica

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
+from atoll.analyse.band import Band
 from atoll.analyse.compare import Comparison, Difference, Verdict
 from atoll.analyse.rank import FELT_S, Place
 from atoll.analyse.summary import Summary
 from atoll.errors import InputError
+from atoll.layout.layout import Layout
 from atoll.report.view import RunView, StudyView
 from atoll.traffic.record import Source
 from atoll.units import show_seconds
@@ -49,7 +51,7 @@ def _tell_ranking(view: StudyView, say: Words) -> list[str]:
         return [*_tell_alone(first, say), *_tell_prediction(view, first, say)]
     best = [place.name for place in view.ranking if place.place == 1]
     if len(best) > 1:
-        told = [_tell_tie(best, say), _fill(say["alone"], first.summary, name=first.name)]
+        told = [_tell_tie(best, view, say), _fill(say["alone"], first.summary, name=first.name)]
     else:
         told = [_fill(say["best"], first.summary, best=first.name)]
     told += _tell_against_baseline(view, first, say)
@@ -57,8 +59,9 @@ def _tell_ranking(view: StudyView, say: Words) -> list[str]:
     return told + _tell_prediction(view, first, say)
 
 
-def _tell_tie(names: Sequence[str], say: Words) -> str:
-    return say["tie"].format(best=", ".join(names))
+def _tell_tie(names: Sequence[str], view: StudyView, say: Words) -> str:
+    kind = "tie_predicted" if view.source is Source.SIMULATED else "tie"
+    return say[kind].format(best=", ".join(names))
 
 
 def _tell_alone(run: RunView, say: Words) -> list[str]:
@@ -72,7 +75,7 @@ def _fill(sentence: str, summary: Summary, **names: str) -> str:
 
 
 def _tell_against_baseline(view: StudyView, best: RunView, say: Words) -> list[str]:
-    place = next(place for place in view.ranking if place.name == best.name)
+    place = _place(view, best.name)
     if place.against_baseline is None:  # the best is the baseline itself
         return []
     told = [tell_difference(place.against_baseline, say=say)]
@@ -81,7 +84,90 @@ def _tell_against_baseline(view: StudyView, best: RunView, say: Words) -> list[s
         share = _rate(best.summary) / _rate(base.summary)
         rate, base_rate = f"{_rate(best.summary):,.0f}", f"{_rate(base.summary):,.0f}"
         told.append(say["rate"].format(rate=rate, base=base.name, base_rate=base_rate, share=f"{share:.0%}"))
+    return told + _tell_answers(view, best, base, say)
+
+
+def _tell_answers(view: StudyView, best: RunView, base: RunView, say: Words) -> list[str]:
+    """How long whole answers take against the baseline; and how much of that is the engine, how much the layout."""
+    best_s, base_s = _answer_s(best), _answer_s(base)
+    against = _place(view, best.name).against_baseline
+    if best_s is None or base_s is None or against is None:
+        return []
+    told = [
+        say["answer"].format(
+            best_answer=show_seconds(best_s),
+            base=base.name,
+            base_answer=show_seconds(base_s),
+            share=f"{best_s / base_s:.0%}",
+            band=_tell_ratio(against.ratio, say),
+        )
+    ]
+    corner = _corner(view, best, base)
+    if corner is not None and best_s < base_s:
+        told.append(_tell_steps(view, best, corner, base, say))
     return told
+
+
+def _corner(view: StudyView, best: RunView, base: RunView) -> RunView | None:
+    """The baseline's split with the best's engine: what lies between two runs that differ in both."""
+    if best.layout is None or base.layout is None:
+        return None
+    if _split(best.layout) == _split(base.layout) or _engine(best.layout) == _engine(base.layout):
+        return None
+    alike = [
+        run
+        for run in view.measured_runs
+        if run.layout and _split(run.layout) == _split(base.layout) and _engine(run.layout) == _engine(best.layout)
+    ]
+    return alike[0] if alike and _answer_s(alike[0]) is not None else None
+
+
+def _split(layout: Layout) -> tuple[tuple[int, int], ...]:
+    return tuple((replica.tensor_parallel, replica.pipeline_parallel) for replica in layout.replicas)
+
+
+def _engine(layout: Layout) -> tuple[object, ...]:
+    return layout.engine, layout.engine_version, layout.flags
+
+
+def _tell_steps(view: StudyView, best: RunView, corner: RunView, base: RunView, say: Words) -> str:
+    """From the baseline over the corner to the best, with the band of each step."""
+    best_s, corner_s, base_s = (_answer_s(run) or 0.0 for run in (best, corner, base))
+    place = _place(view, corner.name)
+    engine, back = (None if one is None else one.ratio for one in (place.against_baseline, place.against_best))
+    return say["steps"].format(
+        total=show_seconds(base_s - best_s),
+        engine=_signed(base_s - corner_s),
+        layout=_signed(corner_s - best_s),
+        base=base.name,
+        corner=corner.name,
+        best=best.name,
+        engine_share=f"{corner_s / base_s:.0%}",
+        layout_share=f"{best_s / corner_s:.0%}",
+        engine_band=_tell_ratio(engine, say),
+        layout_band=_tell_ratio(back, say, inverse=True),
+    )
+
+
+def _tell_ratio(ratio: Band | None, say: Words, *, inverse: bool = False) -> str:
+    """The band of how two whole answers compare; nothing where there is none."""
+    if ratio is None or ratio.e2e_s is None:
+        return ""
+    low, high = (1 / ratio.e2e_s[1], 1 / ratio.e2e_s[0]) if inverse else ratio.e2e_s
+    kind = "band_unclear" if low <= 1 <= high else "band_clear"
+    return say[kind].format(low=f"{low:.0%}", high=f"{high:.0%}")
+
+
+def _answer_s(run: RunView) -> float | None:
+    return None if run.summary is None else run.summary.e2e_s.mean
+
+
+def _signed(seconds: float) -> str:
+    return ("-" if seconds < 0 else "") + show_seconds(abs(seconds))
+
+
+def _place(view: StudyView, name: str) -> Place:
+    return next(place for place in view.ranking if place.name == name)
 
 
 def tell_difference(comparison: Comparison, *, say: Words | None = None, lang: str = "en") -> str:
@@ -93,6 +179,9 @@ def tell_difference(comparison: Comparison, *, say: Words | None = None, lang: s
     if found.verdict is Verdict.UNCLEAR:
         low, high = show_seconds(found.low), show_seconds(found.high)
         return say["unclear"].format(best=comparison.second, base=comparison.first, low=low, high=high)
+    if found.verdict is Verdict.WITHIN_BAND:
+        difference = show_seconds(abs(found.difference or 0.0))
+        return say["within"].format(best=comparison.second, base=comparison.first, difference=difference)
     return _tell_clear(comparison.first, found, say)
 
 
@@ -121,7 +210,7 @@ def _tell_next(view: StudyView, first: RunView, say: Words) -> list[str]:
     assert run.summary is not None
     assert first.summary is not None
     if not _is_felt(place.against_best.difference("ttft_s", "p95")):
-        paces = [show_seconds(one.tpot_s.mean) for one in (first.summary, run.summary)]
+        paces = [show_seconds(one.tpot_s.p50) for one in (first.summary, run.summary)]
         return [say["pace"].format(best=first.name, name=run.name, best_pace=paces[0], pace=paces[1])]
     return [_fill(say["next"], run.summary, name=run.name)]
 

@@ -4,9 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from atoll.analyse.band import Band, means_of
 from atoll.analyse.compare import Comparison, compare_runs
+from atoll.cost.band import caution, relative_band, relative_ratio
 from atoll.errors import InputError, NoMeasurement
+from atoll.model.read import known_card
 from atoll.store.folder import Run, read_run
+from atoll.traffic.record import Source
+from atoll.traffic.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,6 +21,7 @@ class ComparedRuns:
     runs: tuple[Run, ...]
     names: tuple[str, ...]  # what the runs are called here; with their folders where two are called the same
     comparisons: tuple[Comparison, ...]
+    bands: tuple[Band | None, ...]  # of the runs' means, around 1; None: measured or emulated, or no band is known
 
 
 def compare_folders(folders: Sequence[Path]) -> ComparedRuns:
@@ -37,11 +43,44 @@ def compare_folders(folders: Sequence[Path]) -> ComparedRuns:
     return ComparedRuns(
         runs=runs,
         names=names,
+        bands=tuple(_band_of(run) for run in runs),
         comparisons=tuple(
-            compare_runs(first.table, run.table, names=(names[0], name), rows=(first.measured, run.measured))
+            compare_runs(
+                first.table,
+                run.table,
+                names=(names[0], name),
+                rows=(first.measured, run.measured),
+                rates=(_rate(first), _rate(run)),
+                ratio=_ratio_of(first, run),
+            )
             for name, run in zip(names[1:], runs[1:], strict=True)
         ),
     )
+
+
+def _band_of(run: Run) -> Band | None:
+    """Around 1, of a simulated run's means; None where none is known, and of what was measured or emulated."""
+    if run.info.source is not Source.SIMULATED or run.layout is None:
+        return None
+    return relative_band(run.layout, known_card(run.layout.model))
+
+
+def _ratio_of(first: Run, second: Run) -> Band | None:
+    """How far off the ratio of two simulated runs may be; None where one is no simulation: statistics alone decide."""
+    if any(run.info.source is not Source.SIMULATED for run in (first, second)):
+        return None
+    if first.layout is None or second.layout is None or first.layout.model != second.layout.model:
+        return caution()
+    card = known_card(first.layout.model)
+    return relative_ratio(first.layout, second.layout, card, same_load=_load(first) == _load(second)) or caution()
+
+
+def _rate(run: Run) -> float | None:
+    return means_of(run.summary)["output_tokens_per_s"]
+
+
+def _load(run: Run) -> Workload | None:
+    return None if run.workload is None else run.workload.replace(seed=1)
 
 
 def _distinct_names(runs: Sequence[Run]) -> tuple[str, ...]:

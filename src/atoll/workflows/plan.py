@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atoll.analyse.band import means_of, ratios_of
 from atoll.analyse.summary import Summary, summarise
+from atoll.cost.band import relative_ratio
 from atoll.cost.memory import fit_memory
 from atoll.cost.profile import MachineProfile
 from atoll.engines.spec import EngineSpec
@@ -20,7 +22,7 @@ from atoll.layout.layout import ENGINE_VERSION, EngineFlags, Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import write_whole
-from atoll.plan.band import error_band
+from atoll.plan.band import choice_band
 from atoll.plan.budget import Sample, sample_of
 from atoll.plan.choice import Capacity, Choice, Search, Trial
 from atoll.plan.draft import PLAIN
@@ -311,7 +313,8 @@ def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
         "most_rate": choice.most_rate,
         "most_method": _method_of(choice.most),
         "score": _finite(choice.predicted.cost(goal)),
-        "error_band": error_band(choice, plan.workbench).to_plain(),
+        "band": _band(plan, choice),
+        "ratio": _ratio_to_best(plan, choice),
         "near_best": choice is not plan.best and is_near_best(choice, plan.search, plan.workbench),
         "why": explain_choice(choice, plan.search, plan.workbench),
         "warnings": list(choice.warnings),
@@ -331,6 +334,21 @@ def context_limit(choice: Choice, card: ModelCard) -> int | None:
     """Tokens of the longest request where that is less than the model takes."""
     limit = choice.layout.flags.max_model_len
     return limit if limit is not None and limit < card.max_context else None
+
+
+def _band(plan: Plan, choice: Choice) -> dict[str, Any] | None:
+    relative = choice_band(choice, plan.workbench)
+    return None if relative is None else relative.around_means(choice.predicted.summary).model_dump(mode="json")
+
+
+def _ratio_to_best(plan: Plan, choice: Choice) -> dict[str, Any] | None:
+    """The band of the choice's means over the best one's; None for the best itself, and where none is known."""
+    best = plan.best
+    if choice is best or not (choice.predicted.simulated and best.predicted.simulated):
+        return None
+    ratio = relative_ratio(best.layout, choice.layout, plan.card)
+    means = [means_of(one.predicted.summary) for one in (best, choice)]
+    return None if ratio is None else ratio.around(ratios_of(*means)).model_dump(mode="json")
 
 
 def trial_document(trial: Trial, goal: Goal) -> dict[str, Any]:

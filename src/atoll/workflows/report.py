@@ -4,15 +4,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import atoll
+from atoll.analyse.band import Band
 from atoll.analyse.summary import Summary
+from atoll.cost.band import band_of
 from atoll.engines import find_engine
 from atoll.errors import InputError
 from atoll.layout.layout import Layout
-from atoll.model.read import read_model
+from atoll.model.read import known_card, read_model
 from atoll.outside.files import read_text, write_whole
 from atoll.render import Bundle, give_ports, render_bundle
 from atoll.report import RunView, StudyView, chart_png, chart_svg, draw_charts, render_report
 from atoll.store.folder import Run, is_run, read_run
+from atoll.traffic.record import Source
 from atoll.workflows.diagnose import diagnose_bundle
 from atoll.workflows.study import StudyResult, VariantResult, find_study_folder, read_result
 
@@ -82,7 +85,9 @@ def _view_of_variant(variant: VariantResult, bundle: Bundle | None) -> RunView:
         table=finished.table if finished else None,
         summary=finished.summary if finished else None,
         measured=finished.measured if finished else None,
+        band=variant.band if finished else None,
         predicted=variant.predicted,
+        predicted_band=variant.predicted_band,
         failure=variant.failure,
         resumed=variant.resumed,
         commands=_commands(variant.layout),
@@ -100,6 +105,7 @@ def _view_of_run(run: Run) -> StudyView:
         table=run.table,
         summary=run.summary,
         measured=run.measured,
+        band=_band(run),
         predicted=_predicted(run.path),
         failure=run.info.failure,
         commands=_commands(run.layout) if run.layout else (),
@@ -118,6 +124,12 @@ def _view_of_run(run: Run) -> StudyView:
         atoll_version=atoll.__version__,
         made_on=_date(run.info.started_at) if run.info.started_at else None,
     )
+
+
+def _band(run: Run) -> Band | None:
+    if run.info.source is not Source.SIMULATED or run.layout is None:
+        return None
+    return band_of(run.summary, run.layout, known_card(run.layout.model))
 
 
 def _predicted(folder: Path) -> Summary | None:

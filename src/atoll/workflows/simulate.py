@@ -9,7 +9,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import atoll
+from atoll.analyse.band import Band
 from atoll.analyse.summary import Summary, summarise
+from atoll.cost.band import relative_band
 from atoll.cost.profile import MachineProfile
 from atoll.documents import parse_yaml
 from atoll.errors import InputError, NothingFits
@@ -45,6 +47,7 @@ class SimulatedRun:
     equipment: Equipment
     table: RecordTable
     summary: Summary
+    band: Band | None = None  # of the means, around 1; None: no band is known
 
 
 def simulate(
@@ -108,6 +111,7 @@ def simulate_run(
         workload=workload,
         equipment=equipment_for(layout, card, profile),
         table=table,
+        band=relative_band(layout, card),
         summary=summarise(table, warmup_s=workload.warmup_s or 0.0, slo=slo),
     )
 

@@ -24,14 +24,18 @@ from typing import Protocol
 import numpy as np
 
 import atoll
-from atoll.analyse.rank import Contender, Place, rank_runs
+from atoll.analyse.band import Band
+from atoll.analyse.rank import Contender, Place, RatioOf, rank_runs
 from atoll.analyse.summary import Summary, summarise
+from atoll.cost.band import caution, relative_band, relative_ratio
 from atoll.cost.profile import MachineProfile
 from atoll.documents import Document
 from atoll.errors import BadRun, InputError, MissingProgram, RunFailed
 from atoll.inventory.box import Box
 from atoll.layout.layout import Layout
 from atoll.layout.study import Study, study_layouts
+from atoll.model.card import ModelCard
+from atoll.model.read import known_card
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import alone, read_text, write_whole
 from atoll.store.folder import (
@@ -80,6 +84,19 @@ class VariantResult:
     run: Run | None  # None: not run yet
     predicted: Summary | None = None
     resumed: bool = False
+    relative_band: Band | None = None  # of a prediction for this layout, around 1; None: no band is known
+
+    @property
+    def band(self) -> Band | None:
+        """Around the means of a simulated run; what was measured or emulated has none."""
+        if self.run is None or self.run.info.source is not Source.SIMULATED or self.relative_band is None:
+            return None
+        return self.relative_band.around_means(self.run.summary)
+
+    @property
+    def predicted_band(self) -> Band | None:
+        """Around what the simulator had said of a run that is no simulation."""
+        return self.relative_band.around_means(self.predicted) if self.predicted and self.relative_band else None
 
     @property
     def failure(self) -> str | None:
@@ -275,13 +292,16 @@ def read_result(folder: Path, *, rank: bool = True) -> StudyResult:
     how = StudyRun.parse(read_text(folder / "study-run.yaml"), origin=str(folder / "study-run.yaml"))
     study = Study.parse(read_text(folder / "study.yaml"), origin=str(folder / "study.yaml"))
     box = Box.parse(read_text(folder / "box.yaml"), origin=str(folder / "box.yaml"))
-    variants = tuple(_read_variant(folder, layout) for layout in study_layouts(study, box, only=how.only))
+    layouts = study_layouts(study, box, only=how.only)
+    card = known_card(study.model)
+    variants = tuple(_read_variant(folder, layout, card) for layout in layouts)
     finished = [
         Contender(name=v.name, table=v.run.table, summary=v.run.summary, rows=v.run.measured)
         for v in variants
         if v.run is not None and v.run.info.complete
     ]
-    ranking = rank_runs(finished, baseline=study.baseline) if rank else ()
+    ratios = _ratios(layouts, card) if how.engine == "simulated" else _no_ratio
+    ranking = rank_runs(finished, baseline=study.baseline, ratio_of=ratios) if rank else ()
     kept = folder / "profile.yaml"
     return StudyResult(
         folder=folder,
@@ -294,7 +314,17 @@ def read_result(folder: Path, *, rank: bool = True) -> StudyResult:
     )
 
 
-def _read_variant(folder: Path, layout: Layout) -> VariantResult:
+def _ratios(layouts: Sequence[Layout], card: ModelCard | None) -> RatioOf:
+    """How far off the simulated ratio of two variants may be; a caution where that is not known."""
+    known = {layout.name: layout for layout in layouts}
+    return lambda first, second: relative_ratio(known[first], known[second], card) or caution()
+
+
+def _no_ratio(_first: str, _second: str) -> None:
+    """Of runs that are no predictions."""
+
+
+def _read_variant(folder: Path, layout: Layout, card: ModelCard | None) -> VariantResult:
     place = folder / layout.name
     predicted = place / "predicted.json"
     return VariantResult(
@@ -303,6 +333,7 @@ def _read_variant(folder: Path, layout: Layout) -> VariantResult:
         run=read_run(place) if is_run(place) else None,
         predicted=Summary.parse(read_text(predicted), origin=str(predicted)) if predicted.is_file() else None,
         resumed=len(_pieces(place)) > 1,
+        relative_band=relative_band(layout, card),
     )
 
 

@@ -11,7 +11,9 @@ from statistics import fmean, median
 import numpy as np
 from numpy.typing import NDArray
 
+from atoll.analyse.band import Band
 from atoll.analyse.summary import latencies
+from atoll.cost.band import relative_band
 from atoll.cost.links import ReducePath, group_reduce, tensor_groups
 from atoll.cost.profile import MachineProfile, MeasuredReduce
 from atoll.documents import Document
@@ -36,6 +38,7 @@ class Values(Document):
 
     ttft_s: float | None = None
     tpot_s: float | None = None
+    e2e_s: float | None = None  # TTFT + TPOT (output tokens - 1)
     output_tokens_per_s: float | None = None
 
 
@@ -46,6 +49,7 @@ class RowResult(Document):
     family: str | None = None
     measured: Values | None = None
     predicted: Values | None = None
+    band: Band | None = None  # around what was predicted; None: nothing like it was measured
     skipped: str | None = None
 
 
@@ -131,11 +135,23 @@ def validate_rows(
 
 
 def _row_result(case: Case, predicted: Measures) -> RowResult:
-    return RowResult(id=case.id, family=case.family, measured=_values(case.measured), predicted=_values(predicted))
+    said, relative = _values(case, predicted), relative_band(case.layout, case.card)
+    return RowResult(
+        id=case.id,
+        family=case.family,
+        measured=_values(case, case.measured),
+        predicted=said,
+        band=None if relative is None else relative.around(said.model_dump()),
+    )
 
 
-def _values(measures: Measures) -> Values:
-    return Values(ttft_s=measures.ttft_s, tpot_s=measures.tpot_s, output_tokens_per_s=measures.output_tokens_per_s)
+def _values(case: Case, measures: Measures) -> Values:
+    return Values(
+        ttft_s=measures.ttft_s,
+        tpot_s=measures.tpot_s,
+        e2e_s=answer_s(case, measures),
+        output_tokens_per_s=measures.output_tokens_per_s,
+    )
 
 
 def predict_or_reason(case: Case, *, profile: MachineProfile | None = None) -> Measures | str:
@@ -302,11 +318,11 @@ def summarise_family(family: str, members: Sequence[PredictedRow]) -> GroupResul
         n=len(members),
         ttft=_errors((one.predicted.ttft_s, one.case.measured.ttft_s) for one in members),
         tpot=_errors((one.predicted.tpot_s, one.case.measured.tpot_s) for one in members),
-        e2e=_errors((_e2e(one.case, one.predicted), _e2e(one.case, one.case.measured)) for one in members),
+        e2e=_errors((answer_s(one.case, one.predicted), answer_s(one.case, one.case.measured)) for one in members),
         throughput=_errors(
             (one.predicted.output_tokens_per_s, one.case.measured.output_tokens_per_s) for one in members
         ),
-        order_by_latency=_order(members, _e2e),
+        order_by_latency=_order(members, answer_s),
         order_by_gpu_throughput=_order(members, _per_gpu),
     )
 
@@ -319,7 +335,8 @@ def _errors(pairs: Iterable[tuple[float | None, float | None]]) -> ErrorOf | Non
     return ErrorOf(n=len(errors), median_abs=median(sizes), mean_abs=fmean(sizes), bias=fmean(errors))
 
 
-def _e2e(case: Case, measures: Measures) -> float | None:
+def answer_s(case: Case, measures: Measures) -> float | None:
+    """Seconds of a whole answer: TTFT + TPOT (output tokens - 1); None where either is missing."""
     if measures.ttft_s is None or measures.tpot_s is None:
         return None
     return measures.ttft_s + measures.tpot_s * (case.output_tokens - 1)
@@ -327,7 +344,7 @@ def _e2e(case: Case, measures: Measures) -> float | None:
 
 def _per_gpu(case: Case, measures: Measures) -> float | None:
     """Tokens per second and GPU of a closed loop, by Little's law: users / E2E answers a second."""
-    e2e = _e2e(case, measures)
+    e2e = answer_s(case, measures)
     if e2e is None or case.users is None:
         return None
     return case.users * case.output_tokens / e2e / sum(len(replica.gpus) for replica in case.layout.replicas)

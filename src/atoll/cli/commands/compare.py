@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from atoll.cli.options import Json
-from atoll.cli.show import out, show_json, show_table
+from atoll.cli.show import out, show_bands, show_json, show_table
+from atoll.traffic.record import Source
 from atoll.units import show_seconds
 
 
@@ -22,7 +23,8 @@ def compare(
 ) -> None:
     """Compare runs with the first: TTFT, TPOT and E2E with 95 % intervals.
 
-    'No clear difference' is said where the interval spans 0.
+    'No clear difference' is said where the interval spans 0; of two simulated runs, 'within the band' where the band of
+    their ratio spans 1.
 
     Example: atoll compare runs/four-h100-nvl-simulated/1xTP4 runs/four-h100-nvl-simulated/2xTP2
     """
@@ -33,20 +35,28 @@ def compare(
         show_json(
             {
                 "runs": [
-                    {"name": run.name, "engine": run.info.engine, "source": run.info.source, "summary": run.summary}
-                    for run in result.runs
+                    {
+                        "name": run.name,
+                        "engine": run.info.engine,
+                        "source": run.info.source,
+                        "summary": run.summary,
+                        "band": None if band is None else band.around_means(run.summary),
+                    }
+                    for run, band in zip(result.runs, result.bands, strict=True)
                 ],
                 "comparisons": list(result.comparisons),
             }
         )
         return
-    sources = {name: str(run.info.source) for name, run in zip(result.names, result.runs, strict=True)}
+    sources = {name: run.info.source for name, run in zip(result.names, result.runs, strict=True)}
     for comparison in result.comparisons:
         _show(comparison, sources)
+    bands = dict(zip(result.names, result.bands, strict=True))
+    show_bands({name: bands[name] for name, source in sources.items() if source is Source.SIMULATED})
     out.print("Intervals: 95 %, bootstrap over requests, blocked by user.")
 
 
-def _show(comparison: object, sources: dict[str, str]) -> None:
+def _show(comparison: object, sources: dict[str, Source]) -> None:
     from atoll.analyse.compare import Comparison
     from atoll.cli.commands.study_tables import difference_words
 

@@ -172,12 +172,13 @@ def simulate(
 
 
 def _show(run: "SimulatedRun", *, json: bool) -> None:
-    from atoll.cli.show import show_json, show_summary
+    from atoll.cli.show import show_bands, show_json, show_summary
 
     if json:
         show_json(run.summary.model_dump(mode="json") | _setting(run))
         return
     show_summary(run.summary, title=f"{run.layout.name}, simulated")
+    show_bands({run.layout.name: run.band})
 
 
 def _setting(run: "SimulatedRun") -> dict[str, Any]:
@@ -186,6 +187,7 @@ def _setting(run: "SimulatedRun") -> dict[str, Any]:
     return {
         "name": run.layout.name,
         "source": "simulated",
+        "band": None if run.band is None else run.band.around_means(run.summary),
         "model": run.layout.model,
         "policy": str(run.layout.router.policy),
         "replicas": _replicas(run.layout),
@@ -201,7 +203,7 @@ def _replicas(layout: "Layout") -> list[dict[str, Any]]:
 
 
 def _show_study(study: "Study", runs: "tuple[SimulatedRun | tuple[str, str], ...]", *, json: bool) -> None:
-    from atoll.cli.show import out, show_json, show_table
+    from atoll.cli.show import out, show_bands, show_json, show_table
     from atoll.units import show_seconds
 
     title = study.title or study.name
@@ -229,6 +231,7 @@ def _show_study(study: "Study", runs: "tuple[SimulatedRun | tuple[str, str], ...
     ]
     columns = ("variant", "TTFT p50", "TTFT p95", "TPOT p50", "E2E p50", "tokens/s", "ok")
     show_table(f"{title}, simulated", columns, rows, numbers=range(1, 7))
+    show_bands({run.layout.name: run.band for run in runs if not isinstance(run, tuple)})
     for run in runs:
         if isinstance(run, tuple):
             out.print(f"{run[0]} does not run: {run[1]}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from atoll.analyse.compare import Comparison, Difference, Verdict
 from atoll.analyse.summary import Summary
-from atoll.cli.show import out, show_table
+from atoll.cli.show import out, show_bands, show_table
 from atoll.traffic.record import Source
 from atoll.units import show_seconds
 from atoll.workflows.study import StudyResult, VariantResult
@@ -44,7 +44,11 @@ def show_study(result: StudyResult) -> None:
                 f"{variant.name} has not finished: `atoll study resume {quote(str(result.folder))}`", markup=False
             )
     if any(place.shared for place in result.ranking):
-        out.print("= neither the wait (TTFT p95, 0.1 s) nor the pace (TPOT) tells these apart at 95 %.", soft_wrap=True)
+        band = ", or not beyond the band of their ratio" if result.source is Source.SIMULATED else ""
+        words = f"= neither the wait (TTFT p95, 0.1 s) nor the pace (TPOT) tells these apart at 95 %{band}."
+        out.print(words, soft_wrap=True)
+    if result.source is Source.SIMULATED:
+        show_bands({variant.name: variant.relative_band for _, variant in runs})
     _show_predictions(result)
 
 
@@ -66,14 +70,16 @@ def _words(comparison: Comparison | None) -> str:
     if comparison is None:
         return "-"
     difference = comparison.difference("ttft_s", "p95")
-    if difference.verdict in {Verdict.UNCLEAR, Verdict.UNKNOWN} or difference.difference is None:
+    if difference.verdict is Verdict.WITHIN_BAND:
+        return "in band"
+    if not difference.is_clear or difference.difference is None:
         return "unclear"
     return _signed(difference.difference)
 
 
 def difference_words(difference: Difference) -> str:
     """`-1.2 s [-1.4 s, -1.0 s]`, or that there is no clear difference."""
-    if difference.verdict in {Verdict.UNCLEAR, Verdict.UNKNOWN}:
+    if not difference.is_clear:
         return difference.verdict.value
     assert difference.difference is not None
     assert difference.low is not None
@@ -100,6 +106,7 @@ def _show_predictions(result: StudyResult) -> None:
             columns = ("variant", "", "predicted", "measured", "prediction's error")
             title = "What the simulator had said"
         show_table(title, columns, rows, numbers=(2, 3, 4))
+        show_bands({v.name: v.relative_band for v in result.variants if v.predicted is not None})
 
 
 def _prediction_rows(name: str, predicted: Summary, measured: Summary) -> Iterator[tuple[str, ...]]:
@@ -127,6 +134,7 @@ def study_document(result: StudyResult) -> dict[str, Any]:
                 "place": place.place,
                 "name": place.name,
                 "shared": place.shared,
+                "against_best": place.against_best,
                 "against_baseline": place.against_baseline,
             }
             for place in result.ranking
@@ -138,7 +146,9 @@ def study_document(result: StudyResult) -> dict[str, Any]:
                 "failure": variant.failure,
                 "summary": variant.run.summary if variant.run is not None else None,
                 "source": variant.run.info.source if variant.run is not None else None,
+                "band": variant.band,
                 "predicted": variant.predicted,
+                "predicted_band": variant.predicted_band,
             }
             for variant in result.variants
         ],
