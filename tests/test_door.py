@@ -27,11 +27,17 @@ FILES = {
     "load.records": "records are written while requests run; the door's whole files would be rewritten each second",
     "model.catalog": "tables we ship, one a model",
     "run.process": "logs that grow, and what an earlier deployment left",
+    "web.jobs": "output of jobs, as it grows",
+    "web.pages.boxes": "a box of the workspace that is removed",
+    "web.pages.settings": "the table of vendored files, which we ship",
+    "web.serving": "the key that it makes for itself",
+    "web.site": "the log of who did what",
 }
 SOCKETS = {
     "emulate.listen": "the emulated engine listens",
     "load.connect": "connections of the load generator",
     "load.workers": "senders of its own, and their orders on standard input",
+    "web.serving": "the control plane listens",
 }
 
 

@@ -2,14 +2,14 @@
 
 from functools import reduce
 from operator import add
-from typing import cast
 
 from atoll.engines import emulated, vllm
 from atoll.engines.counters import CounterNames
 from atoll.engines.engine import Engine
 from atoll.errors import InputError
 
-ENGINES: dict[str, Engine] = {module.name: cast("Engine", module) for module in (vllm, emulated)}
+_KNOWN: tuple[Engine, ...] = (vllm, emulated)
+ENGINES = {engine.name: engine for engine in _KNOWN}
 
 
 def find_engine(name: str) -> Engine:

@@ -25,7 +25,9 @@ from atoll.model.card import ModelCard
 # What it stands in for decides: settings, splits and counters are vLLM's.
 __all__ = [
     "cache_dtype",
+    "cache_folder",
     "counters",
+    "emulates",
     "explain_sizes",
     "fill_flags",
     "health_command",
@@ -48,7 +50,9 @@ __all__ = [
 ]
 
 name = "emulated"
-program = ("python", "-m", "atoll", "emulate")
+program: tuple[str, ...] = ("python", "-m", "atoll", "emulate")
+emulates = True
+cache_folder: str | None = None
 LAYOUT_FILE = "layout.yaml"  # in the bundle, which is where a replica is started
 
 

@@ -67,6 +67,8 @@ class Engine(Protocol):
     program: tuple[str, ...]  # the words before the first argument: vllm serve
     health_path: str
     counters: CounterNames
+    emulates: bool  # stands in for an engine: needs no GPU and no weights, and is started beside its layout
+    cache_folder: str | None  # in its container; kept when that is replaced, as compiled kernels are
 
     def image(self, version: str) -> str:
         """The pinned container image of a version."""

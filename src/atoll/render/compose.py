@@ -44,7 +44,7 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
 
 def _brings_atoll(layout: Layout, settings: RenderSettings) -> bool:
     """Whether an image with atoll is built from the bundle: for the backend, or for the emulated engine."""
-    return settings.stack == "app" or (layout.engine == emulated.name and settings.engine_image is None)
+    return settings.stack == "app" or (find_engine(layout.engine).emulates and settings.engine_image is None)
 
 
 def _document(layout: Layout, card: ModelCard, settings: RenderSettings) -> dict[str, Any]:
@@ -111,23 +111,23 @@ def _replica_service(layout: Layout, card: ModelCard, settings: RenderSettings, 
         "image": settings.engine_image or engine.image(layout.engine_version),
         "entrypoint": list(launch.argv[:words]),
         "command": [word.replace("$", "$$") for word in launch.argv[words:]],  # Compose would read $ as a variable
-        "environment": _container_environment(layout, launch),
-        "volumes": _replica_volumes(layout, number),
+        "environment": _container_environment(layout, engine, launch),
+        "volumes": _replica_volumes(engine, number),
         "networks": ["replicas"],
         "healthcheck": _health_check(engine, replica, card),
-        **_gpu_settings(layout, replica, launch),
+        **_gpu_settings(engine, replica, launch),
         **_care(stop_s=STOP_S),
     }
-    if layout.engine == emulated.name:
+    if engine.emulates:
         build = {"build": {"context": "./backend"}} if settings.engine_image is None else {}
         service |= {**build, "working_dir": "/bundle", "read_only": True, "tmpfs": ["/tmp"]}  # noqa: S108
     return service
 
 
-def _container_environment(layout: Layout, launch: Launch) -> dict[str, str]:
+def _container_environment(layout: Layout, engine: Engine, launch: Launch) -> dict[str, str]:
     """Without CUDA_VISIBLE_DEVICES: a container counts the GPUs it was given from 0."""
     own = {key: value for key, value in launch.env.items() if key != "CUDA_VISIBLE_DEVICES"}
-    if layout.engine != emulated.name and not is_path(layout.model):
+    if not engine.emulates and not is_path(layout.model):
         own |= {"HF_HOME": "/models", "HF_MODULES_CACHE": "/tmp/hf-modules"}  # noqa: S108 - /models is read-only
     return {**own, "VLLM_API_KEY": "${VLLM_API_KEY:-}"}
 
@@ -137,17 +137,15 @@ def _model_inside(layout: Layout) -> str:
     return f"/models/{PurePosixPath(layout.model).name}" if is_path(layout.model) else layout.model
 
 
-def _replica_volumes(layout: Layout, number: int) -> list[str]:
-    if layout.engine == emulated.name:
+def _replica_volumes(engine: Engine, number: int) -> list[str]:
+    if engine.emulates:
         return ["./layout.yaml:/bundle/layout.yaml:ro"]
-    return [
-        "${ATOLL_MODELS:?set it in .env to the folder that holds the models}:/models:ro",
-        f"cache-{number}:/root/.cache/vllm",  # compiled kernels survive a new container
-    ]
+    models = "${ATOLL_MODELS:?set it in .env to the folder that holds the models}:/models:ro"
+    return [models] if engine.cache_folder is None else [models, f"cache-{number}:{engine.cache_folder}"]
 
 
 def _volumes(layout: Layout) -> dict[str, Any]:
-    if layout.engine == emulated.name:
+    if find_engine(layout.engine).cache_folder is None:
         return {}
     return {f"cache-{number}": {} for number in range(len(layout.replicas))}
 
@@ -162,14 +160,13 @@ def _health_check(engine: Engine, replica: Replica, card: ModelCard) -> dict[str
     }
 
 
-def _gpu_settings(layout: Layout, replica: Replica, launch: Launch) -> dict[str, Any]:
+def _gpu_settings(engine: Engine, replica: Replica, launch: Launch) -> dict[str, Any]:
     """The replica's own GPUs by nvidia-smi's numbers, and room for what its workers share."""
     found: dict[str, Any] = {}
-    wanted = layout.engine != emulated.name
-    if wanted:
+    if not engine.emulates:
         device = {"driver": "nvidia", "device_ids": [str(gpu) for gpu in replica.gpus], "capabilities": ["gpu"]}
         found["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
-    if wanted and len(replica.gpus) > 1:
+    if not engine.emulates and len(replica.gpus) > 1:
         # Docker gives 64 MiB; vLLM's ring to its workers is 24 MiB x 10 and NCCL takes the rest.
         found["shm_size"] = "16gb"
         found["ulimits"] = {"memlock": -1, "stack": 67108864}
@@ -232,7 +229,7 @@ def _env_file(layout: Layout, settings: RenderSettings) -> str:
         f"ATOLL_BIND={settings.bind}",
         f"ATOLL_PORT={layout.router.port}",
     ]
-    if layout.engine != emulated.name:
+    if not find_engine(layout.engine).emulates:
         lines += [
             "# Mounted read-only at /models, so its files must be readable by all.",
             _models_line(layout, settings),

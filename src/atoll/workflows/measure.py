@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atoll.cost.profile import MachineProfile
+from atoll.engines import find_engine
 from atoll.errors import Interrupted, NoMeasurement
 from atoll.layout.layout import Layout
 from atoll.load.tokens import Vocabulary
@@ -53,7 +54,7 @@ def measure_layout(
             name=layout.name,
             engine=engine,
             layout=served,
-            vocabulary=_vocabulary(layout) if engine == "vllm" else None,
+            vocabulary=_vocabulary(layout) if not find_engine(engine).emulates else None,
             metrics=[f"{replica.url}/metrics" for replica in deployment.replicas],
         )
     finally:

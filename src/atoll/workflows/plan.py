@@ -14,7 +14,7 @@ from atoll.analyse.summary import Summary, summarise
 from atoll.cost.band import relative_ratio
 from atoll.cost.memory import fit_memory
 from atoll.cost.profile import MachineProfile
-from atoll.engines.spec import EngineSpec
+from atoll.engines.spec import DEFAULT_ENGINE, EngineSpec
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
@@ -70,6 +70,7 @@ def plan_box(
     gpus: int | None = None,
     wanted: Wanted = OPEN,
     flags: EngineFlags = PLAIN,
+    engine: str = DEFAULT_ENGINE,
     engine_version: str = ENGINE_VERSION,
     simulate: bool = True,
     vary_load: bool = True,
@@ -85,7 +86,8 @@ def plan_box(
         gpus: how many cards, without a capture.
         wanted: what is settled already: tensor-parallel size, replicas, policy.
         flags: engine options that are given; the others are chosen.
-        engine_version: vLLM's.
+        engine: which engine the layout is for.
+        engine_version: its version.
         simulate: simulate the candidates that may win; the formula alone otherwise.
         vary_load: look at other loads too, for the crossover and the most users.
         profile: what calibration found on this machine.
@@ -102,6 +104,7 @@ def plan_box(
         model=model,
         wanted=wanted,
         flags=flags,
+        engine=engine,
         engine_version=engine_version,
         simulate=simulate,
         vary_load=vary_load,
@@ -117,6 +120,7 @@ def plan_model(
     model: str | None = None,
     wanted: Wanted = OPEN,
     flags: EngineFlags = PLAIN,
+    engine: str = DEFAULT_ENGINE,
     engine_version: str = ENGINE_VERSION,
     simulate: bool = True,
     vary_load: bool = True,
@@ -124,7 +128,9 @@ def plan_model(
 ) -> Plan:
     """As plan_box, of a model and a box that are already read."""
     _check_context(card, goal)
-    bench = Workbench(box=box, card=card, kinds=kinds_of(box), engine_version=engine_version, profile=profile)
+    bench = Workbench(
+        box=box, card=card, kinds=kinds_of(box), engine=engine, engine_version=engine_version, profile=profile
+    )
     found = search_layouts(
         bench,
         goal,

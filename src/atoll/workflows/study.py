@@ -30,6 +30,7 @@ from atoll.analyse.summary import Summary, summarise
 from atoll.cost.band import caution, relative_band, relative_ratio
 from atoll.cost.profile import MachineProfile
 from atoll.documents import Document
+from atoll.engines import ENGINES
 from atoll.errors import BadRun, InputError, MissingProgram, RunFailed
 from atoll.inventory.box import Box
 from atoll.layout.layout import Layout
@@ -59,7 +60,6 @@ from atoll.workflows.profiles import read_profile, write_profile
 from atoll.workflows.runs import remember
 from atoll.workflows.traces import Trace, rest_of_trace, trace_beside
 
-ENGINES = ("simulated", "emulated", "vllm")
 _SHORTEST_REST_S = 1.0  # a piece shorter than this is not worth bringing the engines up for
 
 Say = Callable[[str], None]
@@ -203,8 +203,8 @@ def run_study(
     folder = out or Path("runs") / f"{study.name}-{engine}"
     if (folder / "study-run.yaml").exists():
         raise InputError(_already_there(folder, path, study))
-    if engine not in ENGINES:
-        raise InputError(f"--engine {engine} is not one of {', '.join(ENGINES)}.")
+    if engine not in _ways():
+        raise InputError(f"--engine {engine} is not one of {', '.join(_ways())}.")
     if engine != "simulated" and study.is_troubled:
         raise InputError(
             f"{path}: fail and slow are for virtual time only; run it with --engine simulated, or leave them out."
@@ -254,7 +254,7 @@ def find_study_folder(path: Path, *, engine: str | None = None) -> Path:
         return path
     if path.is_file():
         name = Study.parse(read_text(path), origin=str(path)).name
-        candidates = [Path("runs") / f"{name}-{one}" for one in ([engine] if engine else ENGINES)]
+        candidates = [Path("runs") / f"{name}-{one}" for one in ([engine] if engine else _ways())]
         started = [folder for folder in candidates if (folder / "study-run.yaml").is_file()]
         if len(started) == 1:
             return started[0]
@@ -453,6 +453,11 @@ def join_pieces(done: Sequence[RecordTable], *, warmup_s: float) -> tuple[Record
         at += piece_seconds(table)
     whole = RecordTable.concatenate(list(zip(done, shifts, strict=True)))
     return whole, tuple(windows) if len(done) > 1 else ()
+
+
+def _ways() -> tuple[str, ...]:
+    """What a study may be run on: virtual time, or an engine."""
+    return ("simulated", *sorted(ENGINES))
 
 
 def _pieces(place: Path) -> list[Path]:

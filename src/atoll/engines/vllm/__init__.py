@@ -2,7 +2,17 @@
 
 from atoll.engines.vllm.counters import counters
 from atoll.engines.vllm.defaults import cache_dtype, fill_flags
-from atoll.engines.vllm.launch import health_command, health_path, image, keep_alive_s, launch, name, program
+from atoll.engines.vllm.launch import (
+    cache_folder,
+    emulates,
+    health_command,
+    health_path,
+    image,
+    keep_alive_s,
+    launch,
+    name,
+    program,
+)
 from atoll.engines.vllm.memory import memory_facts
 from atoll.engines.vllm.options import why_not_flags
 from atoll.engines.vllm.scheduler import scheduler_limits, step_facts
@@ -18,7 +28,9 @@ from atoll.engines.vllm.versions import parse_version
 
 __all__ = [
     "cache_dtype",
+    "cache_folder",
     "counters",
+    "emulates",
     "explain_sizes",
     "fill_flags",
     "health_command",

@@ -17,7 +17,9 @@ from atoll.model.card import ModelCard
 
 name = "vllm"
 health_path = "/health"
-program = ("vllm", "serve")
+program: tuple[str, ...] = ("vllm", "serve")
+emulates = False
+cache_folder: str | None = "/root/.cache/vllm"
 
 KEEP_ALIVE_S = 75  # above any nginx before it, so that the engine never closes first
 SHUTDOWN_S = 120  # time for running answers when a container is stopped
