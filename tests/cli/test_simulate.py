@@ -114,7 +114,7 @@ def test_a_study_may_name_a_trace(tmp_path):
         ((*PLAIN, "--burstiness", "2"), "--burstiness is for requests that come at a rate"),
         ((*PLAIN, "--only", "2xTP2"), "--only chooses variants of a study"),
         ((str(STUDY), "--tp", "4"), "is a study with its own layouts, so --tp does not go with it."),
-        ((*PLAIN, "--engine-version", "latest"), "is no version of vLLM"),
+        ((*PLAIN, "--engine-version", "latest"), "'latest' is no vLLM version; write it like 0.32.0."),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_exit_2(arguments, sentence):

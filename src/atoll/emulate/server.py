@@ -22,7 +22,7 @@ from atoll.emulate.metrics import show_metrics
 from atoll.emulate.refusal import Refusal, not_found, queue_full, unauthorized, wrong_method
 from atoll.emulate.wire import AnswerWire, ring_bytes
 from atoll.emulate.words import RING
-from atoll.engines.vllm.versions import DEFAULT_VERSION
+from atoll.layout.layout import ENGINE_VERSION
 from atoll.load.target import EMULATED_HEADER
 from atoll.outside.clock import Clock
 
@@ -41,7 +41,7 @@ class Site:
     served: Served
     engine: EmulatedEngine
     clock: Clock
-    version: str = DEFAULT_VERSION
+    version: str = ENGINE_VERSION
     fingerprint: str = "emulated"
     api_key: str | None = None
     keep_alive_s: float = KEEP_ALIVE_S

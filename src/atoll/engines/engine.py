@@ -112,8 +112,8 @@ class Engine(Protocol):
         """How its steps are run, under flags that are filled in."""
         ...
 
-    def why_not_flags(self, flags: EngineFlags) -> str | None:
-        """Why it would not start with these options, whatever the model; None when it would."""
+    def why_not_flags(self, flags: EngineFlags, *, max_model_len: int | None = None) -> str | None:
+        """Why it would not start with these options, on a model of that context; None when it would."""
         ...
 
     def why_not_on(self, card: ModelCard, kind: GpuKind) -> str | None:

@@ -48,6 +48,16 @@ class GpuKind(Document):
     power_watts: int | None = None
     source: str  # where these figures were read
 
+    @property
+    def has_bfloat16(self) -> bool:
+        """From Ampere on (compute capability 8.0)."""
+        return float(self.compute_capability) >= 8.0
+
+    @property
+    def has_fp8(self) -> bool:
+        """From Ada on (compute capability 8.9)."""
+        return float(self.compute_capability) >= 8.9
+
 
 @cache
 def all_gpus() -> tuple[GpuKind, ...]:

@@ -46,12 +46,12 @@ class Question:
     def can_quantise_kv(self) -> bool:
         """fp8 keys and values: on cards that have fp8 (8.9 on), unless checkpoint or user have settled it."""
         settled = self.flags.kv_cache_dtype != "auto" or self.workbench.card.quantisation.kv_dtype is not None
-        return not settled and all(float(kind.compute_capability) >= 8.9 for kind in self.workbench.kinds.values())
+        return not settled and all(kind.has_fp8 for kind in self.workbench.kinds.values())
 
     @property
     def dtype(self) -> str:
         """Below compute capability 8.0 vLLM refuses bfloat16 and asks for `--dtype half`."""
-        old = any(float(kind.compute_capability) < 8.0 for kind in self.workbench.kinds.values())
+        old = any(not kind.has_bfloat16 for kind in self.workbench.kinds.values())
         return "half" if old and self.flags.dtype == "auto" else self.flags.dtype
 
 

@@ -54,7 +54,7 @@ def equip_layout(layout: Layout, card: ModelCard, *, profile: MachineProfile | N
 def _check_options(layout: Layout, card: ModelCard) -> None:
     """What the engine itself would refuse at start."""
     engine = find_engine(layout.engine)
-    why = engine.why_not_flags(layout.flags)
+    why = engine.why_not_flags(layout.flags, max_model_len=card.max_context)
     if why is not None:
         raise InputError(f"{layout.name}: {why}.")
     for size in sorted({replica.tensor_parallel for replica in layout.replicas}):

@@ -1,6 +1,5 @@
 """Layouts under a load, in virtual time."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,8 @@ from atoll.analyse.summary import Summary, summarise
 from atoll.cost.band import relative_band
 from atoll.cost.profile import MachineProfile
 from atoll.documents import parse_yaml
+from atoll.engines import find_engine
+from atoll.engines.spec import DEFAULT_ENGINE
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.islands import best_groups
 from atoll.layout.layout import EngineFlags, Layout, Replica, Router
@@ -134,8 +135,7 @@ def plain_layout(
     """
     if model is None:
         raise InputError("Say which model: --model NAME, such as Qwen/Qwen2.5-32B-Instruct.")
-    if re.match(r"v?\d+\.\d+", engine_version) is None:
-        raise InputError(f"--engine-version {engine_version} is no version of vLLM; write it like 0.32.0.")
+    find_engine(DEFAULT_ENGINE).parse_version(engine_version)
     wanted = tensor_parallel * replicas
     box = named_box(capture=capture, gpu=gpu, gpus=gpus or (wanted if capture is None else None))
     if wanted > len(box.gpus):

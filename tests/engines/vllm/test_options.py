@@ -1,8 +1,9 @@
 import pytest
 
-from atoll.engines.vllm.options import has_option, known_versions, listed_version, options_of
+from atoll.engines.vllm.options import has_option, known_versions, listed_version, options_of, why_not_flags
 from atoll.engines.vllm.versions import parse_version
 from atoll.errors import InputError
+from atoll.layout.layout import EngineFlags
 
 
 def test_every_minor_version_from_08_to_033_is_listed():
@@ -56,3 +57,21 @@ def test_switching_off_by_no_is_accepted_although_the_help_of_0_33_hides_it(vers
 def test_what_has_no_pair_gets_no_hidden_name():
     assert not has_option("0.33.0", "--no-disable-access-log-for-endpoints")
     assert has_option("0.33.0", "--no-disable-custom-all-reduce")
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ({"kv_cache_dtype": "fp3"}, "kv_cache_dtype fp3 is not one of auto, "),
+        ({"max_num_batched_tokens": 8, "max_num_seqs": 64}, "max_num_batched_tokens 8 is less than max_num_seqs 64"),
+        ({"max_num_batched_tokens": 4096, "enable_chunked_prefill": False}, "is less than max_model_len 32768"),
+    ],
+)
+def test_options_with_which_vllm_does_not_start(flags, why):
+    assert why in why_not_flags(EngineFlags(**flags), max_model_len=32768)
+
+
+def test_a_step_that_holds_the_longest_prompt_needs_no_chunks():
+    whole = {"max_num_batched_tokens": 4096, "enable_chunked_prefill": False}
+    assert why_not_flags(EngineFlags(**whole, max_model_len=4096), max_model_len=32768) is None
+    assert why_not_flags(EngineFlags(max_num_batched_tokens=4096), max_model_len=32768) is None

@@ -9,8 +9,8 @@ from atoll.cli import options
 from atoll.cli.show import out, progress, show_json, show_table
 from atoll.cost.calibrate import DecodePoint, Fit
 from atoll.cost.profile import MachineProfile
-from atoll.engines.vllm.versions import DEFAULT_VERSION
 from atoll.errors import InputError
+from atoll.layout.layout import ENGINE_VERSION
 from atoll.load.target import RequestOptions
 from atoll.units import show_seconds
 from atoll.workflows import calibrate as work
@@ -37,7 +37,7 @@ def calibrate(
     box: options.BoxFile = None,
     engine_version: Annotated[
         str, typer.Option("--engine-version", metavar="V", help="vLLM's version.")
-    ] = DEFAULT_VERSION,
+    ] = ENGINE_VERSION,
     quick: Annotated[bool, typer.Option("--quick", help="Half the probes: under a minute.")] = False,
     profile: Annotated[
         Path | None, typer.Option("--profile", metavar="FILE", help="A profile to start from; its links are kept.")

@@ -22,8 +22,8 @@ from atoll.cli.options import (
     takes_load,
 )
 from atoll.engines.engine import BLOCK_TOKENS
-from atoll.engines.vllm.versions import DEFAULT_VERSION
 from atoll.errors import InputError
+from atoll.layout.layout import ENGINE_VERSION
 from atoll.workflows.load import LoadOptions, load_of, slo_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def simulate(
     max_model_len: _MaxLen = None,
     kv_cache_dtype: _KvDtype = "auto",
     max_num_queued_reqs: _Queue = None,
-    engine_version: _Version = DEFAULT_VERSION,
+    engine_version: _Version = ENGINE_VERSION,
     workers: _Workers = None,
     fail: _Fail = None,
     slow: _Slow = None,

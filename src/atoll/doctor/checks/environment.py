@@ -16,6 +16,7 @@ from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, WARNING, rule
 from atoll.doctor.vllm import show_version
+from atoll.engines.vllm.options import known_versions
 from atoll.engines.vllm.versions import parse_version
 
 
@@ -210,11 +211,12 @@ def _problem_of(name: str, version: tuple[int, ...]) -> str:
         near = get_close_matches(name, known, n=1, cutoff=0.9)
         return f"vLLM has no variable {name}; {near[0]} is meant?" if near else ""  # otherwise somebody's own
     first, last = (parse_version(text) for text in known[name])
+    oldest = parse_version(known_versions()[0])  # what that one has may be older still
     if version > last[:2]:
         return f"{name} is gone in vLLM {show_version(version)}"
     return (
         f"{name} is new in vLLM {show_version(first[:2])}, not in {show_version(version)}"
-        if version < first[:2] > (0, 8)
+        if version < first[:2] > oldest[:2]
         else ""
     )
 

@@ -15,7 +15,14 @@ from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
 from atoll.doctor.vllm import Option, VllmCommand, is_listed, is_shell, newest_version, show_version, table_for
 from atoll.doctor.words import words_of
-from atoll.engines.vllm.options import known_versions, options_of
+from atoll.engines.vllm.options import (
+    AUTO_LENGTH_SINCE,
+    MODEL_FIRST_SINCE,
+    MODERN_VALUES_SINCE,
+    ON_BY_DEFAULT_SINCE,
+    known_versions,
+    options_of,
+)
 
 # What took the place of an option that is gone. None: drop it, the engine does it by itself or not at all.
 # Sources: the help texts and changelogs of vLLM 0.9 to 0.33; each was refused by the parser of 0.32.0.
@@ -292,7 +299,7 @@ def model_as_option(facts: Facts) -> Iterable[Finding]:
     for engine, option in named_options(facts, "--model"):
         command = engine.command
         module = any("api_server" in word.text for word in command.program)  # there it is the only way
-        old = command.version is not None and command.version < (0, 10)
+        old = command.version is not None and command.version < MODEL_FIRST_SINCE
         if not module and not old:
             yield found(option.word, "--model is announced for removal from `vllm serve`", edits=_model_first(option))
 
@@ -386,7 +393,8 @@ def old_value_syntax(facts: Facts) -> Iterable[Finding]:
         command = engine.command
         if option.name not in names or option.path not in {"", "level"}:
             continue
-        if (command.version is not None and command.version < (0, 12)) or not option.known or option.value is None:
+        old = command.version is not None and command.version < MODERN_VALUES_SINCE
+        if old or not option.known or option.value is None:
             continue
         fixed = _modern_value(option)
         if fixed is not None:
@@ -677,7 +685,7 @@ def says_the_default(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for engine, option in named_options(facts, "--enable-chunked-prefill", "--enable-prefix-caching"):
-        old = engine.command.version is not None and engine.command.version < (0, 9)
+        old = engine.command.version is not None and engine.command.version < ON_BY_DEFAULT_SINCE
         if option.value is None and not old:
             yield found(option.word, f"{option.name} is on by default", edits=remove_option(option))
 
@@ -720,7 +728,7 @@ def no_length_limit(facts: Facts) -> Iterable[Finding]:
     for engine in facts.engines:
         if engine.command.has("--max-model-len") or engine.card is None:
             continue
-        fit = fit_of(facts, engine)
+        fit, shortens = fit_of(facts, engine), engine.command.table.version >= AUTO_LENGTH_SINCE
         if fit is None or not fit.fits or _suits_its_load(facts, engine, fit):
             continue
         if fit.kv_tokens < 2 * engine.card.max_context:
@@ -728,7 +736,7 @@ def no_length_limit(facts: Facts) -> Iterable[Finding]:
                 engine.service,
                 f"{engine.name} asks for the model's {engine.card.max_context:,} tokens; its KV cache holds"
                 f" {fit.kv_tokens:,}",
-                edits=_add(engine, "--max-model-len", "auto") if engine.command.table.version >= (0, 20) else (),
+                edits=_add(engine, "--max-model-len", "auto") if shortens else (),
             )
 
 
@@ -1041,7 +1049,7 @@ def bfloat16_on_old_cards(facts: Facts) -> Iterable[Finding]:
     """
     for engine, option in named_options(facts, "--dtype"):
         kind = facts.kind_of(engine.service)
-        if option.value == "bfloat16" and kind is not None and float(kind.compute_capability) < 8:
+        if option.value == "bfloat16" and kind is not None and not kind.has_bfloat16:
             yield found(
                 option.word,
                 f"{kind.name} (compute capability {kind.compute_capability}) has no bfloat16",

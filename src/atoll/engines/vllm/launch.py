@@ -8,6 +8,7 @@ import json
 from atoll.engines.engine import Launch, loaded_name, served_name
 from atoll.engines.vllm.options import has_option
 from atoll.engines.vllm.pinning import cores_beside
+from atoll.engines.vllm.scheduler import is_v0
 from atoll.engines.vllm.versions import parse_version
 from atoll.errors import InputError, UnknownGpu
 from atoll.inventory.catalog import find_gpu
@@ -22,6 +23,10 @@ emulates = False
 cache_folder: str | None = "/root/.cache/vllm"
 
 KEEP_ALIVE_S = 75  # above any nginx before it, so that the engine never closes first
+KEEP_ALIVE_SINCE = (0, 9, 2)  # at the latest: VLLM_HTTP_TIMEOUT_KEEP_ALIVE in vllm/envs.py, absent from 0.8.5
+FLASHINFER_SINCE = (0, 10)  # FlashInfer's all-reduce, fused with the norm
+FUSION_RENAMED_SINCE = (0, 12)  # its option
+FLASHINFER_SWITCH_SINCE = (0, 17)  # VLLM_ALLREDUCE_USE_FLASHINFER
 SHUTDOWN_S = 120  # time for running answers when a container is stopped
 
 # Nothing is fetched or reported: the box may have no network, and it is nobody's business.
@@ -39,8 +44,8 @@ def image(version: str) -> str:
 
 
 def keep_alive_s(version: str) -> float:
-    """VLLM_HTTP_TIMEOUT_KEEP_ALIVE is read since 0.9.2 at the latest (vllm/envs.py; absent from 0.8.5)."""
-    return KEEP_ALIVE_S if parse_version(version) >= (0, 9, 2) else 5.0
+    """Ours where the variable is read, else uvicorn's own."""
+    return KEEP_ALIVE_S if parse_version(version) >= KEEP_ALIVE_SINCE else 5.0
 
 
 def health_command(port: int) -> tuple[str, ...]:
@@ -127,7 +132,9 @@ def _all_reduce_arguments(layout: Layout, replica: Replica) -> list[str]:
     if not needs_plain_all_reduce(layout, replica):
         return []
     option = (
-        "fuse_allreduce_rms" if parse_version(layout.engine_version) >= (0, 12, 0) else "enable_fi_allreduce_fusion"
+        "fuse_allreduce_rms"
+        if parse_version(layout.engine_version) >= FUSION_RENAMED_SINCE
+        else "enable_fi_allreduce_fusion"
     )
     return ["--compilation-config", json.dumps({"pass_config": {option: False}}, separators=(",", ":"))]
 
@@ -150,16 +157,16 @@ def _environment(layout: Layout, replica: Replica) -> dict[str, str]:
         **_keep_alive(layout.engine_version),
         **OFFLINE,
     }
-    if needs_plain_all_reduce(layout, replica) and parse_version(layout.engine_version) >= (0, 17, 0):
+    if needs_plain_all_reduce(layout, replica) and parse_version(layout.engine_version) >= FLASHINFER_SWITCH_SINCE:
         variables["VLLM_ALLREDUCE_USE_FLASHINFER"] = "0"
-    if not layout.flags.enable_chunked_prefill and parse_version(layout.engine_version) < (0, 11, 0):
+    if is_v0(layout.flags, layout.engine_version):
         variables["VLLM_USE_V1"] = "0"  # until 0.10 V1 chunks whatever the flag says, and only V0 can do without
     return variables
 
 
 def needs_plain_all_reduce(layout: Layout, replica: Replica) -> bool:
     """Whether a tensor-parallel group of Hopper or Blackwell cards is not fully joined by NVLink."""
-    if replica.tensor_parallel == 1 or parse_version(layout.engine_version) < (0, 10, 0):
+    if replica.tensor_parallel == 1 or parse_version(layout.engine_version) < FLASHINFER_SINCE:
         return False
     if is_fully_connected(layout.box, replica.gpus):
         return False

@@ -12,6 +12,12 @@ from typing import Any
 from atoll.engines.vllm.versions import parse_version
 from atoll.layout.layout import EngineFlags
 
+# What `vllm serve` reads and does since which version.
+ON_BY_DEFAULT_SINCE = (0, 9)  # chunked prefill and the prefix cache
+MODEL_FIRST_SINCE = (0, 10)  # the model is the first argument, and --model is announced for removal
+MODERN_VALUES_SINCE = (0, 12)  # JSON where older releases read name=value or a bare number
+AUTO_LENGTH_SINCE = (0, 20)  # --max-model-len auto
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Option:
@@ -54,16 +60,25 @@ def has_option(version: str, name: str) -> bool:
 CACHE_DTYPES = ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "nvfp4")
 
 
-def why_not_flags(flags: EngineFlags) -> str | None:
-    """Why vLLM would not start with these options, whatever the model; None when it would.
+def why_not_flags(flags: EngineFlags, *, max_model_len: int | None = None) -> str | None:
+    """Why vLLM would not start with these options; None when it would.
 
-    The batch sizes are held against each other as config/scheduler.py does.
+    The batch sizes are held against each other as config/scheduler.py does (verify_max_model_len).
+
+    Args:
+        flags: as they were asked for.
+        max_model_len: the model's own, which counts where the flags have none; None: not known.
     """
     if flags.kv_cache_dtype not in CACHE_DTYPES:
         return f"kv_cache_dtype {flags.kv_cache_dtype} is not one of {', '.join(CACHE_DTYPES)}"
     tokens, sequences = flags.max_num_batched_tokens, flags.max_num_seqs
     if tokens is not None and sequences is not None and tokens < sequences:
         return f"max_num_batched_tokens {tokens} is less than max_num_seqs {sequences}, which needs one for each"
+    longest = flags.max_model_len or max_model_len
+    if tokens is not None and longest is not None and tokens < longest and not flags.enable_chunked_prefill:
+        return (
+            f"max_num_batched_tokens {tokens} is less than max_model_len {longest}, and prompts are not cut in chunks"
+        )
     return None
 
 

@@ -9,8 +9,6 @@ from atoll.engines.engine import Release
 from atoll.errors import InputError
 from atoll.layout.layout import ENGINE_VERSION
 
-DEFAULT_VERSION = ENGINE_VERSION
-
 # `v0.8.5.post1-cu121`: what tags put behind the number is no part of it.
 _NUMBER = re.compile(r"v?\d+\.\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")
 
@@ -23,7 +21,7 @@ def parse_version(text: str) -> Release:
     """`0.32.0`, `v0.10.1.post2`, `0.10.1rc2` and `0.9` as three numbers; raises InputError for what is no version."""
     numbers = _numbers(text)
     if numbers is None:
-        raise InputError(f"{text!r} is no vLLM version; write it like {DEFAULT_VERSION}.")
+        raise InputError(f"{text!r} is no vLLM version; write it like {ENGINE_VERSION}.")
     major, minor, patch = (*numbers, 0)[:3]
     return major, minor, patch
 
