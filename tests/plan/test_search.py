@@ -128,7 +128,7 @@ def test_pipeline_stages_only_where_nothing_else_fits():
 def test_batch_sizes_suit_the_users():
     found = search()
     seqs = {choice.name: choice.layout.flags.max_num_seqs for choice in found.choices}
-    assert seqs == {"1xTP1": 64, "1xTP2": 64, "1xTP4": 64, "2xTP1": 32, "2xTP2": 32, "3xTP1": 16, "4xTP1": 16}
+    assert seqs == {"1xTP1": 32, "1xTP2": 64, "1xTP4": 64, "2xTP1": 32, "2xTP2": 32, "3xTP1": 16, "4xTP1": 16}
 
 
 def test_fp8_keys_only_when_they_are_allowed():
@@ -171,6 +171,26 @@ def test_the_context_is_limited_to_what_the_cache_holds():
     assert flags.max_model_len is not None
     assert 3500 <= flags.max_model_len < 131_072
     assert flags.max_model_len % 1024 == 0
+
+
+def test_the_context_leaves_what_the_arithmetic_may_be_wrong_by():
+    """With 0.72 of an RTX 3090 the cache holds narrowly more than the 32,768 tokens that vLLM would have to start with."""
+    where = bench(make_box("RTX-3090-24GB", 1), "Qwen2.5-14B-Instruct-AWQ")
+    narrow = EngineFlags(gpu_memory_utilization=0.72)
+    layout = search(where, goal(users=1, prompt=500, output=100), flags=narrow).best.layout
+    fit = where.fit(layout.replicas[0], layout.flags)
+    assert fit.sure_tokens < 32_768 < fit.kv_tokens
+    assert layout.flags.max_model_len == fit.sure_tokens // 1024 * 1024
+    long = search(where, goal(users=1, prompt=32_000, output=700), flags=narrow).best.layout
+    assert long.flags.max_model_len == 32_700  # the margin is given up for a request that is to be served
+
+
+def test_seats_are_no_more_than_the_cache_has_room_for():
+    """Of 400 users with prompts of 100,000 tokens a few have room at a time."""
+    where = bench(make_box("L4-24GB", 8), "Llama-3.1-8B-Instruct")
+    for one in search(where, goal(users=400, prompt=100_000, output=400)).choices:
+        fits = [where.fit(replica, one.layout.flags) for replica in one.layout.replicas]
+        assert one.layout.flags.max_num_seqs < 2 * max(fit.kv_tokens for fit in fits) / 100_200
 
 
 def test_options_that_are_given_stay():

@@ -33,6 +33,7 @@ class MemoryFit:
     graph_bytes: int  # 0 where the version leaves CUDA graphs out of the budget
     overhead_bytes: int
     kv_bytes: int  # what is left, never below 0
+    margin_bytes: int  # what all this may be wrong by
     kv_bytes_per_token: float  # on one GPU, at `context` tokens a sequence
     sequence_bytes: float  # on one GPU, whatever the length: the state of linear attention layers
     kv_blocks: int
@@ -45,10 +46,19 @@ class MemoryFit:
         return self.kv_blocks > 0
 
     @property
+    def sure_tokens(self) -> int:
+        """Tokens of the KV cache even where the arithmetic is wrong by all its margin."""
+        return max(0, self.kv_tokens - ceil(self.margin_bytes / self.kv_bytes_per_token))
+
+    @property
     def short_bytes(self) -> int:
         """How much memory is missing on each GPU; 0 when it fits."""
         used = self.weight_bytes + self.activation_bytes + self.graph_bytes + self.overhead_bytes
         return max(0, used - self.budget_bytes)
+
+
+# Of the budget, by which it was off from vLLM's own logs at most (docs/model.md).
+_MARGIN, _MARGIN_OF_EXPERTS = 0.035, 0.065
 
 
 def fit_memory(spec: EngineSpec, *, context: int | None = None) -> MemoryFit:
@@ -82,6 +92,7 @@ def fit_memory(spec: EngineSpec, *, context: int | None = None) -> MemoryFit:
         graph_bytes=facts.graph_bytes,
         overhead_bytes=overhead,
         kv_bytes=max(0, left),
+        margin_bytes=round((_MARGIN if card.experts is None else _MARGIN_OF_EXPERTS) * budget),
         kv_bytes_per_token=per_token * stages,
         sequence_bytes=per_sequence * stages,
         kv_blocks=kv_tokens // BLOCK_TOKENS,

@@ -82,9 +82,9 @@ def _other_seats(choice: Choice, question: Question) -> Others:
     now = choice.layout.flags.max_num_seqs
     if question.flags.max_num_seqs is not None or now is None:
         return []
-    return _with_values(
-        choice, question, "max_num_seqs", [seats for seats in (now // 2, now * 2) if 1 <= seats <= 1024]
-    )
+    values = [seats for seats in (now // 2, now * 2) if 1 <= seats <= 1024]
+    made = _with_values(choice, question, "max_num_seqs", values)
+    return [(value, other) for value, other in made if other.layout.flags.max_num_seqs != now]  # no room for twice
 
 
 def _other_caches(choice: Choice, question: Question) -> Others:

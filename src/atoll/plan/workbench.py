@@ -88,13 +88,26 @@ class Workbench:
         return describe_group(self.box, replica.gpus, kind)
 
 
-def common_flags(workbench: Workbench, replicas: Sequence[Replica], flags: EngineFlags) -> EngineFlags:
-    """The flags with the context limited to what the tightest replica's KV cache holds, where that is less.
+def common_flags(
+    workbench: Workbench, replicas: Sequence[Replica], flags: EngineFlags, *, longest: int = 1
+) -> EngineFlags:
+    """The flags with the context limited to what the tightest replica's KV cache surely holds, where that is less.
 
-    vLLM does not start when one request of max_model_len tokens would not fit. Whole thousands (of 1024) are taken.
+    vLLM does not start when one request of max_model_len tokens would not fit, so that the memory's margin is left
+    over as far as the longest request allows it. Whole thousands (of 1024) are taken. A limit that is given and that
+    fits stays.
+
+    Args:
+        workbench: the engines.
+        replicas: those of a layout.
+        flags: theirs.
+        longest: tokens of the longest request that is sent.
     """
     asked = flags.max_model_len or workbench.card.max_context
-    least = min(workbench.fit(replica, flags).kv_tokens for replica in replicas)
-    if least >= asked:
+    fits = [workbench.fit(replica, flags) for replica in replicas]
+    least, sure = min(fit.kv_tokens for fit in fits), min(fit.sure_tokens for fit in fits)
+    if sure >= asked or (flags.max_model_len is not None and least >= asked):
         return flags
-    return flags.replace(max_model_len=least // 1024 * 1024 if least >= 2048 else max(1, least))
+    limit = min(least, max(sure, longest), asked)
+    rounded = limit // 1024 * 1024 if limit >= 2048 else max(1, limit)
+    return flags.replace(max_model_len=max(rounded, min(limit, longest)))

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from math import ceil
 
-from atoll.cost.memory import MemoryFit
 from atoll.doctor.checks.memory import Placement, placements
 from atoll.doctor.checks.places import Place, found, join
 from atoll.doctor.compose import Service
@@ -16,12 +15,6 @@ from atoll.engines import find_engine
 from atoll.engines.engine import SIZES
 from atoll.model.card import Quantisation
 from atoll.units import show_bytes
-
-
-def margin_bytes(placed: Placement, fit: MemoryFit) -> float:
-    """What the arithmetic may be wrong by: 3.5 % of the budget, 6.5 % for experts (held against vLLM's own logs)."""
-    experts = placed.card is not None and placed.card.experts is not None
-    return (0.065 if experts else 0.035) * fit.budget_bytes
 
 
 @rule("MF001", ERROR)
@@ -186,7 +179,7 @@ def weights_do_not_fit(facts: Facts) -> Iterable[Finding]:
     """
     for placed in placements(facts):
         fit = placed.fit()
-        if fit is None or fit.fits or placed.kind is None or fit.short_bytes < margin_bytes(placed, fit):
+        if fit is None or fit.fits or placed.kind is None or fit.short_bytes < fit.margin_bytes:
             continue
         yield found(
             placed.place,
@@ -233,7 +226,7 @@ def longest_does_not_fit(facts: Facts) -> Iterable[Finding]:
         fit, longest = placed.fit(), placed.longest
         if fit is None or not fit.fits or longest is None:
             continue
-        if fit.kv_tokens + margin_bytes(placed, fit) / fit.kv_bytes_per_token >= longest:
+        if fit.kv_tokens + fit.margin_bytes / fit.kv_bytes_per_token >= longest:
             continue
         place, edits = _length_place(placed, fit.kv_tokens)
         yield found(

@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from atoll.cost.memory import MemoryFit
-from atoll.doctor.checks.fit import margin_bytes
-from atoll.doctor.checks.memory import fit_of, placement_of, usual_flags
+from atoll.doctor.checks.memory import fit_of, usual_flags
 from atoll.doctor.checks.places import found, join, made_by_atoll, named_options, options
 from atoll.doctor.checks.timeouts import read_timeout
 from atoll.doctor.edits import Edits, add_option, remove_option, replace_option
@@ -746,11 +745,9 @@ def _suits_its_load(facts: Facts, engine: ServedEngine, fit: MemoryFit) -> bool:
     Blocks are taken as tokens come, not for the longest request that may be sent: how many run at once is then
     MF006's question, and the limit would change nothing.
     """
-    placed, card = placement_of(facts, engine), engine.card
-    load = facts.load_at(engine.service.file)
-    if placed is None or card is None or load.prompt_tokens is None or load.output_tokens is None:
-        return False
-    return fit.kv_tokens - margin_bytes(placed, fit) / fit.kv_bytes_per_token >= card.max_context
+    load, card = facts.load_at(engine.service.file), engine.card
+    known = card is not None and load.prompt_tokens is not None and load.output_tokens is not None
+    return known and card is not None and fit.sure_tokens >= card.max_context
 
 
 def _add(engine: ServedEngine, *words: str) -> Edits:
