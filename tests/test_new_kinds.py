@@ -18,7 +18,7 @@ from atoll.run.runner import RUNNERS, Runner
 from atoll.simulate.run import simulate_layout
 from atoll.traffic.record import Outcome
 from atoll.traffic.workload import Workload
-from atoll.workflows.deploy import bring_up, deployment_status, dry_run, find_target, say_logs, take_down
+from atoll.workflows.deploy import bring_up, deployment_status, dry_run, find_deployable, say_logs, take_down
 from atoll.workflows.plan import plan_model
 from atoll.workflows.simulate import equipment_for
 from stand_ins.toys import engine, renderer, runner
@@ -90,12 +90,12 @@ def test_it_is_rendered_in_every_form(layout):
 def test_it_is_started_looked_at_and_ended(layout, tmp_path):
     (tmp_path / "layout.yaml").write_text(layout.to_yaml())
     said = []
-    target = find_target(tmp_path / "layout.yaml", to="toy", folder=tmp_path / "b")
+    target = find_deployable(tmp_path / "layout.yaml", to="toy", folder=tmp_path / "b")
     assert [line.split()[0] for line in dry_run(target)[1]] == ["toy-serve"] * len(layout.replicas)
     deployment = asyncio.run(bring_up(target, say=said.append))
     assert (deployment.kind, deployment.url) == ("toy", "http://127.0.0.1:20000")
     assert said == [f"wrote {tmp_path / 'b'}", "toys run"]
-    there = find_target(tmp_path / "b")
+    there = find_deployable(tmp_path / "b")
     assert asyncio.run(deployment_status(there)).state == "up"
     asyncio.run(say_logs(there, say=said.append))
     assert said[-1] == "a toy is quiet"

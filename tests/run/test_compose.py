@@ -265,7 +265,7 @@ def test_dry_run_prints_what_up_would_run(bundle):
 
 def test_a_folder_without_a_bundle_is_refused(tmp_path):
     with pytest.raises(BadRun, match=r"holds no compose.yaml of atoll"):
-        compose.read_project(tmp_path)
+        compose.read_bundle(tmp_path)
 
 
 def test_the_door_is_where_env_says(bundle):

@@ -67,7 +67,7 @@ STATISTICS = {"mean": None, "p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
+class Resampled:
     """One run's statistics and what they would have been in other draws of its users."""
 
     name: str
@@ -84,7 +84,7 @@ def draw_run(
     draws: int = 1000,
     seed: int = 1,
     output_tokens_per_s: float | None = None,
-) -> Drawn:
+) -> Resampled:
     """Bootstrap one run; runs that are to be compared need seeds of their own.
 
     Args:
@@ -104,10 +104,10 @@ def draw_run(
         known, blocks = _blocks(getattr(values, measure)[ok], table.user[ok])
         exact[measure] = _exact(known)
         drawn[measure] = _bootstrap(known, blocks, draws=draws, rng=rng) if len(known) else np.empty(0)
-    return Drawn(name=name, exact=exact, draws=drawn, output_tokens_per_s=output_tokens_per_s)
+    return Resampled(name=name, exact=exact, draws=drawn, output_tokens_per_s=output_tokens_per_s)
 
 
-def compare_drawn(first: Drawn, second: Drawn, *, ratio: Band | None = None) -> Comparison:
+def compare_drawn(first: Resampled, second: Resampled, *, ratio: Band | None = None) -> Comparison:
     """`second` held against `first`: TTFT, TPOT and E2E.
 
     Args:
@@ -121,7 +121,7 @@ def compare_drawn(first: Drawn, second: Drawn, *, ratio: Band | None = None) -> 
     return Comparison(first=first.name, second=second.name, differences=tuple(found), ratio=shown)
 
 
-def _means(run: Drawn) -> dict[str, float | None]:
+def _means(run: Resampled) -> dict[str, float | None]:
     means = {name: float(values[0]) if len(values) else None for name, values in run.exact.items()}
     return means | {"output_tokens_per_s": run.output_tokens_per_s}
 
@@ -175,7 +175,7 @@ def _exact(values: Floats) -> Floats:
     return np.array([values.mean(), *np.quantile(values, shares)])
 
 
-def _differences(measure: str, first: Drawn, second: Drawn, ratio: Band | None) -> list[Difference]:
+def _differences(measure: str, first: Resampled, second: Resampled, ratio: Band | None) -> list[Difference]:
     if len(first.exact[measure]) == 0 or len(second.exact[measure]) == 0:
         return [_unknown(measure, statistic) for statistic in STATISTICS]
     drawn = second.draws[measure] - first.draws[measure]

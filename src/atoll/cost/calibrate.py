@@ -39,7 +39,7 @@ Point = DecodePoint | PromptPoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fit:
+class FittedProfile:
     """A profile and how well it agrees: predicted over measured, less one, for every point."""
 
     profile: MachineProfile
@@ -77,7 +77,7 @@ def predict_point(model: StepModel, point: Point, *, max_num_batched_tokens: int
 
 def fit_scales(
     points: Sequence[Point], make_model: ModelMaker, *, start: MachineProfile, max_num_batched_tokens: int = 8192
-) -> Fit:
+) -> FittedProfile:
     """Scale factors and host times that bring the catalogue's model to the measured points.
 
     Least squares on relative errors with a weak pull towards the catalogue, by Levenberg and Marquardt's method
@@ -151,7 +151,7 @@ def _slopes(misses: Callable[[Floats], Floats], x: Floats, here: Floats) -> Floa
     return np.stack(columns, axis=1)
 
 
-def fit_line(points: Sequence[Point], *, tensor_parallel: int = 1, max_num_batched_tokens: int = 8192) -> Fit:
+def fit_line(points: Sequence[Point], *, tensor_parallel: int = 1, max_num_batched_tokens: int = 8192) -> FittedProfile:
     """A straight line through the points, for a card that no table knows; no coefficient below zero."""
     rows = np.array([_features(point, max_num_batched_tokens) for point in points])
     seconds = np.array([point.seconds for point in points])
@@ -191,9 +191,9 @@ def _positive_least_squares(rows: Floats, wanted: Floats) -> Floats:
     return coefficients
 
 
-def _finish(profile: MachineProfile, points: Sequence[Point], errors: Floats) -> Fit:
+def _finish(profile: MachineProfile, points: Sequence[Point], errors: Floats) -> FittedProfile:
     mean = float(np.mean(np.abs(errors)))
-    return Fit(
+    return FittedProfile(
         profile=profile.model_copy(update={"fit_error": round(mean, 5), "points": len(points)}),
         points=tuple(points),
         errors=tuple(float(error) for error in errors),

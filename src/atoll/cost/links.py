@@ -55,7 +55,7 @@ FLASHINFER_OVER_PCIE = 10.0  # times NCCL: ITL p50 259 ms against 25 ms, 4x H100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Curve:
+class TransferCurve:
     """Measured points (bytes, seconds), sizes rising; between them log-log, beyond the last at its rate."""
 
     points: tuple[tuple[float, float], ...]
@@ -179,7 +179,7 @@ class AllReduce:
     architecture: str
     engine_version: Release
     override: ReducePath | None = None
-    measured: Curve | None = None
+    measured: TransferCurve | None = None
     host_bytes_per_s: float | None = None  # through host memory, where that is not the group's own hop
 
     def path(self, size: float) -> ReducePath:
@@ -223,7 +223,7 @@ def group_reduce(
     gpus: tuple[int, ...],
     *,
     override: ReducePath | None = None,
-    measured: Curve | None = None,
+    measured: TransferCurve | None = None,
 ) -> AllReduce:
     """The all-reduce of one tensor-parallel group; () is a group of that kind with the best links that there are."""
     return AllReduce(
@@ -243,7 +243,7 @@ _NVLS = {"hopper", "blackwell"}  # NVSwitch that can multicast
 class Reference:
     """A measured all-reduce and the links it ran over; another group differs by the wire time of its slowest hop."""
 
-    curve: Curve
+    curve: TransferCurve
     ranks: int
     bytes_per_s: float
     floor_s: float = 0.0
@@ -287,7 +287,7 @@ def _through_host(version: tuple[int, ...]) -> Reference:
     floor = shipped_overheads().host_link_floor_s
     pair = _from_table("l40s", "nccl", 2, version, HOST_REFERENCE)
     raised = tuple((size, seconds + floor) for size, seconds in pair.curve.points)
-    return Reference(curve=Curve(points=raised), ranks=2, bytes_per_s=HOST_REFERENCE, floor_s=floor / 2)
+    return Reference(curve=TransferCurve(points=raised), ranks=2, bytes_per_s=HOST_REFERENCE, floor_s=floor / 2)
 
 
 def _from_table(
@@ -310,8 +310,8 @@ def _apart(one: tuple[int, ...], other: tuple[int, ...]) -> int:
     return abs((*one, 0, 0)[1] - (*other, 0, 0)[1])
 
 
-def _curve(points: Sequence[Sequence[float]]) -> Curve:
-    return Curve(points=tuple((float(size), us * 1e-6) for size, us in points))
+def _curve(points: Sequence[Sequence[float]]) -> TransferCurve:
+    return TransferCurve(points=tuple((float(size), us * 1e-6) for size, us in points))
 
 
 def wire_bytes(size: float, ranks: int) -> float:

@@ -8,13 +8,13 @@ row has always ended in the same eight: time, algbw, busbw and errors, out of pl
 import re
 from collections.abc import Iterator
 
-from atoll.cost.links import Curve
+from atoll.cost.links import TransferCurve
 from atoll.errors import RunFailed
 
 _NUMBER = re.compile(r"^\d+(?:\.\d+)?(?:e[+-]?\d+)?$", re.IGNORECASE)
 
 
-def parse_all_reduce(text: str, *, origin: str = "all_reduce_perf") -> Curve:
+def parse_all_reduce(text: str, *, origin: str = "all_reduce_perf") -> TransferCurve:
     """Sizes in bytes and out-of-place seconds, sizes rising; lines of other programs (mpirun, NCCL_DEBUG) are passed.
 
     Raises:
@@ -25,7 +25,7 @@ def parse_all_reduce(text: str, *, origin: str = "all_reduce_perf") -> Curve:
     if not points:
         words = " ".join(line.strip() for line in text.strip().splitlines()[-3:])
         raise RunFailed(f"{origin} printed no measurement. Its last words: {words or 'none'}")
-    return Curve(points=tuple(sorted(points.items())), source=origin)
+    return TransferCurve(points=tuple(sorted(points.items())), source=origin)
 
 
 def _rows(text: str) -> Iterator[tuple[float, float]]:

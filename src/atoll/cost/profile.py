@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from atoll.cost.links import Curve
+from atoll.cost.links import TransferCurve
 from atoll.documents import Document
 
 
@@ -14,8 +14,8 @@ class MeasuredReduce(Document):
     source: str = ""  # the program and its version
 
     @property
-    def curve(self) -> Curve:
-        return Curve(points=self.points, source=self.source)
+    def curve(self) -> TransferCurve:
+        return TransferCurve(points=self.points, source=self.source)
 
 
 class Line(Document):
@@ -56,7 +56,7 @@ class MachineProfile(Document):
     points: int | None = None  # how many points were fitted
     notes: tuple[str, ...] = ()
 
-    def reduce_curve(self, gpus: tuple[int, ...]) -> Curve | None:
+    def reduce_curve(self, gpus: tuple[int, ...]) -> TransferCurve | None:
         """The measured curve of exactly this group, in any order."""
         wanted = sorted(gpus)
         return next((reduce.curve for reduce in self.reduces if sorted(reduce.gpus) == wanted), None)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from atoll.doctor.finding import Edit
 from atoll.doctor.nginx import Directive
 from atoll.doctor.tree import Node, Source
-from atoll.doctor.vllm import Option
+from atoll.doctor.vllm import GivenOption
 from atoll.doctor.words import Word
 
 Edits = tuple[Edit, ...]
@@ -125,7 +125,7 @@ def _remove_lines(source: Source, start: int, end: int) -> Edits:
     return (Edit(file=source.path, start=first, end=stop, text=""),)
 
 
-def remove_option(option: Option) -> Edits:
+def remove_option(option: GivenOption) -> Edits:
     """Take an option and its value out of a command, in whatever way that is written."""
     return _remove_words(option.words)
 
@@ -169,7 +169,7 @@ def _remove_span(first: Word, last: Word) -> Edits:
     return (Edit(file=first.file, start=start, end=end, text=""),)
 
 
-def replace_option(option: Option, name: str, value: str | None) -> Edits:
+def replace_option(option: GivenOption, name: str, value: str | None) -> Edits:
     """Another name and value in place of an option's; in a list, the words it already has are used."""
     first, rest = option.words[0], option.words[1:]
     if not first.source.fixable or not all(word.direct for word in option.words):

@@ -155,6 +155,8 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Member:
+    """One key of a mapping and its value."""
+
     key: Node
     value: Node
     merged: bool = False  # it came in through `<<`

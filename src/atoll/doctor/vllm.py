@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from atoll.doctor.tree import Node
 from atoll.doctor.words import Word, script_words
 from atoll.engines.vllm.defaults import memory_utilization
-from atoll.engines.vllm.options import Option as TableOption
-from atoll.engines.vllm.options import known_versions, listed_version, options_of
+from atoll.engines.vllm.options import Option, known_versions, listed_version, options_of
 from atoll.engines.vllm.versions import parse_version
 from atoll.layout.layout import EngineFlags
 
@@ -62,7 +61,7 @@ def _table(version: str) -> OptionTable:
     )
 
 
-def _kind(option: TableOption) -> str:
+def _kind(option: Option) -> str:
     if option.long == "--hf-token":
         return "optional"  # with or without a value
     return "many" if option.several else "value" if option.takes_value else "switch"
@@ -85,7 +84,7 @@ def is_listed(version: Version | None) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
+class GivenOption:
     """One option as it is written. `name` is the long form, dashes only; `value` None for a bare switch."""
 
     name: str
@@ -136,7 +135,7 @@ class VllmCommand:
     stray: tuple[Word, ...] = ()  # `serve` given to an image that already says it
 
     @cached_property
-    def options(self) -> tuple[Option, ...]:
+    def options(self) -> tuple[GivenOption, ...]:
         return tuple(_read_options(self.words, self.table))
 
     @cached_property
@@ -144,10 +143,10 @@ class VllmCommand:
         return table_for(self.version)
 
     @cached_property
-    def _last(self) -> dict[str, Option]:
+    def _last(self) -> dict[str, GivenOption]:
         return {option.name: option for option in self.options if not option.path}
 
-    def option(self, *names: str) -> Option | None:
+    def option(self, *names: str) -> GivenOption | None:
         """The last of these options: argparse lets the last one win."""
         return next((self._last[name] for name in names if name in self._last), None)
 
@@ -235,7 +234,7 @@ class VllmCommand:
             return None
 
 
-def _read_options(words: Sequence[Word], table: OptionTable) -> Iterator[Option]:
+def _read_options(words: Sequence[Word], table: OptionTable) -> Iterator[GivenOption]:
     place = 0
     while place < len(words):
         word = words[place]
@@ -251,14 +250,14 @@ def _is_option(text: str) -> bool:
     return bool(re.match(r"^--?[A-Za-z]", text))
 
 
-def _read_option(words: Sequence[Word], place: int, table: OptionTable) -> Option:
+def _read_option(words: Sequence[Word], place: int, table: OptionTable) -> GivenOption:
     word = words[place]
     written, equals, value = word.text.partition("=")
     name, path = long_name(written, table)
     if equals:
-        return Option(name=name, value=value, words=(word,), joined=True, path=path)
+        return GivenOption(name=name, value=value, words=(word,), joined=True, path=path)
     if re.fullmatch(r"-O\d", written):
-        return Option(name="--optimization-level", value=written[2:], words=(word,))
+        return GivenOption(name="--optimization-level", value=written[2:], words=(word,))
     following = words[place + 1 : place + 1 + _most_values(name, path, table)]
     taken = []
     for next_word in following:
@@ -266,7 +265,7 @@ def _read_option(words: Sequence[Word], place: int, table: OptionTable) -> Optio
             break
         taken.append(next_word)
     joined = " ".join(part.text for part in taken) if taken else None
-    return Option(name=name, value=joined, words=(word, *taken), path=path)
+    return GivenOption(name=name, value=joined, words=(word, *taken), path=path)
 
 
 def long_name(written: str, table: OptionTable) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from atoll.render.bundle import Bundle, Renderer, RenderSettings
 from atoll.render.catalog import RENDERERS, find_renderer, give_ports, render_bundle
-from atoll.render.nginx import REPLICA_HEADER, Upstream, process_form, render_nginx
+from atoll.render.nginx import REPLICA_HEADER, UpstreamServer, process_form, render_nginx
 
 __all__ = [
     "RENDERERS",
@@ -10,7 +10,7 @@ __all__ = [
     "Bundle",
     "RenderSettings",
     "Renderer",
-    "Upstream",
+    "UpstreamServer",
     "find_renderer",
     "give_ports",
     "process_form",

@@ -19,7 +19,7 @@ from atoll.render.app import (
     dockerfile,
 )
 from atoll.render.bundle import Bundle, RenderSettings
-from atoll.render.nginx import CONTAINER, CONTAINER_PORT, Upstream, render_nginx
+from atoll.render.nginx import CONTAINER, CONTAINER_PORT, UpstreamServer, render_nginx
 
 name = "compose"
 COMPOSE_FILE = "compose.yaml"
@@ -76,7 +76,7 @@ def project_name(layout: Layout) -> str:
 
 def compose_nginx(layout: Layout) -> str:
     upstreams = [
-        Upstream(number=number, host=service_name(layout, number), port=_port(replica))
+        UpstreamServer(number=number, host=service_name(layout, number), port=_port(replica))
         for number, replica in enumerate(layout.replicas)
     ]
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)

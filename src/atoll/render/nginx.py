@@ -32,7 +32,7 @@ ENGINE_KEEP_ALIVE_S = 5.0  # uvicorn's own, which vLLM keeps unless VLLM_HTTP_TI
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Upstream:
+class UpstreamServer:
     """Where replica `number` listens. Ports differ, because the port tells replicas apart in $upstream_addr."""
 
     number: int
@@ -82,7 +82,7 @@ def process_form(host: str, port: int) -> NginxForm:
 def render_nginx(
     layout: Layout,
     *,
-    upstreams: Sequence[Upstream],
+    upstreams: Sequence[UpstreamServer],
     form: NginxForm,
     engine_keep_alive_s: float = ENGINE_KEEP_ALIVE_S,
 ) -> str:
@@ -111,7 +111,7 @@ def render_nginx(
     return f"{_head(layout, form, len(upstreams))}\nhttp {{\n{http}\n}}\n"
 
 
-def _refuse_what_nginx_cannot(layout: Layout, upstreams: Sequence[Upstream]) -> None:
+def _refuse_what_nginx_cannot(layout: Layout, upstreams: Sequence[UpstreamServer]) -> None:
     policy = layout.router.policy
     if not policy.renders:
         known = ", ".join(p.value for p in Policy if p.renders)
@@ -170,7 +170,7 @@ def _http_basics(form: NginxForm) -> str:
     return "\n".join(lines).format(t=form.temporary)
 
 
-def _replica_map(upstreams: Sequence[Upstream]) -> str:
+def _replica_map(upstreams: Sequence[UpstreamServer]) -> str:
     """After a retry $upstream_addr lists every address that was tried, so the last port is the one that answered."""
     rows = "\n".join(f'  "~:{upstream.port}$" "{upstream.number}";' for upstream in upstreams)
     return f'map $upstream_addr $atoll_replica {{\n  default "";\n{rows}\n}}'
@@ -179,7 +179,7 @@ def _replica_map(upstreams: Sequence[Upstream]) -> str:
 _BALANCING = {Policy.LEAST_CONN: ["  least_conn;"], Policy.RANDOM_TWO: ["  random two least_conn;"]}
 
 
-def _upstream(layout: Layout, upstreams: Sequence[Upstream], form: NginxForm, keep_alive_s: int) -> str:
+def _upstream(layout: Layout, upstreams: Sequence[UpstreamServer], form: NginxForm, keep_alive_s: int) -> str:
     router = layout.router
     lines = ["  zone replicas 256k;  # counters shared by all workers"] if router.shared_zone or form.resolver else []
     lines += _BALANCING.get(router.policy, [])

@@ -5,7 +5,7 @@ from atoll.engines import find_engine, served_name
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.render.bundle import Bundle, RenderSettings
-from atoll.render.nginx import Upstream, process_form, render_nginx
+from atoll.render.nginx import UpstreamServer, process_form, render_nginx
 
 name = "process"
 PROCESS_FILE = "process.yaml"
@@ -53,7 +53,7 @@ class ProcessPlan(Document):
 
 def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:  # noqa: ARG001 - all is in the layout
     plan = plan_processes(layout, card)
-    upstreams = [Upstream(number=r.number, host=r.host, port=r.port) for r in plan.replicas]
+    upstreams = [UpstreamServer(number=r.number, host=r.host, port=r.port) for r in plan.replicas]
     nginx = render_nginx(
         layout,
         upstreams=upstreams,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from atoll.analyse.summary import Summary, latencies
-from atoll.report.series import Waits, in_flight, quantiles, tokens_over_run, waits_over_run
+from atoll.report.series import TtftSeries, in_flight, quantiles, tokens_over_run, waits_over_run
 from atoll.report.view import RunView, StudyView
 from atoll.report.words import Words, words_in
 from atoll.traffic.record import Floats
@@ -101,7 +101,7 @@ def _warmup_band(view: StudyView, x: Spec, y: Spec) -> list[Spec]:
     return [{"data": band, "mark": {"type": "rect", "color": GRID, "opacity": 0.5}, "encoding": encoding}]
 
 
-def _wait_panel(run: RunView, waits: Waits, axes: tuple[Spec, Spec], colour: str, warmup: list[Spec]) -> Spec:
+def _wait_panel(run: RunView, waits: TtftSeries, axes: tuple[Spec, Spec], colour: str, warmup: list[Spec]) -> Spec:
     assert run.summary is not None
     x, y = axes
     low, top = y["scale"]["domain"]

@@ -15,7 +15,7 @@ _EXTREMES = 24  # the worst waits are always among the points
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waits:
+class TtftSeries:
     """TTFT over one run: some of the requests, and percentiles in a window that rolls over all of them."""
 
     sent_s: Floats  # of the shown points, shape (<= POINTS,)
@@ -26,7 +26,7 @@ class Waits:
     failed_s: Floats  # when failed requests were sent, shape (<= POINTS,)
 
 
-def waits_over_run(run: RunView) -> Waits:
+def waits_over_run(run: RunView) -> TtftSeries:
     """The window is a tenth of the run, so a percentile stands on a tenth of its requests."""
     assert run.table is not None
     ok = np.array([outcome == Outcome.OK for outcome in run.table.outcome], dtype=np.bool_)
@@ -37,7 +37,7 @@ def waits_over_run(run: RunView) -> Waits:
     shown = _some(wait)
     middles, p50, p95 = _rolling(sent, wait)
     failed = run.table.sent_s[np.array([outcome == Outcome.FAILED for outcome in run.table.outcome], dtype=np.bool_)]
-    return Waits(
+    return TtftSeries(
         sent_s=sent[shown],
         ttft_s=wait[shown],
         middle_s=middles,

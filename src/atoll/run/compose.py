@@ -44,7 +44,7 @@ def _silent(_: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Project:
+class ComposeBundle:
     """A bundle's folder, what it serves, and how compose is called for it."""
 
     folder: Path
@@ -101,7 +101,7 @@ async def up(
         StartFailed: Docker does not answer, an image is not to be had, or a service did not become healthy; the
             sentence has the reason from its log. Nothing is left running, unless something ran before.
     """
-    project = read_project(folder)
+    project = read_bundle(folder)
     compose = Compose(project, shell)
     await _ask_docker(shell)
     await _fetch_images(project, compose, shell, say)
@@ -135,7 +135,7 @@ async def down(folder: Path, *, shell: Shell, clock: Clock, say: Say = _silent) 
         BadRun: the folder holds no bundle for Compose.
         CommandFailed: Docker does not answer or could not remove something.
     """
-    project = read_project(folder)
+    project = read_bundle(folder)
     compose = Compose(project, shell)
     running = tuple(c.service for c in await compose.containers() if c.state in {"running", "restarting"})
     done = await compose.run("down", "--remove-orphans", timeout_s=DOWN_TIMEOUT_S)
@@ -162,7 +162,7 @@ async def status(
         BadRun: the folder holds no bundle for Compose.
         CommandFailed: Docker does not answer.
     """
-    project = read_project(folder)
+    project = read_bundle(folder)
     compose = Compose(project, shell)
     there = {container.service: container for container in await compose.containers()}
     looks = [_look(service, there.get(service), compose, between_s) for service in project.services]
@@ -197,7 +197,7 @@ async def logs(
         BadRun: the folder holds no bundle for Compose.
         InputError: there is no such replica.
     """
-    project = read_project(folder)
+    project = read_bundle(folder)
     services = _asked_services(project, replica)
     compose = Compose(project, shell)
     seen = dict.fromkeys(services, "")
@@ -214,7 +214,7 @@ async def logs(
 
 def dry_run(folder: Path, files: Mapping[str, str]) -> list[str]:
     """The commands that `up` would run for these files, as one would type them."""
-    project = parse_project(folder, files)
+    project = parse_bundle(folder, files)
     pulls = [f"docker pull {image}  # unless it is here" for image in sorted(_pulled_images(project))]
     builds = [f"docker compose build {service}" for service in sorted(project.built)]
     return [
@@ -229,7 +229,7 @@ def dry_run(folder: Path, files: Mapping[str, str]) -> list[str]:
 # The bundle
 
 
-def read_project(folder: Path) -> Project:
+def read_bundle(folder: Path) -> ComposeBundle:
     """What a bundle's folder says.
 
     Raises:
@@ -239,17 +239,17 @@ def read_project(folder: Path) -> Project:
     names = (COMPOSE_FILE, LAYOUT_FILE)
     if not all((folder / name).exists() for name in names):
         raise BadRun(f"{folder} holds no {COMPOSE_FILE} of atoll; write one with `atoll render LAYOUT --to compose`.")
-    return parse_project(folder, {name: read_text(folder / name) for name in names})
+    return parse_bundle(folder, {name: read_text(folder / name) for name in names})
 
 
-def parse_project(folder: Path, files: Mapping[str, str]) -> Project:
+def parse_bundle(folder: Path, files: Mapping[str, str]) -> ComposeBundle:
     """What a bundle's files say; raises BadDocument for one that cannot be read."""
     document = parse_yaml(files[COMPOSE_FILE], origin=str(folder / COMPOSE_FILE))
     if not isinstance(document, dict) or not isinstance(document.get("services"), dict):
         raise BadDocument(f"{folder / COMPOSE_FILE}: services is missing.")
     services, about = document["services"], document.get("x-atoll", {})
     layout = Layout.parse(files[LAYOUT_FILE], origin=str(folder / LAYOUT_FILE))
-    return Project(
+    return ComposeBundle(
         folder=folder,
         layout=layout,
         model=about.get("model", layout.model),
@@ -272,7 +272,7 @@ def metrics_urls(folder: Path) -> tuple[str, ...] | None:  # noqa: ARG001
     return None
 
 
-def _asked_services(project: Project, replica: int | None) -> list[str]:
+def _asked_services(project: ComposeBundle, replica: int | None) -> list[str]:
     if replica is None:
         return list(project.services)
     found = [service for service, number in project.replicas.items() if number == replica]
@@ -288,7 +288,7 @@ def _asked_services(project: Project, replica: int | None) -> list[str]:
 class Compose:
     """`docker compose` for one bundle."""
 
-    def __init__(self, project: Project, shell: Shell) -> None:
+    def __init__(self, project: ComposeBundle, shell: Shell) -> None:
         self.project = project
         self._shell = shell
         self._program = _find_compose(shell)
@@ -360,11 +360,11 @@ async def _ask_docker(shell: Shell) -> None:
 # Coming up
 
 
-def _pulled_images(project: Project) -> set[str]:
+def _pulled_images(project: ComposeBundle) -> set[str]:
     return {image for service, image in project.images.items() if image and service not in project.built}
 
 
-async def _fetch_images(project: Project, compose: Compose, shell: Shell, say: Say) -> None:
+async def _fetch_images(project: ComposeBundle, compose: Compose, shell: Shell, say: Say) -> None:
     for image in sorted(_pulled_images(project)):
         if not await _is_here(image, shell):
             await _pull(image, shell, say)
@@ -424,7 +424,7 @@ def _last_words(done: Finished) -> str:
 
 
 async def _wait_until_healthy(
-    project: Project, compose: Compose, shell: Shell, *, clock: Clock, began: float, timeout_s: float, say: Say
+    project: ComposeBundle, compose: Compose, shell: Shell, *, clock: Clock, began: float, timeout_s: float, say: Say
 ) -> None:
     """Return when all of them are healthy at once; one that answered and then ended is not overlooked."""
     said = set[str]()
@@ -446,7 +446,7 @@ async def _wait_until_healthy(
         await clock.sleep(LOOK_EVERY_S)
 
 
-async def _refuse_ended(project: Project, container: Container, compose: Compose, shell: Shell) -> None:
+async def _refuse_ended(project: ComposeBundle, container: Container, compose: Compose, shell: Shell) -> None:
     """Raise when a container will not come up any more: it ended, ends again and again, or failed its checks."""
     if container.state in {"exited", "dead"}:
         how = f"ended with exit code {container.exit_code}"
@@ -474,7 +474,7 @@ async def _inspect(container: Container, template: str, shell: Shell) -> Finishe
     return await asyncio.to_thread(shell.run, ["docker", "inspect", "--format", template, container.name])
 
 
-async def _failure(project: Project, service: str, how: str, compose: Compose) -> str:
+async def _failure(project: ComposeBundle, service: str, how: str, compose: Compose) -> str:
     """`vllm-1 (GPUs 2, 3) ended with exit code 1: the GPU is out of memory. Use more GPUs ...`."""
     number = project.replicas.get(service)
     gpus = project.layout.replicas[number].gpus if number is not None else ()

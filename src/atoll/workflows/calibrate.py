@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from atoll.cost.calibrate import DecodePoint, Fit, Point, PromptPoint, fit_line, fit_scales
+from atoll.cost.calibrate import DecodePoint, FittedProfile, Point, PromptPoint, fit_line, fit_scales
 from atoll.cost.profile import MachineProfile
 from atoll.cost.step import StepModel
 from atoll.engines.spec import EngineSpec
@@ -110,7 +110,7 @@ def calibrate(
     start: MachineProfile | None = None,
     say: Say = lambda _line: None,
     clock: Clock | None = None,
-) -> Fit:
+) -> FittedProfile:
     """Measure an OpenAI-compatible engine that serves nobody else meanwhile, and fit the step model to it.
 
     Args:
@@ -176,7 +176,7 @@ def _plain_asking(url: str, options: RequestOptions) -> RequestOptions:
     return options
 
 
-def _fit(points: Sequence[Point], engine: EngineSpec | None, start: MachineProfile) -> Fit:
+def _fit(points: Sequence[Point], engine: EngineSpec | None, start: MachineProfile) -> FittedProfile:
     if engine is None:
         line = fit_line(points)
         return replace(line, profile=line.profile.replace(notes=start.notes))

@@ -19,15 +19,15 @@ from atoll.run.runner import Runner, Say, find_runner, runner_of
 from atoll.workflows.render import read_layout, render_layout
 
 __all__ = [
+    "Deployable",
     "Deployment",
     "DeploymentStatus",
     "ServiceState",
-    "Target",
     "bring_up",
     "deployed",
     "deployment_status",
     "dry_run",
-    "find_target",
+    "find_deployable",
     "say_logs",
     "take_down",
 ]
@@ -36,7 +36,7 @@ DEFAULT_RUNNER = process.name  # of a layout: it needs nothing that this machine
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class Deployable:
     """What a person named: a bundle's folder, or a layout that becomes one."""
 
     folder: Path
@@ -44,7 +44,9 @@ class Target:
     layout: Layout | None = None
 
 
-def find_target(path: Path, *, to: str | None = None, engine: str | None = None, folder: Path | None = None) -> Target:
+def find_deployable(
+    path: Path, *, to: str | None = None, engine: str | None = None, folder: Path | None = None
+) -> Deployable:
     """Understand BUNDLE_DIR or LAYOUT.
 
     Args:
@@ -59,16 +61,16 @@ def find_target(path: Path, *, to: str | None = None, engine: str | None = None,
     if path.is_dir():
         if engine is not None:
             raise InputError(f"{path} is rendered already; render its layout again to change the engine.")
-        return Target(folder=path, runner=runner_of(path, to))
+        return Deployable(folder=path, runner=runner_of(path, to))
     layout = read_layout(path)
     if engine is not None:
         layout = layout.replace(engine=engine)
     runner = find_runner(to or DEFAULT_RUNNER)
-    return Target(folder=folder or Path(f"{layout.name}-{runner.name}"), runner=runner, layout=layout)
+    return Deployable(folder=folder or Path(f"{layout.name}-{runner.name}"), runner=runner, layout=layout)
 
 
 async def bring_up(
-    target: Target,
+    target: Deployable,
     *,
     timeout_s: float = process.START_TIMEOUT_S,
     say: Say = lambda _: None,
@@ -83,13 +85,13 @@ async def bring_up(
         StartFailed: something did not come up; nothing of it is left running.
     """
     with starting(target.folder):
-        prepare_target(target, say=say)
+        write_files(target, say=say)
         return await target.runner.up(
             target.folder, shell=shell or RealShell(), clock=clock or SystemClock(), timeout_s=timeout_s, say=say
         )
 
 
-def prepare_target(target: Target, *, say: Say = lambda _: None) -> None:
+def write_files(target: Deployable, *, say: Say = lambda _: None) -> None:
     """Write the bundle of a layout into its folder; a folder is left as it is."""
     if target.layout is None:
         return
@@ -98,7 +100,7 @@ def prepare_target(target: Target, *, say: Say = lambda _: None) -> None:
     say(f"wrote {target.folder}")
 
 
-def dry_run(target: Target) -> tuple[dict[str, str], list[str]]:
+def dry_run(target: Deployable) -> tuple[dict[str, str], list[str]]:
     """The files that `bring_up` would write and the commands that it would run. Nothing is written or started."""
     if target.layout is not None:
         files = render_layout(target.layout, to=target.runner.name).bundle.files
@@ -108,18 +110,18 @@ def dry_run(target: Target) -> tuple[dict[str, str], list[str]]:
     return (files if target.layout is not None else {}), commands
 
 
-async def take_down(target: Target, *, say: Say = lambda _: None, shell: Shell | None = None) -> tuple[str, ...]:
+async def take_down(target: Deployable, *, say: Say = lambda _: None, shell: Shell | None = None) -> tuple[str, ...]:
     """End what was started; gives the names of what was running. A second time there is nothing to do."""
     return await target.runner.down(target.folder, shell=shell or RealShell(), clock=SystemClock(), say=say)
 
 
-async def deployment_status(target: Target, *, shell: Shell | None = None) -> DeploymentStatus:
+async def deployment_status(target: Deployable, *, shell: Shell | None = None) -> DeploymentStatus:
     """How every service is right now."""
     return await target.runner.status(target.folder, shell=shell or RealShell(), clock=SystemClock())
 
 
 async def say_logs(
-    target: Target, *, say: Say, replica: int | None = None, follow: bool = False, lines: int = 200
+    target: Deployable, *, say: Say, replica: int | None = None, follow: bool = False, lines: int = 200
 ) -> None:
     """Say the logs' lines, with `follow` as they come."""
     await target.runner.logs(

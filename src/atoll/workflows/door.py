@@ -7,7 +7,7 @@ from atoll.layout.layout import Layout
 from atoll.run.runner import RUNNERS, Runner, runner_of
 from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
-from atoll.workflows.deploy import find_target
+from atoll.workflows.deploy import find_deployable
 from atoll.workflows.render import read_layout
 from atoll.workflows.traces import Trace, trace_beside
 
@@ -48,7 +48,7 @@ def find_door(where: str) -> Door:
         return _door_of_bundle(runner_of(path), path, beside=path)
     layout = read_layout(path)
     for runner in RUNNERS.values():
-        bundle = find_target(path, to=runner.name).folder
+        bundle = find_deployable(path, to=runner.name).folder
         if (bundle / runner.bundle_file).exists():
             return _door_of_bundle(runner, bundle, beside=path.parent)
     return Door(url=f"http://127.0.0.1:{layout.router.port}", layout=layout, folder=path.parent)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from atoll.cost.links import Curve
+from atoll.cost.links import TransferCurve
 from atoll.cost.nccl_tests import parse_all_reduce
 from atoll.cost.profile import MachineProfile, MeasuredReduce
 from atoll.errors import CommandFailed, MissingProgram
@@ -96,7 +96,7 @@ def groups_to_measure(box: Box) -> tuple[tuple[int, ...], ...]:
     return tuple(groups)
 
 
-def measure_group(gpus: Sequence[int], shell: Shell) -> Curve:
+def measure_group(gpus: Sequence[int], shell: Shell) -> TransferCurve:
     """One group, with nccl-tests if it is installed, else with torch; raises MissingProgram without both."""
     env = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     program = next((path for path in PROGRAMS if shell.which(path)), None)
@@ -112,7 +112,7 @@ def nccl_command(program: str, ranks: int) -> list[str]:
     return [program, "-b", low, "-e", high, "-f", "2", "-g", str(ranks), "-d", "bfloat16", "-w", "5", "-n", "20"]
 
 
-def _with_torch(ranks: int, env: dict[str, str], shell: Shell) -> Curve:
+def _with_torch(ranks: int, env: dict[str, str], shell: Shell) -> TransferCurve:
     if shell.which("torchrun") is None:
         raise MissingProgram(
             "Neither `all_reduce_perf` (nccl-tests) nor `torchrun` (torch with CUDA) is on PATH; install one of them"

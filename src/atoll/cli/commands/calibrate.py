@@ -7,7 +7,7 @@ import typer
 
 from atoll.cli import options
 from atoll.cli.show import out, progress, show_json, show_table
-from atoll.cost.calibrate import DecodePoint, Fit
+from atoll.cost.calibrate import DecodePoint, FittedProfile
 from atoll.cost.profile import MachineProfile
 from atoll.errors import InputError
 from atoll.layout.layout import ENGINE_VERSION
@@ -82,7 +82,7 @@ def _keep(profile: MachineProfile, path: Path | None) -> None:
         progress.print(f"{path} written; use it with --profile {path}", soft_wrap=True)
 
 
-def _plain(fit: Fit) -> list[dict[str, object]]:
+def _plain(fit: FittedProfile) -> list[dict[str, object]]:
     return [
         {
             "kind": "decode" if isinstance(point, DecodePoint) else "prompt",
@@ -95,7 +95,7 @@ def _plain(fit: Fit) -> list[dict[str, object]]:
     ]
 
 
-def _show_fit(fit: Fit) -> None:
+def _show_fit(fit: FittedProfile) -> None:
     show_table(
         "Measured, and what the fitted model says",
         ("what", "measured", "fitted", "error"),

@@ -24,9 +24,9 @@ def down(
 
     Example: atoll down layout.yaml
     """
-    from atoll.workflows.deploy import find_target, take_down
+    from atoll.workflows.deploy import find_deployable, take_down
 
-    target = find_target(path, to=to, folder=folder)
+    target = find_deployable(path, to=to, folder=folder)
     ended = asyncio.run(take_down(target, say=lambda line: progress.print(line, markup=False)))
     if json:
         show_json({"folder": str(target.folder), "ended": list(ended)})

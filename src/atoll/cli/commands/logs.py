@@ -27,9 +27,9 @@ def logs(
 
     Example: atoll logs layout.yaml --replica 0 -f
     """
-    from atoll.workflows.deploy import find_target, say_logs
+    from atoll.workflows.deploy import find_deployable, say_logs
 
-    target = find_target(path, to=to, folder=folder)
+    target = find_deployable(path, to=to, folder=folder)
     if json:
         said: list[str] = []
         asyncio.run(say_logs(target, say=said.append, replica=replica, lines=lines))

@@ -28,9 +28,9 @@ def status(
 
     Example: atoll status layout.yaml
     """
-    from atoll.workflows.deploy import deployment_status, find_target
+    from atoll.workflows.deploy import deployment_status, find_deployable
 
-    found = asyncio.run(deployment_status(find_target(path, to=to, folder=folder)))
+    found = asyncio.run(deployment_status(find_deployable(path, to=to, folder=folder)))
     if json:
         show_json(found)
         return

@@ -10,7 +10,7 @@ import typer
 from atoll.cli.options import Json, OutPath
 from atoll.cli.show import out, progress, show_json
 from atoll.units import parse_seconds
-from atoll.workflows.deploy import Deployment, Target
+from atoll.workflows.deploy import Deployable, Deployment
 
 
 def register(app: typer.Typer) -> None:
@@ -35,10 +35,10 @@ def up(
     Example: atoll up layout.yaml --engine emulated
     """
     from atoll.cli.warn import show_warnings
-    from atoll.workflows.deploy import bring_up, find_target
+    from atoll.workflows.deploy import bring_up, find_deployable
     from atoll.workflows.diagnose import diagnose_folder
 
-    target = find_target(path, to=to, engine=engine, folder=folder)
+    target = find_deployable(path, to=to, engine=engine, folder=folder)
     if dry_run:
         _show_plan(target, json=json)
         return
@@ -63,7 +63,7 @@ def _show(deployment: Deployment) -> None:
     out.print(f"      atoll status {folder}; atoll down {folder}", markup=False, soft_wrap=True)
 
 
-def _show_plan(target: Target, *, json: bool) -> None:
+def _show_plan(target: Deployable, *, json: bool) -> None:
     from atoll.workflows.deploy import dry_run
 
     files, commands = dry_run(target)

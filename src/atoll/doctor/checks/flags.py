@@ -12,7 +12,7 @@ from atoll.doctor.edits import Edits, add_option, remove_option, replace_option
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
-from atoll.doctor.vllm import Option, VllmCommand, is_listed, is_shell, newest_version, show_version, table_for
+from atoll.doctor.vllm import GivenOption, VllmCommand, is_listed, is_shell, newest_version, show_version, table_for
 from atoll.doctor.words import words_of
 from atoll.engines.vllm.options import (
     AUTO_LENGTH_SINCE,
@@ -95,7 +95,7 @@ def _ever_known() -> frozenset[str]:
     return frozenset(name for version in known_versions() for name in options_of(version))
 
 
-def _unknown(facts: Facts) -> Iterator[tuple[ServedEngine, Option]]:
+def _unknown(facts: Facts) -> Iterator[tuple[ServedEngine, GivenOption]]:
     """Options that the image's release does not have, prefixes of one that it has left aside."""
     for engine, option in options(facts):
         table = engine.command.table
@@ -158,7 +158,7 @@ def removed_option(facts: Facts) -> Iterable[Finding]:
         )
 
 
-def _replaced(option: Option) -> Edits:
+def _replaced(option: GivenOption) -> Edits:
     if option.name == "--enable-reasoning":
         return remove_option(option)
     if option.name == "--cuda-graph-sizes":
@@ -261,7 +261,7 @@ def repeated_program(facts: Facts) -> Iterable[Finding]:
         stray = engine.command.stray
         if stray:
             words = " ".join(word.text for word in stray)
-            option = Option(name="", value=None, words=stray)
+            option = GivenOption(name="", value=None, words=stray)
             yield found(
                 stray[0],
                 f"the image already runs `vllm serve`; `{words}` is read as arguments",
@@ -303,11 +303,11 @@ def model_as_option(facts: Facts) -> Iterable[Finding]:
             yield found(option.word, "--model is announced for removal from `vllm serve`", edits=_model_first(option))
 
 
-def _model_first(option: Option) -> Edits:
+def _model_first(option: GivenOption) -> Edits:
     """`--model X` becomes `X` when it is the first of the arguments; elsewhere the words are left alone."""
     if option.joined or len(option.words) != 2:
         return ()
-    return remove_option(Option(name=option.name, value=None, words=option.words[:1]))
+    return remove_option(GivenOption(name=option.name, value=None, words=option.words[:1]))
 
 
 @rule("VL005", ERROR)
@@ -349,7 +349,7 @@ def value_for_switch(facts: Facts) -> Iterable[Finding]:
         yield found(option.word, f"{option.name} takes no value, and {value!r} is given", fix=fix, edits=edits)
 
 
-def _following_boolean(command: VllmCommand, option: Option) -> str | None:
+def _following_boolean(command: VllmCommand, option: GivenOption) -> str | None:
     place = next(n for n, word in enumerate(command.words) if word is option.words[-1])
     following = command.words[place + 1].text if place + 1 < len(command.words) else ""
     return following if following in {"True", "False", "true", "false"} else None
@@ -405,7 +405,7 @@ def old_value_syntax(facts: Facts) -> Iterable[Finding]:
             )
 
 
-def _modern_value(option: Option) -> tuple[str, str] | None:
+def _modern_value(option: GivenOption) -> tuple[str, str] | None:
     """Name and value as they are written today, ("", "") to drop it, None when it is right."""
     value = option.value or ""
     if option.path == "level":

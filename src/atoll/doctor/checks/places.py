@@ -9,7 +9,7 @@ from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.nginx import Directive
 from atoll.doctor.tree import Node
-from atoll.doctor.vllm import Option, VllmCommand
+from atoll.doctor.vllm import GivenOption, VllmCommand
 from atoll.doctor.words import Word, script_words, words_of
 
 Place = Node | Word | Directive | Service
@@ -20,7 +20,7 @@ def found(place: Place, what: str, *, fix: str = "", why: str = "", edits: Edits
     return Finding(file=place.file, line=place.line, what=what, fix=fix, why=why, edits=edits)
 
 
-def options(facts: Facts) -> Iterator[tuple[ServedEngine, Option]]:
+def options(facts: Facts) -> Iterator[tuple[ServedEngine, GivenOption]]:
     """Every option of every vLLM command, once where services share a command through an anchor."""
     seen: set[tuple[str, int]] = set()
     for engine in facts.engines:
@@ -31,7 +31,7 @@ def options(facts: Facts) -> Iterator[tuple[ServedEngine, Option]]:
                 yield engine, option
 
 
-def named_options(facts: Facts, *names: str) -> Iterator[tuple[ServedEngine, Option]]:
+def named_options(facts: Facts, *names: str) -> Iterator[tuple[ServedEngine, GivenOption]]:
     """Those of these long names."""
     return ((engine, option) for engine, option in options(facts) if option.name in names and not option.path)
 
