@@ -4,12 +4,14 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -76,6 +78,24 @@ def start_server(workspace, state, *arguments, port=0, **variables):
         time.sleep(0.05)
     process.kill()
     raise AssertionError(f"the server did not start: {log.read_text()}")
+
+
+def start_engine(folder):
+    """`atoll emulate` on a free port; gives the process and its URL once it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    argv = [sys.executable, "-m", "atoll", "emulate", "--gpu", "H100-SXM-80GB", "--model", "Qwen/Qwen2.5-7B-Instruct"]
+    with (folder / "engine.log").open("wb") as stream:
+        process = subprocess.Popen([*argv, "--port", str(port)], stdout=stream, stderr=stream)
+    url, ends = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/health").status_code == 200:
+                return process, url
+        except httpx.TransportError:
+            time.sleep(0.05)
+    process.kill()
+    raise AssertionError((folder / "engine.log").read_text())
 
 
 def chromium():

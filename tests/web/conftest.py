@@ -8,7 +8,7 @@ from atoll.store.opening import open_catalog
 from atoll.web.auth import Role, TokenFile
 from atoll.web.site import Site
 from atoll.web.workspace import Workspace
-from stand_ins.control_plane import OPERATOR, PATIENCE_S, VIEWER, chromium, client_of, start_server
+from stand_ins.control_plane import OPERATOR, PATIENCE_S, VIEWER, chromium, client_of, start_engine, start_server
 
 
 @pytest.fixture
@@ -34,8 +34,18 @@ def server(tmp_path):
     made.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
+def emulated_engine(tmp_path):
+    """The URL of an emulated engine."""
+    process, url = start_engine(tmp_path)
+    yield url
+    process.kill()
+    process.wait(PATIENCE_S)
+
+
+@pytest.fixture(scope="module")
 def browser():
+    """A browser for one module: while its driver runs, no test may run a loop of its own."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as running:
         made = running.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])

@@ -106,9 +106,12 @@ class Jobs:
             raise NotThere(f"There is no job {job_id[:40]!r} in this workspace.")
         return self._read(self._root / job_id)
 
+    def output_path(self, job_id: str) -> Path:
+        return self._root / self.find(job_id).note.id / "output.log"
+
     def output(self, job_id: str, *, offset: int = 0, most: int = 65536) -> tuple[bytes, int]:
         """What the command has said from a byte on, and the byte to go on from."""
-        path = self._root / self.find(job_id).note.id / "output.log"
+        path = self.output_path(job_id)
         try:
             with path.open("rb") as stream:
                 stream.seek(offset)

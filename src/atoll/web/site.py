@@ -22,7 +22,7 @@ from atoll.web.words import choose_language, words_of
 from atoll.web.workspace import Workspace
 
 # The pages of the bar at the top, in order; each is a module of web/pages with a file in words/ and in templates/.
-PAGES = ("home", "boxes", "settings")
+PAGES = ("home", "boxes", "jobs", "settings")
 
 
 class AuditLine(Document):
@@ -108,8 +108,14 @@ def _make_environment() -> Environment:
     environment.filters["seconds"] = lambda value: "–" if value is None else show_seconds(value)
     environment.filters["bytes"] = show_bytes
     environment.filters["count"] = lambda value: "–" if value is None else f"{value:,.0f}"
-    environment.globals["svg"] = Markup
+    environment.filters["safe_json"] = _safe_json
     return environment
+
+
+def _safe_json(text: str) -> Markup:
+    """JSON inside a script element: nothing in it can end the element."""
+    escaped = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return Markup(escaped)  # noqa: S704 - it holds no character that HTML knows
 
 
 _ENVIRONMENT = _make_environment()

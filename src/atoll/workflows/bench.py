@@ -17,6 +17,8 @@ from atoll.analyse.summary import Summary, summarise
 from atoll.errors import AtollError, InputError, MissingProgram
 from atoll.layout.layout import Layout
 from atoll.load import records
+from atoll.load.live_log import FILE as LIVE_FILE
+from atoll.load.live_log import note_progress
 from atoll.load.pace import LoadStep, parse_steps
 from atoll.load.progress import Progress
 from atoll.load.prompts import Prompts
@@ -134,7 +136,7 @@ def bench(
         metrics=metrics,
         folder=folder,
         drain_s=drain_s,
-        on_progress=on_progress,
+        on_progress=note_progress(folder, on_progress),
         control=control,
         clock=clock,
         workers=workers,
@@ -152,7 +154,7 @@ def _take_back(folder: Path) -> None:
     """Remove what was written of a run that did not begin."""
     if records.has_records(folder):
         return
-    remove_files(folder, ("run.yaml", "workload.yaml", "layout.yaml"))
+    remove_files(folder, ("run.yaml", "workload.yaml", "layout.yaml", LIVE_FILE))
 
 
 def _finish(

@@ -1,0 +1,205 @@
+"""Jobs: load tests and studies under way and ended, live: figures, the command, its words, Stop."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from atoll.errors import InputError
+from atoll.load.live_log import FILE as LIVE_FILE
+from atoll.web.jobs import Job, JobState
+from atoll.web.site import Site, token_of
+from atoll.web.tail import tail
+from atoll.web.workspace import Kind
+
+MOST_POINTS = 2000  # of a run's history that are sent at once; a longer one is thinned
+STOP_WAIT_S = 3.0
+
+
+def make_page(site: Site) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/jobs")
+    def jobs(request: Request) -> HTMLResponse:
+        return site.show(request, "jobs.html", page="jobs", jobs=site.jobs.all())
+
+    @routes.get("/jobs/{job_id}")
+    def job(request: Request, job_id: str) -> HTMLResponse:
+        found = site.jobs.find(job_id)
+        points, offset = history(_live_file(site, found))
+        words, said_to = _last_words(site, found)
+        return site.show(
+            request,
+            "job.html",
+            page="jobs",
+            job=found,
+            points=json.dumps(points),
+            has_figures=found.note.argv[:1] == ("bench",),
+            last=points[-1] if points else None,
+            offset=offset,
+            words=words,
+            said_to=said_to,
+            results=_results(site, found),
+        )
+
+    @routes.get("/jobs/{job_id}/state")
+    def state(request: Request, job_id: str) -> HTMLResponse:
+        """The head of a job's page, asked again while it runs."""
+        found = site.jobs.find(job_id)
+        return site.show(request, "job_state.html", page="jobs", job=found, results=_results(site, found))
+
+    @routes.get("/jobs/{job_id}/live", response_class=EventSourceResponse)
+    async def live(request: Request, job_id: str, after: int = 0) -> AsyncIterator[ServerSentEvent]:
+        """The looks at a load test as they come, each with the byte to go on from as its id."""
+        path = _live_file(site, site.jobs.find(job_id))
+        begin = int(request.headers.get("last-event-id") or after)
+        async for line in tail(path, offset=begin, sleep=site.clock.sleep, ended=_ended(site, job_id)):
+            if line is None:
+                yield ServerSentEvent(event="reset", data={})
+            else:
+                yield ServerSentEvent(event="point", id=str(line.offset), raw_data=line.text)
+        yield ServerSentEvent(event="over", data={})
+
+    @routes.get("/jobs/{job_id}/words", response_class=EventSourceResponse)
+    async def words(request: Request, job_id: str, after: int = 0) -> AsyncIterator[ServerSentEvent]:
+        """What the command says, line by line."""
+        path = site.jobs.output_path(job_id)
+        begin = int(request.headers.get("last-event-id") or after)
+        async for line in tail(path, offset=begin, sleep=site.clock.sleep, ended=_ended(site, job_id)):
+            if line is not None:
+                yield ServerSentEvent(event="said", id=str(line.offset), data=line.text)
+        yield ServerSentEvent(event="over", data={})
+
+    @routes.post("/jobs/bench")
+    def bench(
+        request: Request,
+        target: Annotated[str, Form()] = "",
+        users: Annotated[str, Form()] = "",
+        rate: Annotated[str, Form()] = "",
+        duration: Annotated[str, Form()] = "",
+        prompt: Annotated[str, Form()] = "",
+        output: Annotated[str, Form()] = "",
+        name: Annotated[str, Form()] = "",
+    ) -> Response:
+        """Start `atoll bench` on a bundle of the workspace, or on the door that the server was started for."""
+        where = _where(site, target)
+        folder = site.workspace.fresh(
+            "runs", name.strip() or f"bench-{where.name if isinstance(where, Path) else 'door'}"
+        )
+        relative = str(folder.relative_to(site.workspace.root))
+        shown = str(where.relative_to(site.workspace.root)) if isinstance(where, Path) else where
+        given = {"--users": users, "--rate": rate, "--duration": duration, "--prompt": prompt, "--output": output}
+        options = [word for option, value in given.items() if value.strip() for word in (option, value.strip())]
+        _check_options(options)
+        argv = ["bench", shown, *options, "-o", relative]
+        return _start(site, request, argv, title=folder.name, target=relative)
+
+    @routes.post("/jobs/{job_id}/stop")
+    def stop(request: Request, job_id: str) -> Response:
+        site.note(request, f"stop job {job_id}")
+        site.jobs.stop(job_id, wait_s=STOP_WAIT_S)
+        return RedirectResponse(f"/jobs/{job_id}", status_code=303)
+
+    @routes.post("/jobs/{job_id}/resume")
+    def resume(request: Request, job_id: str) -> Response:
+        """Go on with a study that was stopped or cut."""
+        found = site.jobs.find(job_id)
+        if found.state is JobState.RUNNING or found.note.target is None or found.note.argv[:1] != ("study",):
+            raise InputError("There is nothing to resume: only a study that has ended early goes on where it was.")
+        argv = ["study", "resume", found.note.target]
+        return _start(site, request, argv, title=found.note.title, target=found.note.target)
+
+    @routes.post("/jobs/{job_id}/delete")
+    def delete(request: Request, job_id: str) -> Response:
+        site.note(request, f"forget job {job_id}")
+        site.jobs.remove(job_id)
+        return RedirectResponse("/jobs", status_code=303)
+
+    return routes
+
+
+def _start(site: Site, request: Request, argv: list[str], *, title: str, target: str) -> Response:
+    job = start_job(site, request, argv, title=title, target=target)
+    return RedirectResponse(f"/jobs/{job.note.id}", status_code=303)
+
+
+def start_job(site: Site, request: Request, argv: list[str], *, title: str, target: str | None) -> Job:
+    """Start a command of the page, with its line in the audit log first."""
+    site.note(request, "atoll " + " ".join(argv))
+    return site.jobs.start(argv, title=title, target=target, now=site.clock.wall(), by=token_of(request).name)
+
+
+def history(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The looks so far, thinned to MOST_POINTS, and the byte after the last one."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return [], 0
+    end = data.rfind(b"\n") + 1
+    lines = data[:end].splitlines()
+    step = max(1, -(-len(lines) // MOST_POINTS))
+    kept = lines[::step] if step == 1 or (len(lines) - 1) % step == 0 else [*lines[::step], lines[-1]]
+    points = []
+    for line in kept:
+        try:
+            point = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(point, dict):
+            points.append(point)
+    return points, end
+
+
+def _ended(site: Site, job_id: str) -> Callable[[], bool]:
+    return lambda: site.jobs.find(job_id).state is not JobState.RUNNING
+
+
+def _live_file(site: Site, job: Job) -> Path:
+    place = site.workspace.root / (job.note.target or "nowhere")
+    return place / LIVE_FILE
+
+
+def _last_words(site: Site, job: Job) -> tuple[str, int]:
+    """The end of what the command has said, whole lines."""
+    path = site.jobs.output_path(job.note.id)
+    size = path.stat().st_size if path.is_file() else 0
+    data, end = site.jobs.output(job.note.id, offset=max(0, size - 20_000))
+    cut = data.rfind(b"\n") + 1
+    return data[:cut].decode("utf-8", errors="replace"), end - (len(data) - cut)
+
+
+def _results(site: Site, job: Job) -> list[dict[str, str]]:
+    """Links to what the job has made."""
+    if job.note.target is None:
+        return []
+    place = site.workspace.root / job.note.target
+    known = {
+        "run.yaml": (Kind.RUN, "runs"),
+        "study-run.yaml": (Kind.STUDY_RUN, "studies"),
+        "compose.yaml": (Kind.BUNDLE, "deployments"),
+    }
+    return [
+        {"href": f"/{page}/{site.workspace.thing_at(place, kind).id}", "name": job.note.target}
+        for file, (kind, page) in known.items()
+        if (place / file).is_file()
+    ]
+
+
+def _where(site: Site, target: str) -> Path | str:
+    """A bundle of the workspace by its id, else the door."""
+    if target:
+        return site.workspace.find(target, Kind.BUNDLE).path
+    if site.door is None:
+        raise InputError("Choose a deployment to load; this server was not started with a door of its own.")
+    return site.door
+
+
+def _check_options(words: list[str]) -> None:
+    """A value that begins with a dash would be read as an option."""
+    for value in words[1::2]:
+        if value.startswith("-"):
+            raise InputError(f"{value!r} is no value of a load.")
