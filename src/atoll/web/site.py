@@ -22,7 +22,7 @@ from atoll.web.words import choose_language, words_of
 from atoll.web.workspace import Workspace
 
 # The pages of the bar at the top, in order; each is a module of web/pages with a file in words/ and in templates/.
-PAGES = ("home", "boxes", "jobs", "settings")
+PAGES = ("home", "boxes", "jobs", "runs", "settings")
 
 
 class AuditLine(Document):
@@ -106,10 +106,18 @@ def _make_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["seconds"] = lambda value: "–" if value is None else show_seconds(value)
+    environment.filters["signed"] = _signed
     environment.filters["bytes"] = show_bytes
     environment.filters["count"] = lambda value: "–" if value is None else f"{value:,.0f}"
     environment.filters["safe_json"] = _safe_json
     return environment
+
+
+def _signed(seconds: float | None) -> str:
+    """`+12 ms`; a minus that is as wide as the plus."""
+    if seconds is None:
+        return "–"
+    return ("+" if seconds > 0 else "−" if seconds < 0 else "") + show_seconds(abs(seconds))
 
 
 def _safe_json(text: str) -> Markup:

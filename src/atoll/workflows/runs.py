@@ -1,6 +1,6 @@
 """The catalogue of runs: remember one, find them again."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from atoll.analyse.summary import Summary
@@ -58,6 +58,7 @@ def remember(
     layout: Layout | None = None,
     study: str | None = None,
     catalog: str | None = None,
+    opened: Catalog | None = None,
 ) -> str | None:
     """Put a finished run into the catalogue, in place of one that was in its folder before; gives why it is not there.
 
@@ -65,9 +66,9 @@ def remember(
     """
     try:
         entry = entry_of(folder, info, summary, layout=layout, study=study)
-        with open_runs(catalog) as opened:
-            _forget_earlier(entry, opened)
-            opened.save(entry)
+        with nullcontext(opened) if opened is not None else open_runs(catalog) as kept:
+            _forget_earlier(entry, kept)
+            kept.save(entry)
     except AtollError as error:
         return f"The run is not in the catalogue: {error}"
     except Exception as error:  # noqa: BLE001 - a driver's or a file system's own, of which there is no list
