@@ -39,7 +39,7 @@ FLAGS = EngineFlags(max_num_seqs=32, max_num_batched_tokens=8192, max_model_len=
 # At some 15 ms a token 2,000 tokens take 30 s and 10,000 take 150 s.
 EQUAL = 4000
 SPREAD = {"kind": "lognormal", "mean": 4500, "sigma": 0.5, "low": 2000, "high": 10000}
-CLOSED = {"users": 30, "duration_s": 600, "ramp_s": 20, "warmup_s": 120}
+CLOSED = {"users": 30, "duration_s": 600, "start": 20, "warmup_s": 120}
 
 
 AS_IT_SHOULD_BE = Conditions()
@@ -97,11 +97,9 @@ def scenarios() -> list[Scenario]:
 
 def open_loop(share: float) -> Workload:
     """An hour of Poisson arrivals at a share of what the replicas serve with all seats taken."""
-    full = Workload(users=64, requests=1500, prompt=1500, output=SPREAD)
+    full = Workload(users=64, requests=1500, start="at_once", prompt=1500, output=SPREAD)
     summary = summarise(simulate(layout_of(Policy.LEAST_CONN, FLAGS), full))
-    assert summary.steady_output_tokens_per_s is not None
-    mean = summary.output_tokens_per_s / summary.requests_per_s
-    rate = share * summary.steady_output_tokens_per_s / mean
+    rate = share * summary.requests_per_s
     return Workload(rate=rate, duration_s=3600, warmup_s=600, prompt=1500, output=SPREAD)
 
 
@@ -147,21 +145,21 @@ def in_flight(table: RecordTable, replicas: int = 2) -> InFlight:
 
 
 def measures(table: RecordTable, workload: Workload, conditions: Conditions = AS_IT_SHOULD_BE) -> dict[str, float]:
-    summary = summarise(table, warmup_s=workload.warmup_s)
+    summary, warmup_s = summarise(table, workload=workload), workload.warmup_s or 0.0
     flight = in_flight(table)
     stop = workload.duration_s or float(table.sent_s.max())
-    inside = (flight.at_s >= workload.warmup_s) & (flight.at_s < stop)
+    inside = (flight.at_s >= warmup_s) & (flight.at_s < stop)
     weight = np.diff(np.append(flight.at_s, np.inf))[inside]
     weight[-1] = max(0.0, stop - flight.at_s[inside][-1])
     ahead = (flight.counts[:, 0] - flight.counts[:, 1])[inside]
-    chosen = [name for name, sent in zip(table.replica, table.sent_s, strict=True) if sent >= workload.warmup_s]
+    chosen = [name for name, sent in zip(table.replica, table.sent_s, strict=True) if sent >= warmup_s]
     return {
         "ttft_p50": summary.ttft_s.p50 or math.nan,
         "ttft_p95": summary.ttft_s.p95 or math.nan,
         "ttft_p99": summary.ttft_s.p99 or math.nan,
         "e2e_p50": summary.e2e_s.p50 or math.nan,
         "e2e_p99": summary.e2e_s.p99 or math.nan,
-        "tokens_per_s": summary.steady_output_tokens_per_s or math.nan,
+        "tokens_per_s": summary.output_tokens_per_s,
         "apart": float(np.average(np.abs(ahead), weights=weight)),
         "most_apart": float(np.abs(ahead).max()),
         "swings": float(swings(ahead)),

@@ -65,8 +65,10 @@ def cases() -> list[Case]:
         replicas_of(1, tensor_parallel=2),
         replicas_of(16, tensor_parallel=1, gpu="H200-SXM-141GB"),
     )
-    mixed = Workload(users=30, duration_s=600, prompt=lognormal(1500, 0.6, 8000), output=lognormal(1500, 0.5, 8000))
-    even = Workload(users=30, requests=3000, prompt=2000, output=1500)
+    mixed = Workload(
+        users=30, start="at_once", duration_s=600, prompt=lognormal(1500, 0.6, 8000), output=lognormal(1500, 0.5, 8000)
+    )
+    even = Workload(users=30, start="at_once", requests=3000, prompt=2000, output=1500)
     return [
         Case("a  30 users, 2 replicas, 10 min, lognormal", two, mixed),
         Case("b  3,000 x 2000/1500, 30 users, 2 replicas", two, even),
@@ -75,7 +77,7 @@ def cases() -> list[Case]:
         Case(
             "c  100,000 requests, 1,000 users, 16 replicas",
             many,
-            Workload(users=1000, requests=100_000, prompt=1000, output=lognormal(300, 0.5, 2000)),
+            Workload(users=1000, start="at_once", requests=100_000, prompt=1000, output=lognormal(300, 0.5, 2000)),
         ),
     ]
 

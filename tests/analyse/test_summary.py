@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.analyse import latencies, summarise
+from atoll.analyse import Summary, latencies, summarise
 from atoll.analyse.summary import distribution, weighted_distribution
 from atoll.traffic import Outcome, Record, RecordTable, TokenSource
 from atoll.traffic.slo import SLO
+from atoll.traffic.workload import Workload
 
 
 def ok(number, sent, tokens, *, user=0, replica="0", prompt=10, due=None, output=None):
@@ -45,9 +46,10 @@ def test_failed_and_cancelled_requests_are_counted_and_leave_the_percentiles_alo
     assert summary.ttft_s.max == pytest.approx(0.1)
 
 
-def test_requests_sent_in_the_warm_up_are_left_out_of_counts_and_percentiles():
-    summary = summarise(RecordTable.from_records([ok(0, 0.0, [5.0]), ok(1, 2.0, [2.1])]), warmup_s=1.0)
-    assert summary.requests.sent == 1
+def test_requests_sent_in_the_warm_up_are_counted_and_leave_the_percentiles_alone():
+    load = Workload(users=2, warmup_s=1.0)
+    summary = summarise(RecordTable.from_records([ok(0, 0.0, [5.0]), ok(1, 2.0, [2.1])]), workload=load)
+    assert (summary.requests.sent, summary.measured, summary.measured_from_s) == (2, 1, 1.0)
     assert summary.ttft_s.max == pytest.approx(0.1)
 
 
@@ -91,9 +93,27 @@ def test_tokens_counted_from_chunks_are_said():
     assert summarise(RecordTable.from_records([record])).counted_from_chunks == 1
 
 
-def test_the_steady_rate_leaves_out_what_arrives_after_the_last_sending():
+def test_rates_leave_out_what_arrives_after_the_last_sending():
+    """Sent at 0, 2 and 4 s: five tokens and two prompts of ten arrive, and one answer ends, within those 4 s."""
+    rows = [ok(0, 0.0, [0.5, 1.0, 1.5, 2.0]), ok(1, 2.0, [2.5, 5.0]), ok(2, 4.0, [4.5, 6.0])]
+    summary = summarise(RecordTable.from_records(rows))
+    assert summary.output_tokens_per_s == pytest.approx(5 / 4)
+    assert summary.total_tokens_per_s == pytest.approx(5 / 4 + 20 / 4)
+    assert summary.requests_per_s == pytest.approx(1 / 4)
+    assert summary.per_replica[0].output_tokens_per_s == summary.output_tokens_per_s
+
+
+def test_where_all_is_sent_within_one_answer_the_rate_is_of_the_whole_run():
     rows = [ok(0, 0.0, [0.5, 1.0, 1.5, 2.0]), ok(1, 1.0, [1.25, 5.0])]
-    assert summarise(RecordTable.from_records(rows)).steady_output_tokens_per_s == pytest.approx(1.0)
+    assert summarise(RecordTable.from_records(rows)).output_tokens_per_s == pytest.approx(6 / 5)
+
+
+def test_summaries_of_before_are_read_with_their_steady_rate():
+    old = summarise(RecordTable.from_records([ok(0, 1.0, [1.5, 1.6, 1.9])])).to_plain()
+    for name in ("measured", "measured_from_s", "too_short", "notes"):
+        del old[name]
+    read = Summary.from_plain(old | {"steady_output_tokens_per_s": 7.0}, origin="summary.json")
+    assert (read.output_tokens_per_s, read.measured) == (7.0, 1)
 
 
 def test_spans_that_share_a_clock_give_the_gaps_of_every_request():

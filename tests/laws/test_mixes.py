@@ -77,6 +77,7 @@ def parts_of(case: int) -> dict[str, object]:
     )
     workload = Workload(
         users=int(rng.integers(8, 30)),
+        start="at_once",
         requests=150,
         turns=int(rng.choice([1, 3])),
         think_s=float(rng.choice([0.0, 0.05])),
@@ -136,7 +137,7 @@ def test_no_request_is_lost_and_no_block_is_leaked(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_percentiles_rise_and_counts_add_up(case):
-    summary = summarise(simulated(case)[1], warmup_s=0.0)
+    summary = summarise(simulated(case)[1])
     assert summary.requests.sent == summary.requests.ok + summary.requests.failed == 150
     assert sum(part.requests.sent for part in summary.per_replica) <= 150
     for name in ("ttft_s", "itl_s", "tpot_s", "e2e_s"):

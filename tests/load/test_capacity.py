@@ -51,7 +51,7 @@ def server(most, *, noise=()):
 
 
 def search(measure, *, start=1, **more):
-    load = Workload(users=start, duration_s=1, prompt=1, output=1)
+    load = Workload(users=start, duration_s=1, prompt=1, output=1, start="at_once")
     return search_users(load, Path("x"), slo=PROMISE, measure=measure, say=lambda _: None, **more)
 
 
@@ -92,7 +92,7 @@ def test_a_level_near_the_edge_is_measured_again_and_its_median_counts():
 def test_a_search_without_a_target_is_refused():
     with pytest.raises(InputError, match="needs a target"):
         search_users(
-            Workload(users=1, duration_s=1, prompt=1, output=1),
+            Workload(users=1, duration_s=1, prompt=1, output=1, start="at_once"),
             Path("x"),
             slo=None,
             measure=server(1)[0],
@@ -102,7 +102,7 @@ def test_a_search_without_a_target_is_refused():
 
 def test_a_sweep_measures_each_level_once_lowest_first():
     measure, runs = server(10)
-    load = Workload(users=1, duration_s=1, prompt=1, output=1)
+    load = Workload(users=1, duration_s=1, prompt=1, output=1, start="at_once")
     found = sweep(load, [8, 1, 4, 4], Path("x"), measure=measure, say=lambda _: None)
     assert [users for users, _ in runs] == [1, 4, 8]
     assert [level.load for level in found.levels] == [1, 4, 8]

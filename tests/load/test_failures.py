@@ -22,7 +22,7 @@ QUICK = Timeouts(connect_s=PATIENCE_S, token_s=0.3)
 
 
 def run(url, *, workload=None, options=None, during=None, **settings):
-    load = workload or Workload(users=2, requests=6, prompt=8, output=4)
+    load = workload or Workload(users=2, requests=6, prompt=8, output=4, start="at_once")
     control = LoadControl()
 
     async def both():
@@ -108,7 +108,7 @@ def test_bytes_that_are_no_text_are_a_slow_drip(naughty):
 
 def test_after_failures_the_good_answers_are_counted_too(naughty):
     naughty.manner = "busy_at_first"
-    result = run(naughty.url, workload=Workload(users=2, requests=30, prompt=8, output=4))
+    result = run(naughty.url, workload=Workload(users=2, requests=30, prompt=8, output=4, start="at_once"))
     adds_up(result, 30)
     assert counts(result).ok == 28
     assert counts(result).failed == 2
@@ -167,7 +167,7 @@ def test_a_certificate_that_nobody_vouches_for(naughty_tls):
 
 def test_a_dead_server_is_not_hammered(naughty):
     naughty.manner = "close"
-    table = run(naughty.url, workload=Workload(users=1, requests=5, prompt=8, output=4)).table
+    table = run(naughty.url, workload=Workload(users=1, requests=5, prompt=8, output=4, start="at_once")).table
     pauses = table.sent_s[1:] - table.done_s[:-1]
     assert (pauses >= np.array([0.1, 0.2, 0.4, 0.8]) - 0.002).all()  # a timer may go off a millisecond early
 
@@ -182,7 +182,7 @@ def test_a_whole_answer_may_take_only_so_long(naughty):
         clock.advance(0.6)
 
     options = RequestOptions(model="m", timeouts=Timeouts(request_s=0.5, token_s=2.0))
-    load = Workload(users=2, requests=2, prompt=8, output=50_000)
+    load = Workload(users=2, requests=2, prompt=8, output=50_000, start="at_once")
     result = run(naughty.url, options=options, workload=load, during=let_time_pass, clock=clock)
     assert set(result.table.error) == {"timeout"}
     assert (result.table.output_tokens > 0).all()
@@ -195,7 +195,7 @@ def test_stopping_by_hand_cancels_what_is_under_way_and_keeps_the_rest(naughty):
         await until(lambda: len(naughty.asked) >= 10)  # of five users' ten requests, five have been answered
         control.stop("interrupted")
 
-    load = Workload(users=5, duration_s=3600, prompt=8, output=10)
+    load = Workload(users=5, duration_s=3600, prompt=8, output=10, start="at_once")
     result = run(naughty.url, workload=load, during=stop)
     adds_up(result, len(result.table))
     seen = counts(result)
@@ -207,7 +207,7 @@ def test_stopping_by_hand_cancels_what_is_under_way_and_keeps_the_rest(naughty):
 
 def test_the_drain_limit_cancels_long_answers(naughty):
     naughty.manner = "stall"
-    load = Workload(users=3, duration_s=0.4, prompt=8, output=200)
+    load = Workload(users=3, duration_s=0.4, prompt=8, output=200, start="at_once")
     result = run(naughty.url, workload=load, drain_s=0.2, clock=ManualClock())  # its limits are the loop's, not its
     assert counts(result).cancelled == 3
     assert set(result.table.error) == {"time_limit"}

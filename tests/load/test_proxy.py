@@ -13,7 +13,7 @@ from atoll.traffic.workload import Workload
 from stand_ins.patience import PATIENCE_S
 from stand_ins.turns import take_in_what_came
 
-LOAD = Workload(users=2, requests=6, prompt=8, output=4)
+LOAD = Workload(users=2, requests=6, prompt=8, output=4, start="at_once")
 
 
 class Proxy:

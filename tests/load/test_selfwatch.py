@@ -95,7 +95,7 @@ def test_a_client_that_is_held_up_finds_out(naughty):
                 time.sleep(0.3)  # noqa: ASYNC251 - this is the point
 
         blocking = asyncio.create_task(block())
-        load = Workload(users=4, duration_s=2.0, prompt=4, output=20)
+        load = Workload(users=4, duration_s=2.0, prompt=4, output=20, start="at_once")
         result = await measure_load(naughty.url, load, options=RequestOptions(model="m"))
         blocking.cancel()
         return result

@@ -34,7 +34,7 @@ def run(url, workload, *, during=None, loop_factory=uvloop.new_event_loop, **set
 
 def test_users_send_back_to_back_over_one_connection_each(naughty):
     clock = TurnClock()
-    load = Workload(users=3, requests=30, prompt=8, output=4)
+    load = Workload(users=3, requests=30, prompt=8, output=4, start="at_once")
     result = run(naughty.url, load, during=lambda _: clock.count(), clock=clock)
     table = result.table
     assert table.outcome.count("ok") == 30
@@ -48,7 +48,7 @@ def test_users_send_back_to_back_over_one_connection_each(naughty):
 
 
 def test_users_think_between_an_answer_and_the_next_request(naughty):
-    table = run(naughty.url, Workload(users=2, requests=8, prompt=8, output=2, think_s=0.1)).table
+    table = run(naughty.url, Workload(users=2, requests=8, prompt=8, output=2, think_s=0.1, start="at_once")).table
     for user in range(2):
         rows = np.flatnonzero(table.user == user)
         assert (table.sent_s[rows][1:] - table.done_s[rows][:-1] >= 0.099).all()
@@ -80,7 +80,7 @@ def test_nobody_sends_after_the_time_is_up_and_answers_may_end(naughty):
         await until(lambda: len(naughty.said) == 8 and min(naughty.said[:6]) == 8 > max(naughty.said[6:]))
         clock.advance(0.6)  # in the middle of answers
 
-    load = Workload(users=2, duration_s=0.5, prompt=8, output=8)
+    load = Workload(users=2, duration_s=0.5, prompt=8, output=8, start="at_once")
     table = run(naughty.url, load, during=let_time_pass, clock=clock, loop_factory=lambda: ClockLoop(clock)).table
     assert table.sent_s.max() < 0.5
     assert set(table.outcome) == {"ok"}
@@ -90,7 +90,12 @@ def test_nobody_sends_after_the_time_is_up_and_answers_may_end(naughty):
 
 def test_the_same_seed_asks_for_the_same_lengths_as_the_simulator(naughty):
     load = Workload(
-        users=2, requests=10, prompt={"kind": "uniform", "mean": 50, "low": 5, "high": 90}, output=3, seed=7
+        users=2,
+        requests=10,
+        prompt={"kind": "uniform", "mean": 50, "low": 5, "high": 90},
+        output=3,
+        seed=7,
+        start="at_once",
     )
     table = run(naughty.url, load).table
     demand = Demand(load)
@@ -98,6 +103,16 @@ def test_the_same_seed_asks_for_the_same_lengths_as_the_simulator(naughty):
     words = [len(ask["messages"][0]["content"].split()) for ask in naughty.asked]
     by_user = {user: [words[number] for number in table.number[table.user == user]] for user in range(2)}
     assert all(by_user[user] == wanted[user][: len(by_user[user])] for user in range(2))
+
+
+def test_users_start_over_the_time_of_one_request_that_is_sent_before_and_in_no_record(naughty):
+    naughty.gap_s = 0.01
+    load = Workload(users=4, requests=8, prompt=8, output=5, duration="10s")
+    result = run(naughty.url, load)
+    assert len(result.table) == 8
+    assert len(naughty.asked) == 9
+    first = np.array([result.table.sent_s[result.table.user == user].min() for user in range(4)])
+    assert (np.diff(first) > 0).all()  # one after the other, and no two at once
 
 
 def test_an_open_loop_counts_from_the_due_time_however_slow_the_server(naughty):
@@ -133,7 +148,7 @@ def test_a_trace_is_replayed_with_its_times_and_lengths(naughty):
 
 def test_steps_change_the_number_of_users(naughty):
     steps = parse_steps("1@400ms,4@400ms,2@400ms")
-    load = Workload(users=4, duration_s=1.2, prompt=8, output=2)
+    load = Workload(users=4, duration_s=1.2, prompt=8, output=2, start="at_once")
     clock = ManualClock()
 
     async def let_time_pass(_control):
@@ -176,7 +191,7 @@ def test_the_worked_number_of_moved_due_times():
 
 def test_a_session_carries_what_was_said_and_answered(naughty):
     naughty.tokens = 3
-    run(naughty.url, Workload(users=1, requests=6, prompt=4, output=3, turns=3))
+    run(naughty.url, Workload(users=1, requests=6, prompt=4, output=3, turns=3, start="at_once"))
     messages = [ask["messages"] for ask in naughty.asked]
     assert [len(said) for said in messages] == [1, 3, 5, 1, 3, 5]
     first, second = messages[0], messages[1]
@@ -186,7 +201,7 @@ def test_a_session_carries_what_was_said_and_answered(naughty):
 
 
 def test_completions_and_answers_at_once(naughty):
-    load = Workload(users=1, requests=2, prompt=4, output=3)
+    load = Workload(users=1, requests=2, prompt=4, output=3, start="at_once")
     table = run(f"{naughty.url}/v1/completions", load, options=RequestOptions(model="m", stream=False)).table
     assert table.outcome == ("ok", "ok")
     assert np.isnan(table.first_token_s).all()
@@ -195,7 +210,9 @@ def test_completions_and_answers_at_once(naughty):
 
 
 def test_the_model_is_asked_for_when_it_is_not_named(naughty):
-    result = run(naughty.url, Workload(users=1, requests=1, prompt=4, output=3), options=RequestOptions())
+    result = run(
+        naughty.url, Workload(users=1, requests=1, prompt=4, output=3, start="at_once"), options=RequestOptions()
+    )
     assert result.model == "the-model"
     assert naughty.asked[0]["model"] == "the-model"
 
@@ -204,7 +221,7 @@ def test_tls_with_a_certificate_that_we_trust(naughty_tls):
     from pathlib import Path
 
     cert = Path(__file__).parents[1] / "data" / "tls" / "cert.pem"
-    load = Workload(users=2, requests=6, prompt=4, output=3)
+    load = Workload(users=2, requests=6, prompt=4, output=3, start="at_once")
     for options in (RequestOptions(model="m", ca_file=str(cert)), RequestOptions(model="m", verify_tls=False)):
         assert run(naughty_tls.url, load, options=options).table.outcome.count("ok") == 6
 
@@ -286,7 +303,7 @@ def test_sharegpt(tmp_path, naughty):
     conversations = read_conversations(path)
     assert [len(item.turns) for item in conversations] == [1, 2]
     prompts = DatasetPrompts(conversations, origin="share.json", seed=1)
-    run(naughty.url, Workload(users=1, requests=2, prompt=1, output=2), prompts=prompts)
+    run(naughty.url, Workload(users=1, requests=2, prompt=1, output=2, start="at_once"), prompts=prompts)
     said = sorted([(m["role"], m["content"]) for m in ask["messages"]] for ask in naughty.asked)
     assert said == [[("system", "be brief"), ("user", 'say "x"\n')], [("user", "hi")]]
 

@@ -32,7 +32,7 @@ def test_counters_stand_on_the_clock_of_the_run(naughty, tmp_path):
         control.stop("interrupted")
 
     async def both():
-        load = Workload(users=2, duration_s=3600, prompt=4, output=10)
+        load = Workload(users=2, duration_s=3600, prompt=4, output=10, start="at_once")
         return await beside(measure_load(naughty.url, load, options=RequestOptions(model="m"), control=control), stop())
 
     began = time.monotonic()

@@ -32,7 +32,7 @@ def run(url, workload, *, workers, during=None, **settings):
 def test_users_are_split_and_every_request_is_there_once(naughty, tmp_path):
     naughty.gap_s = 0.01
     seen = []
-    load = Workload(users=5, requests=43, prompt=4, output=5)
+    load = Workload(users=5, requests=43, prompt=4, output=5, start="at_once")
     result = run(naughty.url, load, workers=Processes(2), folder=tmp_path, on_progress=seen.append)
     table = result.table
     assert sorted(table.number.tolist()) == list(range(43))
@@ -67,7 +67,7 @@ def test_stopping_reaches_the_workers(naughty):
         await until(lambda: seen and seen[-1].in_flight == 4)
         control.stop("interrupted")
 
-    load = Workload(users=4, duration_s=3600, prompt=4, output=20)
+    load = Workload(users=4, duration_s=3600, prompt=4, output=20, start="at_once")
     result = run(naughty.url, load, workers=Processes(2), during=stop, on_progress=seen.append)
     assert result.stopped == "interrupted"
     assert result.table.outcome.count("cancelled") == 4

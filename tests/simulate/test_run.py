@@ -121,7 +121,7 @@ def test_open_loop_latency_counts_from_the_due_time():
 
 def test_a_request_reaches_the_scheduler_after_its_time_in_the_api_server():
     """Alone: 0.25 s, then a step of a second for each token. The second user finds a step under way and waits it out."""
-    workload = Workload(users=2, requests=2, ramp="1s", prompt=10, output=2)
+    workload = Workload(users=2, requests=2, start=1, prompt=10, output=2)
     table = simulate(layout_of(1), workload, timers=[Second(front_s=0.25)])
     assert table.sent_s.tolist() == [0.0, 0.5]
     assert table.first_token_s.tolist() == [1.25, 2.25]
@@ -129,7 +129,7 @@ def test_a_request_reaches_the_scheduler_after_its_time_in_the_api_server():
 
 def test_a_request_on_its_way_through_the_api_server_dies_with_it_and_counts_as_queued():
     layout = layout_of(1, max_num_queued_reqs=1)
-    workload = Workload(users=2, requests=2, prompt=10, output=2)
+    workload = Workload(users=2, requests=2, prompt=10, output=2, start="at_once")
     outage = Conditions(outages=(Outage(replica=0, at_s=0.2),))
     table = simulate(layout, workload, timers=[Second(front_s=0.25)], conditions=outage)
     assert table.error == ("connection_reset", "http_503")
@@ -137,7 +137,7 @@ def test_a_request_on_its_way_through_the_api_server_dies_with_it_and_counts_as_
 
 def test_a_full_queue_is_tried_elsewhere_and_then_told():
     layout = layout_of(2, max_num_queued_reqs=2)
-    workload = Workload(users=7, requests=7, prompt=10, output=5)
+    workload = Workload(users=7, requests=7, prompt=10, output=5, start="at_once")
     table = simulate(layout, workload, max_num_seqs=1)
     # One runs and one waits on each; of the others, each was refused twice.
     assert table.outcome == ("ok",) * 4 + ("failed",) * 3
@@ -157,7 +157,7 @@ def test_a_dying_replica_loses_its_requests_and_the_other_takes_over():
     outage = Outage(replica=0, at_s=2.5, back_s=20.0)
     table = simulate(
         layout_of(2),
-        Workload(users=2, duration_s=30, prompt=10, output=4),
+        Workload(users=2, duration_s=30, prompt=10, output=4, start="at_once"),
         conditions=Conditions(outages=(outage,)),
     )
     assert table.outcome[0] == "failed"
@@ -185,7 +185,7 @@ def test_after_a_warm_up_all_users_begin_at_once():
     lengths = Lengths(kind="uniform", mean=6, low=2, high=10)
     table = simulate(
         layout_of(1),
-        Workload(users=3, requests=9, prompt=10, output=lengths, seed=3),
+        Workload(users=3, requests=9, prompt=10, output=lengths, seed=3, start="at_once"),
         conditions=Conditions(warm_up_rounds=2),
     )
     assert max(table.last_token_s[:6]) == pytest.approx(table.sent_s[6])
@@ -197,7 +197,7 @@ def test_after_a_warm_up_all_users_begin_at_once():
 def test_a_slow_replica_takes_longer():
     table = simulate(
         layout_of(2),
-        Workload(users=2, requests=2, prompt=10, output=4),
+        Workload(users=2, requests=2, prompt=10, output=4, start="at_once"),
         conditions=Conditions(slowdown=(1.0, 1.5)),
     )
     assert table.done_s.tolist() == [4.0, 6.0]
@@ -231,7 +231,7 @@ def test_turns_of_a_session_find_their_history_in_the_cache():
 
 
 def test_prefix_affinity_finds_what_round_robin_misses():
-    workload = Workload(users=3, requests=30, prompt=100, output=28, turns=5)
+    workload = Workload(users=3, requests=30, prompt=100, output=28, turns=5, start="at_once")
     cached = {
         policy: int(simulate(layout_of(2, policy=policy), workload).cached_tokens.sum())
         for policy in (Policy.ROUND_ROBIN, Policy.PREFIX_AFFINITY)
@@ -240,15 +240,17 @@ def test_prefix_affinity_finds_what_round_robin_misses():
 
 
 def test_a_head_that_all_share_is_computed_once():
-    workload = Workload(users=4, requests=4, prompt=100, output=5, shared_prefix_tokens=50)
+    workload = Workload(users=4, requests=4, prompt=100, output=5, shared_prefix_tokens=50, start="at_once")
     assert simulate(layout_of(1), workload).cached_tokens.tolist() == [0, 48, 48, 48]
 
 
 def test_without_a_zone_workers_send_all_to_the_first():
     router = Router(policy=Policy.LEAST_CONN, shared_zone=False, workers=64)
-    table = simulate(layout_of(2, router=router), Workload(users=8, requests=8, prompt=10, output=50))
+    table = simulate(layout_of(2, router=router), Workload(users=8, requests=8, prompt=10, output=50, start="at_once"))
     assert table.replica.count("0") >= 6
-    shared = simulate(layout_of(2, policy=Policy.LEAST_CONN), Workload(users=8, requests=8, prompt=10, output=50))
+    shared = simulate(
+        layout_of(2, policy=Policy.LEAST_CONN), Workload(users=8, requests=8, prompt=10, output=50, start="at_once")
+    )
     assert shared.replica.count("0") == 4
 
 

@@ -159,7 +159,7 @@ def test_a_cut_variant_goes_on_where_it_stopped_and_a_finished_one_is_not_measur
     both = result.variant("both").run
     assert both.table.number.tolist() == list(range(4 + 6))
     assert both.table.sent_s[4] == pytest.approx(3.6)
-    assert both.summary.requests.sent == 8  # each piece has a warm-up of one second, in which one request was sent
+    assert both.summary.measured == 8  # each piece has a warm-up of one second, in which one request was sent
     assert result.variant("both").resumed
 
 

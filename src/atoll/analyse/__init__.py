@@ -10,6 +10,7 @@ from atoll.analyse.summary import (
     latencies,
     summarise,
 )
+from atoll.analyse.window import Window, window_of
 
 __all__ = [
     "Comparison",
@@ -20,7 +21,9 @@ __all__ = [
     "RequestCounts",
     "Summary",
     "Verdict",
+    "Window",
     "compare_runs",
     "latencies",
     "summarise",
+    "window_of",
 ]

@@ -49,7 +49,7 @@ def means_of(summary: Summary) -> dict[str, float | None]:
         "ttft_s": summary.ttft_s.mean,
         "tpot_s": summary.tpot_s.mean,
         "e2e_s": summary.e2e_s.mean,
-        "output_tokens_per_s": summary.steady_output_tokens_per_s or summary.output_tokens_per_s,
+        "output_tokens_per_s": summary.output_tokens_per_s,
     }
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.analyse.band import Band, ratios_of, spans_one
-from atoll.analyse.summary import Mask, latencies
+from atoll.analyse.summary import latencies
+from atoll.analyse.window import Mask
 from atoll.documents import Document
 from atoll.traffic.record import Floats, Ints, Outcome, RecordTable
 

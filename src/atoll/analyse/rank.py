@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from atoll.analyse.band import Band
 from atoll.analyse.compare import Comparison, Verdict, compare_drawn, draw_run
-from atoll.analyse.summary import Mask, Summary
+from atoll.analyse.summary import Summary
+from atoll.analyse.window import Mask
 from atoll.traffic.record import RecordTable
 
 FELT_S = 0.1
@@ -127,7 +128,7 @@ def _split(ordered: Sequence[Contender], differ: Callable[[Contender, Contender]
 
 def _rate(summary: Summary) -> float:
     """Tokens per second while requests were being sent: the ramp-down at the end says nothing about a layout."""
-    return summary.steady_output_tokens_per_s or summary.output_tokens_per_s
+    return summary.output_tokens_per_s
 
 
 def _wait(contender: Contender) -> float:

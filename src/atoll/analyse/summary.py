@@ -1,4 +1,4 @@
-"""What the records say: percentiles, throughput, goodput.
+"""What the records say: percentiles, throughput, goodput. The one definition of each measure.
 
 What each measure means:
 
@@ -7,22 +7,30 @@ What each measure means:
 - TPOT: (last token - first token) / (output tokens - 1), for answers of at least two tokens.
 - E2E: sent (open loop: due) to the last token.
 
-Percentiles are over requests that succeeded and were sent in the measured window. Failed and cancelled ones are counted
-and shown, never dropped: sent = ok + failed + cancelled.
+- Tokens/s: those that arrived between the start of the measured window and the last sending, by that time: without the
+  filling and the emptying of the engines, which tell of the run's length alone. Where requests were sent for less than
+  one answer's time there is no such stretch, and it is the answers' tokens by the time from the first sending to the
+  last end. Requests/s and all tokens/s (prompts by their first token) likewise.
+
+Percentiles are over requests that succeeded and were sent in the measured window (analyse/window.py). Failed and
+cancelled ones are counted and shown, never dropped: sent = ok + failed + cancelled.
 """
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from atoll.analyse.lockstep import IN_STEP, swing_of
+from atoll.analyse.window import Mask, Spans, Window, window_of
 from atoll.documents import Document
 from atoll.traffic.record import Floats, Ints, Outcome, RecordTable
 from atoll.traffic.slo import SLO
+from atoll.traffic.workload import Workload
 
-Mask = NDArray[np.bool_]
 _QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
@@ -47,7 +55,7 @@ class RequestCounts(Document):
 
 
 class ReplicaSummary(Document):
-    """The part that one replica served."""
+    """The part that one replica served: of all that was sent the counts, of the measured window the rest."""
 
     replica: str
     requests: RequestCounts
@@ -57,33 +65,56 @@ class ReplicaSummary(Document):
 
 
 class Goodput(Document):
-    """Requests that kept within every target, out of all that were sent."""
+    """Requests that kept within every target, out of all that were measured."""
 
     slo_ttft_s: float | None = None
     slo_tpot_s: float | None = None
     good: int
-    share: float  # of the sent ones; a failed or cancelled request is not good
+    share: float  # of the measured ones; a failed or cancelled request is not good
     requests_per_s: float
 
 
 class Summary(Document):
-    """A run in numbers, over the measured window (after warm-up). Percentiles are of requests that succeeded."""
+    """A run in numbers. Counts and errors are of all that was sent, the rest of the measured window."""
 
     requests: RequestCounts
-    duration_s: float  # from the window's start to the end of the last answer that counts
+    measured: int = 0  # requests that were sent in the measured window
+    measured_from_s: float = 0.0  # its start, in seconds from the run's
+    duration_s: float  # from the window's first sending to the end of the last answer that counts
     ttft_s: Distribution
     itl_s: Distribution
     tpot_s: Distribution
     e2e_s: Distribution
-    output_tokens_per_s: float  # output tokens of the ok requests / duration_s
+    output_tokens_per_s: float
     total_tokens_per_s: float  # with their prompts
     requests_per_s: float
-    steady_output_tokens_per_s: float | None = None  # tokens that arrived while requests were still being sent
     errors: dict[str, int] = Field(default_factory=dict)
     counted_from_chunks: int = 0  # requests whose engine gave no usage
     cached_tokens: int = 0  # prompt tokens that came from prefix caches
     goodput: Goodput | None = None
     per_replica: tuple[ReplicaSummary, ...] = ()
+    too_short: bool = False  # all counts, because too little was sent after the first round of all users
+    in_step: float | None = None  # how much users march in step, 0 to 1 (analyse/lockstep.py); None: cannot be told
+    notes: tuple[str, ...] = ()  # what to know before trusting the figures, in sentences
+
+    @model_validator(mode="before")
+    @classmethod
+    def _summaries_of_before(cls, value: object) -> object:
+        """Files of before gave a second, steady rate beside one that had the run's end in it, and only what counted."""
+        if not isinstance(value, dict):
+            return value
+        plain = dict(value)
+        steady = plain.pop("steady_output_tokens_per_s", None)
+        if steady is not None:
+            plain["output_tokens_per_s"] = steady
+        counts = plain.get("requests")
+        if "measured" not in plain and counts is not None:
+            plain["measured"] = counts["sent"] if isinstance(counts, dict) else counts.sent
+        return plain
+
+    @property
+    def marches_in_step(self) -> bool:
+        return self.in_step is not None and self.in_step >= IN_STEP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,47 +140,68 @@ def latencies(table: RecordTable) -> Latencies:
     )
 
 
-def measured_rows(table: RecordTable, *, warmup_s: float = 0.0) -> Mask:
-    """Rows that were sent in the measured window."""
-    return np.asarray(table.sent_s >= warmup_s)
-
-
 def summarise(
-    table: RecordTable, *, warmup_s: float = 0.0, slo: SLO | None = None, rows: Mask | None = None
+    table: RecordTable,
+    *,
+    workload: Workload | None = None,
+    spans: Spans = (),
+    slo: SLO | None = None,
+    rows: Mask | None = None,
 ) -> Summary:
     """A run in numbers.
 
     Args:
         table: the run's records.
-        warmup_s: requests sent earlier are left out.
+        workload: its load, which says what is measured (analyse/window.py); None: everything.
+        spans: the measured spans of a run that was cut and resumed.
         slo: latency targets, for goodput.
-        rows: the measured rows, instead of those after the warm-up; shape (len(table),).
+        rows: look at these rows alone, as if no others had been sent; shape (len(table),).
     """
-    chosen = measured_rows(table, warmup_s=warmup_s) if rows is None else rows
+    window = window_of(table, workload, spans=spans)
+    looked_at = np.ones(len(table), dtype=np.bool_) if rows is None else rows
+    chosen = looked_at & window.rows(table)
     outcome = np.array(table.outcome, dtype=object)
     ok = chosen & (outcome == Outcome.OK)
     measures = latencies(table)
-    start_s, end_s = _window(table, chosen)
+    start_s, end_s = _extent(table, chosen)
     duration = max(0.0, end_s - start_s)
-    output = int(table.output_tokens[ok].sum())
-    counted = int(table.counted_from_chunks[ok].sum())
+    amounts = _amounts(table, ok, chosen=chosen, measures=measures, window=window, duration=duration)
+    rates = amounts.rates(np.ones(len(table), dtype=np.bool_))
+    in_step = swing_of(table, chosen) if workload is not None and workload.is_closed else None
     return Summary(
-        requests=_count(outcome, chosen),
+        requests=_count(outcome, looked_at),
+        measured=int(chosen.sum()),
+        measured_from_s=window.start_s,
         duration_s=duration,
         ttft_s=distribution(measures.ttft_s[ok]),
         itl_s=weighted_distribution(*table.gaps(ok)),
         tpot_s=distribution(measures.tpot_s[ok]),
         e2e_s=distribution(measures.e2e_s[ok]),
-        output_tokens_per_s=_rate(output, duration),
-        total_tokens_per_s=_rate(output + int(table.prompt_tokens[ok].sum()), duration),
-        requests_per_s=_rate(int(ok.sum()), duration),
-        steady_output_tokens_per_s=_steady_rate(table, ok, start_s),
-        errors=_errors(table, chosen),
-        counted_from_chunks=counted,
+        output_tokens_per_s=rates.output_tokens_per_s,
+        total_tokens_per_s=rates.total_tokens_per_s,
+        requests_per_s=rates.requests_per_s,
+        errors=_errors(table, looked_at),
+        counted_from_chunks=int(table.counted_from_chunks[ok].sum()),
         cached_tokens=int(table.cached_tokens[ok].sum()),
-        goodput=_goodput(measures, ok, sent=int(chosen.sum()), duration=duration, slo=slo),
-        per_replica=_per_replica(table, chosen, outcome, measures, duration),
+        goodput=_goodput(measures, ok, sent=int(chosen.sum()), requests_per_s=rates.requests_per_s, slo=slo),
+        per_replica=_per_replica(table, looked_at, ok, outcome=outcome, measures=measures, amounts=amounts),
+        too_short=window.is_too_short,
+        in_step=in_step,
+        notes=tuple(_notes(window, in_step)),
     )
+
+
+def _notes(window: Window, in_step: float | None) -> Iterator[str]:
+    if window.is_too_short:
+        yield (
+            "The run is too short to leave out its first round: too little was sent after it, so all of it counts, the"
+            " engines' filling too. Let it last longer for figures of the steady state."
+        )
+    if in_step is not None and in_step >= IN_STEP:
+        yield (
+            f"Users march in step ({in_step:.0%}): they send together, so that each first token waits for the prompts"
+            " of the others. Start them spread (--start spread), let lengths vary (--output 400-600) or let them think."
+        )
 
 
 def distribution(values: Floats) -> Distribution:
@@ -198,7 +250,7 @@ def _weighted_quantile(sorted_values: Floats, upto: Ints, share: float) -> float
     return low + (high - low) * (position - below)
 
 
-def _window(table: RecordTable, chosen: Mask) -> tuple[float, float]:
+def _extent(table: RecordTable, chosen: Mask) -> tuple[float, float]:
     """When the first counted request was sent and the last counted one ended."""
     if not chosen.any():
         return 0.0, 0.0
@@ -208,24 +260,79 @@ def _window(table: RecordTable, chosen: Mask) -> tuple[float, float]:
     return start, float(known.max()) if len(known) else start
 
 
-def _steady_rate(table: RecordTable, ok: Mask, start_s: float) -> float | None:
-    """Tokens per second between the window's start and the last sending: without the ramp-down at the end.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rates:
+    output_tokens_per_s: float
+    total_tokens_per_s: float
+    requests_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Amounts:
+    """What each row has of what rates are made of, and the seconds that it is divided by."""
+
+    output: Floats
+    prompt: Floats
+    ended: Floats
+    seconds: float
+
+    def rates(self, rows: Mask) -> _Rates:
+        output = _rate(float(self.output[rows].sum()), self.seconds)
+        return _Rates(
+            output_tokens_per_s=output,
+            total_tokens_per_s=output + _rate(float(self.prompt[rows].sum()), self.seconds),
+            requests_per_s=_rate(float(self.ended[rows].sum()), self.seconds),
+        )
+
+
+def _amounts(
+    table: RecordTable, ok: Mask, *, chosen: Mask, measures: Latencies, window: Window, duration: float
+) -> _Amounts:
+    """Of the stretches in which requests were sent; of the whole time where they are shorter than an answer."""
+    stretches = _stretches(table, chosen, window)
+    seconds = sum(end - start for start, end in stretches)
+    if not ok.any() or seconds < float(np.nanmedian(measures.e2e_s[ok])):
+        served = ok.astype(np.float64)
+        return _Amounts(
+            output=served * table.output_tokens, prompt=served * table.prompt_tokens, ended=served, seconds=duration
+        )
+    done = (np.array(table.outcome, dtype=object) == Outcome.OK) & _within(table.done_s, stretches)
+    return _Amounts(
+        output=_tokens_within(table, stretches),
+        prompt=np.where(_within(table.first_token_s, stretches), table.prompt_tokens, 0.0),
+        ended=done.astype(np.float64),
+        seconds=seconds,
+    )
+
+
+def _stretches(table: RecordTable, chosen: Mask, window: Window) -> list[tuple[float, float]]:
+    """Of each span of the window, from its first sending to its last."""
+    found = []
+    for start, end in window.spans:
+        sent = table.sent_s[chosen & (table.sent_s >= start) & (table.sent_s < end)]
+        if len(sent):
+            found.append((float(sent.min()), float(sent.max())))
+    return found
+
+
+def _within(times: Floats, stretches: Sequence[tuple[float, float]]) -> Mask:
+    inside = np.zeros(len(times), dtype=np.bool_)
+    for start, end in stretches:
+        inside |= (times >= start) & (times < end)
+    return inside
+
+
+def _tokens_within(table: RecordTable, stretches: Sequence[tuple[float, float]]) -> Floats:
+    """Output tokens of each row that arrived in the stretches.
 
     Chunks are weighted by tokens per chunk of their own request, because a chunk may carry several tokens.
     """
-    if not ok.any():
-        return None
-    end_s = float(table.sent_s.max())
-    if end_s - start_s <= 0:
-        return None
-    clock = table.token_clock
-    in_window = np.concatenate([[0], np.cumsum((clock >= start_s) & (clock < end_s))])
+    in_window = np.concatenate([[0], np.cumsum(_within(table.token_clock, stretches))])
     lengths = table.span_stop - table.span_start
     chunks = np.bincount(table.span_row, lengths, minlength=len(table))
     inside = np.bincount(table.span_row, in_window[table.span_stop] - in_window[table.span_start], minlength=len(table))
     with np.errstate(invalid="ignore", divide="ignore"):
-        tokens = np.where(chunks > 0, inside * table.output_tokens / chunks, 0.0)
-    return float(tokens.sum() / (end_s - start_s))
+        return np.where(chunks > 0, inside * table.output_tokens / chunks, 0.0)
 
 
 def _count(outcome: NDArray[np.object_], chosen: Mask) -> RequestCounts:
@@ -244,8 +351,8 @@ def _rate(amount: float, duration: float) -> float:
     return amount / duration if duration > 0 else 0.0
 
 
-def _goodput(measures: Latencies, ok: Mask, *, sent: int, duration: float, slo: SLO | None) -> Goodput | None:
-    if slo is None or (slo.ttft_s is None and slo.tpot_s is None):
+def _goodput(measures: Latencies, ok: Mask, *, sent: int, requests_per_s: float, slo: SLO | None) -> Goodput | None:
+    if slo is None or slo.is_empty:
         return None
     good = ok.copy()
     if slo.ttft_s is not None:
@@ -258,25 +365,30 @@ def _goodput(measures: Latencies, ok: Mask, *, sent: int, duration: float, slo: 
         slo_tpot_s=slo.tpot_s,
         good=number,
         share=number / sent if sent else 0.0,
-        requests_per_s=_rate(number, duration),
+        requests_per_s=requests_per_s * _rate(number, float(ok.sum())),
     )
 
 
 def _per_replica(
-    table: RecordTable, chosen: Mask, outcome: NDArray[np.object_], measures: Latencies, duration: float
+    table: RecordTable,
+    looked_at: Mask,
+    ok: Mask,
+    *,
+    outcome: NDArray[np.object_],
+    measures: Latencies,
+    amounts: _Amounts,
 ) -> tuple[ReplicaSummary, ...]:
     names = np.array([name if name is not None else "" for name in table.replica], dtype=object)
     parts = []
-    for name in sorted(set(names[chosen]) - {""}, key=_replica_order):
-        mine = chosen & (names == name)
-        served = mine & (outcome == Outcome.OK)
+    for name in sorted(set(names[looked_at]) - {""}, key=_replica_order):
+        mine = names == name
         parts.append(
             ReplicaSummary(
                 replica=name,
-                requests=_count(outcome, mine),
-                output_tokens_per_s=_rate(int(table.output_tokens[served].sum()), duration),
-                ttft_s=distribution(measures.ttft_s[served]),
-                e2e_s=distribution(measures.e2e_s[served]),
+                requests=_count(outcome, looked_at & mine),
+                output_tokens_per_s=amounts.rates(mine).output_tokens_per_s,
+                ttft_s=distribution(measures.ttft_s[ok & mine]),
+                e2e_s=distribution(measures.e2e_s[ok & mine]),
             )
         )
     return tuple(parts)

@@ -106,8 +106,8 @@ def _show_goodput(result: BenchResult) -> None:
     goodput = result.summary.goodput
     if goodput is not None:
         out.print(
-            f"Goodput: {goodput.good} of {result.summary.requests.sent} requests ({goodput.share:.1%}) kept within the"
-            f" targets, {goodput.requests_per_s:.2f} requests/s"
+            f"Goodput: {goodput.good} of {result.summary.measured} measured requests ({goodput.share:.1%}) kept within"
+            f" the targets, {goodput.requests_per_s:.2f} requests/s"
         )
 
 

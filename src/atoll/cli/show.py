@@ -89,8 +89,11 @@ def show_summary(summary: Summary, *, title: str = "Summary") -> None:
     counts = summary.requests
     out.print(
         f"[bold]{title}[/bold]  {counts.sent} sent = {counts.ok} ok + {counts.failed} failed"
-        f" + {counts.cancelled} cancelled in {show_seconds(summary.duration_s)}"
+        f" + {counts.cancelled} cancelled; measured: {summary.measured} in {show_seconds(summary.duration_s)}"
+        + (f", from {show_seconds(summary.measured_from_s)} on" if summary.measured_from_s else "")
     )
+    for note in summary.notes:
+        out.print(f"[yellow]{note}[/yellow]", soft_wrap=True)
     out.print(
         f"{summary.requests_per_s:.2f} requests/s, {summary.output_tokens_per_s:,.0f} output tokens/s,"
         f" {summary.total_tokens_per_s:,.0f} tokens/s in all"

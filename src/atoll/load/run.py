@@ -1,7 +1,8 @@
 """Send the traffic, keep what comes back: a URL and a Workload in, a RecordTable out."""
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +19,10 @@ from atoll.load.tokens import BY_WORDS, Vocabulary, calibrated
 from atoll.load.watch import Telemetry, Watch
 from atoll.outside.clock import Clock, SystemClock
 from atoll.traffic.demand import Demand
-from atoll.traffic.record import RecordTable, Source
+from atoll.traffic.record import Outcome, RecordTable, Source
+from atoll.traffic.start import MOST_OF_THE_RUN, settle_start, with_mean_lengths
 from atoll.traffic.trace import TraceRow
-from atoll.traffic.workload import Arrivals, Workload
+from atoll.traffic.workload import Arrivals, Lengths, Start, Workload
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,8 +77,12 @@ async def measure_load(
     control: LoadControl | None = None,
     clock: Clock | None = None,
     workers: "Workers | None" = None,
+    answer_s: float | None = None,
 ) -> LoadResult:
     """Run a workload against a server.
+
+    Users that are to start spread do so over the time of one answer: `answer_s`, else that of one request that is sent
+    before, which is in no record.
 
     Args:
         url: `host:port`, `http://host:port`, `.../v1` or the full path of an endpoint.
@@ -94,6 +100,7 @@ async def measure_load(
         control: lets the caller end the run early.
         clock: None is the machine's.
         workers: who sends; None: this loop.
+        answer_s: how long one answer is expected to take; None: not known.
 
     Raises:
         InputError: the URL, the workload or a setting makes no sense.
@@ -102,6 +109,7 @@ async def measure_load(
     options, clock, control = options or RequestOptions(), clock or SystemClock(), control or LoadControl()
     target, endpoint = parse_target(url, options.endpoint)
     Demand(workload, trace)  # a trace that is missing is told of before anything is sent
+    workload = settle_start(workload, answer_s) if answer_s is not None else workload
     dialer = Dialer(target, options)
     await dialer.resolve()
     asker = _Asker(dialer, target, options, clock)
@@ -118,6 +126,8 @@ async def measure_load(
         drain_s=drain_s,
         folder=folder,
     )
+    if workload.is_closed and workload.start is Start.SPREAD and workload.users != 1:
+        orders = replace(orders, workload=settle_start(workload, await _one_answer_s(orders, control, clock)))
     watch = Watch(metrics if metrics is not None else [f"{target.origin}/metrics"], options=options, now=clock.now)
     found = await watch.reachable()  # also where it is not asked: reading the first page imports what reads it
     if metrics is None and not found:
@@ -138,6 +148,27 @@ async def measure_load(
         disk=next((result.disk for result in results if result.disk), None),
         telemetry=watch.telemetry,
     )
+
+
+async def _one_answer_s(orders: Orders, control: LoadControl, clock: Clock) -> float | None:
+    """Seconds of one request of the load's mean lengths; None when it failed.
+
+    It is waited for no longer than users may take to start: a tenth of the run.
+    """
+    load = with_mean_lengths(orders.workload, orders.trace)
+    lengths = {"prompt": Lengths(mean=load.prompt.mean), "output": Lengths(mean=load.output.mean)}
+    alone = Workload(users=1, requests=1, start=Start.AT_ONCE, **lengths)
+    sender = Sender(replace(orders, workload=alone, trace=(), steps=(), folder=None), clock=clock)
+    await sender.prepare()
+    control.attach(sender.stop)
+    longest_s = None if load.duration_s is None else MOST_OF_THE_RUN * load.duration_s
+    if longest_s is not None:
+        asyncio.get_running_loop().call_later(longest_s, sender.stop, "long enough")
+    result = await sender.run(clock.now())
+    table = join_logs([(result.rows, result.tokens, result.words, result.origin)])
+    if len(table) and table.outcome[0] == Outcome.OK:
+        return float(table.done_s[0] - table.sent_s[0])
+    return longest_s if result.stopped == "long enough" else None
 
 
 async def _synthetic(

@@ -6,14 +6,13 @@ from math import ceil, sqrt
 
 from atoll.inventory.islands import islands
 from atoll.layout.layout import EngineFlags, Layout, Policy, Router
-from atoll.layout.weights import router_weights
 from atoll.plan.budget import in_flight_of
 from atoll.plan.choice import Choice
 from atoll.plan.enumerate import OPEN, Candidate, Wanted
 from atoll.plan.goal import Goal
 from atoll.plan.outlook import Outlook
 from atoll.plan.rank import order_of
-from atoll.plan.score import equal_counts, equal_rates, score_stations
+from atoll.plan.score import score_stations_of
 from atoll.plan.workbench import Workbench, common_flags
 
 PLAIN = EngineFlags()
@@ -173,11 +172,7 @@ def _with_whole_experts(question: Question, candidate: Candidate, flags: EngineF
 
 def score_layout(question: Question, layout: Layout) -> Outlook:
     stations = [question.workbench.station(replica, layout.flags) for replica in layout.replicas]
-    if layout.router.policy in {Policy.ROUND_ROBIN, Policy.PER_ISLAND}:
-        shares = equal_rates(stations, question.goal, router_weights(layout))
-    else:
-        shares = equal_counts(stations)
-    return score_stations(stations, question.goal, shares=shares)
+    return score_stations_of(layout, stations, question.goal)
 
 
 def _warnings(question: Question, candidate: Candidate, flags: EngineFlags) -> Iterator[str]:

@@ -20,6 +20,8 @@ from math import ceil, log
 
 from atoll.analyse.summary import Distribution, ReplicaSummary, RequestCounts, Summary
 from atoll.cost.step import StepBatch, StepTimer
+from atoll.layout.layout import Layout, Policy
+from atoll.layout.weights import router_weights
 from atoll.plan.goal import Goal
 from atoll.plan.outlook import Outlook
 
@@ -63,6 +65,13 @@ def score_stations(stations: Sequence[Station], goal: Goal, *, shares: Sequence[
     """
     steady = [_settle(station, goal, share) for station, share in zip(stations, shares, strict=True)]
     return _merge([one for one in steady if one.users > 0 or one.requests_per_s > 0], goal)
+
+
+def score_stations_of(layout: Layout, stations: Sequence[Station], goal: Goal) -> Outlook:
+    """The prediction of replicas behind their router: equal rates by turns, else as many in flight on each."""
+    if layout.router.policy in {Policy.ROUND_ROBIN, Policy.PER_ISLAND}:
+        return score_stations(stations, goal, shares=equal_rates(stations, goal, router_weights(layout)))
+    return score_stations(stations, goal, shares=equal_counts(stations))
 
 
 def equal_counts(stations: Sequence[Station]) -> tuple[float, ...]:

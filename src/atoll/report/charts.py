@@ -86,22 +86,21 @@ def wait_panels(view: StudyView, words: Words) -> list[Spec]:
     y = _axis("s", title, domain=[low if spread else 0, 1.1 * max(tops)], scale=scale)
     x = _axis("t", words["time_axis"], domain=[0, max(_SHORTEST_S, *(float(waits.sent_s.max()) for waits in known))])
     colours = colours_of(view)
-    warmup = _warmup_band(view, x, y)
-    return [_wait_panel(run, series[run.name], (x, y), colours[run.name], warmup) for run in runs]
+    return [_wait_panel(run, series[run.name], (x, y), colours[run.name]) for run in runs]
 
 
-def _warmup_band(view: StudyView, x: Spec, y: Spec) -> list[Spec]:
+def _unmeasured_band(run: RunView, x: Spec, y: Spec) -> list[Spec]:
     """A grey band over the time that the percentiles leave out."""
-    warmup = (view.workload.warmup_s or 0.0) if view.workload is not None else 0.0
-    if not warmup:
+    start = run.summary.measured_from_s if run.summary is not None else 0.0
+    if not start:
         return []
     low, top = y["scale"]["domain"]
-    band = {"values": [{"t": 0, "end": min(warmup, x["scale"]["domain"][1]), "s": low, "top": top}]}
+    band = {"values": [{"t": 0, "end": min(start, x["scale"]["domain"][1]), "s": low, "top": top}]}
     encoding = {"x": x, "x2": {"field": "end"}, "y": y, "y2": {"field": "top"}}
     return [{"data": band, "mark": {"type": "rect", "color": GRID, "opacity": 0.5}, "encoding": encoding}]
 
 
-def _wait_panel(run: RunView, waits: TtftSeries, axes: tuple[Spec, Spec], colour: str, warmup: list[Spec]) -> Spec:
+def _wait_panel(run: RunView, waits: TtftSeries, axes: tuple[Spec, Spec], colour: str) -> Spec:
     assert run.summary is not None
     x, y = axes
     low, top = y["scale"]["domain"]
@@ -109,7 +108,7 @@ def _wait_panel(run: RunView, waits: TtftSeries, axes: tuple[Spec, Spec], colour
     failed = {"t": _short(waits.failed_s), "s": [top] * len(waits.failed_s)}
     lines = {"p50": np.maximum(waits.p50_s, low), "p95": np.maximum(waits.p95_s, low)}
     layers = [
-        *warmup,
+        *_unmeasured_band(run, x, y),
         _layer(points, {"type": "point", "filled": True, "size": 9, "opacity": 0.3, "color": colour}, x=x, y=y),
         _layer({"t": _short(waits.middle_s), "s": _short(lines["p50"])}, _line(colour, dash=[4, 2]), x=x, y=y),
         _layer({"t": _short(waits.middle_s), "s": _short(lines["p95"])}, _line(colour, width=2.2), x=x, y=y),
@@ -176,7 +175,7 @@ def throughput_panels(view: StudyView, words: Words) -> list[Spec]:
 
 def rate_of(summary: Summary) -> float:
     """Tokens per second while requests were being sent: the ramp-down at the end says nothing about a layout."""
-    return summary.steady_output_tokens_per_s or summary.output_tokens_per_s
+    return summary.output_tokens_per_s
 
 
 def _predicted(run: RunView) -> dict[str, float]:

@@ -7,7 +7,8 @@ import numpy as np
 
 from atoll.analyse.band import Band
 from atoll.analyse.rank import Place
-from atoll.analyse.summary import Mask, Summary
+from atoll.analyse.summary import Summary
+from atoll.analyse.window import Mask
 from atoll.inventory.box import Box
 from atoll.layout.layout import Layout
 from atoll.traffic.record import Outcome, RecordTable, Source

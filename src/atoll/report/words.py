@@ -235,7 +235,19 @@ def _tell_failures(view: StudyView, say: Words) -> list[str]:
         elif run.summary is not None and run.summary.requests.failed:
             counts = run.summary.requests
             told.append(say["failed"].format(name=run.name, count=f"{counts.failed:,}", sent=f"{counts.sent:,}"))
-    return told
+    return told + _tell_doubts(view, say)
+
+
+def _tell_doubts(view: StudyView, say: Words) -> list[str]:
+    """What to know before trusting the figures: runs that were too short, users that march in step."""
+    found = [run for run in view.runs if run.summary is not None]
+    short = [run.name for run in found if run.summary is not None and run.summary.too_short]
+    marching = [run.name for run in found if run.summary is not None and run.summary.marches_in_step]
+    return [
+        say[sentence].format(names=", ".join(names))
+        for sentence, names in (("too_short", short), ("in_step", marching))
+        if names
+    ]
 
 
 def tell_place(places: Sequence[Place], name: str) -> str:
@@ -269,4 +281,4 @@ def tell_load(view: StudyView, *, lang: str = "en") -> str:
 
 
 def _rate(summary: Summary) -> float:
-    return summary.steady_output_tokens_per_s or summary.output_tokens_per_s
+    return summary.output_tokens_per_s

@@ -10,7 +10,6 @@ A measured run has its token times in records.parquet itself. While it is under 
 tail beside it (load/records.py), so a kill loses at most the last second; `read_run` reads whatever is there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import model_validator
 
-from atoll.analyse.summary import Mask, Summary, measured_rows, summarise
+from atoll.analyse.summary import Summary, summarise
+from atoll.analyse.window import Mask, window_of
 from atoll.documents import Document
 from atoll.errors import BadRun
 from atoll.layout.layout import Layout
@@ -82,15 +82,7 @@ class Run:
     @property
     def measured(self) -> Mask:
         """The rows that were sent in the measured window, or windows; shape (len(table),)."""
-        warmup_s = (self.workload.warmup_s or 0.0) if self.workload else 0.0
-        return rows_within(self.table, self.info.windows, warmup_s=warmup_s)
-
-
-def rows_within(table: RecordTable, windows: Sequence[tuple[float, float]], *, warmup_s: float) -> Mask:
-    """Rows that were sent in one of the windows; after the warm-up when there are none."""
-    if not windows:
-        return measured_rows(table, warmup_s=warmup_s)
-    return np.asarray(np.any([(table.sent_s >= start) & (table.sent_s < end) for start, end in windows], axis=0))
+        return window_of(self.table, self.workload, spans=self.info.windows).rows(self.table)
 
 
 def write_info(folder: Path, info: RunInfo, *, sync: bool = True) -> None:
@@ -208,7 +200,7 @@ def read_run(folder: Path) -> Run:
     table = _whatever_records(folder)
     summary = _document(folder / "summary.json", Summary) if info.complete else None
     if summary is None:
-        summary = summarise(table, warmup_s=workload.warmup_s or 0.0 if workload else 0.0)
+        summary = summarise(table, workload=workload, spans=info.windows)
     telemetry = folder / "telemetry.parquet"
     return Run(
         path=folder,

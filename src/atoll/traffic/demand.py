@@ -57,8 +57,13 @@ class Demand:
         return self.workload.arrivals is Arrivals.CLOSED
 
     def starts(self) -> tuple[float, ...]:
-        """Closed loop: when each user sends the first request, evenly spread from 0 over the workload's `start`."""
+        """Closed loop: when each user sends the first request, evenly spread from 0 over the workload's `start`.
+
+        Raises BadTraffic when it is still to be spread over an answer's time, which is for `settle_start` to say.
+        """
         users, start = self.workload.users or 0, self.workload.start
+        if start is Start.SPREAD and users > 1:
+            raise BadTraffic("users are to start spread over one answer's time, and nobody said how long that is.")
         over_s = 0.0 if isinstance(start, Start) else start
         return tuple(over_s * user / users for user in range(users))
 

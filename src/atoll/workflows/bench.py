@@ -80,6 +80,7 @@ def bench(
     slo: SLO | None = None,
     drain_s: float | None = None,
     workers: Workers | None = None,
+    answer_s: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> BenchResult:
     """Run the load, write the run's folder, sum it up. Blocks until it is done.
@@ -102,6 +103,7 @@ def bench(
         metrics: URLs of the engines' /metrics, one a replica; None tries the server's own.
         drain_s: how long answers may go on after the last sending; None: to their end.
         workers: who sends; None: this process.
+        answer_s: how long one answer is expected to take, over which users start; None: one request tells.
         on_progress: called twice a second.
         slo: latency targets, for goodput.
 
@@ -140,6 +142,7 @@ def bench(
         control=control,
         clock=clock,
         workers=workers,
+        answer_s=answer_s,
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _signals(runner, control):
@@ -167,7 +170,7 @@ def _finish(
     slo: SLO | None,
 ) -> BenchResult:
     """Sum up and write what is left to write; a disk that refuses costs the file, not the summary."""
-    summary = summarise(result.table, warmup_s=workload.warmup_s or 0.0, slo=slo)
+    summary = summarise(result.table, workload=workload, slo=slo)
     notes = (result.client.verdict,) if result.client.limited else ()
     info = info.replace(
         model=result.model,

@@ -9,6 +9,7 @@ from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
 from atoll.workflows.deploy import find_deployable
 from atoll.workflows.render import read_layout
+from atoll.workflows.simulate import expected_answer_s
 from atoll.workflows.traces import Trace, trace_beside
 
 
@@ -28,6 +29,10 @@ class Door:
     @property
     def slo(self) -> SLO | None:
         return None if self.layout is None else self.layout.slo
+
+    def answer_s(self, workload: Workload, trace: Trace = ()) -> float | None:
+        """How long one answer is predicted to take; None where there is no layout, or no prediction."""
+        return None if self.layout is None else expected_answer_s(self.layout, workload, trace=trace)
 
     def trace_of(self, workload: Workload) -> Trace:
         """The rows that the load takes its requests from; raises InputError or BadTraffic when they are not there."""

@@ -17,6 +17,7 @@ from atoll.traffic.record import RecordTable
 from atoll.traffic.trace import TraceRow
 from atoll.traffic.workload import Workload
 from atoll.workflows.bench import bench, words_of
+from atoll.workflows.simulate import expected_answer_s
 
 Say = Callable[[str], None]
 
@@ -55,6 +56,7 @@ def measure_layout(
             engine=engine,
             layout=served,
             vocabulary=_vocabulary(layout) if not find_engine(engine).emulates else None,
+            answer_s=expected_answer_s(layout, workload, profile=profile, trace=trace),
             metrics=[f"{replica.url}/metrics" for replica in deployment.replicas],
         )
     finally:

@@ -14,8 +14,9 @@ from atoll.cost.band import relative_band
 from atoll.cost.profile import MachineProfile
 from atoll.documents import parse_yaml
 from atoll.engines import find_engine
+from atoll.engines.engine import BLOCK_TOKENS
 from atoll.engines.spec import DEFAULT_ENGINE
-from atoll.errors import InputError, NothingFits
+from atoll.errors import AtollError, InputError, NothingFits
 from atoll.inventory.islands import best_groups
 from atoll.layout.layout import EngineFlags, Layout, Replica, Router
 from atoll.layout.study import Study, study_layouts
@@ -23,11 +24,14 @@ from atoll.layout.trouble import Failure, Slowness
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import read_text
+from atoll.plan.goal import Goal
+from atoll.plan.score import Station, score_stations_of
 from atoll.simulate.equip import Equipment, equip_layout
 from atoll.simulate.run import Conditions, Outage, simulate_layout
 from atoll.store.folder import RunInfo, finish_run, name_of, start_run, with_id
 from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.slo import SLO
+from atoll.traffic.start import settle_start, with_mean_lengths
 from atoll.traffic.trace import TraceRow, parse_trace
 from atoll.traffic.workload import Workload
 from atoll.units import parse_seconds
@@ -60,7 +64,9 @@ def simulate(
     trace: Sequence[TraceRow] = (),
     conditions: Conditions = _AS_IT_SHOULD_BE,
 ) -> RecordTable:
-    """The records of a layout under a load; plan, study and validate all come through here.
+    """The records of a layout under a load.
+
+    Users that are to start spread do so over the time of one answer, as it is predicted.
 
     Args:
         layout: what is simulated.
@@ -80,13 +86,46 @@ def simulate(
     return simulate_layout(
         layout,
         card,
-        workload,
+        settle_start(workload, predicted_answer_s(layout, equipment, workload, trace)),
         timers=equipment.timers,
         kv_blocks=equipment.kv_blocks,
         limits=equipment.limits,
         trace=trace,
         conditions=conditions,
     )
+
+
+def predicted_answer_s(
+    layout: Layout, equipment: Equipment, workload: Workload, trace: Sequence[TraceRow] = ()
+) -> float | None:
+    """How long one answer takes under the load, by the planner's formula; None in an open loop.
+
+    It says over which time users start, in simulate, bench and study alike.
+    """
+    if not workload.is_closed:
+        return None
+    stations = [
+        Station(
+            timer=timer,
+            kv_tokens=BLOCK_TOKENS * blocks,
+            max_num_seqs=limits.max_num_seqs,
+            max_num_batched_tokens=limits.max_num_batched_tokens,
+        )
+        for timer, blocks, limits in zip(equipment.timers, equipment.kv_blocks, equipment.limits, strict=True)
+    ]
+    goal = Goal(workload=with_mean_lengths(workload, trace))
+    return score_stations_of(layout, stations, goal).summary.e2e_s.mean
+
+
+def expected_answer_s(
+    layout: Layout, workload: Workload, *, profile: MachineProfile | None = None, trace: Sequence[TraceRow] = ()
+) -> float | None:
+    """What `predicted_answer_s` says of a layout; None where it says nothing: a card or a model that is not known."""
+    try:
+        equipment = equipment_for(layout, read_model(layout.model), profile)
+    except AtollError:
+        return None
+    return predicted_answer_s(layout, equipment, workload, trace)
 
 
 @lru_cache(maxsize=256)
@@ -113,7 +152,7 @@ def simulate_run(
         equipment=equipment_for(layout, card, profile),
         table=table,
         band=relative_band(layout, card),
-        summary=summarise(table, warmup_s=workload.warmup_s or 0.0, slo=slo),
+        summary=summarise(table, workload=workload, slo=slo),
     )
 
 

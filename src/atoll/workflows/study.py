@@ -27,6 +27,7 @@ import atoll
 from atoll.analyse.band import Band
 from atoll.analyse.rank import Contender, Place, RatioOf, rank_runs
 from atoll.analyse.summary import Summary, summarise
+from atoll.analyse.window import window_of
 from atoll.cost.band import caution, relative_band, relative_ratio
 from atoll.cost.profile import MachineProfile
 from atoll.documents import Document
@@ -46,7 +47,6 @@ from atoll.store.folder import (
     is_run,
     read_info,
     read_run,
-    rows_within,
     start_run,
     with_id,
     write_info,
@@ -370,7 +370,7 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
         write_info(place, info.replace(failure=reason))
         return
     info = info.replace(windows=windows)
-    summary = summarise(table, rows=rows_within(table, windows, warmup_s=workload.warmup_s or 0.0))
+    summary = summarise(table, workload=workload, spans=windows)
     finish_run(place, info, table, summary)
     trouble = remember(place, info, summary, layout=variant.layout, study=result.study.name)
     if trouble:
@@ -382,7 +382,7 @@ def _headline(summary: Summary) -> str:
     return (
         f"{summary.requests.ok} of {summary.requests.sent} ok, TTFT p50 {show_seconds(summary.ttft_s.p50)}"
         f" p95 {show_seconds(summary.ttft_s.p95)},"
-        f" {summary.steady_output_tokens_per_s or summary.output_tokens_per_s:,.0f} tokens/s"
+        f" {summary.output_tokens_per_s:,.0f} tokens/s"
     )
 
 
@@ -395,7 +395,7 @@ def _predict(result: StudyResult, layout: Layout, place: Path, roads: Roads) -> 
         table = roads.simulate(layout, load, result.profile, trace_beside(result.folder, load), result.study)
     except InputError:
         return
-    write_whole(place / "predicted.json", summarise(table, warmup_s=result.study.workload.warmup_s or 0.0).to_json())
+    write_whole(place / "predicted.json", summarise(table, workload=load).to_json())
 
 
 def _measure_pieces(
@@ -410,7 +410,7 @@ def _measure_pieces(
         piece = place / "pieces" / str(len(done) + 1)
         say(f"{layout.name}: {'resuming' if done else 'starting'} on {engine} engines")
         done.append(roads.measure(layout, rest, piece, engine=engine, say=say, profile=result.profile, trace=trace))
-    return join_pieces(done, warmup_s=workload.warmup_s or 0.0)
+    return join_pieces(done, workload)
 
 
 def _source_of_pieces(place: Path) -> Source:
@@ -444,12 +444,12 @@ def piece_seconds(table: RecordTable) -> float:
     return float(np.nanmax(np.concatenate([table.sent_s, table.last_token_s, table.done_s])))
 
 
-def join_pieces(done: Sequence[RecordTable], *, warmup_s: float) -> tuple[RecordTable, Windows]:
-    """One table of all pieces, and its measured windows: each piece has a warm-up of its own; none for one piece."""
+def join_pieces(done: Sequence[RecordTable], workload: Workload) -> tuple[RecordTable, Windows]:
+    """One table of all pieces, and its measured windows: each piece has a window of its own; none for one piece."""
     shifts, windows, at = [], [], 0.0
     for table in done:
         shifts.append(at)
-        windows.append((at + warmup_s, at + piece_seconds(table)))
+        windows.append((at + window_of(table, workload).start_s, at + piece_seconds(table)))
         at += piece_seconds(table)
     whole = RecordTable.concatenate(list(zip(done, shifts, strict=True)))
     return whole, tuple(windows) if len(done) > 1 else ()

@@ -189,6 +189,7 @@ def bench(
                 slo=slo,
                 drain_s=_seconds(drain),
                 workers=work.workers_of(workers, ray=ray),
+                answer_s=door.answer_s(load, rows),
                 on_progress=on_progress,
             )
         if (trouble := work.list_run(result)) is not None:

@@ -245,7 +245,7 @@ def _row(place: int, choice: Choice) -> list[str]:
         _groups([replica.gpus for replica in choice.layout.replicas]),
         _waited(predicted, summary.ttft_s.p50),
         _waited(predicted, summary.ttft_s.p95),
-        show_seconds(summary.tpot_s.mean),
+        show_seconds(summary.tpot_s.p50),
         _waited(predicted, summary.e2e_s.mean),
         f"{summary.output_tokens_per_s:,.0f}",
     ]

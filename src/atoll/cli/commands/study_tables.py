@@ -61,7 +61,7 @@ def _lost(variant: VariantResult) -> int:
 def _figures(variant: VariantResult) -> tuple[str, ...]:
     assert variant.run is not None
     summary = variant.run.summary
-    rate = summary.steady_output_tokens_per_s or summary.output_tokens_per_s
+    rate = summary.output_tokens_per_s
     waits = (summary.ttft_s.p50, summary.ttft_s.p95, summary.tpot_s.p50, summary.e2e_s.p50)
     return (*map(show_seconds, waits), f"{rate:,.0f}")
 
