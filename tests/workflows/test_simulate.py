@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from atoll.engines.engine import SchedulerLimits
 from atoll.errors import BadTraffic, InputError, NothingFits
 from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.simulate.run import Outage
@@ -50,16 +51,17 @@ def test_equal_replicas_share_a_timer_and_defaults_are_the_engines():
     layout = plain()
     equipment = work.equipment_for(layout, work.read_model(MODEL))
     assert equipment.timers[0] is equipment.timers[1]
-    assert equipment.limits.max_num_batched_tokens == 8192
-    assert equipment.limits.max_num_seqs == 1024
-    assert equipment.limits.async_scheduling
+    assert (
+        equipment.limits
+        == (SchedulerLimits(max_num_batched_tokens=8192, max_num_seqs=1024, async_scheduling=True),) * 2
+    )
     # Some 80 GB of two cards are left for keys and values of 256 KiB a token.
     assert 300_000 < 16 * equipment.kv_blocks[0] < 420_000
 
 
 def test_the_engine_of_early_2025_computes_prompts_first():
     layout = plain(engine_version="0.7.3", flags=EngineFlags(enable_chunked_prefill=False))
-    limits = work.equipment_for(layout, work.read_model(MODEL)).limits
+    limits, _ = work.equipment_for(layout, work.read_model(MODEL)).limits
     assert limits.prefill_first
     assert not limits.async_scheduling
     assert limits.max_num_batched_tokens == 32768  # as long as the model's context
