@@ -1,7 +1,8 @@
 """The whole road on one machine without a GPU: what `make demo` runs.
 
-1. The example study in virtual time: ten variants x ten minutes.
-2. Its winner against one instance over all four cards, on emulated engines behind a real nginx.
+1. The example study in virtual time: eleven variants x ten minutes; its verdict says what is layout, what is version.
+2. Its winner against one instance over all four cards, on emulated engines behind a real nginx. The simulator paces
+   them, so that checks the plumbing and not the prediction.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from pathlib import Path
 from atoll.cli.commands.study_tables import show_study
 from atoll.cli.main import guarded
 from atoll.cli.show import out, progress
-from atoll.workflows.report import report_study
+from atoll.workflows.report import report_study, verdict_of
 from atoll.workflows.study import StudyResult, run_study
 
 EXAMPLE = Path(__file__).parent / "four-h100-nvl"
@@ -21,11 +22,11 @@ ALL_CARDS = "1xTP4"
 def demo(folder: Path) -> None:
     for earlier in ("simulated", "emulated"):
         shutil.rmtree(folder / earlier, ignore_errors=True)
-    out.rule("In virtual time: ten variants, ten minutes each")
+    out.rule("In virtual time: eleven variants, ten minutes each")
     simulated = run_study(EXAMPLE / "study.yaml", engine="simulated", out=folder / "simulated", say=progress.print)
     show(simulated, folder / "report.html")
     winner = simulated.ranking[0].name
-    out.rule(f"For real: {winner} against {ALL_CARDS}, emulated engines behind nginx")
+    out.rule(f"Real HTTP, emulated engines behind nginx: {winner} against {ALL_CARDS}, a check of the plumbing")
     names = list(dict.fromkeys((ALL_CARDS, winner)))
     emulated = run_study(
         EXAMPLE / "quick.yaml", engine="emulated", only=names, out=folder / "emulated", say=progress.print
@@ -35,6 +36,8 @@ def demo(folder: Path) -> None:
 
 def show(result: StudyResult, path: Path) -> None:
     show_study(result)
+    for sentence in verdict_of(result):
+        out.print(sentence, markup=False)
     out.print(f"Report: {report_study(result, out=path)}")
 
 

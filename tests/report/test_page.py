@@ -166,8 +166,8 @@ def test_the_bands_of_predictions_stand_under_their_figures_and_on_the_bars(make
     runs = (replace(view.runs[0], predicted=None), replace(view.runs[1], predicted=None, band=BAND))
     simulated = make_view(runs=runs, engine="simulated", source=Source.SIMULATED)
     page = render_report(simulated)
-    assert "<br><small>18 ms … 23 ms</small>" in page
-    assert "<br><small>80 … 120</small>" in page
+    assert "<br><small>mean 18 ms … 23 ms</small>" in page
+    assert "<br><small>mean 80 … 120</small>" in page
     assert page.count("no band is known</small>") == 1  # the other run has none
     (bars, *_) = throughput_panels(simulated, words_in("en"))
     rule = bars["layer"][-1]

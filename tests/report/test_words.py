@@ -7,6 +7,7 @@ from string import Formatter
 
 import pytest
 
+from atoll.analyse.band import Band
 from atoll.analyse.rank import Contender, rank_runs
 from atoll.analyse.summary import summarise
 from atoll.errors import InputError
@@ -14,6 +15,8 @@ from atoll.report.view import RunView
 from atoll.report.words import tell_load, tell_place, tell_verdict, words_in
 from atoll.traffic.record import Source
 from atoll.traffic.workload import Workload
+from atoll.units import show_seconds
+from report.conftest import build_layout, build_records
 
 
 def test_a_measurement_is_held_against_its_prediction(make_view):
@@ -117,3 +120,43 @@ def blanks(sentence: str) -> set[str]:
 def test_a_language_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="--lang fr"):
         words_in("fr")
+
+
+def corner(name, groups, *, wait_s, step_s, version):
+    """A variant of the four corners: a split under a version."""
+    table = build_records(wait_s=wait_s, step_s=step_s, replicas=len(groups))
+    layout = build_layout(name, groups).replace(engine_version=version)
+    return RunView(name=name, layout=layout, table=table, summary=summarise(table))
+
+
+def test_what_is_layout_and_what_is_version_are_two_steps_each_with_its_band(make_view):
+    """1xTP4 of an old version is the baseline: the way to today's 2xTP2 goes over today's 1xTP4."""
+    whole, pairs = ((0, 1, 2, 3),), ((0, 1), (2, 3))
+    runs = (
+        corner("1xTP4-plain", whole, wait_s=0.2, step_s=0.030, version="0.7.3"),
+        corner("1xTP4", whole, wait_s=0.2, step_s=0.021, version="0.32.0"),
+        corner("2xTP2", pairs, wait_s=0.2, step_s=0.020, version="0.32.0"),
+    )
+    contenders = [Contender(name=run.name, table=run.table, summary=run.summary) for run in runs]
+    band = Band(ttft_s=(0.5, 2.0), tpot_s=(0.9, 1.1), e2e_s=(0.9, 1.1), output_tokens_per_s=(0.9, 1.1), family="f")
+    ranking = rank_runs(contenders, baseline="1xTP4-plain", ratio_of=lambda _one, _other: band)
+    view = make_view(runs=runs, ranking=ranking, baseline="1xTP4-plain", engine="simulated", source=Source.SIMULATED)
+    told = tell_verdict(view)
+    assert told[0].startswith("2xTP2, 1xTP4 share the first place: statistics and the bands of such predictions do not")
+    total, engine, layout = (
+        runs[a].summary.e2e_s.mean - runs[b].summary.e2e_s.mean for a, b in ((0, 2), (0, 1), (1, 2))
+    )
+    steps = next(sentence for sentence in told if sentence.startswith("Of that difference of"))
+    assert steps.startswith(
+        f"Of that difference of {show_seconds(total)}, {show_seconds(engine)} are the engine's version and flags"
+        " (1xTP4-plain to 1xTP4: "
+    )
+    assert f"and {show_seconds(layout)} the layout (1xTP4 to 2xTP2: " in steps
+    version_step, layout_step = steps.split(" the layout ")
+    assert "so it may be no difference" not in version_step
+    assert "so it may be no difference" in layout_step
+    assert any("그 차이" in sentence for sentence in tell_verdict(view, lang="ko"))
+
+
+def test_one_step_is_not_told_as_two(view):
+    assert not any(sentence.startswith("Of that difference") for sentence in tell_verdict(view))

@@ -13,7 +13,7 @@ from atoll.layout.layout import Layout
 from atoll.model.read import known_card, read_model
 from atoll.outside.files import read_text, write_whole
 from atoll.render import Bundle, give_ports, render_bundle
-from atoll.report import RunView, StudyView, chart_png, chart_svg, draw_charts, render_report
+from atoll.report import RunView, StudyView, chart_png, chart_svg, draw_charts, render_report, tell_verdict
 from atoll.store.folder import Run, is_run, read_run
 from atoll.traffic.record import Source
 from atoll.workflows.diagnose import diagnose_bundle
@@ -40,6 +40,11 @@ def report_path(path: Path, *, lang: str = "en", out: Path | None = None) -> Pat
 def report_study(result: StudyResult, *, lang: str = "en", out: Path | None = None) -> Path:
     """Write the page of a study that is read already; see `report_path`."""
     return _write(view_of_study(result), out or result.folder / "report.html", lang=lang)
+
+
+def verdict_of(result: StudyResult, *, lang: str = "en") -> tuple[str, ...]:
+    """The report's finding in sentences."""
+    return tell_verdict(view_of_study(result), lang=lang)
 
 
 def _write(view: StudyView, page: Path, *, lang: str) -> Path:
