@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from atoll.errors import CatalogFailed, InputError
-from atoll.store.catalog import Query, RunEntry
+from atoll.store.catalog import Paper, Query, RunEntry
 from atoll.store.opening import open_catalog
 from atoll.store.sqlite import _m001_runs
 
@@ -258,3 +258,23 @@ def test_a_mongodb_that_is_not_there_is_an_error_in_a_sentence():
 
     with pytest.raises(InputError, match="cannot be used"):
         MongoCatalog("mongodb://127.0.0.1:9/none", timeout_s=0.3)
+
+
+def test_papers_are_kept_searched_and_discarded(url):
+    with open_catalog(url) as catalog:
+        catalog.keep(Paper(kind="conversation", key="a", changed_at=1.0, words="NVLink 질문", content={"n": [1, "二"]}))
+        catalog.keep(Paper(kind="conversation", key="b", changed_at=2.0, words="a.b*c"))
+        catalog.keep(Paper(kind="token", key="a", changed_at=3.0))
+        catalog.keep(Paper(kind="conversation", key="a", changed_at=3.0, words="NVLink 질문", content={"n": [2, "二"]}))
+    with open_catalog(url) as catalog:
+        assert [paper.key for paper in catalog.papers("conversation")] == ["a", "b"]
+        assert [paper.key for paper in catalog.papers("conversation", words="nvlink 질")] == ["a"]
+        assert [paper.key for paper in catalog.papers("conversation", words="A.B*")] == ["b"]
+        assert catalog.papers("conversation", words=".*") == ()
+        assert [paper.key for paper in catalog.papers("conversation", limit=1)] == ["a"]
+        assert catalog.paper("conversation", "a").content == {"n": [2, "二"]}
+        catalog.discard("conversation", "a")
+        for missing in (lambda: catalog.paper("conversation", "a"), lambda: catalog.discard("conversation", "a")):
+            with pytest.raises(InputError, match="There is no conversation"):
+                missing()
+        assert catalog.paper("token", "a").changed_at == 3.0

@@ -1,6 +1,6 @@
 """One async client for the occasional call: a JSON answer, a page of text. The load generator has its own."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx
@@ -27,3 +27,31 @@ async def get_json(url: str, *, timeout_s: float = 5.0, headers: Mapping[str, st
         return httpx.Response(200, text=text).json()
     except ValueError:
         raise RunFailed(f"{url} did not answer with JSON: {text[:200]}") from None
+
+
+async def post_stream(
+    url: str, body: Any, *, headers: Mapping[str, str] | None = None, connect_s: float = 10.0, silence_s: float = 300.0
+) -> AsyncIterator[tuple[Mapping[str, str], str]]:
+    """The lines of a streamed answer to a JSON POST, each with the answer's headers, as they come.
+
+    Args:
+        url: where to.
+        body: sent as JSON.
+        headers: further ones.
+        connect_s: how long to wait for a connection.
+        silence_s: ... and for the next line.
+
+    Raises:
+        RunFailed: no answer, or another status than 200, with the server's own words.
+    """
+    limits = httpx.Timeout(silence_s, connect=connect_s)
+    async with httpx.AsyncClient(trust_env=False, timeout=limits) as client:
+        try:
+            async with client.stream("POST", url, json=body, headers=headers) as response:
+                if response.status_code != 200:
+                    words = (await response.aread()).decode("utf-8", errors="replace")
+                    raise RunFailed(f"{url} answered {response.status_code}: {words[:300]}")
+                async for line in response.aiter_lines():
+                    yield response.headers, line
+        except httpx.HTTPError as error:
+            raise RunFailed(f"{url} did not answer: {error or type(error).__name__}.") from None

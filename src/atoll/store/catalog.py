@@ -54,6 +54,16 @@ class Query(Document):
     limit: int = Field(default=100, ge=1, le=10_000)
 
 
+class Paper(Document):
+    """Something else that is kept beside the runs: a conversation, a token. `words` is what it is searched by."""
+
+    kind: str = Field(pattern=r"^[a-z]+$")
+    key: str
+    changed_at: float  # seconds since 1970
+    words: str = ""
+    content: dict[str, Any] = Field(default_factory=dict)
+
+
 class Catalog(Protocol):
     """What store/sqlite.py and store/mongo.py both are. What `save` has returned from survives a crash.
 
@@ -80,6 +90,22 @@ class Catalog(Protocol):
         """Forget an entry; its folder stays. Raises NotThere when there is none."""
         ...
 
+    def keep(self, paper: Paper) -> None:
+        """Keep a paper; one of the same kind and key is replaced. What this has returned from survives a crash."""
+        ...
+
+    def papers(self, kind: str, *, words: str = "", limit: int = 100) -> tuple[Paper, ...]:
+        """Those of a kind whose words hold these, whatever the case; the last changed first, by key where alike."""
+        ...
+
+    def paper(self, kind: str, key: str) -> Paper:
+        """Raises NotThere when there is none."""
+        ...
+
+    def discard(self, kind: str, key: str) -> None:
+        """Raises NotThere when there is none."""
+        ...
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Self: ...
@@ -91,3 +117,7 @@ class Catalog(Protocol):
 
 def not_there(run_id: str) -> NotThere:
     return NotThere(f"The catalogue has no run {run_id}. `atoll runs` lists those it has.")
+
+
+def no_paper(kind: str, key: str) -> NotThere:
+    return NotThere(f"There is no {kind} {key[:40]!r}.")

@@ -1,12 +1,13 @@
 """The catalogue in a MongoDB database, for a control plane that several people share."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from atoll.errors import CatalogFailed, InputError, MissingProgram
-from atoll.store.catalog import Query, RunEntry, not_there
+from atoll.store.catalog import Paper, Query, RunEntry, no_paper, not_there
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -33,6 +34,10 @@ class MongoCatalog:
             )
             self._runs.create_index(list(_NEWEST_FIRST))
             self._runs.create_index("tags")
+            self._papers: Collection[dict[str, Any]] = database.get_collection(
+                "papers", write_concern=WriteConcern(w=1, j=True)
+            )
+            self._papers.create_index([("kind", 1), ("changed_at", -1), ("key", 1)])
         except PyMongoError as error:
             if hasattr(self, "_client"):
                 self._client.close()
@@ -74,6 +79,38 @@ class MongoCatalog:
         if removed == 0:
             raise not_there(run_id)
 
+    def keep(self, paper: Paper) -> None:
+        """Keep a paper; one of the same kind and key is replaced."""
+        place = f"{paper.kind}:{paper.key}"
+        document = paper.to_plain() | {"_id": place, "found_by": paper.words.casefold()}
+        with self._told():
+            self._papers.replace_one({"_id": place}, document, upsert=True)
+
+    def papers(self, kind: str, *, words: str = "", limit: int = 100) -> tuple[Paper, ...]:
+        """The last changed first; of the same age by key."""
+        wanted: dict[str, Any] = {"kind": kind}
+        if words:
+            wanted["found_by"] = {"$regex": re.escape(words.casefold())}
+        order = [("changed_at", -1), ("key", 1)]
+        with self._told():
+            found = list(self._papers.find(wanted).sort(order).limit(limit))
+        return tuple(map(_paper, found))
+
+    def paper(self, kind: str, key: str) -> Paper:
+        """Raises NotThere when there is none."""
+        with self._told():
+            found = self._papers.find_one({"_id": f"{kind}:{key}"})
+        if found is None:
+            raise no_paper(kind, key)
+        return _paper(found)
+
+    def discard(self, kind: str, key: str) -> None:
+        """Raises NotThere when there is none."""
+        with self._told():
+            gone = self._papers.delete_one({"_id": f"{kind}:{key}"}).deleted_count
+        if gone == 0:
+            raise no_paper(kind, key)
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         """What goes wrong between here and the server is told in a sentence."""
@@ -98,3 +135,8 @@ class MongoCatalog:
 
 def _entry(found: dict[str, Any]) -> RunEntry:
     return RunEntry.from_plain({name: value for name, value in found.items() if name != "_id"}, origin="catalogue")
+
+
+def _paper(found: dict[str, Any]) -> Paper:
+    plain = {name: value for name, value in found.items() if name not in {"_id", "found_by"}}
+    return Paper.from_plain(plain, origin="catalogue")

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from atoll.errors import CatalogFailed, InputError
-from atoll.store.catalog import Query, RunEntry, not_there
+from atoll.store.catalog import Paper, Query, RunEntry, no_paper, not_there
 
 
 def _m001_runs(connection: sqlite3.Connection) -> None:
@@ -27,7 +27,15 @@ def _m002_tags(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX tags_by_tag ON tags (tag)")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_m001_runs, _m002_tags)
+def _m003_papers(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "CREATE TABLE papers (kind TEXT NOT NULL, key TEXT NOT NULL, changed_at REAL NOT NULL, words TEXT NOT NULL,"
+        " paper TEXT NOT NULL, PRIMARY KEY (kind, key))"
+    )
+    connection.execute("CREATE INDEX papers_by_age ON papers (kind, changed_at DESC, key)")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_m001_runs, _m002_tags, _m003_papers)
 
 
 class SqliteCatalog:
@@ -114,6 +122,40 @@ class SqliteCatalog:
             removed = self._connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,)).rowcount
         if removed == 0:
             raise not_there(run_id)
+
+    def keep(self, paper: Paper) -> None:
+        """Keep a paper; one of the same kind and key is replaced."""
+        row = (paper.kind, paper.key, paper.changed_at, paper.words.casefold(), json.dumps(paper.to_plain()))
+        with self._told():
+            self._connection.execute("INSERT OR REPLACE INTO papers VALUES (?, ?, ?, ?, ?)", row)
+
+    def papers(self, kind: str, *, words: str = "", limit: int = 100) -> tuple[Paper, ...]:
+        """The last changed first; of the same age by key."""
+        statement = (
+            "SELECT paper FROM papers WHERE kind = ? AND instr(words, ?) > 0 ORDER BY changed_at DESC, key LIMIT ?"
+            if words
+            else "SELECT paper FROM papers WHERE kind = ? AND ? = '' ORDER BY changed_at DESC, key LIMIT ?"
+        )
+        with self._told():
+            rows = self._connection.execute(statement, (kind, words.casefold(), limit)).fetchall()
+        return tuple(Paper.from_plain(json.loads(row[0]), origin="catalogue") for row in rows)
+
+    def paper(self, kind: str, key: str) -> Paper:
+        """Raises NotThere when there is none."""
+        with self._told():
+            row = self._connection.execute(
+                "SELECT paper FROM papers WHERE kind = ? AND key = ?", (kind, key)
+            ).fetchone()
+        if row is None:
+            raise no_paper(kind, key)
+        return Paper.from_plain(json.loads(row[0]), origin="catalogue")
+
+    def discard(self, kind: str, key: str) -> None:
+        """Raises NotThere when there is none."""
+        with self._told():
+            gone = self._connection.execute("DELETE FROM papers WHERE kind = ? AND key = ?", (kind, key)).rowcount
+        if gone == 0:
+            raise no_paper(kind, key)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

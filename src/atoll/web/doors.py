@@ -1,0 +1,46 @@
+"""The doors of a workspace: where its deployments that are up answer, and the one that the server was started for."""
+
+from dataclasses import dataclass
+
+from atoll.documents import parse_yaml
+from atoll.errors import AtollError
+from atoll.outside.files import read_text
+from atoll.web.site import Site
+from atoll.web.workspace import Kind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Door:
+    """An OpenAI-compatible address, up to and with /v1."""
+
+    name: str  # the bundle's path in the workspace, or `door`
+    url: str
+    key: str | None = None  # its API key, where the bundle's .env has one
+
+
+def doors_of(site: Site) -> tuple[Door, ...]:
+    """Those of the bundles, by their layout's port, and the server's own first."""
+    found = [] if site.door is None else [Door(name="door", url=_with_v1(site.door))]
+    for thing in site.workspace.things(Kind.BUNDLE):
+        try:
+            plain = parse_yaml(read_text(thing.path / "layout.yaml"), origin="layout.yaml")
+            port = plain["router"]["port"] if isinstance(plain, dict) else None
+        except (AtollError, LookupError, TypeError):
+            continue
+        if isinstance(port, int):
+            found.append(Door(name=thing.name, url=f"http://127.0.0.1:{port}/v1", key=_key_of(thing.path / ".env")))
+    return tuple(found)
+
+
+def _with_v1(url: str) -> str:
+    plain = url.rstrip("/")
+    return plain if plain.endswith("/v1") else f"{plain}/v1"
+
+
+def _key_of(path: object) -> str | None:
+    try:
+        lines = read_text(str(path)).splitlines()
+    except AtollError:
+        return None
+    found = (line.partition("=")[2].strip() for line in lines if line.startswith("VLLM_API_KEY="))
+    return next(found, "") or None

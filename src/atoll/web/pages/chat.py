@@ -1,0 +1,239 @@
+"""Chat through the door: a model picked, an answer streamed and stopped, its figures below it; conversations kept."""
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import Field
+
+from atoll.documents import Document
+from atoll.errors import AtollError, InputError
+from atoll.outside.http import get_json, post_stream
+from atoll.outside.shell import environment
+from atoll.store.catalog import Paper
+from atoll.web.doors import Door, doors_of
+from atoll.web.site import Site
+
+KIND = "conversation"
+MOST_WORDS = 100_000  # characters of one message
+LISTED = 50
+LOOK_S = 3.0  # how long a door may take to name its models
+REPLICA_HEADER = "x-atoll-replica"
+
+
+class Message(Document):
+    """One turn. Of an answer also what it cost; seconds as they were seen here, through the door."""
+
+    role: str
+    text: str
+    ttft_s: float | None = None
+    output_tokens: int | None = None
+    tokens_per_s: float | None = None
+    replica: str | None = None
+    stopped: bool = False  # by the reader, in the middle
+    failure: str | None = None  # why it broke off
+
+
+class Conversation(Document):
+    """What was said, in order."""
+
+    title: str
+    door: str
+    model: str
+    system: str = ""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_tokens: int | None = Field(default=None, ge=1)
+    messages: tuple[Message, ...] = ()
+
+
+def make_page(site: Site) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/chat")
+    async def chat(request: Request, find: str = "") -> HTMLResponse:
+        return await _show(site, request, None, None, find=find)
+
+    @routes.get("/chat/{key}")
+    async def conversation(request: Request, key: str, find: str = "") -> HTMLResponse:
+        return await _show(site, request, key, _load(site, key), find=find)
+
+    @routes.get("/chat/{key}/export")
+    def export(key: str) -> Response:
+        headers = {"content-disposition": f"attachment; filename=conversation-{key}.json"}
+        return JSONResponse(_load(site, key).to_plain(), headers=headers)
+
+    @routes.post("/chat/begin")
+    def begin(
+        request: Request,
+        door: Annotated[str, Form()],
+        model: Annotated[str, Form()],
+        system: Annotated[str, Form()] = "",
+        temperature: Annotated[str, Form()] = "",
+        max_tokens: Annotated[str, Form()] = "",
+    ) -> Response:
+        """A conversation that is still empty."""
+        _door(site, door)
+        plain = {"temperature": temperature or None, "max_tokens": max_tokens or None, "system": system}
+        made = Conversation.from_plain(plain | {"title": "", "door": door, "model": model}, origin="the form")
+        key = secrets.token_hex(6)
+        site.note(request, f"begin conversation {key} with {model}")
+        _keep(site, key, made)
+        return RedirectResponse(f"/chat/{key}", status_code=303)
+
+    @routes.post("/chat/{key}/say", response_class=EventSourceResponse)
+    async def say(key: str, text: Annotated[str, Form()]) -> AsyncIterator[ServerSentEvent]:
+        """Events `delta` as it comes, then one `answer` with its figures; what came is kept, however it ends."""
+        if not text.strip() or len(text) > MOST_WORDS:
+            raise InputError(f"A message has 1 to {MOST_WORDS:,} characters.")
+        before = _load(site, key)
+        asked = before.replace(
+            title=before.title or text.strip().splitlines()[0][:80],
+            messages=(*before.messages, Message(role="user", text=text)),
+        )
+        _keep(site, key, asked)
+        answer = _Answer(site)
+        try:
+            async for delta in answer.stream(_door(site, asked.door), asked):
+                yield ServerSentEvent(event="delta", data=delta)
+        except AtollError as error:
+            answer.failure = str(error)
+        finally:  # also when the reader has gone: what was said until then is theirs
+            message = answer.message()
+            _keep(site, key, asked.replace(messages=(*asked.messages, message)))
+        yield ServerSentEvent(event="answer", data=message.to_plain())
+
+    @routes.post("/chat/{key}/delete")
+    def delete(request: Request, key: str) -> Response:
+        site.note(request, f"delete conversation {key}")
+        site.catalog.discard(KIND, key)
+        return RedirectResponse("/chat", status_code=303)
+
+    return routes
+
+
+class _Answer:
+    """One answer while it comes."""
+
+    def __init__(self, site: Site) -> None:
+        self._now = site.clock.now
+        self._parts: list[str] = []
+        self._first: float | None = None
+        self._last = self._sent = site.clock.now()
+        self._tokens: int | None = None
+        self._replica: str | None = None
+        self._over = False
+        self.failure: str | None = None
+
+    async def stream(self, door: Door, conversation: Conversation) -> AsyncIterator[str]:
+        key = door.key or environment().get("VLLM_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._sent = self._now()
+        async for answered, line in post_stream(f"{door.url}/chat/completions", _body(conversation), headers=headers):
+            self._replica = answered.get(REPLICA_HEADER)
+            text = self._read(line)
+            if text:
+                self._last = self._now()
+                self._first = self._last if self._first is None else self._first
+                self._parts.append(text)
+                yield text
+        self._over = True
+
+    def _read(self, line: str) -> str:
+        """The text of one line of the stream."""
+        if not line.startswith("data:") or line.strip() == "data: [DONE]":
+            return ""
+        try:
+            chunk = json.loads(line[5:])
+        except ValueError:
+            return ""
+        if not isinstance(chunk, dict):
+            return ""
+        if isinstance(chunk.get("error"), dict):
+            self.failure = str(chunk["error"].get("message"))
+        usage = chunk.get("usage")
+        if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
+            self._tokens = usage["completion_tokens"]
+        choices = chunk.get("choices") or [{}]
+        return str((choices[0].get("delta") or {}).get("content") or "")
+
+    def message(self) -> Message:
+        """TTFT as PRODUCT defines it; tokens/s is of the stretch from the first token to the last."""
+        took_s = None if self._first is None else self._last - self._first
+        rate = (self._tokens - 1) / took_s if self._tokens and self._tokens > 1 and took_s else None
+        return Message(
+            role="assistant",
+            text="".join(self._parts),
+            ttft_s=None if self._first is None else self._first - self._sent,
+            output_tokens=self._tokens,
+            tokens_per_s=rate,
+            replica=self._replica,
+            stopped=not self._over and self.failure is None,
+            failure=self.failure,
+        )
+
+
+def _body(conversation: Conversation) -> dict[str, Any]:
+    said = [{"role": "system", "content": conversation.system}] if conversation.system else []
+    said += [{"role": one.role, "content": one.text} for one in conversation.messages if one.text]
+    body: dict[str, Any] = {
+        "model": conversation.model,
+        "messages": said,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if conversation.temperature is not None:
+        body["temperature"] = conversation.temperature
+    if conversation.max_tokens is not None:
+        body["max_tokens"] = conversation.max_tokens
+    return body
+
+
+async def _show(
+    site: Site, request: Request, key: str | None, found: Conversation | None, *, find: str
+) -> HTMLResponse:
+    doors = doors_of(site)
+    return site.show(
+        request,
+        "chat.html",
+        page="chat",
+        key=key,
+        conversation=found,
+        find=find,
+        kept=[
+            (paper.key, paper.content.get("title") or "…")
+            for paper in site.catalog.papers(KIND, words=find, limit=LISTED)
+        ],
+        doors=[(door, await _models(door)) for door in doors] if found is None else [],
+    )
+
+
+async def _models(door: Door) -> tuple[str, ...]:
+    """What the door serves; nothing where it does not answer."""
+    key = door.key or environment().get("VLLM_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        answer = await get_json(f"{door.url}/models", timeout_s=LOOK_S, headers=headers)
+        return tuple(str(one["id"]) for one in answer["data"])
+    except (AtollError, LookupError, TypeError):
+        return ()
+
+
+def _door(site: Site, name: str) -> Door:
+    for door in doors_of(site):
+        if door.name == name:
+            return door
+    raise InputError("The deployment of this conversation is no longer there; begin another one.")
+
+
+def _load(site: Site, key: str) -> Conversation:
+    return Conversation.from_plain(site.catalog.paper(KIND, key).content, origin="conversation")
+
+
+def _keep(site: Site, key: str, conversation: Conversation) -> None:
+    words = " ".join([conversation.title, *(message.text for message in conversation.messages)])
+    content = conversation.to_plain()
+    site.catalog.keep(Paper(kind=KIND, key=key, changed_at=site.clock.wall(), words=words, content=content))
