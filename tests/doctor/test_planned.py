@@ -78,6 +78,15 @@ def test_seats_are_counted_at_their_mean_length_and_may_be_twice_what_the_cache_
     assert [rule for rule in rules(one) if rule == "MF006"] == named
 
 
+def test_seats_that_suit_the_larger_card_are_no_fault_of_the_smaller_one():
+    """The flags are those of all replicas: with seats for the smaller card alone the larger one would idle."""
+    cards = make_box("H100-PCIe-80GB", 2)
+    mixed = cards.replace(gpus=(cards.gpus[0], cards.gpus[1].replace(name="L40S-48GB", memory_bytes=None)))
+    one = layout((0,), (1,), box=mixed, model="Qwen/Qwen2.5-32B-Instruct-AWQ", users=1000, prompt=2000, output=400)
+    assert "MF006" not in rules(one.replace(flags=EngineFlags(max_num_seqs=128)))
+    assert "MF006" in rules(one.replace(flags=EngineFlags(max_num_seqs=1024)))
+
+
 AWQ = "Qwen/Qwen2.5-14B-Instruct-AWQ"
 
 

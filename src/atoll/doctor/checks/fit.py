@@ -1,8 +1,9 @@
 """Weights and KV cache against the GPUs that a service pins."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import ceil
 
+from atoll.cost.memory import MemoryFit
 from atoll.doctor.checks.memory import Placement, placements
 from atoll.doctor.checks.places import Place, found, join
 from atoll.doctor.compose import Service
@@ -288,7 +289,7 @@ def sequences_do_not_fit(facts: Facts) -> Iterable[Finding]:
     """
     known = list(placements(facts))
     for placed in known:
-        fit = placed.fit()
+        fit = _roomiest_fit(placed, known)
         if fit is None or not fit.fits or placed.ours:
             continue
         load = facts.load_at(placed.place.file)
@@ -305,6 +306,18 @@ def sequences_do_not_fit(facts: Facts) -> Iterable[Finding]:
                 f"{placed.name} holds {fit.kv_tokens:,} tokens of KV cache; {seqs} requests of {length:,}"
                 f" tokens need {seqs * length:,}",
             )
+
+
+def _roomiest_fit(placed: Placement, known: Sequence[Placement]) -> MemoryFit | None:
+    """Of a layout, whose replicas have their flags in common, that of the replica with the most room.
+
+    Seats for the smallest would leave the others idle: Qwen2.5-32B-AWQ on an L40S with room for 39 requests and an H100
+    with room for 97, 1000 users: 64 seats are simulated at 530 tokens/s, 32 at 517.
+    """
+    if placed.service is not None:
+        return placed.fit()
+    fits = [other.fit() for other in known if other.service is None and other.place.file == placed.place.file]
+    return max((fit for fit in fits if fit is not None), key=lambda fit: fit.kv_tokens, default=None)
 
 
 # Requests are of all ages, so they hold their prompt and half their answer. And with up to twice as many seats as the
