@@ -1,4 +1,4 @@
-"""Step 4: the best few under other loads: who is ahead at how many users, and the most that each carries."""
+"""Step 4: other loads. Seats for more, who is ahead at how many users, and the most that each carries as written."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -7,22 +7,22 @@ from types import MappingProxyType
 
 from atoll.plan.band import may_be_better
 from atoll.plan.budget import SHORT, Budget, Stage
-from atoll.plan.choice import Capacity, Choice, Curve
-from atoll.plan.draft import Question, draft_as, score_layout, with_policy
+from atoll.plan.choice import Capacity, Choice, Curve, Trial
+from atoll.plan.draft import Question, draft_as, score_layout, with_options
 from atoll.plan.goal import Goal
-from atoll.plan.loads import find_most, loads_around
+from atoll.plan.loads import TIE, find_most, loads_around
 from atoll.plan.outlook import Outlook
 from atoll.plan.simulate import Simulations, requests_of
 
 CURVES = 4  # layouts whose load is varied
+FIRST_TOKEN_NOISE = 0.05  # relative, of a TTFT p95
 MOST_USERS = 10_000  # that a plan is made for, and where the search for the most users ends
 MOST_RATE = 10_000.0  # where the search for the most requests/s ends
 
 
 def draw_curves(choices: Sequence[Choice], question: Question, simulations: Simulations) -> tuple[Curve, ...]:
     """The best few under rising load; fewer of them, and up to lower loads, where there is no budget for all."""
-    shown = [one for one in choices if one.predicted.simulated or not simulations.are_possible]
-    shown = best_of_each_size(shown)[:CURVES]
+    shown = _shown(choices, simulations)
     if not shown:
         return ()
     rates = [_most_by_formula(one, question) for one in shown] if question.goal.users is None else []
@@ -34,6 +34,12 @@ def draw_curves(choices: Sequence[Choice], question: Question, simulations: Simu
             return tuple(_curve(one, loads, question, simulations) for one in shown[:count])
     simulations.budget.cuts.append("Other loads were not looked at.")
     return ()
+
+
+def _shown(choices: Sequence[Choice], simulations: Simulations) -> list[Choice]:
+    """Those whose load is varied."""
+    known = [one for one in choices if one.predicted.simulated or not simulations.are_possible]
+    return best_of_each_size(known)[:CURVES]
 
 
 def _curve_plans(most: int, wanted: tuple[float, ...], own: float) -> Iterator[tuple[int, tuple[float, ...]]]:
@@ -67,13 +73,96 @@ def _curve(choice: Choice, loads: Sequence[float], question: Question, simulatio
 
 
 def _at_load(choice: Choice, load: float, question: Question, simulations: Simulations) -> Outlook:
-    """The choice with so many sequences at once as suit this load."""
+    """The choice as it will be written, under another load."""
     if load == question.goal.amount:
         return choice.predicted
-    asked = question.at_load(load)
-    tuned = draft_as(asked, choice)
-    layout = choice.layout if tuned is None else with_policy(tuned.layout, choice.layout.router.policy)
-    return simulations.predict(layout, asked)
+    return simulations.predict(choice.layout, question.at_load(load))
+
+
+# Seats
+
+
+def widen_seats(choices: Sequence[Choice], question: Question, simulations: Simulations) -> tuple[Choice, ...]:
+    """The same choices; those looked at under other loads with more sequences at once, where that costs nothing.
+
+    What a layout carries ends at its seats (max_num_seqs), and those were chosen for the load that was asked about.
+    More of them are taken where the figures under that load stay as they are. No more than the KV cache has room for:
+    what is admitted beyond that is thrown out again and computed anew.
+    """
+    if question.flags.max_num_seqs is not None or not choices:
+        return tuple(choices)
+    looked_at = {one.name for one in _shown(choices, simulations)} | _contenders(choices, question)
+    return tuple(_widened(one, question, simulations) if one.name in looked_at else one for one in choices)
+
+
+def _widened(choice: Choice, question: Question, simulations: Simulations) -> Choice:
+    now = choice.layout.flags.max_num_seqs or 0
+    seats = min(_wanted_seats(choice, question), _room(choice, question))
+    if seats <= now:
+        return choice
+    wider = with_options(choice, question, max_num_seqs=seats, max_num_batched_tokens=_budget(choice, seats))
+    if wider is None or _cuts_context(wider, choice):
+        return choice
+    if choice.predicted.simulated:
+        if not simulations.affords(wider, question, Stage.CURVES):
+            return choice
+        wider = replace(wider, predicted=simulations.predict(wider.layout, question))
+    trial = Trial(
+        option="max_num_seqs",
+        value=str(seats),
+        was=str(now),
+        predicted=wider.predicted,
+        instead_of=choice.predicted,
+        taken=_is_no_worse(wider.predicted, choice.predicted, question.goal),
+    )
+    kept = choice if not trial.taken else replace(wider, untried=choice.untried, widened_from=now)
+    return replace(kept, trials=_beside_its_like(choice.trials, trial) if choice.predicted.simulated else choice.trials)
+
+
+def _wanted_seats(choice: Choice, question: Question) -> int:
+    """Those that suit the most that the replicas carry with as many as they like; without targets, the curves' end."""
+    if question.goal.has_capacity:
+
+        def strain(load: float) -> float:
+            draft = draft_as(question.at_load(load), choice)
+            return inf if draft is None else draft.predicted.strain(question.goal)
+
+        most = _find_most(strain, question.goal, start=question.goal.amount)
+    else:
+        most = loads_around(question.goal)[-1]
+    at_most = draft_as(question.at_load(max(most, question.goal.amount)), choice)
+    return 0 if at_most is None else at_most.layout.flags.max_num_seqs or 0
+
+
+def _room(choice: Choice, question: Question) -> int:
+    """Requests of their full mean length that the KV cache of the tightest replica holds, in eights."""
+    fits = (question.workbench.fit(replica, choice.layout.flags) for replica in choice.layout.replicas)
+    room = int(min(fit.kv_tokens for fit in fits) // (question.goal.prompt + question.goal.output))
+    return room // 8 * 8
+
+
+def _budget(choice: Choice, seats: int) -> int:
+    """A step holds a token of every sequence."""
+    return max(choice.layout.flags.max_num_batched_tokens or 0, seats)
+
+
+def _cuts_context(wider: Choice, choice: Choice) -> bool:
+    """Whether the longest request would become shorter by more than the rounding to whole thousands."""
+    limit, was = wider.layout.flags.max_model_len, choice.layout.flags.max_model_len
+    return limit is not None and (was is None or limit < was - 1024)
+
+
+def _is_no_worse(wider: Outlook, now: Outlook, goal: Goal) -> bool:
+    """The same figures to the tie of two predictions, first tokens too, and every target kept that was kept."""
+    first, was = wider.summary.ttft_s.p95, now.summary.ttft_s.p95
+    as_soon = first is None or was is None or first <= was * (1 + FIRST_TOKEN_NOISE)
+    return wider.times(now, goal) <= 1 + TIE and as_soon and wider.meets(goal) >= now.meets(goal)
+
+
+def _beside_its_like(trials: Sequence[Trial], trial: Trial) -> tuple[Trial, ...]:
+    """Behind the other values of its option."""
+    place = max((at for at, one in enumerate(trials, start=1) if one.option == trial.option), default=0)
+    return (*trials[:place], trial, *trials[place:])
 
 
 # The most load within the targets
@@ -113,11 +202,10 @@ def _contenders(choices: Sequence[Choice], question: Question) -> set[str]:
 
 
 def _most_by_formula(choice: Choice, question: Question) -> float:
-    """The most users or requests per second, each number with as many sequences at once as suit it."""
+    """The most users or requests per second of the layout as it will be written."""
 
     def strain(load: float) -> float:
-        draft = draft_as(question.at_load(load), choice)
-        return inf if draft is None else draft.predicted.strain(question.goal)
+        return score_layout(question.at_load(load), choice.layout).strain(question.goal)
 
     return _find_most(strain, question.goal, start=question.goal.amount)
 

@@ -44,6 +44,7 @@ class Choice:
     warnings: tuple[str, ...] = ()
     trials: tuple[Trial, ...] = ()  # other values of its options that were simulated
     untried: tuple[str, ...] = ()  # options of which no other values were simulated, for want of time
+    widened_from: int | None = None  # max_num_seqs that would do for the load; more cost nothing and carry more
     most: Capacity | None = None  # the most load that it carries within the targets; None: not asked
 
     @property

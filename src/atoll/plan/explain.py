@@ -94,6 +94,19 @@ def _change(trial: Trial, goal: Goal) -> str:
     return (f"{change:+.1%}" if abs(change) >= 0.0005 else "no change") + word
 
 
+def explain_seats(search: Search) -> Iterator[str]:
+    """Why the best layout has more seats than the load needs."""
+    best = search.best
+    if best.widened_from is None:
+        return
+    before, now = best.widened_from, best.layout.flags.max_num_seqs
+    seats = len(best.layout.replicas) * before
+    yield (
+        f"{best.name} is written with --max-num-seqs {now}, though {before} would do for {search.goal.load}: that"
+        f" changes nothing for them, and with {before} a request that finds {seats:,} others would wait for a seat."
+    )
+
+
 def explain_flips(search: Search, workbench: Workbench) -> Iterator[str]:
     """At how many users the ranking changes; a lead smaller than the error of the predictions is said to be small."""
     unit = "users" if search.goal.users is not None else "requests/s"

@@ -3,7 +3,7 @@
 from atoll.layout.layout import EngineFlags
 from atoll.plan.budget import Budget
 from atoll.plan.candidates import find_candidates
-from atoll.plan.capacity import draw_curves, find_capacities
+from atoll.plan.capacity import draw_curves, find_capacities, widen_seats
 from atoll.plan.choice import Search
 from atoll.plan.draft import PLAIN, Question
 from atoll.plan.enumerate import OPEN, Wanted
@@ -40,6 +40,7 @@ def search_layouts(
     possible = find_candidates(question)
     choices = simulate_likely(possible.drafts, question, simulations)
     choices = tune_leaders(choices, question, simulations)
+    choices = widen_seats(choices, question, simulations) if vary_load else choices
     curves = draw_curves(choices, question, simulations) if vary_load else ()
     choices = find_capacities(choices, curves, question, simulations) if vary_load else choices
     return Search(

@@ -39,6 +39,10 @@ class Simulations:
             self._known[key] = replace(self.simulate(layout, goal, formula), simulated=True)
         return self._known[key]
 
+    def affords(self, choice: Choice, question: Question, stage: Stage) -> bool:
+        """Whether the choice may be simulated as well in this stage."""
+        return self.budget.affords(requests_of(choice.formula, question.goal), stage)
+
 
 def requests_of(formula: Outlook, goal: Goal) -> int:
     """How many requests a simulation takes."""

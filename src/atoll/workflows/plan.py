@@ -32,6 +32,7 @@ from atoll.plan.explain import (
     explain_choice,
     explain_economy,
     explain_flips,
+    explain_seats,
     is_near_best,
     step_parts,
 )
@@ -404,6 +405,7 @@ def verdict(plan: Plan) -> Iterator[str]:
         return
     yield from explain_band(search, plan.workbench)
     yield from _targets(search)
+    yield from explain_seats(search)
     yield from explain_economy(search)
     yield from explain_flips(search, plan.workbench)
     yield from search.cuts
