@@ -17,19 +17,19 @@ def goal(**load):
     return plain_goal(prompt=1000, output=500, **load)
 
 
-def test_as_many_requests_as_there_are_users_come_before_and_after_the_measured_ones():
+def test_two_rounds_come_before_the_measured_requests_and_one_after_them():
+    """All have started after one, and the first answers to all have ended after two."""
     sample = sample_of(goal(users=30), expected(10.0))
-    assert (sample.before, sample.measured, sample.after, sample.requests) == (30, MEASURED, 30, 300)
-    assert sample.ramp_s == 10.0
+    assert (sample.before, sample.measured, sample.after, sample.requests) == (60, MEASURED, 30, 330)
 
 
 def test_a_crowd_is_measured_for_half_a_round():
     sample = sample_of(goal(users=4000), expected(60.0))
-    assert (sample.before, sample.measured, sample.after) == (4000, 2000, 4000)
+    assert (sample.before, sample.measured, sample.after) == (8000, 2000, 4000)
 
 
 def test_users_who_wait_for_a_place_take_longer_to_fill_the_queue():
-    assert sample_of(goal(users=100), expected(40.0, served_s=10.0)).before == 175
+    assert sample_of(goal(users=100), expected(40.0, served_s=10.0)).before == 275
 
 
 def test_an_open_loop_fills_up_with_what_is_in_flight():

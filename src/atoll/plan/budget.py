@@ -36,7 +36,6 @@ class Sample:
     before: int
     measured: int
     after: int
-    ramp_s: float = 0.0  # users come spread over so many seconds
 
     @property
     def requests(self) -> int:
@@ -51,9 +50,10 @@ class Sample:
 def sample_of(goal: Goal, formula: Outlook) -> Sample:
     """Which requests of a simulated run are measured under a goal, by what the formula expects.
 
-    Users come spread over the time of an answer, so that they do not march in step. Request n + users is sent after n
-    is answered; so with as many behind the measured ones, every measured one is served under the full load. Where
-    users wait for a place, those who come first are answered sooner and ask again before the last have come.
+    Users come spread over the time of an answer, and are measured when the first round is over (analyse/window.py):
+    by then those who came first have asked twice. Request n + users is sent after n is answered; so with as many behind
+    the measured ones, every measured one is served under the full load. Where users wait for a place, those who come
+    first are answered sooner and ask again before the last have come.
 
     Percentiles hang on how many requests are measured, not on how long that takes: with many users half a round of them
     will do.
@@ -64,10 +64,9 @@ def sample_of(goal: Goal, formula: Outlook) -> Sample:
     served_s = min(answer_s, _served_s(formula, goal))
     returned = goal.users * (1 - served_s / answer_s) if answer_s else 0.0
     return Sample(
-        before=goal.users + ceil(returned),
+        before=2 * goal.users + ceil(returned),
         measured=max(MEASURED, goal.users // 2),
         after=goal.users,
-        ramp_s=answer_s,
     )
 
 

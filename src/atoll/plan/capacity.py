@@ -86,8 +86,7 @@ def widen_seats(choices: Sequence[Choice], question: Question, simulations: Simu
     """The same choices; those looked at under other loads with more sequences at once, where that costs nothing.
 
     What a layout carries ends at its seats (max_num_seqs), and those were chosen for the load that was asked about.
-    More of them are taken where the figures under that load stay as they are. No more than the KV cache has room for:
-    what is admitted beyond that is thrown out again and computed anew.
+    More of them are taken where the figures under that load stay as they are.
     """
     if question.flags.max_num_seqs is not None or not choices:
         return tuple(choices)
@@ -97,7 +96,7 @@ def widen_seats(choices: Sequence[Choice], question: Question, simulations: Simu
 
 def _widened(choice: Choice, question: Question, simulations: Simulations) -> Choice:
     now = choice.layout.flags.max_num_seqs or 0
-    seats = min(_wanted_seats(choice, question), _room(choice, question))
+    seats = _wanted_seats(choice, question)
     if seats <= now:
         return choice
     wider = with_options(choice, question, max_num_seqs=seats, max_num_batched_tokens=_budget(choice, seats))
@@ -132,13 +131,6 @@ def _wanted_seats(choice: Choice, question: Question) -> int:
         most = loads_around(question.goal)[-1]
     at_most = draft_as(question.at_load(max(most, question.goal.amount)), choice)
     return 0 if at_most is None else at_most.layout.flags.max_num_seqs or 0
-
-
-def _room(choice: Choice, question: Question) -> int:
-    """Requests of their full mean length that the KV cache of the tightest replica holds, in eights."""
-    fits = (question.workbench.fit(replica, choice.layout.flags) for replica in choice.layout.replicas)
-    room = int(min(fit.kv_tokens for fit in fits) // (question.goal.prompt + question.goal.output))
-    return room // 8 * 8
 
 
 def _budget(choice: Choice, seats: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import write_whole
 from atoll.plan.band import choice_band
-from atoll.plan.budget import Sample, sample_of
+from atoll.plan.budget import sample_of
 from atoll.plan.choice import Capacity, Choice, Search, Trial
 from atoll.plan.draft import PLAIN
 from atoll.plan.enumerate import OPEN, Rejected, Wanted
@@ -44,8 +45,10 @@ from atoll.plan.workbench import Workbench
 from atoll.report.charts import chart_png, chart_svg
 from atoll.report.crossover import crossover_chart
 from atoll.simulate.run import simulate_layout
+from atoll.traffic.demand import Demand
 from atoll.traffic.record import RecordTable
-from atoll.traffic.workload import Arrivals, Lengths, Workload
+from atoll.traffic.start import settle_start
+from atoll.traffic.workload import Workload
 from atoll.workflows.boxes import named_box
 
 
@@ -207,45 +210,36 @@ def _check_context(card: ModelCard, goal: Goal) -> None:
 
 @dataclass(frozen=True)
 class Simulator:
-    """Simulates one layout under a goal with the workbench's timers."""
+    """Simulates one layout under a goal with the workbench's timers, as `atoll simulate` does that layout's file.
+
+    Of the run that the goal's workload asks for it simulates the beginning: as many requests as figures take (budget).
+    """
 
     workbench: Workbench
 
     def __call__(self, layout: Layout, goal: Goal, formula: Outlook) -> Outlook:
         bench = self.workbench
         sample = sample_of(goal, formula)
+        written = settle_start(goal.workload, formula.summary.e2e_s.mean)
         table = simulate_layout(
-            layout.replace(flags=layout.flags.replace(max_model_len=None)),
+            layout,
             bench.card,
-            simulated_workload(goal, sample),
+            written.replace(requests=min(sample.requests, written.requests or sample.requests)),
             timers=[bench.timer(replica, layout.flags) for replica in layout.replicas],
             kv_blocks=[bench.fit(replica, layout.flags).kv_blocks for replica in layout.replicas],
             limits=[bench.spec(replica, layout.flags).limits for replica in layout.replicas],
         )
-        rows = (table.number >= sample.before) & (table.number < sample.end)
-        saturated = goal.rate is not None and piles_up(table, rows)
-        summary = steady_rates(summarise(table, rows=rows), table, goal, saturated=saturated)
+        if len(table) < sample.requests:  # shorter than the sample: this is the whole run
+            rows = np.ones(len(table), dtype=np.bool_)
+        else:
+            rows = table.number < sample.end
+            if not written.is_closed:
+                rows &= table.number >= sample.before
+        saturated = not written.is_closed and piles_up(table, rows)
+        summary = summarise(table, workload=written, rows=rows)
+        if not written.is_closed and not saturated and len(table) == sample.requests:
+            summary = _at_rate(summary, arriving_per_s(written))
         return Outlook(summary=summary, simulated=True, saturated=saturated)
-
-
-def simulated_workload(goal: Goal, sample: Sample) -> Workload:
-    """The load of a simulation of so many requests.
-
-    Answers vary by a fifth around their length. With one length for all, users who began together would march in step
-    for ever and send their prompts at the same moment, which no real load does.
-    """
-    output = Lengths(
-        kind="uniform", mean=goal.output, low=max(1, round(0.8 * goal.output)), high=round(1.2 * goal.output)
-    )
-    load: dict[str, Any] = {
-        "prompt": Lengths(mean=goal.prompt),
-        "output": output if goal.output >= 5 else Lengths(mean=goal.output),
-        "shared_prefix_tokens": goal.shared_prefix,
-        "requests": sample.requests,
-    }
-    if goal.users is not None:
-        return Workload(users=goal.users, start=sample.ramp_s, think_s=goal.think_s, **load)
-    return Workload(rate=goal.rate, arrivals=Arrivals.POISSON, **load)
 
 
 def piles_up(table: RecordTable, rows: NDArray[np.bool_]) -> bool:
@@ -260,25 +254,24 @@ def piles_up(table: RecordTable, rows: NDArray[np.bool_]) -> bool:
     return last - first > 0.05 * float(sent_s[-1] - sent_s[0]) + 0.1 * first
 
 
-def steady_rates(summary: Summary, table: RecordTable, goal: Goal, *, saturated: bool) -> Summary:
-    """Throughput with the load at its full height, which a run's end is not.
+@lru_cache(maxsize=64)
+def arriving_per_s(workload: Workload) -> float:
+    """Requests per second that arrive in an open loop's whole run, by chance a little more or fewer than its rate."""
+    demand, number, last_s = Demand(workload), 0, 0.0
+    for request in demand.open_requests():
+        number, last_s = number + 1, request.due_s or 0.0
+    return number / last_s if last_s else 0.0
 
-    Back-to-back users ask by Little's law; an open loop is answered at its rate, or, where requests pile up, at the
-    pace of the middle half of all answers.
-    """
-    answer_s = summary.e2e_s.mean
-    if answer_s is None or summary.requests_per_s == 0:
+
+def _at_rate(summary: Summary, rate: float) -> Summary:
+    """An open loop that keeps up answers what arrives in the whole run; a sample may have had more or fewer."""
+    if summary.requests_per_s == 0:
         return summary
-    rate = goal.rate or goal.amount / (answer_s + goal.think_s)
-    if saturated:
-        early_s, late_s = np.quantile(table.done_s, (0.25, 0.75))
-        rate = 0.5 * len(table) / float(late_s - early_s)
     factor = rate / summary.requests_per_s
     return summary.replace(
         requests_per_s=rate,
         output_tokens_per_s=summary.output_tokens_per_s * factor,
         total_tokens_per_s=summary.total_tokens_per_s * factor,
-        duration_s=summary.requests.ok / rate,
         per_replica=tuple(
             part.replace(output_tokens_per_s=part.output_tokens_per_s * factor) for part in summary.per_replica
         ),
