@@ -1,7 +1,9 @@
 """The two commands from the outside: one JSON document, exit codes, sentences."""
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 
@@ -88,6 +90,31 @@ def test_a_split_that_needs_whole_experts_is_rendered_and_accepted(tmp_path):
     assert atoll("render", str(layout), "--to", "compose", "-o", str(files)).returncode == 0
     assert "- --enable-expert-parallel" in (files / "compose.yaml").read_text()
     assert atoll("doctor", str(layout), str(files)).returncode == 0
+
+
+def read_terminal(terminal):
+    """What a program writes to its terminal until it ends."""
+    parts = []
+    with contextlib.suppress(OSError):  # EIO: nobody holds the other end any more
+        while part := os.read(terminal, 65536):
+            parts.append(part)
+    os.close(terminal)
+    return b"".join(parts).decode()
+
+
+def test_on_a_terminal_the_table_fills_while_it_works_and_a_pipe_gets_the_plan_alone(tmp_path):
+    words = ("plan", *BOX, "--model", QWEN, "--users", "8", "--prompt", "200", "--output", "50")
+    ours, theirs = pty.openpty()
+    with (tmp_path / "stdout").open("w") as stdout:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "atoll", *words], stdout=stdout, stderr=theirs, env={**os.environ, "COLUMNS": "120"}
+        )
+        os.close(theirs)
+        shown = read_terminal(ours)
+    assert started.wait() == 0
+    assert "by formula; simulating" in shown
+    assert "TTFT p50" in shown
+    assert (tmp_path / "stdout").read_text() == atoll(*words).stdout
 
 
 def test_what_is_impossible_is_still_a_document():

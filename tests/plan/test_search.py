@@ -296,6 +296,22 @@ def test_least_connections_where_policies_make_no_difference():
     assert {choice.layout.router.policy for choice in found.choices} == {Policy.LEAST_CONN}
 
 
+def test_who_watches_sees_the_formulas_table_first_and_each_simulation_after_it():
+    told = []
+    search(simulate=Nearly(), watch=lambda choices, doing: told.append((doing, choices)), vary_load=True)
+    first, *_ = told
+    assert first[0] == "simulating 2xTP2, 1 of 7"
+    assert not any(choice.predicted.simulated for choice in first[1])
+    counts = [sum(choice.predicted.simulated for choice in choices) for _, choices in told]
+    assert counts == [0, 1, 2, 3, 4, 5, 6, 7, 7, 7]
+    assert {len(choices) for _, choices in told} == {7}
+    assert [doing for doing, _ in told[-3:]] == [
+        "trying other flags and policies",
+        "looking at other loads",
+        "finding the most that each carries",
+    ]
+
+
 # Other loads
 
 

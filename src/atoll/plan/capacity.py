@@ -96,7 +96,7 @@ def widen_seats(choices: Sequence[Choice], question: Question, simulations: Simu
 
 def _widened(choice: Choice, question: Question, simulations: Simulations) -> Choice:
     now = choice.layout.flags.max_num_seqs or 0
-    seats = _wanted_seats(choice, question)
+    seats = min(_wanted_seats(choice, question), _room(choice, question))
     if seats <= now:
         return choice
     wider = with_options(choice, question, max_num_seqs=seats, max_num_batched_tokens=_budget(choice, seats))
@@ -131,6 +131,17 @@ def _wanted_seats(choice: Choice, question: Question) -> int:
         most = loads_around(question.goal)[-1]
     at_most = draft_as(question.at_load(max(most, question.goal.amount)), choice)
     return 0 if at_most is None else at_most.layout.flags.max_num_seqs or 0
+
+
+def _room(choice: Choice, question: Question) -> int:
+    """Requests at their full mean length that the KV cache of the tightest replica holds, in eights.
+
+    With more seats answers are thrown out and computed again once the cache has filled, which takes some rounds: two
+    RTX 4090 with 128 seats each gave 154 users a first token within 1 s at first, and within 3.6 s over ten minutes.
+    """
+    fits = (question.workbench.fit(replica, choice.layout.flags) for replica in choice.layout.replicas)
+    room = int(min(fit.kv_tokens for fit in fits) // (question.goal.prompt + question.goal.output))
+    return room // 8 * 8
 
 
 def _budget(choice: Choice, seats: int) -> int:

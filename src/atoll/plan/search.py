@@ -9,7 +9,7 @@ from atoll.plan.draft import PLAIN, Question
 from atoll.plan.enumerate import OPEN, Wanted
 from atoll.plan.goal import Goal
 from atoll.plan.loads import find_flips
-from atoll.plan.simulate import Simulate, Simulations, simulate_likely
+from atoll.plan.simulate import Simulate, Simulations, Watch, simulate_likely, unwatched
 from atoll.plan.tune import tune_leaders
 from atoll.plan.workbench import Workbench
 
@@ -23,6 +23,7 @@ def search_layouts(
     flags: EngineFlags = PLAIN,
     simulate: Simulate | None = None,
     vary_load: bool = True,
+    watch: Watch = unwatched,
 ) -> Search:
     """The layouts of a model on a box, best first.
 
@@ -34,14 +35,18 @@ def search_layouts(
         flags: options that are given; those left out are chosen.
         simulate: simulates one layout under a goal; None: the formula alone.
         vary_load: whether to look at other loads too.
+        watch: is told the choices as far as they are known, best first, and what is done next.
     """
     question = Question(workbench=workbench, goal=goal, model=model, wanted=wanted, flags=flags)
     simulations = Simulations(simulate=simulate, budget=Budget())
     possible = find_candidates(question)
-    choices = simulate_likely(possible.drafts, question, simulations)
+    choices = simulate_likely(possible.drafts, question, simulations, watch=watch)
+    watch(choices, "trying other flags and policies")
     choices = tune_leaders(choices, question, simulations)
+    watch(choices, "looking at other loads")
     choices = widen_seats(choices, question, simulations) if vary_load else choices
     curves = draw_curves(choices, question, simulations) if vary_load else ()
+    watch(choices, "finding the most that each carries")
     choices = find_capacities(choices, curves, question, simulations) if vary_load else choices
     return Search(
         goal=goal,

@@ -11,6 +11,7 @@ from atoll.plan.goal import Goal
 from atoll.plan.outlook import Outlook
 from atoll.plan.rank import rank_choices
 
+Watch = Callable[[Sequence[Choice], str], None]
 Simulate = Callable[[Layout, Goal, Outlook], Outlook]  # is told what the formula expects
 
 HOPELESS = 2.5  # times the best formula cost: such a candidate is not simulated
@@ -49,16 +50,26 @@ def requests_of(formula: Outlook, goal: Goal) -> int:
     return sample_of(goal, formula).requests
 
 
-def simulate_likely(drafts: Sequence[Choice], question: Question, simulations: Simulations) -> tuple[Choice, ...]:
+def unwatched(choices: Sequence[Choice], doing: str) -> None:
+    """Nobody looks on."""
+
+
+def simulate_likely(
+    drafts: Sequence[Choice], question: Question, simulations: Simulations, *, watch: Watch = unwatched
+) -> tuple[Choice, ...]:
     """The simulated ones, best first, and behind them those that the formula puts too far back."""
     if not simulations.are_possible or not drafts:
         return tuple(drafts)
     best = drafts[0].formula
     near = [one for one in drafts if one.formula.times(best, question.goal) <= HOPELESS][:MOST_SIMULATED]
     chosen = _affordable(near, question.goal, simulations.budget)
-    rest = [one for one in drafts if one not in chosen]
-    simulated = [replace(one, predicted=simulations.predict(one.layout, question)) for one in chosen]
-    return (*rank_choices(simulated, question.goal), *rest)
+    ranked: tuple[Choice, ...] = ()
+    for done, choice in enumerate(chosen):
+        left = [one for one in drafts if one not in chosen[:done]]
+        watch((*ranked, *left), f"simulating {choice.name}, {done + 1} of {len(chosen)}")
+        outlook = simulations.predict(choice.layout, question)
+        ranked = rank_choices((*ranked, replace(choice, predicted=outlook)), question.goal)
+    return (*ranked, *(one for one in drafts if one not in chosen))
 
 
 def _affordable(near: Sequence[Choice], goal: Goal, budget: Budget) -> Sequence[Choice]:

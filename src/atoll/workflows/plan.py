@@ -41,6 +41,7 @@ from atoll.plan.goal import Goal
 from atoll.plan.loads import FINE
 from atoll.plan.outlook import Outlook
 from atoll.plan.search import search_layouts
+from atoll.plan.simulate import Watch, unwatched
 from atoll.plan.workbench import Workbench
 from atoll.report.charts import chart_png, chart_svg
 from atoll.report.crossover import crossover_chart
@@ -79,6 +80,7 @@ def plan_box(
     simulate: bool = True,
     vary_load: bool = True,
     profile: MachineProfile | None = None,
+    watch: Watch = unwatched,
 ) -> Plan:
     """Plan a model on the box of `--box`, `--gpu` and `--gpus`.
 
@@ -95,6 +97,7 @@ def plan_box(
         simulate: simulate the candidates that may win; the formula alone otherwise.
         vary_load: look at other loads too, for the crossover and the most users.
         profile: what calibration found on this machine.
+        watch: is told the choices as they become known.
 
     Raises:
         BadTopology, UnknownGpu, UnknownModel, BadModel; InputError when a request is longer than the model's context.
@@ -113,6 +116,7 @@ def plan_box(
         simulate=simulate,
         vary_load=vary_load,
         profile=profile,
+        watch=watch,
     )
 
 
@@ -129,6 +133,7 @@ def plan_model(
     simulate: bool = True,
     vary_load: bool = True,
     profile: MachineProfile | None = None,
+    watch: Watch = unwatched,
 ) -> Plan:
     """As plan_box, of a model and a box that are already read."""
     _check_context(card, goal)
@@ -143,6 +148,7 @@ def plan_model(
         flags=flags,
         simulate=Simulator(bench) if simulate else None,
         vary_load=vary_load,
+        watch=watch,
     )
     return Plan(search=found, card=card, workbench=bench)
 
@@ -304,7 +310,7 @@ def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
         "name": choice.name,
         "replicas": [replica.to_plain() for replica in layout.replicas],
         "policy": str(layout.router.policy),
-        "context": context_limit(choice, plan.card) or plan.card.max_context,
+        "context": context_limit(choice, plan.card.max_context) or plan.card.max_context,
         "flags": shown_flags(layout.flags),
         "predicted": choice.predicted.summary.model_dump(mode="json"),
         "method": "simulated" if choice.predicted.simulated else "formula",
@@ -330,10 +336,10 @@ def choice_document(plan: Plan, choice: Choice) -> dict[str, Any]:
     }
 
 
-def context_limit(choice: Choice, card: ModelCard) -> int | None:
-    """Tokens of the longest request where that is less than the model takes."""
+def context_limit(choice: Choice, max_context: int) -> int | None:
+    """Tokens of the longest request where that is less than the model's `max_context`."""
     limit = choice.layout.flags.max_model_len
-    return limit if limit is not None and limit < card.max_context else None
+    return limit if limit is not None and limit < max_context else None
 
 
 def _band(plan: Plan, choice: Choice) -> dict[str, Any] | None:

@@ -1,15 +1,21 @@
 """atoll plan: the layouts of a model on a box, best first."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
 import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from atoll.cli import options
-from atoll.cli.show import out, progress, show_json, show_table
+from atoll.cli.show import out, progress, show_json, table
 from atoll.cli.warn import show_warnings
 from atoll.errors import InputError
 from atoll.layout.layout import EngineFlags, Policy
@@ -20,6 +26,7 @@ from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import explain_choice, explain_tuning
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.outlook import Outlook
+from atoll.plan.simulate import Watch, unwatched
 from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
 from atoll.units import show_seconds
@@ -38,6 +45,8 @@ from atoll.workflows.plan import (
     verdict,
 )
 from atoll.workflows.profiles import read_profile
+
+MOST_WATCHED = 12  # rows of the table that fills; a terminal cannot take back more than it shows
 
 
 class CacheChoice(StrEnum):
@@ -92,26 +101,29 @@ def plan(
     """Which layout serves a model fastest on a box: every one worth looking at, ranked, with the reasons."""
     if model is None:
         raise InputError("Say which model: --model NAME, such as --model Qwen/Qwen2.5-32B-Instruct.")
-    made = plan_box(
-        model=model,
-        goal=make_goal(load_of(None, load), slo_of(None, slo_ttft, slo_tpot), favour),
-        capture=box,
-        gpu=gpu,
-        gpus=gpus,
-        wanted=Wanted(
-            tensor_parallel=tp,
-            replicas=replicas,
-            policy=parse_policy(policy),
-            fp8_cache=kv_cache_dtype is CacheChoice.EITHER,
-        ),
-        flags=EngineFlags(
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            kv_cache_dtype="fp8" if kv_cache_dtype is CacheChoice.FP8 else "auto",
-        ),
-        simulate=not formula,
-        profile=read_profile(profile),
-    )
+    goal = make_goal(load_of(None, load), slo_of(None, slo_ttft, slo_tpot), favour)
+    with _watching(goal) as watch:
+        made = plan_box(
+            model=model,
+            goal=goal,
+            capture=box,
+            gpu=gpu,
+            gpus=gpus,
+            wanted=Wanted(
+                tensor_parallel=tp,
+                replicas=replicas,
+                policy=parse_policy(policy),
+                fp8_cache=kv_cache_dtype is CacheChoice.EITHER,
+            ),
+            flags=EngineFlags(
+                max_num_seqs=max_num_seqs,
+                max_num_batched_tokens=max_num_batched_tokens,
+                kv_cache_dtype="fp8" if kv_cache_dtype is CacheChoice.FP8 else "auto",
+            ),
+            simulate=not formula,
+            profile=read_profile(profile),
+            watch=watch,
+        )
     if json:
         show_json(plan_document(made))
     elif made.search.choices:
@@ -165,20 +177,41 @@ def show_plan(made: Plan) -> None:
 
 def _show_ranking(made: Plan) -> None:
     choices = made.search.choices
+    out.print(ranking_table(choices, made.search.goal, made.card.max_context))
+    for note in (*_legend(choices), *_legend_of_context(made), *_legend_of_most(made)):
+        out.print(note)
+
+
+def ranking_table(choices: Sequence[Choice], goal: Goal, max_context: int) -> Table:
+    """The choices with their figures, as far as they are known; a context below the model's `max_context` tokens."""
     columns = ["", "layout", "GPUs", "TTFT p50", "p95", "TPOT", "answer", "tok/s"]
     rows = [_row(place, choice) for place, choice in enumerate(choices, start=1)]
-    limits = [context_limit(choice, made.card) for choice in choices]
+    limits = [context_limit(choice, max_context) for choice in choices]
     if any(limit is not None for limit in limits):
         columns.append("context")
         for row, limit in zip(rows, limits, strict=True):
             row.append("full" if limit is None else f"{limit:,}")
     if any(choice.most is not None for choice in choices):
-        columns.append("in target" if made.search.goal.has_targets else "keeps up")
+        columns.append("in target" if goal.has_targets else "keeps up")
         for row, choice in zip(rows, choices, strict=True):
             row.append(_most(choice))
-    show_table(None, columns, rows, numbers=range(3, len(columns)), wrap=(2,))
-    for note in (*_legend(choices), *_legend_of_context(made), *_legend_of_most(made)):
-        out.print(note)
+    return table(None, columns, rows, numbers=range(3, len(columns)), wrap=(2,))
+
+
+@contextmanager
+def _watching(goal: Goal) -> Iterator[Watch]:
+    """On a terminal the table as it fills, which goes when the plan is there; without one nothing."""
+    if not progress.is_terminal:
+        yield unwatched
+        return
+    with Live(console=progress, transient=True, auto_refresh=False) as live:
+
+        def show(choices: Sequence[Choice], doing: str) -> None:
+            shown = ranking_table(choices[:MOST_WATCHED], goal, sys.maxsize)
+            more = f", {len(choices) - MOST_WATCHED} more layouts" if len(choices) > MOST_WATCHED else ""
+            live.update(Group(shown, Text(f"~ by formula; {doing} ...{more}")), refresh=True)
+
+        yield show
 
 
 def _legend(choices: Sequence[Choice]) -> Iterator[str]:
@@ -199,7 +232,7 @@ def _legend(choices: Sequence[Choice]) -> Iterator[str]:
 
 
 def _legend_of_context(made: Plan) -> Iterator[str]:
-    if any(context_limit(choice, made.card) is not None for choice in made.search.choices):
+    if any(context_limit(choice, made.card.max_context) is not None for choice in made.search.choices):
         full = f"{made.card.max_context:,}"
         yield f"context: tokens of a prompt and its answer; the KV cache has no room for all of the model's {full}."
 
