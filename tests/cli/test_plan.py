@@ -147,7 +147,7 @@ def test_an_unknown_model_is_one_sentence():
 
 
 def test_waiting_users_and_a_cut_context_are_said(tmp_path):
-    """One card has room for nine thousand tokens: four users of 2,500, the others of its half would wait."""
+    """One card has room for nine thousand tokens, six of them for sure: three users of 2,500, the others of its half would wait."""
     box = tmp_path / "box.yaml"
     box.write_text(
         "gpus: [{index: 0, name: RTX-PRO-6000-96GB}, {index: 1, name: RTX-4090-24GB}]\nlinks: [{a: 0, b: 1, kind: PHB}]\n"
@@ -159,7 +159,7 @@ def test_waiting_users_and_a_cut_context_are_said(tmp_path):
     assert "It is put before 2xTP1, though its answers take" in said
     assert "since users wait for a seat" in said
     assert "full" in said
-    assert "9,216" in said
+    assert "6,144" in said
     assert "context: tokens of a prompt and its answer; the KV cache has no room for all of the model's 40,960." in said
     document = json.loads(atoll("plan", "--box", str(box), *words, "--json").stdout)
-    assert [choice["context"] for choice in document["choices"]] == [40960, 9216, 9216]
+    assert [choice["context"] for choice in document["choices"]] == [40960, 6144, 6144]
