@@ -15,7 +15,7 @@ from atoll.analyse.window import Mask
 from atoll.traffic.record import Floats, RecordTable
 
 IN_STEP = 0.5  # from here on it is said: all sendings come as if within 44 % of a cycle
-_CYCLES = 3  # fewer tell nothing
+_CYCLES = 2  # fewer tell nothing
 _USERS = 3
 
 

@@ -200,7 +200,8 @@ def _notes(window: Window, in_step: float | None) -> Iterator[str]:
     if in_step is not None and in_step >= IN_STEP:
         yield (
             f"Users march in step ({in_step:.0%}): they send together, so that each first token waits for the prompts"
-            " of the others. Start them spread (--start spread), let lengths vary (--output 400-600) or let them think."
+            " of the others. Start them spread (--start spread) in a run of ten answers or more, or let lengths vary"
+            " (--output 400-600)."
         )
 
 
