@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from atoll.store.folder import read_run
 from atoll.traffic.workload import Workload
 from stand_ins.patience import PATIENCE_S, wait_until
 
@@ -214,6 +217,10 @@ def test_a_full_disk_costs_the_folder_and_not_the_summary(naughty, tmp_path):
         assert "No space left" in shown["trouble"]
         assert done.returncode == 1
         assert "is not whole" in done.stderr
+        kept = Path(shown["trouble"].rpartition("all 400 records are in ")[2].rstrip("."))
+        assert len(read_run(kept).table) == 400
+        assert json.loads((place / "run" / "summary.json").read_text())["requests"]["ok"] == 400
+        shutil.rmtree(kept)
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
 

@@ -1,11 +1,22 @@
 """A run's folder gives back what was put in."""
 
+import tempfile
+
 import numpy as np
 import pytest
 
 from atoll.analyse import summarise
 from atoll.errors import BadRun
-from atoll.store.folder import RunInfo, finish_run, read_info, read_records, read_run, start_run, write_records
+from atoll.store.folder import (
+    RunInfo,
+    finish_run,
+    keep_run,
+    read_info,
+    read_records,
+    read_run,
+    start_run,
+    write_records,
+)
 from atoll.traffic import Outcome, Record, RecordTable, Workload
 
 INFO = RunInfo(name="a", engine="emulated", atoll_version="0")
@@ -80,3 +91,29 @@ def test_a_damaged_record_file_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "records.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(BadRun, match="no readable Parquet"):
         read_records(tmp_path)
+
+
+def test_a_run_that_its_folder_has_no_room_for_is_kept_whole_elsewhere(tmp_path, monkeypatch):
+    spare = tmp_path / "spare"
+    spare.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spare))
+    folder = tmp_path / "run"
+    (folder / "records.parquet" / "in the way").mkdir(parents=True)  # stands for a disk that refuses this file
+    why = keep_run(folder, INFO, measured(), summarise(measured()))
+    (kept,) = spare.iterdir()
+    assert why == f"{folder / 'records.parquet'} cannot be written: Is a directory; all 2 records are in {kept}."
+    assert len(read_run(kept).table) == 2
+    assert (folder / "summary.json").is_file()
+
+
+def test_without_room_anywhere_the_sentence_says_how_many_records_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    folder = tmp_path / "run"
+    (folder / "records.parquet" / "in the way").mkdir(parents=True)
+    why = keep_run(folder, INFO, measured(), summarise(measured()))
+    assert why.endswith(f"; 0 of 2 records can be read from {folder}.")
+
+
+def test_a_run_with_room_is_kept_in_its_folder(tmp_path):
+    assert keep_run(tmp_path, INFO, measured(), summarise(measured())) is None
+    assert read_run(tmp_path).info.complete

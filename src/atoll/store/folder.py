@@ -10,6 +10,9 @@ A measured run has its token times in records.parquet itself. While it is under 
 tail beside it (load/records.py), so a kill loses at most the last second; `read_run` reads whatever is there.
 """
 
+import shutil
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +23,7 @@ from pydantic import model_validator
 from atoll.analyse.summary import Summary, summarise
 from atoll.analyse.window import Mask, window_of
 from atoll.documents import Document
-from atoll.errors import BadRun
+from atoll.errors import BadRun, InputError
 from atoll.layout.layout import Layout
 from atoll.load import records
 from atoll.outside.files import path_text, read_text, write_whole
@@ -110,9 +113,59 @@ def start_run(folder: Path, info: RunInfo, *, layout: Layout | None, workload: W
 
 def finish_run(folder: Path, info: RunInfo, table: RecordTable, summary: Summary) -> None:
     """Keep the records and the summary; run.yaml is written last, so `complete` means that all is there."""
+    write_whole(folder / "summary.json", summary.to_json())  # small, and what one wants most of a disk that is full
     write_records(folder, table)
-    write_whole(folder / "summary.json", summary.to_json())
     write_info(folder, info.replace(complete=True))
+
+
+def keep_run(folder: Path, info: RunInfo, table: RecordTable, summary: Summary) -> str | None:
+    """finish_run; where the disk refuses, what is in memory is saved where there is room. Gives what is not whole.
+
+    A whole copy goes to the temporary folder; then the parts of the run that are in its own make way for a compact
+    one. Where there is no room at all the parts stay, and the summary is tried alone.
+    """
+    try:
+        finish_run(folder, info, table, summary)
+    except InputError as error:
+        why = str(error).rstrip(".")
+    else:
+        return None
+    spare = _spare_copy(info, table, summary)
+    if spare is not None:
+        records.remove(folder)
+        try:
+            finish_run(folder, info, table, summary)
+        except InputError:
+            pass
+        else:
+            shutil.rmtree(spare, ignore_errors=True)
+            return None
+    with suppress(InputError):
+        write_whole(folder / "summary.json", summary.to_json())
+    if spare is not None:
+        return f"{why}; all {len(table)} records are in {spare}."
+    return f"{why}; {_readable(folder)} of {len(table)} records can be read from {folder}."
+
+
+def _spare_copy(info: RunInfo, table: RecordTable, summary: Summary) -> Path | None:
+    """A whole run in the temporary folder; None when there is no room there either."""
+    try:
+        spare = Path(tempfile.mkdtemp(prefix="atoll-run-"))
+    except OSError:
+        return None
+    try:
+        finish_run(spare, info, table, summary)
+    except InputError:
+        shutil.rmtree(spare, ignore_errors=True)
+        return None
+    return spare
+
+
+def _readable(folder: Path) -> int:
+    try:
+        return len(_whatever_records(folder))
+    except BadRun:
+        return 0
 
 
 def write_records(folder: Path, table: RecordTable) -> None:

@@ -30,7 +30,7 @@ from atoll.outside.clock import SystemClock
 from atoll.outside.files import read_text, remove_files, write_whole
 from atoll.outside.parquet import write_parquet
 from atoll.outside.shell import environment
-from atoll.store.folder import RunInfo, finish_run, is_run, name_of, start_run, with_id
+from atoll.store.folder import RunInfo, is_run, keep_run, name_of, start_run, with_id
 from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.slo import SLO
 from atoll.traffic.trace import TraceRow, parse_trace
@@ -179,15 +179,15 @@ def _finish(
         source=Source.EMULATED if Source.EMULATED in {info.source, result.source} else result.source,
         notes=notes,
     )
-    trouble = result.disk
+    trouble = keep_run(folder, info, result.table, summary)
     try:
-        finish_run(folder, info, result.table, summary)
         write_whole(folder / "client.json", result.client.to_json())
         if len(result.telemetry):
             write_parquet(folder / "telemetry.parquet", result.telemetry.columns())
-        records.remove(folder)
+        if trouble is None:
+            records.remove(folder)
     except InputError as error:
-        trouble = str(error)
+        trouble = trouble or str(error)
     return BenchResult(
         folder=folder,
         info=info.replace(complete=trouble is None),

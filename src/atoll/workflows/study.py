@@ -43,8 +43,8 @@ from atoll.outside.files import alone, read_text, write_whole
 from atoll.store.folder import (
     Run,
     RunInfo,
-    finish_run,
     is_run,
+    keep_run,
     read_info,
     read_run,
     start_run,
@@ -371,7 +371,9 @@ def _run_variant(result: StudyResult, variant: VariantResult, *, say: Say, roads
         return
     info = info.replace(windows=windows)
     summary = summarise(table, workload=workload, spans=windows)
-    finish_run(place, info, table, summary)
+    trouble = keep_run(place, info, table, summary)
+    if trouble:
+        say(f"{variant.name}: {trouble}")
     trouble = remember(place, info, summary, layout=variant.layout, study=result.study.name)
     if trouble:
         say(trouble)
