@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 from atoll.cli.main import make_app
 from atoll.documents import parse_yaml
 from atoll.errors import InputError
+from stand_ins.layouts import two_pairs
 
 LAYOUT = Path(__file__).parents[1] / "data" / "bundles" / "h100-nvl-2xtp2.layout.yaml"
 
@@ -119,3 +122,23 @@ def test_what_cannot_be_rendered_is_refused_in_a_sentence(tmp_path, words, sente
     assert isinstance(done.exception, InputError)
     assert sentence in str(done.exception)
     assert not (tmp_path / "b").exists()
+
+
+def test_a_folder_that_holds_something_is_overwritten_only_with_force(tmp_path):
+    layout = two_pairs()
+    (tmp_path / "layout.yaml").write_text(layout.to_yaml())
+    argv = [sys.executable, "-m", "atoll"]
+
+    def atoll(*words):
+        return subprocess.run([*argv, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    render = ("render", "layout.yaml", "--to", "process", "-o", "b")
+    assert atoll(*render).returncode == 0
+    made = (tmp_path / "b" / "layout.yaml").read_text()
+    for words in (render, ("simulate", "layout.yaml", "--users", "3", "--requests", "5", "-o", "b")):
+        done = atoll(*words)
+        assert done.returncode == 2
+        assert "b already holds something. Choose another place with -o, or overwrite it with --force." in done.stderr
+    assert (tmp_path / "b" / "layout.yaml").read_text() == made
+    assert not (tmp_path / "b" / "run.yaml").exists()
+    assert atoll(*render, "--force").returncode == 0

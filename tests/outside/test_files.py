@@ -1,11 +1,12 @@
 """Files are written whole or not at all."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from atoll.errors import InputError
-from atoll.outside.files import make_folder, read_text, write_whole
+from atoll.outside.files import make_folder, read_text, refuse_to_overwrite, write_whole
 
 
 def test_a_file_is_written_with_its_folder_and_mode(tmp_path):
@@ -44,3 +45,15 @@ def test_a_folder_in_the_place_of_a_file_cannot_be_made(tmp_path):
     (tmp_path / "x").write_text("")
     with pytest.raises(InputError, match="cannot be made"):
         make_folder(tmp_path / "x" / "y")
+
+
+def test_what_is_there_is_overwritten_only_with_force(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    refuse_to_overwrite(tmp_path / "new")
+    refuse_to_overwrite(tmp_path / "folder")
+    refuse_to_overwrite(Path("/dev/null"))
+    for there in (tmp_path / "file", tmp_path):
+        with pytest.raises(InputError, match="overwrite it with --force"):
+            refuse_to_overwrite(there)
+        refuse_to_overwrite(there, force=True)

@@ -37,6 +37,7 @@ Profile = Annotated[
     typer.Option("--profile", metavar="FILE", help="What `atoll calibrate -o FILE` found on the machine."),
 ]
 OutPath = Annotated[Path | None, typer.Option("-o", "--out", metavar="PATH", help="Where to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 EngineKind = Annotated[str, typer.Option("--engine", metavar="E", help="simulated, emulated or vllm.")]
 
 # What says the load. Without any of them it is that of the layout, bundle or study; where none is written, 30 users

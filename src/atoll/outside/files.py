@@ -48,6 +48,20 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def refuse_to_overwrite(path: Path, *, force: bool = False) -> None:
+    """Raises InputError where a file, or a folder that holds something, is there; with `force` it may go.
+
+    A device or a pipe is written to and not overwritten.
+    """
+    try:
+        there = any(path.iterdir()) if path.is_dir() else path.is_file()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    if there and not force:
+        holds = "already holds something" if path.is_dir() else "is there already"
+        raise InputError(f"{path} {holds}. Choose another place with -o, or overwrite it with --force.")
+
+
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644, sync: bool = True) -> None:
     """Write all of it or nothing: a reader, a crash or a full disk never meets half a file.
 

@@ -26,7 +26,7 @@ from atoll.documents import Document
 from atoll.errors import BadRun, InputError
 from atoll.layout.layout import Layout
 from atoll.load import records
-from atoll.outside.files import path_text, read_text, write_whole
+from atoll.outside.files import path_text, read_text, refuse_to_overwrite, write_whole
 from atoll.outside.parquet import Ragged, read_parquet, write_parquet
 from atoll.store.catalog import with_source
 from atoll.store.run_id import RunId, derived_run_id, new_run_id
@@ -38,6 +38,18 @@ SCHEMA_VERSION = 2  # 2 says the source; in a file of 1 it follows from the engi
 D = TypeVar("D", bound=Document)
 
 _TEXT_COLUMNS = ("outcome", "error", "detail", "replica")
+_OF_A_RUN = (
+    "run.yaml",
+    "layout.yaml",
+    "workload.yaml",
+    "records.parquet",
+    "token_clock.parquet",
+    "token_spans.parquet",
+    "telemetry.parquet",
+    "summary.json",
+    "client.json",
+    "report.html",
+)
 _TOKEN_FIELDS = ("token_clock", "span_row", "span_start", "span_stop")
 _ROW_FIELDS = tuple(field.name for field in fields(RecordTable) if field.name not in _TOKEN_FIELDS)
 
@@ -100,6 +112,21 @@ def name_of(folder: Path) -> str:
 def with_id(folder: Path, info: RunInfo) -> RunInfo:
     """`info` with the id of the run that is in the folder already, or with a new one."""
     return info.replace(run_id=read_info(folder).run_id if is_run(folder) else new_run_id(folder))
+
+
+def make_way(folder: Path, *, force: bool) -> None:
+    """Refuse a folder that holds something; with `force` a run that is there goes, and nothing else.
+
+    Raises:
+        InputError: it holds something.
+    """
+    if is_run(folder) and not force:
+        raise InputError(f"{folder} already holds a run. Choose another folder with -o, or overwrite it with --force.")
+    refuse_to_overwrite(folder, force=force)
+    if is_run(folder):
+        records.remove(folder)
+        for name in _OF_A_RUN:
+            (folder / name).unlink(missing_ok=True)
 
 
 def start_run(folder: Path, info: RunInfo, *, layout: Layout | None, workload: Workload | None) -> None:

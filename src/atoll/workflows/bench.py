@@ -30,7 +30,7 @@ from atoll.outside.clock import SystemClock
 from atoll.outside.files import read_text, remove_files, write_whole
 from atoll.outside.parquet import write_parquet
 from atoll.outside.shell import environment
-from atoll.store.folder import RunInfo, is_run, keep_run, name_of, start_run, with_id
+from atoll.store.folder import RunInfo, keep_run, make_way, name_of, start_run, with_id
 from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.slo import SLO
 from atoll.traffic.trace import TraceRow, parse_trace
@@ -82,6 +82,7 @@ def bench(
     workers: Workers | None = None,
     answer_s: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    force: bool = False,
 ) -> BenchResult:
     """Run the load, write the run's folder, sum it up. Blocks until it is done.
 
@@ -106,15 +107,15 @@ def bench(
         answer_s: how long one answer is expected to take, over which users start; None: one request tells.
         on_progress: called twice a second.
         slo: latency targets, for goodput.
+        force: a run that is in the folder may go.
 
     Raises:
-        InputError: something given makes no sense, or the folder already holds a run.
+        InputError: something given makes no sense, or the folder already holds something.
         RunFailed: the server cannot be asked at all.
     """
     options, clock = options or RequestOptions(), SystemClock()
     folder = folder or new_folder()
-    if is_run(folder):
-        raise InputError(f"{folder} already holds a run. Choose another folder with -o.")
+    make_way(folder, force=force)
     info = RunInfo(
         name=name or name_of(folder),
         engine=engine,

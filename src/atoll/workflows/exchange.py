@@ -5,30 +5,32 @@ from pathlib import Path
 import atoll
 from atoll.errors import InputError
 from atoll.outside.files import read_text, write_whole
-from atoll.store.folder import Run, RunInfo, finish_run, is_run, name_of, read_run, start_run, with_id, write_info
+from atoll.store.folder import Run, RunInfo, finish_run, make_way, name_of, read_run, start_run, with_id, write_info
 from atoll.store.foreign import WRITERS, Foreign, read_foreign
 from atoll.store.foreign.shape import Kept
 from atoll.traffic.record import Source
 
 
-def import_run(file: Path, *, folder: Path | None = None, tool: str | None = None) -> tuple[tuple[Path, Foreign], ...]:
+def import_run(
+    file: Path, *, folder: Path | None = None, tool: str | None = None, force: bool = False
+) -> tuple[tuple[Path, Foreign], ...]:
     """Keep the runs of a file as run folders, ready for `atoll compare` and `atoll report`.
 
     Args:
         file: a result of vllm bench serve, AIPerf or GuideLLM, or a CSV export of ours.
         folder: of the run, or of the runs when the file has several; None: `runs/FILE` under the current folder.
         tool: a name of `atoll.store.foreign.READERS`; None: found out.
+        force: runs that are there may go.
 
     Raises:
-        InputError: a folder already holds a run.
+        InputError: a folder already holds something.
         BadRun: the file is none of these.
     """
     found = read_foreign(read_text(file), origin=str(file), tool=tool)
     place = folder or Path("runs") / file.stem
     places = [place] if len(found) == 1 else [place / str(number + 1) for number in range(len(found))]
     for one in places:
-        if is_run(one):
-            raise InputError(f"{one} already holds a run. Choose another folder with -o.")
+        make_way(one, force=force)
     for one, foreign in zip(places, found, strict=True):
         _keep(one, foreign)
     return tuple(zip(places, found, strict=True))

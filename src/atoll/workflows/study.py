@@ -203,6 +203,8 @@ def run_study(
     folder = out or Path("runs") / f"{study.name}-{engine}"
     if (folder / "study-run.yaml").exists():
         raise InputError(_already_there(folder, path, study))
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder} holds something else than a study. Choose another folder with -o.")
     if engine not in _ways():
         raise InputError(f"--engine {engine} is not one of {', '.join(_ways())}.")
     if engine != "simulated" and study.is_troubled:

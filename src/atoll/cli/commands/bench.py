@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atoll.cli.options import Json, ModelName, OutPath, SloTpot, SloTtft, takes_load
+from atoll.cli.options import Force, Json, ModelName, OutPath, SloTpot, SloTtft, takes_load
 from atoll.workflows.load import LoadOptions, load_of, slo_of
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def bench(
     max_users: MostUsers = 1024,
     repeats: Repeats = 3,
     out: OutPath = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Load-test an OpenAI-compatible server; every request is kept in a run folder.
@@ -140,10 +141,13 @@ def bench(
     """
     from atoll.cli.live import live_view
     from atoll.cli.show import progress
+    from atoll.store.folder import make_way
     from atoll.workflows import bench as work
     from atoll.workflows import capacity
     from atoll.workflows.door import find_door
 
+    if out is not None:
+        make_way(out, force=force)
     door = find_door(url)
     load_steps = work.steps_of(steps)
     workload = load_of(
@@ -187,6 +191,7 @@ def bench(
                 steps=load_steps,
                 metrics=metrics or door.metrics,
                 slo=slo,
+                force=force,
                 drain_s=_seconds(drain),
                 workers=work.workers_of(workers, ray=ray),
                 answer_s=door.answer_s(load, rows),

@@ -12,6 +12,7 @@ from atoll.cost.profile import MachineProfile
 from atoll.errors import InputError
 from atoll.layout.layout import ENGINE_VERSION
 from atoll.load.target import RequestOptions
+from atoll.outside.files import refuse_to_overwrite
 from atoll.units import show_seconds
 from atoll.workflows import calibrate as work
 from atoll.workflows.links import measure_links
@@ -44,6 +45,7 @@ def calibrate(
     ] = None,
     api_key: Annotated[str | None, typer.Option("--api-key", envvar="OPENAI_API_KEY", help="For the engine.")] = None,
     output: options.OutPath = None,
+    force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Measure a live engine (or, with --links, this box's all-reduce) and fit the cost model to it.
@@ -51,6 +53,8 @@ def calibrate(
     With --gpu or --layout the profile scales the catalogue, and holds for other splits on that machine. Without, a
     straight line is fitted, which holds for more replicas of the same engine.
     """
+    if output is not None:
+        refuse_to_overwrite(output, force=force)
     start = read_profile(profile) or MachineProfile()
     if links:
         found = measure_links(capture=box, gpu=gpu, start=start, say=_say)

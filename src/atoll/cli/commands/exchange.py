@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from atoll.cli.options import Json, OutPath
+from atoll.cli.options import Force, Json, OutPath
 
 Tool = Annotated[
     str | None,
@@ -32,6 +32,7 @@ def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A result of another load generator.")],
     tool: Tool = None,
     out: OutPath = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Keep a run of vllm bench serve, AIPerf or GuideLLM as a run folder, to compare it with ours.
@@ -42,7 +43,7 @@ def import_(
     from atoll.cli.show import show_json, show_summary
     from atoll.workflows.exchange import import_run
 
-    kept = import_run(file, folder=out, tool=tool)
+    kept = import_run(file, folder=out, tool=tool, force=force)
     if json:
         shown = [
             {"run": str(place), "tool": one.tool, "notes": one.notes, "summary": one.summary} for place, one in kept
@@ -59,6 +60,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     to: To = "csv",
     out: OutPath = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Write a run in the format of another tool.
@@ -66,9 +68,11 @@ def export(
     Example: atoll exchange export runs/bench-20261122-183000 --to vllm -o result.json
     """
     from atoll.cli.show import show_json
-    from atoll.outside.files import write_whole
+    from atoll.outside.files import refuse_to_overwrite, write_whole
     from atoll.workflows.exchange import export_run
 
+    if out is not None:
+        refuse_to_overwrite(out, force=force)
     text = export_run(run, to)
     if out is not None:
         write_whole(out, text)

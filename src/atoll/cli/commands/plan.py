@@ -19,7 +19,7 @@ from atoll.cli.show import out, progress, show_json, table
 from atoll.cli.warn import show_warnings
 from atoll.errors import InputError
 from atoll.layout.layout import EngineFlags, Policy
-from atoll.outside.files import write_whole
+from atoll.outside.files import refuse_to_overwrite, write_whole
 from atoll.plan.capacity import MOST_USERS
 from atoll.plan.choice import Choice
 from atoll.plan.enumerate import Wanted
@@ -96,11 +96,14 @@ def plan(
         Path | None, typer.Option("--chart", metavar="FILE", help="Draw users against TTFT and throughput: .png, .svg.")
     ] = None,
     path: options.OutPath = None,
+    force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Which layout serves a model fastest on a box: every one worth looking at, ranked, with the reasons."""
     if model is None:
         raise InputError("Say which model: --model NAME, such as --model Qwen/Qwen2.5-32B-Instruct.")
+    if path is not None:
+        refuse_to_overwrite(path, force=force)
     goal = make_goal(load_of(None, load), slo_of(None, slo_ttft, slo_tpot), favour)
     with _watching(goal) as watch:
         made = plan_box(

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from atoll.cli.options import Json, OutPath
+from atoll.cli.options import Force, Json, OutPath
 from atoll.cli.show import out, show_json
+from atoll.outside.files import refuse_to_overwrite
 from atoll.workflows.render import Rendered
 
 
@@ -33,9 +34,12 @@ def render(
         str | None, typer.Option("--stack", metavar="NAME", help="app: with the backend and MongoDB.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the files, write nothing.")] = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Write the files that deploy a layout: Compose or plain processes, and nginx before the replicas.
+
+    A folder that holds something is overwritten with --force only; what its .env says stays.
 
     Example: atoll render layout.yaml --to compose -o bundle
     """
@@ -48,6 +52,8 @@ def render(
     wanted = wanted.replace(**changes)
     target = None if dry_run else folder or Path(f"{wanted.name}-{to}")
     settings = render_settings(stack=stack, engine_image=image, nginx_image=nginx_image, models=models, bind=bind)
+    if target is not None:
+        refuse_to_overwrite(target, force=force)
     rendered = render_layout(wanted, to=to, folder=target, settings=settings)
     findings = diagnose_bundle(rendered.bundle)
     show_warnings(findings, folder=None if rendered.folder is None else str(rendered.folder))

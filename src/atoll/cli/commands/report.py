@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from atoll.cli.options import Json, OutPath
+from atoll.cli.options import Force, Json, OutPath
 from atoll.cli.show import out, show_json
+from atoll.outside.files import refuse_to_overwrite
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +18,7 @@ def report(
     path: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="A run's folder, a study's folder or its file.")],
     lang: Annotated[str, typer.Option("--lang", metavar="en|ko", help="Language of the page.")] = "en",
     page: OutPath = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Write one self-contained HTML page of a run or a study, and its charts as SVG and PNG beside it.
@@ -25,6 +27,8 @@ def report(
     """
     from atoll.workflows.report import charts_folder, report_path
 
+    if page is not None:
+        refuse_to_overwrite(page, force=force)
     written = report_path(path, lang=lang, out=page)
     if json:
         show_json({"report": str(written), "charts": str(charts_folder(written))})

@@ -8,6 +8,7 @@ import typer
 
 from atoll.cli.options import (
     BoxFile,
+    Force,
     GpuCount,
     GpuName,
     Json,
@@ -106,6 +107,7 @@ def simulate(
     slo_ttft: SloTtft = None,
     slo_tpot: SloTpot = None,
     out: OutPath = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Say what the users of a layout would see, without a GPU and in a moment.
@@ -119,10 +121,13 @@ def simulate(
     """
     from atoll.layout.layout import EngineFlags
     from atoll.layout.study import Study
+    from atoll.store.folder import make_way
     from atoll.workflows import simulate as work
     from atoll.workflows.profiles import read_profile
     from atoll.workflows.traces import trace_beside
 
+    if out is not None:
+        make_way(out, force=force)
     given = work.read_layout_or_study(path) if path is not None else None
     if isinstance(given, Study):
         assert path is not None
