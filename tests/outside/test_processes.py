@@ -22,6 +22,7 @@ from atoll.outside.processes import (
     spawn,
     variable_of,
 )
+from stand_ins.patience import wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -77,7 +78,7 @@ def test_children_and_grandchildren_are_found(tmp_path):
 def test_what_a_process_was_started_with_and_where_it_writes(tmp_path):
     process = spawn(SLEEP, log=tmp_path / "log", env=dict(os.environ) | {"MARK": "a=b"})
     try:
-        assert variable_of(process.pid, "MARK") == "a=b"
+        wait_until(lambda: variable_of(process.pid, "MARK") == "a=b")  # a moment passes between fork and exec
         assert variable_of(process.pid, "MAR") is None
         assert outputs_of(process.pid) == {FileId.of((tmp_path / "log").stat())}
     finally:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rich.text import Text
 
 from atoll.analyse.summary import latencies
 from atoll.cli.show import out, show_summary, show_table
@@ -22,9 +23,9 @@ def show_bench(result: BenchResult) -> None:
     if client.users_asked and client.users_held is not None:
         held = f" {client.users_held:.1f} of {client.users_asked} users held."
     own = "unknown" if client.ttft_share_s is None else show_seconds(client.ttft_share_s)
-    mark = " [red](not to be trusted)[/red]" if client.limited else ""
+    mark = (" (not to be trusted)", "red") if client.limited else ""
     ttft = show_seconds(result.summary.ttft_s.p50)
-    out.print(f"TTFT p50 {ttft}{mark}, of it the client's own share {own}.{held}", soft_wrap=True)
+    out.print(Text.assemble(f"TTFT p50 {ttft}", mark, f", of it the client's own share {own}.{held}"), soft_wrap=True)
     out.print(client.verdict, style="red" if client.limited else "", soft_wrap=True)
     if client.backlog_max:
         out.print(f"At the worst, {client.backlog_max} requests were due and not yet sent.")

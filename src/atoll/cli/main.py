@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from rich.console import Console
 
 import atoll
 from atoll.errors import AtollError
@@ -96,8 +95,11 @@ def guarded(call: Callable[[], object]) -> object:
 
 
 def _say(sentence: str) -> None:
+    """In one line, whatever a name in it holds."""
     if sentence:
-        Console(stderr=True, highlight=False, markup=False).print(f"atoll: {sentence}", soft_wrap=True)
+        from atoll.cli.show import progress  # it brings in what only those who print need
+
+        progress.print(f"atoll: {' '.join(sentence.splitlines())}", soft_wrap=True)
 
 
 def _usage_sentence(error: Any) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderHook, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -14,13 +15,55 @@ from atoll.analyse.band import Band, tell_bands
 from atoll.analyse.summary import Distribution, Summary
 from atoll.units import show_seconds
 
-out = Console(highlight=False)
-progress = Console(stderr=True, highlight=False, markup=False)  # nginx says "[emerg]"
+# What a terminal does instead of showing it: controls but for line end and tab, and the marks that turn the direction
+# of writing or end a line where none is seen. Names, files, servers and logs may hold any of them.
+_UNSEEN = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+_UNSEEN |= {code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)}
+_IN_JSON = {code: f"\\u{code:04x}" for code in (*range(127, 160), *(code for code in _UNSEEN if code > 160))}
+
+
+def visible(text: str) -> str:
+    """The text with what a terminal would act upon written out as a backslash and its number."""
+    return text.translate(_UNSEEN)
+
+
+class _Shown:
+    """A renderable whose words are made visible; the console's own styles stay."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._inner, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+class _Visible(RenderHook):
+    """All that a console prints passes here."""
+
+    def process_renderables(self, renderables: list[Any]) -> list[Any]:
+        return [_Shown(renderable) for renderable in renderables]
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Without markup: "[emerg]" of nginx, and a name's own brackets, are words."""
+    made = Console(stderr=stderr, highlight=False, markup=False)
+    made.push_render_hook(_Visible())
+    return made
+
+
+out = _console()
+progress = _console(stderr=True)
+
+
+def bold(words: str, rest: str = "") -> Text:
+    return Text.assemble((words, "bold"), rest)
 
 
 def show_json(document: Any) -> None:
     """One JSON document on standard output; NaN and infinity, which JSON does not have, become null."""
-    sys.stdout.write(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(text.translate(_IN_JSON) + "\n")
 
 
 def _plain(value: Any) -> Any:
@@ -88,12 +131,15 @@ def show_summary(summary: Summary, *, title: str = "Summary") -> None:
     """The tables that end a run: counts and rates, latencies, replicas."""
     counts = summary.requests
     out.print(
-        f"[bold]{title}[/bold]  {counts.sent} sent = {counts.ok} ok + {counts.failed} failed"
-        f" + {counts.cancelled} cancelled; measured: {summary.measured} in {show_seconds(summary.duration_s)}"
-        + (f", from {show_seconds(summary.measured_from_s)} on" if summary.measured_from_s else "")
+        bold(
+            title,
+            f"  {counts.sent} sent = {counts.ok} ok + {counts.failed} failed"
+            f" + {counts.cancelled} cancelled; measured: {summary.measured} in {show_seconds(summary.duration_s)}"
+            + (f", from {show_seconds(summary.measured_from_s)} on" if summary.measured_from_s else ""),
+        )
     )
     for note in summary.notes:
-        out.print(f"[yellow]{note}[/yellow]", soft_wrap=True)
+        out.print(note, style="yellow", soft_wrap=True)
     out.print(
         f"{summary.requests_per_s:.2f} requests/s, {summary.output_tokens_per_s:,.0f} output tokens/s,"
         f" {summary.total_tokens_per_s:,.0f} tokens/s in all"

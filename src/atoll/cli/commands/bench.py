@@ -258,16 +258,14 @@ def _show_sweep(levels: "Sweep", *, json: bool) -> None:
 
 def _show_capacity(most: "UsersWithinTargets", *, json: bool) -> None:
     from atoll.cli.bench_tables import levels_json, show_levels
-    from atoll.cli.show import out, show_json
+    from atoll.cli.show import bold, out, show_json
 
     if json:
         shown = {"users": most.users, "share": most.share, "limited": most.limited}
         show_json(shown | {"levels": levels_json(most.levels)})
         return
     show_levels(most.levels)
-    out.print(
-        f"[bold]{most.users} users[/bold] is the most of whose requests {most.share:.0%} keep within the targets."
-    )
+    out.print(bold(f"{most.users} users", f" is the most of whose requests {most.share:.0%} keep within the targets."))
     if most.limited:
         out.print("This is a lower bound: the search met --max-users, or the client was the limit at some level.")
 

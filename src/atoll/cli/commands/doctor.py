@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from atoll.cli.options import BoxFile, GpuName, Json, ModelName, Users
-from atoll.cli.show import out, progress, show_json
+from atoll.cli.show import out, progress, show_json, visible
 from atoll.doctor.checks import all_rules
 from atoll.doctor.examine import find_rule
 from atoll.doctor.facts import Load
@@ -120,7 +120,7 @@ def _show(diagnosis: Diagnosis, form: Format) -> None:
     elif form is Format.SARIF:
         sys.stdout.write(json.dumps(to_sarif(findings, sources, str(Path.cwd())), indent=2, ensure_ascii=False) + "\n")
     elif form is Format.GITHUB:
-        sys.stdout.writelines(line + "\n" for line in show_github(findings, str(Path.cwd())))
+        sys.stdout.writelines(visible(line) + "\n" for line in show_github(findings, str(Path.cwd())))
     else:
         for style, line in show_text(findings, sources):
             out.print(line, style=style or None, markup=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from atoll.cli import options
-from atoll.cli.show import out, show_json, show_table
+from atoll.cli.show import bold, out, show_json, show_table
 from atoll.units import show_bytes, show_count
 from atoll.workflows.model import Fit, ModelReport, report_model
 
@@ -37,7 +37,7 @@ def _show_facts(report: ModelReport) -> None:
     active = f", {show_count(report.active_parameters)} a token" if report.experts else ""
     stored = report.quantisation.method or report.dtype
     sizes = ", ".join(str(size) for size in report.legal_tensor_parallel)
-    out.print(f"[bold]{report.name}[/bold]  {report.architecture}")
+    out.print(bold(report.name, f"  {report.architecture}"))
     out.print(
         f"  weights    {show_count(report.parameters)} parameters{active}, {show_bytes(report.weight_bytes)} ({stored})"
     )

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atoll.cli import options
-from atoll.cli.show import out, progress, show_json, table
+from atoll.cli.show import bold, out, progress, show_json, table
 from atoll.cli.warn import show_warnings
 from atoll.errors import InputError
 from atoll.layout.layout import EngineFlags, Policy
@@ -164,12 +164,15 @@ def parse_policy(text: str | None) -> Policy | None:
 def show_plan(made: Plan) -> None:
     goal = made.search.goal
     out.print(
-        f"[bold]{made.card.name}[/bold] on {kinds_named(made.workbench.kinds)}, {goal.load},"
-        f" {goal.prompt:g} prompt and {goal.output:g} answer tokens"
+        bold(
+            made.card.name,
+            f" on {kinds_named(made.workbench.kinds)}, {goal.load},"
+            f" {goal.prompt:g} prompt and {goal.output:g} answer tokens",
+        )
     )
     _show_ranking(made)
-    out.print(f"[bold]Why {made.best.name}:[/bold] {explain_choice(made.best, made.search, made.workbench)}")
-    out.print(f"[bold]Flags:[/bold] {_flags(made.best)}")
+    out.print(bold(f"Why {made.best.name}:", f" {explain_choice(made.best, made.search, made.workbench)}"))
+    out.print(bold("Flags:", f" {_flags(made.best)}"))
     _show_tuning(made)
     for choice in made.search.choices[1:4]:
         out.print(f"  {choice.name}: {explain_choice(choice, made.search, made.workbench)}")
@@ -322,7 +325,7 @@ def _show_tuning(made: Plan) -> None:
     lines = list(explain_tuning(made.best, made.search.goal))
     if lines:
         what = "TTFT p95" if made.search.goal.favour is Favour.FIRST_TOKEN else "the time of a whole answer"
-        out.print(f"[bold]Tried beside them[/bold] (change of {what}):")
+        out.print(bold("Tried beside them", f" (change of {what}):"))
     for line in lines:
         out.print(f"  {line}")
 
@@ -330,7 +333,7 @@ def _show_tuning(made: Plan) -> None:
 def _show_rejected(made: Plan) -> None:
     rejected = list(merge_rejected(made.search.rejected))
     if rejected:
-        out.print("[bold]Rejected[/bold]")
+        out.print(bold("Rejected"))
         for one in rejected:
             out.print(f"  {one.name}: {one.why}")
 
