@@ -109,6 +109,14 @@ def temporary_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def lasting_folder() -> Path:
+    """A new folder among the temporary ones, which stays; raises InputError where none can be made."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="atoll-run-"))
+    except OSError as error:
+        raise InputError(f"No temporary folder can be made: {error.strerror}.") from None
+
+
 @contextmanager
 def alone(path: Path, *, otherwise: str, mode: int = 0o644) -> Iterator[None]:
     """Hold a lock file while the block runs; the lock goes with this process, however it ends.

@@ -10,8 +10,6 @@ A measured run has its token times in records.parquet itself. While it is under 
 tail beside it (load/records.py), so a kill loses at most the last second; `read_run` reads whatever is there.
 """
 
-import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,7 +24,7 @@ from atoll.documents import Document
 from atoll.errors import BadRun, InputError
 from atoll.layout.layout import Layout
 from atoll.load import records
-from atoll.outside.files import path_text, read_text, refuse_to_overwrite, write_whole
+from atoll.outside.files import lasting_folder, path_text, read_text, refuse_to_overwrite, remove_files, write_whole
 from atoll.outside.parquet import Ragged, read_parquet, write_parquet
 from atoll.store.catalog import with_source
 from atoll.store.run_id import RunId, derived_run_id, new_run_id
@@ -165,7 +163,7 @@ def keep_run(folder: Path, info: RunInfo, table: RecordTable, summary: Summary) 
         except InputError:
             pass
         else:
-            shutil.rmtree(spare, ignore_errors=True)
+            remove_files(spare, _OF_A_RUN)
             return None
     with suppress(InputError):
         write_whole(folder / "summary.json", summary.to_json())
@@ -177,13 +175,13 @@ def keep_run(folder: Path, info: RunInfo, table: RecordTable, summary: Summary) 
 def _spare_copy(info: RunInfo, table: RecordTable, summary: Summary) -> Path | None:
     """A whole run in the temporary folder; None when there is no room there either."""
     try:
-        spare = Path(tempfile.mkdtemp(prefix="atoll-run-"))
-    except OSError:
+        spare = lasting_folder()
+    except InputError:
         return None
     try:
         finish_run(spare, info, table, summary)
     except InputError:
-        shutil.rmtree(spare, ignore_errors=True)
+        remove_files(spare, _OF_A_RUN)
         return None
     return spare
 
