@@ -131,7 +131,7 @@ TTFT_TARGETS = (0.2, 0.5, 1.0, 2.0, 5.0)
 TPOT_TARGETS = (0.01, 0.02, 0.03, 0.05, 0.1)
 
 TOLERANCE = {"TTFT": 0.15, "TPOT": 0.05, "E2E": 0.05, "tokens/s": 0.05}
-MOST, ROUNDS, ARRIVALS = 12_000, 15, 3_000
+MOST, ROUNDS = 12_000, 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,16 +328,10 @@ def _is_even(made: Plan) -> bool:
 
 
 def _simulated(layout: Layout, load: Workload | None, planned: Summary) -> Summary:
-    """Plain `atoll simulate`, but for how long.
-
-    A closed loop of more than MOST requests is cut, though not below ROUNDS answers. An open loop lasts for ARRIVALS
-    requests: with the thirty that come in ten minutes at 0.05 a second, their rate alone is a matter of luck.
-    """
+    """Plain `atoll simulate`; a closed loop of more than MOST requests is cut, though not below ROUNDS answers."""
     assert load is not None
-    if load.rate is not None:
-        return simulate_run(layout, load.replace(duration_s=ARRIVALS / load.rate), slo=layout.slo).summary
     lasts, rate = load.duration_s or 0.0, planned.requests_per_s
-    if rate * lasts > MOST:
+    if load.is_closed and rate * lasts > MOST:
         lasts = min(lasts, max(MOST / rate, ROUNDS * (planned.e2e_s.mean or 0.0)))
     return simulate_run(layout, load.replace(duration_s=lasts), slo=layout.slo).summary
 

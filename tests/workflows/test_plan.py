@@ -263,3 +263,10 @@ def test_longer_contexts_leave_room_for_fewer_users():
 def test_fp8_keys_make_room_for_twice_as_many():
     plain, fp8 = (report_model(QWEN, gpu="H100-NVL-94GB", kv_dtype=dtype).fits[1].users for dtype in ("auto", "fp8"))
     assert fp8 == pytest.approx(2 * plain, abs=2)
+
+
+def test_a_rate_at_which_hardly_anybody_comes_in_ten_minutes_is_planned_for():
+    """Three requests, and none at a hundredth of the rate, from which on the most that is carried is looked for."""
+    goal = plain_goal(users=None, rate=0.005, prompt=2000, output=400, slo_ttft_s=0.0001)
+    made = plan_box(model="Qwen/Qwen2.5-7B-Instruct", goal=goal, gpu="L4", gpus=1)
+    assert not made.best.predicted.meets(goal)

@@ -254,6 +254,8 @@ def piles_up(table: RecordTable, rows: NDArray[np.bool_]) -> bool:
     A load that is a twentieth too great delays answers by a twentieth of the time that it lasts. They take now more,
     now less in any case, so that a tenth of their time is allowed for beside that.
     """
+    if not rows.any():  # at a hundredth of a small rate nobody comes in ten minutes
+        return False
     sent_s, took_s = table.sent_s[rows], (table.done_s - table.sent_s)[rows]
     fifth = max(1, len(sent_s) // 5)
     first, last = float(took_s[:fifth].mean()), float(took_s[-fifth:].mean())
