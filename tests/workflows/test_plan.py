@@ -193,6 +193,12 @@ def test_a_growing_queue_is_told_from_a_busy_engine(open_plan, part, over):
         (("RTX-4090-24GB", 2), "Qwen/Qwen2.5-7B-Instruct", {"users": 20}, {}),
         (("H100-SXM-80GB", 2), "Qwen/Qwen2.5-14B-Instruct", {"rate": 1.5}, {"slo_ttft_s": 1.0}),
         (("RTX-4090-24GB", 1), "Qwen/Qwen2.5-7B-Instruct", {"users": 40, "output": 1000}, {}),  # users wait for a seat
+        (
+            ("H100-SXM-80GB", 4),
+            "Qwen/Qwen2.5-14B-Instruct",
+            {"users": 500, "output": 1000},
+            {},
+        ),  # half a round is measured
     ],
 )
 def test_the_written_layout_simulates_to_the_plans_figures(box, model, load, targets, tmp_path):

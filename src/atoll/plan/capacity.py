@@ -15,6 +15,7 @@ from atoll.plan.outlook import Outlook
 from atoll.plan.simulate import Simulations, requests_of
 
 CURVES = 4  # layouts whose load is varied
+NEAR = 4  # that cannot be told from the best, and whose most load is simulated
 FIRST_TOKEN_NOISE = 0.05  # relative, of a TTFT p95
 MOST_USERS = 10_000  # that a plan is made for, and where the search for the most users ends
 MOST_RATE = 10_000.0  # where the search for the most requests/s ends
@@ -197,9 +198,9 @@ def find_capacities(
 
 
 def _contenders(choices: Sequence[Choice], question: Question) -> set[str]:
-    """The best, those that may be better for all we know, and the best of each tensor-parallel size."""
+    """The best, the first few that may be better for all we know, and the best of each tensor-parallel size."""
     best = choices[0]
-    near = {one.name for one in choices if may_be_better(one, best, question.workbench, question.goal)}
+    near = [one.name for one in choices if may_be_better(one, best, question.workbench, question.goal)][:NEAR]
     sizes = {sizes_of(one) for one in choices}
     return {best.name, *near, *(one.name for one in best_of_each_size(choices)[: len(sizes)])}
 

@@ -9,7 +9,7 @@ from atoll.plan.draft import PLAIN, Question
 from atoll.plan.enumerate import OPEN, Wanted
 from atoll.plan.goal import Goal
 from atoll.plan.loads import find_flips
-from atoll.plan.simulate import Simulate, Simulations, Watch, simulate_likely, unwatched
+from atoll.plan.simulate import Simulate, Simulations, Watch, confirm_best, simulate_likely, unwatched
 from atoll.plan.tune import tune_leaders
 from atoll.plan.workbench import Workbench
 
@@ -22,6 +22,7 @@ def search_layouts(
     wanted: Wanted = OPEN,
     flags: EngineFlags = PLAIN,
     simulate: Simulate | None = None,
+    simulate_long: Simulate | None = None,
     vary_load: bool = True,
     watch: Watch = unwatched,
 ) -> Search:
@@ -34,6 +35,7 @@ def search_layouts(
         wanted: what the user has settled.
         flags: options that are given; those left out are chosen.
         simulate: simulates one layout under a goal; None: the formula alone.
+        simulate_long: simulates more of the run, for the best one; None: the beginning will do.
         vary_load: whether to look at other loads too.
         watch: is told the choices as far as they are known, best first, and what is done next.
     """
@@ -48,6 +50,7 @@ def search_layouts(
     curves = draw_curves(choices, question, simulations) if vary_load else ()
     watch(choices, "finding the most that each carries")
     choices = find_capacities(choices, curves, question, simulations) if vary_load else choices
+    choices = confirm_best(choices, question, simulate_long)
     return Search(
         goal=goal,
         choices=choices,

@@ -72,6 +72,25 @@ def simulate_likely(
     return (*ranked, *(one for one in drafts if one not in chosen))
 
 
+def confirm_best(choices: Sequence[Choice], question: Question, simulate_long: Simulate | None) -> tuple[Choice, ...]:
+    """The same choices; the first simulated as long as its file asks, so that `simulate` of the file says the same.
+
+    A sample hardly differs, but users of equal answers clump as rounds go by. Where another one is the first after
+    that, it is simulated as well.
+    """
+    confirmed: set[str] = set()
+    while simulate_long is not None and choices and choices[0].name not in confirmed:
+        best, *others = choices
+        if not best.predicted.simulated:
+            break
+        outlook = simulate_long(best.layout, question.goal, best.formula)
+        confirmed.add(best.name)
+        lead = [one for one in others if one.predicted.simulated]
+        rest = [one for one in others if not one.predicted.simulated]
+        choices = (*rank_choices((replace(best, predicted=outlook), *lead), question.goal), *rest)
+    return tuple(choices)
+
+
 def _affordable(near: Sequence[Choice], goal: Goal, budget: Budget) -> Sequence[Choice]:
     """As many as there is budget for, and two in any case."""
     planned = Budget()

@@ -147,6 +147,7 @@ def plan_model(
         wanted=wanted,
         flags=flags,
         simulate=Simulator(bench) if simulate else None,
+        simulate_long=Simulator(bench, least_requests=MOST_OF_THE_BEST) if simulate else None,
         vary_load=vary_load,
         watch=watch,
     )
@@ -214,6 +215,9 @@ def _check_context(card: ModelCard, goal: Goal) -> None:
 # Simulation
 
 
+MOST_OF_THE_BEST = 10_000  # requests of the run of the best layout, where its file asks for so many
+
+
 @dataclass(frozen=True)
 class Simulator:
     """Simulates one layout under a goal with the workbench's timers, as `atoll simulate` does that layout's file.
@@ -222,29 +226,29 @@ class Simulator:
     """
 
     workbench: Workbench
+    least_requests: int = 0  # more of the run than figures take
 
     def __call__(self, layout: Layout, goal: Goal, formula: Outlook) -> Outlook:
         bench = self.workbench
         sample = sample_of(goal, formula)
+        requests = max(sample.requests, self.least_requests)
         written = settle_start(goal.workload, formula.summary.e2e_s.mean)
         table = simulate_layout(
             layout,
             bench.card,
-            written.replace(requests=min(sample.requests, written.requests or sample.requests)),
+            written.replace(requests=min(requests, written.requests or requests)),
             timers=[bench.timer(replica, layout.flags) for replica in layout.replicas],
             kv_blocks=[bench.fit(replica, layout.flags).kv_blocks for replica in layout.replicas],
             limits=[bench.spec(replica, layout.flags).limits for replica in layout.replicas],
         )
-        if len(table) < sample.requests:  # shorter than the sample: this is the whole run
-            rows = np.ones(len(table), dtype=np.bool_)
-        else:
-            rows = table.number < sample.end
-            if not written.is_closed:
-                rows &= table.number >= sample.before
+        is_cut = len(table) == requests  # otherwise this is the whole run
+        rows = table.number < (requests - sample.after if is_cut else requests)
+        if is_cut and not written.is_closed:
+            rows &= table.number >= sample.before
         saturated = not written.is_closed and piles_up(table, rows)
         summary = summarise(table, workload=written, rows=rows)
-        if not written.is_closed and not saturated and len(table) == sample.requests:
-            summary = _at_rate(summary, arriving_per_s(written))
+        if is_cut and not saturated:
+            summary = steady_rates(summary, table, rows, written)
         return Outlook(summary=summary, simulated=True, saturated=saturated)
 
 
@@ -271,15 +275,22 @@ def arriving_per_s(workload: Workload) -> float:
     return number / last_s if last_s else 0.0
 
 
-def _at_rate(summary: Summary, rate: float) -> Summary:
-    """An open loop that keeps up answers what arrives in the whole run; a sample may have had more or fewer."""
-    if summary.requests_per_s == 0:
+def steady_rates(summary: Summary, table: RecordTable, rows: NDArray[np.bool_], workload: Workload) -> Summary:
+    """The rates of the whole run, where what was simulated of it is less than an answer's time or has its end in it.
+
+    Back-to-back users ask by Little's law; an open loop that keeps up answers what arrives.
+    """
+    answer_s = summary.e2e_s.mean
+    if answer_s is None or summary.output_tokens_per_s == 0:
         return summary
-    factor = rate / summary.requests_per_s
+    users = workload.users
+    rate = arriving_per_s(workload) if users is None else users / (answer_s + workload.think_s)
+    output = rate * float(table.output_tokens[rows].mean())
+    factor = output / summary.output_tokens_per_s
     return summary.replace(
         requests_per_s=rate,
-        output_tokens_per_s=summary.output_tokens_per_s * factor,
-        total_tokens_per_s=summary.total_tokens_per_s * factor,
+        output_tokens_per_s=output,
+        total_tokens_per_s=output + rate * float(table.prompt_tokens[rows].mean()),
         per_replica=tuple(
             part.replace(output_tokens_per_s=part.output_tokens_per_s * factor) for part in summary.per_replica
         ),
