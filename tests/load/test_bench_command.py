@@ -87,7 +87,7 @@ def test_the_tables_name_the_clients_own_part(naughty, tmp_path):
 
 def test_ctrl_c_gives_the_summary_so_far(naughty, tmp_path):
     naughty.gap_s = 0.02
-    more = ("--users", "3", "--duration", "1h", "--output", "20", "--json")
+    more = ("--users", "3", "--start", "at_once", "--duration", "1h", "--output", "20", "--json")
     with subprocess.Popen(
         command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -106,7 +106,7 @@ def test_ctrl_c_gives_the_summary_so_far(naughty, tmp_path):
 
 def test_sigterm_keeps_the_records_too(naughty, tmp_path):
     naughty.gap_s = 0.02
-    more = ("--users", "2", "--duration", "1h", "--output", "20", "--json")
+    more = ("--users", "2", "--start", "at_once", "--duration", "1h", "--output", "20", "--json")
     with subprocess.Popen(
         command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as running:
@@ -129,7 +129,7 @@ def test_a_second_ctrl_c_ends_the_process_at_once(naughty, tmp_path, monkeypatch
         "work._finish = slow\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    more = ("--users", "2", "--duration", "1h", "--output", "20", "--json")
+    more = ("--users", "2", "--start", "at_once", "--duration", "1h", "--output", "20", "--json")
     with subprocess.Popen(
         command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as running:
