@@ -22,7 +22,7 @@ from atoll.web.words import choose_language, words_of
 from atoll.web.workspace import Workspace
 
 # The pages of the bar at the top, in order; each is a module of web/pages with a file in words/ and in templates/.
-PAGES = ("home", "boxes", "jobs", "runs", "chat", "settings")
+PAGES = ("home", "boxes", "jobs", "runs", "doctor", "chat", "settings")
 
 
 class AuditLine(Document):
