@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from atoll.cli.main import guarded
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "four-h100-nvl"
 TOPO = str(EXAMPLE / "topo.txt")
 MODEL = "Qwen/Qwen2.5-32B-Instruct"
@@ -192,3 +194,22 @@ def test_long_names_of_variants_cost_no_figure(tmp_path):
     assert "…" not in done.stdout
     assert done.stdout.count(" ms") >= 6
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_a_fault_of_our_own_is_a_sentence_with_a_file_to_send(capsys):
+    def fail() -> None:
+        raise RuntimeError("no such thing at http://me:hidden@host/ with api_key=sk-123 and Bearer abc.def")
+
+    with pytest.raises(SystemExit) as ended:
+        guarded(fail)
+    said = capsys.readouterr().err
+    assert ended.value.code == 70
+    assert said.startswith("atoll: A fault of atoll's own, RuntimeError: no such thing")
+    assert len(said.splitlines()) == 1
+    path = Path(said.partition("please send ")[2].partition(". What")[0])
+    story = path.read_text()
+    assert "in fail" in story
+    for secret in ("hidden", "sk-123", "abc.def"):
+        assert secret not in said + story
+    path.unlink()
+    path.parent.rmdir()

@@ -22,9 +22,10 @@ def start(*words: str) -> subprocess.Popen:
 
 
 @pytest.fixture
-def emulator():
+def emulator(tmp_path):
     port = free_ports(1)[0]
-    process = start(*ONE, "--port", str(port), "--api-key", "k")
+    (tmp_path / "key").write_text("k\n")
+    process = start(*ONE, "--port", str(port), "--api-key-file", str(tmp_path / "key"))
     words = [process.stderr.readline(), process.stderr.readline()]
     yield process, f"http://127.0.0.1:{port}", words
     process.kill()

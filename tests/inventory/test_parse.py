@@ -3,7 +3,7 @@
 import pytest
 
 from atoll.errors import BadTopology
-from atoll.inventory.box import Box, LinkKind
+from atoll.inventory.box import Box, LinkKind, cpu_ranges
 from atoll.inventory.parse import parse_box
 
 PAIRS = """\
@@ -228,3 +228,18 @@ def test_rows_as_wide_as_each_other_are_not_taken_for_wrapped_ones():
     rows = ("GPU0  X    NV4   <- pair A: GPU0 and GPU3", "GPU1  PHB  NODE  <- pair B: GPU1 and GPU2")
     with pytest.raises(BadTopology, match="row of GPU1, GPU2, which the header does not list"):
         read("\n".join(["      GPU0 GPU3", *rows, "GPU2  NODE PHB", "GPU3  NV4  X"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0-99999999999", "no machine has a processor"),
+        ("9-3", "run backwards"),
+        ("x", "no list"),
+        ("0-" + "9" * 50, "no list"),
+    ],
+)
+def test_processors_that_no_machine_has_are_refused_without_counting_them_out(text, said):
+    with pytest.raises(ValueError, match=said):
+        cpu_ranges(text)
+    assert cpu_ranges("0-31, 64-95,7") == ((0, 31), (64, 95), (7, 7))

@@ -57,3 +57,20 @@ def test_what_is_there_is_overwritten_only_with_force(tmp_path):
         with pytest.raises(InputError, match="overwrite it with --force"):
             refuse_to_overwrite(there)
         refuse_to_overwrite(there, force=True)
+
+
+def test_devices_pipes_and_names_that_cannot_be_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", tmp_path / "pipe"):
+        with pytest.raises(InputError, match="is no file but a device or a pipe; give `-`"):
+            read_text(path)
+    with pytest.raises(InputError, match="There is no file"):
+        read_text("a\0b")
+
+
+def test_a_file_of_any_size_costs_a_sentence(tmp_path):
+    path = tmp_path / "large"
+    with path.open("wb") as stream:
+        stream.truncate(10**12)  # a hole
+    with pytest.raises(InputError, match="is larger than 256 MiB"):
+        read_text(path)

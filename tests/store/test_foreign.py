@@ -1,5 +1,6 @@
 """Runs of other load generators: read as they come, written and read back, compared with ours."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,3 +200,34 @@ def test_the_gaps_of_a_table_without_a_token_clock_are_none():
     found = read_foreign(WRITERS["csv"](kept()), origin="x")[0]
     values, counts = found.table.gaps(np.ones(len(found.table), dtype=bool))
     assert len(values) == len(counts) == 0
+
+
+VLLM = {
+    "completed": 2, "request_throughput": 1.0, "model_id": "m", "start_times": [0.0, 1.0], "latencies": [1.0, 1.0],
+    "ttfts": [0.1, 0.1], "itls": [[0.1], [0.1]], "input_lens": [5, 5], "output_lens": [2, 2], "errors": ["", ""],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"ttfts": ["x", None]}, "is no whole result of vllm"),
+        ({"itls": [[0.1]]}, "is no whole result of vllm"),
+        ({"output_lens": [[1], {}]}, "is no whole result of vllm"),
+        ({"output_lens": [10**40, 1]}, "is no whole result of vllm"),
+        ({"input_lens": None}, "is no whole result of vllm"),
+        ({"ttfts": [3.2e7, 0.1]}, r"request 0 has the time 3.2e\+07 s for its first token"),
+        ({"ttfts": [-5.0, 0.1]}, "request 0 has the time"),
+        ({"output_lens": [10**12, 1]}, "request 0 has 1000000000000 output tokens"),
+        ({"input_lens": [5, -1]}, "request 1 has -1 prompt tokens"),
+    ],
+)
+def test_what_cannot_have_been_measured_is_refused_in_one_sentence(change, said):
+    assert read_foreign(json.dumps(VLLM), origin="f.json")[0].summary.requests.ok == 2
+    with pytest.raises(BadRun, match=said):
+        read_foreign(json.dumps(VLLM | change), origin="f.json")
+
+
+def test_bytes_of_any_kind_are_no_result():
+    with pytest.raises(BadRun, match="f is no result of vllm, guidellm"):
+        read_foreign("a\r\x00b\rc" * 50, origin="f")

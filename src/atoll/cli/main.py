@@ -1,7 +1,9 @@
 """The command table. An error of ours becomes its sentence and its exit code, here and nowhere else."""
 
 import io
+import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
@@ -92,6 +94,36 @@ def guarded(call: Callable[[], object]) -> object:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - a fault of atoll's own, of which there is no list
+        _say(_own_fault(error))
+        sys.exit(OWN_FAULT)
+
+
+OWN_FAULT = 70  # EX_SOFTWARE of sysexits.h
+_SECRET = re.compile(
+    r"(?i)(bearer\s+|(?:api[-_ ]?key|password|token|secret)['\"]?\s*[=: ]\s*['\"]?|://[^/\s:@]*:)([^\s'\",@]+)"
+)
+
+
+def without_secrets(text: str) -> str:
+    """The text with keys, passwords and what a URL carries before its host taken out."""
+    return _SECRET.sub(r"\1***", text)
+
+
+def _own_fault(error: BaseException) -> str:
+    """A sentence that names a file to send, which has the whole story and no secrets."""
+    from atoll.outside.files import lasting_folder, write_whole
+
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    story = "".join(traceback.format_exception(error))
+    words = [*sys.argv[1:2], *("..." for _ in sys.argv[2:3])]
+    about = f"atoll {atoll.__version__}, Python {sys.version.split()[0]}, {sys.platform}: atoll {' '.join(words)}\n\n"
+    try:
+        path = lasting_folder() / "fault.txt"
+        write_whole(path, without_secrets(about + story), mode=0o600)
+    except AtollError:
+        return f"A fault of atoll's own, {without_secrets(what)}; what was measured until then is kept."
+    return f"A fault of atoll's own, {without_secrets(what)}; please send {path}. What was measured until then is kept."
 
 
 def _say(sentence: str) -> None:

@@ -38,6 +38,10 @@ Profile = Annotated[
 ]
 OutPath = Annotated[Path | None, typer.Option("-o", "--out", metavar="PATH", help="Where to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+ApiKeyFile = Annotated[
+    Path | None,
+    typer.Option("--api-key-file", metavar="FILE", help="A file with the key; `ps` shows that of --api-key to all."),
+]
 EngineKind = Annotated[str, typer.Option("--engine", metavar="E", help="simulated, emulated or vllm.")]
 
 # What says the load. Without any of them it is that of the layout, bundle or study; where none is written, 30 users

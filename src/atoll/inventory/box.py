@@ -4,13 +4,37 @@ A Box is built from a topology capture, from this machine, or from the catalogue
 inside a layout, so every later stage sees the same links.
 """
 
+import re
 from collections.abc import Collection
 from enum import StrEnum
 from functools import cached_property
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from atoll.documents import Document
+
+MOST_GPUS = 1024  # of one machine; the largest there are have 72
+MOST_CPUS = 65536  # Linux: NR_CPUS is 8192 at most today
+
+
+def cpu_ranges(text: str) -> tuple[tuple[int, int], ...]:
+    """`0-3,8` is ((0, 3), (8, 8)), not counted out.
+
+    Raises:
+        ValueError: it is no such list, a range runs backwards, or no machine has such a processor.
+    """
+    found = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,20})(?:\s*-\s*(\d{1,20}))?\s*", part)
+        if match is None:
+            raise ValueError(f"{text[:60]!r} is no list of processors, such as 0-31,64-95")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"the processors {part.strip()} run backwards")
+        if last >= MOST_CPUS:
+            raise ValueError(f"no machine has a processor {last}")
+        found.append((first, last))
+    return tuple(found)
 
 
 class LinkKind(StrEnum):
@@ -32,13 +56,20 @@ class LinkKind(StrEnum):
 class Gpu(Document):
     """One card. `name` is the catalogue's name when it is known (`H100-NVL-94GB`)."""
 
-    index: int = Field(ge=0)
+    index: int = Field(ge=0, lt=MOST_GPUS)
     name: str | None = None
-    memory_bytes: int | None = None
+    memory_bytes: int | None = Field(default=None, gt=0, le=2**50)
     numa_node: int | None = None
     cpu_affinity: str | None = None  # as printed, "0-31,64-95"
     uuid: str | None = None
     pci_bus_id: str | None = None
+
+    @field_validator("cpu_affinity")
+    @classmethod
+    def _names_processors(cls, value: str | None) -> str | None:
+        if value is not None:
+            cpu_ranges(value)
+        return value
 
 
 class Link(Document):
@@ -47,13 +78,13 @@ class Link(Document):
     a: int
     b: int
     kind: LinkKind
-    nvlinks: int = Field(default=0, ge=0)
+    nvlinks: int = Field(default=0, ge=0, le=1024)
 
 
 class Box(Document):
     """The GPUs of one machine and the path between every two of them."""
 
-    gpus: tuple[Gpu, ...] = Field(min_length=1)
+    gpus: tuple[Gpu, ...] = Field(min_length=1, max_length=MOST_GPUS)
     links: tuple[Link, ...] = ()
     pcie_only: bool = False  # from `topo -mp`, which cannot show NVLink
     notes: tuple[str, ...] = ()  # what the reader of a capture should know about it

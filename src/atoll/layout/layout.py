@@ -34,9 +34,9 @@ class EngineFlags(Document):
     dtype: str = "auto"
     quantization: str | None = None
     kv_cache_dtype: str = "auto"  # or fp8
-    max_model_len: int | None = Field(default=None, ge=1)
-    max_num_seqs: int | None = Field(default=None, ge=1)
-    max_num_batched_tokens: int | None = Field(default=None, ge=1)
+    max_model_len: int | None = Field(default=None, ge=1, le=10**9)
+    max_num_seqs: int | None = Field(default=None, ge=1, le=10**6)
+    max_num_batched_tokens: int | None = Field(default=None, ge=1, le=10**9)
     gpu_memory_utilization: float = Field(default=0.90, gt=0, le=1)
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
@@ -50,8 +50,8 @@ class Replica(Document):
     """One engine pinned to its GPUs."""
 
     gpus: tuple[int, ...] = Field(min_length=1)
-    tensor_parallel: int = Field(ge=1)
-    pipeline_parallel: int = Field(default=1, ge=1)
+    tensor_parallel: int = Field(ge=1, le=1024)
+    pipeline_parallel: int = Field(default=1, ge=1, le=1024)
     port: int | None = Field(default=None, ge=1, le=65535)  # None until the renderer gives it one
 
     @model_validator(mode="after")
@@ -72,7 +72,7 @@ class Router(Document):
     policy: Policy = Policy.LEAST_CONN
     weights: tuple[int, ...] | None = None  # one a replica; None: equal, or by island for per_island
     shared_zone: bool = True  # nginx workers share the counters
-    workers: int = Field(default=1, ge=1)  # matters only without a shared zone
+    workers: int = Field(default=1, ge=1, le=1024)  # matters only without a shared zone
     max_fails: int = Field(default=3, ge=0)
     fail_timeout_s: float = Field(default=5.0, gt=0)
     port: int = Field(default=8080, ge=1, le=65535)  # the only door
@@ -84,7 +84,7 @@ class Layout(Document):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str  # a name of the catalogue, a Hugging Face id or a directory
     box: Box
-    replicas: tuple[Replica, ...] = Field(min_length=1)
+    replicas: tuple[Replica, ...] = Field(min_length=1, max_length=1024)
     router: Router = Router()
     flags: EngineFlags = EngineFlags()
     engine: str = "vllm"

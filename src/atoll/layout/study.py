@@ -17,16 +17,16 @@ class BoxName(Document):
     """A box from the catalogue, for want of a capture."""
 
     gpu: str
-    gpus: int = Field(ge=1)
+    gpus: int = Field(ge=1, le=1024)
 
 
 class Variant(Document):
     """One layout of the study. GPUs are chosen by the best split unless they are listed."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    tensor_parallel: int = Field(default=1, ge=1)
-    pipeline_parallel: int = Field(default=1, ge=1)
-    replicas: int = Field(default=1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1, le=1024)
+    pipeline_parallel: int = Field(default=1, ge=1, le=1024)
+    replicas: int = Field(default=1, ge=1, le=1024)
     gpus: tuple[tuple[int, ...], ...] | None = None  # of each replica, instead of the best split
     policy: Policy | None = None  # None: the study's
     router: Router | None = None  # all of the router, instead of a policy
@@ -61,7 +61,7 @@ class Study(Document):
     slow: tuple[Slowness, ...] | None = None
     cooldown_s: float = Field(default=0.0, ge=0)  # pause between measured variants
     baseline: str | None = None  # the variant that the others are compared with; None: the first
-    variants: tuple[Variant, ...] = Field(min_length=1)
+    variants: tuple[Variant, ...] = Field(min_length=1, max_length=1000)
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> "Study":

@@ -2,13 +2,17 @@
 
 import fcntl
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from atoll.errors import InputError
+
+LARGEST_FILE = 256 * 2**20  # a trace of a million requests has some 50 MB
 
 
 def read_text(path: Path | str) -> str:
@@ -18,20 +22,33 @@ def read_text(path: Path | str) -> str:
         InputError: there is no such file, or it cannot be read.
     """
     if str(path) == "-":
-        return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+        return _bounded(sys.stdin.buffer, "standard input").decode("utf-8", errors="replace")
     return read_bytes(path).decode("utf-8", errors="replace")
 
 
 def read_bytes(path: Path | str) -> bytes:
     """All of a file; raises InputError when there is no such file, or it cannot be read."""
     try:
-        return Path(path).read_bytes()
+        kind = Path(path).stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise InputError(f"{path} is no file but a device or a pipe; give `-` to read standard input.")
+        with Path(path).open("rb") as stream:
+            return _bounded(stream, path)
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; a file is expected.") from None
+    except ValueError:
+        raise InputError(f"There is no file {str(path)!r}.") from None
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _bounded(stream: BinaryIO, name: Path | str) -> bytes:
+    data = stream.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise InputError(f"{name} is larger than {LARGEST_FILE // 2**20} MiB, which nothing that atoll reads is.")
+    return data
 
 
 def path_text(path: Path) -> str:

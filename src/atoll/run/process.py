@@ -20,6 +20,7 @@ from typing import Any
 
 from atoll.cost.profile import MachineProfile
 from atoll.errors import InputError, MissingProgram, RunFailed, StartFailed
+from atoll.inventory.box import cpu_ranges
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.outside.clock import Clock
@@ -457,12 +458,12 @@ def _program(
 
 
 def parse_cpus(text: str) -> list[int]:
-    """`0-3,8` is [0, 1, 2, 3, 8], less what this process may not use."""
-    wanted: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        wanted.update(range(int(first), int(last or first) + 1))
-    return sorted(wanted & os.sched_getaffinity(0))
+    """`0-3,8` is [0, 1, 2, 3, 8], less what this process may not use; raises InputError for what is no such list."""
+    try:
+        ranges = cpu_ranges(text)
+    except ValueError as error:
+        raise InputError(f"{PROCESS_FILE}: cpus: {error}.") from None
+    return sorted(cpu for cpu in os.sched_getaffinity(0) if any(first <= cpu <= last for first, last in ranges))
 
 
 def _find_program(name: str, shell: Shell) -> str:

@@ -13,6 +13,7 @@ from atoll.traffic.slo import read_seconds
 # requests that of the time.
 USERS, PROMPT_TOKENS, OUTPUT_TOKENS, DURATION_S = 30, 1024, 512, 600.0
 
+MOST_REQUESTS = 10**7  # of one run
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -35,7 +36,7 @@ class Lengths(Document):
     """A distribution of token counts; every draw is clipped to [low, high] and is at least 1."""
 
     kind: Literal["fixed", "uniform", "lognormal", "trace"] = "fixed"
-    mean: float = Field(gt=0)
+    mean: float = Field(gt=0, le=10**8)
     sigma: float = Field(default=0.0, ge=0)  # lognormal: standard deviation of the logarithm
     low: int = Field(default=1, ge=1)
     high: int | None = None
@@ -71,21 +72,25 @@ class Workload(Document):
     What is not said is the default of all commands: 30 users, prompts of 1024 and answers of 512 tokens, ten minutes.
     """
 
-    users: int | None = Field(default=None, ge=1)
-    rate: float | None = Field(default=None, gt=0)  # requests per second, all replicas together
+    users: int | None = Field(default=None, ge=1, le=10**6)
+    rate: float | None = Field(default=None, gt=0, le=10**6)  # requests per second, all replicas together
     arrivals: Arrivals = Arrivals.CLOSED
     burstiness: float = Field(default=1.0, gt=0)  # shape of the gamma gaps; 1 is Poisson, smaller is burstier
     prompt: Lengths = Lengths(mean=PROMPT_TOKENS)
     output: Lengths = Lengths(mean=OUTPUT_TOKENS)
-    duration_s: float | None = Field(default=None, gt=0)  # no request is sent after this; sent ones may finish
-    requests: int | None = Field(default=None, ge=1)  # ... or until so many are sent
+    duration_s: float | None = Field(
+        default=None, gt=0, le=366 * 86400
+    )  # no request is sent after this; sent ones may finish
+    requests: int | None = Field(default=None, ge=1, le=MOST_REQUESTS)  # ... or until so many are sent
     warmup_s: float | None = Field(default=None, ge=0)  # what is sent before is not summed up; None: see analyse.window
     think_s: float = Field(default=0.0, ge=0)  # closed loop: pause between an answer and the next request
     start: Start | Seconds = Start.SPREAD  # closed loop: users start evenly spread over this time
     trace: str | None = None  # a trace's file, beside the study: lengths, and due times without users and rate
-    shared_prefix_tokens: int = Field(default=0, ge=0)  # head of every prompt that is the same for all
+    shared_prefix_tokens: int = Field(default=0, ge=0, le=10**8)  # head of every prompt that is the same for all
     distinct_prompts: int | None = Field(default=None, ge=1)  # after so many, prompts come again in the same order
-    turns: int = Field(default=1, ge=1)  # closed loop: a session of so many requests, each carrying the last ones
+    turns: int = Field(
+        default=1, ge=1, le=10**5
+    )  # closed loop: a session of so many requests, each carrying the last ones
     seed: int = 1
 
     @field_validator("duration_s", "warmup_s", "think_s", mode="before")
@@ -122,6 +127,15 @@ class Workload(Document):
         if plain.get("trace") is not None:
             plain = _traced(plain)
         return _with_defaults(plain)
+
+    @model_validator(mode="after")
+    def _can_be_held(self) -> "Workload":
+        """Every request is a row in memory."""
+        if self.rate is not None and self.requests is None and self.rate * (self.duration_s or 0) > MOST_REQUESTS:
+            raise ValueError(
+                f"{self.rate:g} requests/s for {self.duration_s:g} s are more than {MOST_REQUESTS:,} requests"
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_replayed_trace_has_its_own_lengths(self) -> "Workload":

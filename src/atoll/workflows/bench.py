@@ -335,6 +335,31 @@ def loads_of(text: str) -> tuple[float, ...]:
     return loads
 
 
+def key_of(
+    given: str | None,
+    file: Path | None,
+    *,
+    say: Callable[[str], None],
+    variables: Sequence[str] = ("ATOLL_API_KEY", "OPENAI_API_KEY"),
+) -> str | None:
+    """The API key: of a file, of the command line (which says who can see it there), or of the first variable set.
+
+    Raises:
+        InputError: both are given, or the file cannot be read or is empty.
+    """
+    if file is not None:
+        if given is not None:
+            raise InputError("--api-key and --api-key-file are two ways to say one thing. Give one.")
+        key = read_text(file).strip()
+        if not key or any(letter.isspace() or not letter.isprintable() for letter in key):
+            raise InputError(f"{file} is expected to hold one key and nothing else.")
+        return key
+    if given is not None:
+        say(f"Everybody on this machine sees --api-key in `ps`; --api-key-file and {variables[0]} hide it.")
+        return given
+    return next((value for name in variables if (value := environment().get(name))), None)
+
+
 def asking_of(
     *,
     model: str | None,

@@ -31,6 +31,8 @@ def report_path(path: Path, *, lang: str = "en", out: Path | None = None) -> Pat
     Raises:
         BadRun: neither a run nor a study.
     """
+    if out is not None and out.suffix.lower() not in {".html", ".htm"}:
+        raise InputError(f"{out}: a report is a page of HTML; name it {out.with_suffix('.html')}.")
     if path.is_dir() and is_run(path):
         run = read_run(path)
         return _write(_view_of_run(run), out or path / "report.html", lang=lang)

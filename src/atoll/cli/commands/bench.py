@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atoll.cli.options import Force, Json, ModelName, OutPath, SloTpot, SloTtft, takes_load
+from atoll.cli.options import ApiKeyFile, Force, Json, ModelName, OutPath, SloTpot, SloTtft, takes_load
 from atoll.workflows.load import LoadOptions, load_of, slo_of
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def bench(
     stream: Stream = True,
     exact_output: Exact = True,
     api_key: ApiKey = None,
+    api_key_file: ApiKeyFile = None,
     header: Header = None,
     extra_body: ExtraBody = None,
     drain: Drain = None,
@@ -161,7 +162,7 @@ def bench(
         endpoint=endpoint,
         stream=stream,
         exact_output=exact_output,
-        api_key=api_key,
+        api_key=work.key_of(api_key, api_key_file, say=lambda line: progress.print(line, soft_wrap=True)),
         headers=header or (),
         extra_body=extra_body,
         connect_timeout=connect_timeout,

@@ -15,6 +15,7 @@ from atoll.load.target import RequestOptions
 from atoll.outside.files import refuse_to_overwrite
 from atoll.units import show_seconds
 from atoll.workflows import calibrate as work
+from atoll.workflows.bench import key_of
 from atoll.workflows.links import measure_links
 from atoll.workflows.profiles import read_profile, write_profile
 
@@ -43,7 +44,10 @@ def calibrate(
     profile: Annotated[
         Path | None, typer.Option("--profile", metavar="FILE", help="A profile to start from; its links are kept.")
     ] = None,
-    api_key: Annotated[str | None, typer.Option("--api-key", envvar="OPENAI_API_KEY", help="For the engine.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", metavar="KEY", help="For the engine; else ATOLL_API_KEY.")
+    ] = None,
+    api_key_file: options.ApiKeyFile = None,
     output: options.OutPath = None,
     force: options.Force = False,
     json: options.Json = False,
@@ -67,7 +71,12 @@ def calibrate(
         layout=layout, replica=replica, gpu=gpu, tensor_parallel=tp, model=model, engine_version=engine_version
     )
     fit = work.calibrate(
-        url, engine=engine, options=RequestOptions(api_key=api_key), quick=quick, start=start, say=_say
+        url,
+        engine=engine,
+        options=RequestOptions(api_key=key_of(api_key, api_key_file, say=_say)),
+        quick=quick,
+        start=start,
+        say=_say,
     )
     _keep(fit.profile, output)
     if json:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from atoll.cli.options import GpuName, ModelName, Profile
+from atoll.cli.options import ApiKeyFile, GpuName, ModelName, Profile
 from atoll.cli.show import progress
 
 
@@ -24,8 +24,9 @@ def emulate(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="P", help="Port to listen on.")] = 8000,
     api_key: Annotated[
-        str | None, typer.Option("--api-key", envvar="VLLM_API_KEY", help="Ask clients for this key under /v1.")
+        str | None, typer.Option("--api-key", metavar="KEY", help="Ask clients for it under /v1; else VLLM_API_KEY.")
     ] = None,
+    api_key_file: ApiKeyFile = None,
     speed: Annotated[
         float,
         typer.Option("--speed", min=0.001, metavar="X", help="10 runs ten times as fast as the real engine would."),
@@ -58,6 +59,7 @@ def emulate(
     Example: atoll emulate --gpu H100-NVL-94GB --tp 2 --model Qwen/Qwen2.5-32B-Instruct --port 8001
     """
     from atoll.layout.layout import EngineFlags
+    from atoll.workflows.bench import key_of
     from atoll.workflows.emulate import emulate_replica, layout_to_emulate, profile_beside
 
     flags = EngineFlags(
@@ -73,7 +75,7 @@ def emulate(
         replica,
         host=host,
         port=port,
-        api_key=api_key,
+        api_key=key_of(api_key, api_key_file, say=_say, variables=("VLLM_API_KEY",)),
         speed=speed,
         profile=profile or profile_beside(layout),
         say=_say,

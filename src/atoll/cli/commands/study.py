@@ -7,7 +7,7 @@ import typer
 
 from atoll.cli.options import EngineKind, Json, OutPath, takes_load
 from atoll.cli.show import out, progress, show_json
-from atoll.errors import NoMeasurement
+from atoll.errors import NoMeasurement, RunFailed
 from atoll.workflows.load import LoadOptions
 
 _Language = Annotated[str, typer.Option("--lang", metavar="en|ko", help="Language of the report.")]
@@ -93,3 +93,16 @@ def _finish(result: Any, *, lang: str, json: bool) -> None:
         out.print(f"Report: {written}", markup=False, soft_wrap=True)
     if not result.ranking:
         raise NoMeasurement(f"No variant of {result.study.name} ran; the reasons stand above and in {written}.")
+    _refuse_silence(result, written)
+
+
+def _refuse_silence(result: Any, written: Path) -> None:
+    """A study that is not what was asked for ends as a failed run, after all that could be done was done."""
+    missing = [variant.name for variant in result.variants if variant.run is None or not variant.run.info.complete]
+    if missing:
+        raise RunFailed(f"{', '.join(missing)} did not run; the reasons stand above and in {written}.")
+    mute = [variant for variant in result.variants if variant.run.summary.requests.ok == 0]
+    if mute:
+        table = mute[0].run.table
+        why = next((text for text in (*table.detail, *table.error) if text), "nothing was answered")
+        raise NoMeasurement(f"No request to {', '.join(one.name for one in mute)} succeeded: {why.rstrip('.')}.")

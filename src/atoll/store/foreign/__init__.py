@@ -1,8 +1,10 @@
 """Runs of other load generators, read and written: plain modules of one shape in one dict. Text in, text out."""
 
+import csv
+
 from atoll.errors import BadRun
 from atoll.store.foreign import aiperf, guidellm, plain, vllm
-from atoll.store.foreign.shape import Foreign, Reader, Writer
+from atoll.store.foreign.shape import Foreign, Reader, Writer, impossible
 
 READERS: dict[str, Reader] = {
     "vllm": vllm.read,
@@ -37,13 +39,44 @@ def read_foreign(text: str, *, origin: str, tool: str | None = None) -> tuple[Fo
     if tool is not None:
         if tool not in READERS:
             raise BadRun(f"{tool!r} is not a format that is read: {', '.join(READERS)}.")
-        return READERS[tool](text, origin)
-    for reader in READERS.values():
+        return _read(tool, text, origin)
+    damaged: Damaged | None = None
+    for name in READERS:
         try:
-            return reader(text, origin)
+            return _read(name, text, origin)
+        except Damaged as error:
+            damaged = damaged or error
         except BadRun:
             continue
+    if damaged is not None:
+        raise damaged
     raise BadRun(f"{origin} is no result of {', '.join(READERS)}.")
+
+
+class Damaged(BadRun):
+    """It is a result of this tool, with values in it that cannot be."""
+
+
+# What a reader meets where a list is cut short, a number is a word or a mapping is a list; csv.Error of binary files.
+_MISFITS = (TypeError, KeyError, IndexError, ValueError, AttributeError, ArithmeticError, RecursionError, csv.Error)
+
+
+def _read(name: str, text: str, origin: str) -> tuple[Foreign, ...]:
+    try:
+        found = READERS[name](text, origin)
+    except BadRun:
+        raise
+    except csv.Error as error:
+        raise BadRun(f"{origin} is no result of {name}: {error}.") from None
+    except _MISFITS as error:
+        words = " ".join(str(error).split())[:120]
+        what = f"the field {words} is missing" if isinstance(error, KeyError) else f"wrong: {words}"
+        raise Damaged(f"{origin} is no whole result of {name}; {what}.") from None
+    for run in found:
+        wrong = impossible(run)
+        if wrong is not None:
+            raise Damaged(f"{origin} is no result of a load test: {wrong}.")
+    return found
 
 
 __all__ = ["READERS", "WRITERS", "Foreign", "read_foreign"]

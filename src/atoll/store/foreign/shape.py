@@ -58,6 +58,58 @@ def of_records(records: Iterable[Record], **more: Any) -> Foreign:
     return Foreign(table=table, summary=summarise(table), **more)
 
 
+LONGEST_RUN_S = 366 * 86400.0
+MOST_TOKENS = 10**9  # of one request; the longest contexts are of ten million
+
+
+def impossible(run: Foreign) -> str | None:
+    """What in a run cannot have been measured, with the number of the request; None when all can."""
+    table = run.table
+    if table is None:
+        return _impossible_figures(run.summary)
+    times = {
+        "sent": table.sent_s,
+        "first byte": table.first_byte_s,
+        "first token": table.first_token_s,
+        "last token": table.last_token_s,
+        "end": table.done_s,
+    }
+    for name, values in times.items():
+        wrong = np.isinf(values) | (np.abs(values) > LONGEST_RUN_S)
+        if name != "first byte":
+            wrong |= values < table.sent_s - 1e-6
+        if wrong.any():
+            return f"request {int(np.argmax(wrong))} has the time {values[int(np.argmax(wrong))]:g} s for its {name}"
+    if np.isnan(table.sent_s).any():
+        return f"request {int(np.argmax(np.isnan(table.sent_s)))} was never sent"
+    late = table.first_token_s > np.maximum(table.last_token_s, table.done_s) + 1e-3
+    if late.any():
+        return f"the first token of request {int(np.argmax(late))} comes after its end"
+    for name, counts in (("prompt", table.prompt_tokens), ("output", table.output_tokens)):
+        wrong = (counts < 0) | (counts > MOST_TOKENS)
+        if wrong.any():
+            return f"request {int(np.argmax(wrong))} has {int(counts[int(np.argmax(wrong))])} {name} tokens"
+    return None
+
+
+def _impossible_figures(summary: Summary) -> str | None:
+    spreads = {name: getattr(summary, name) for name in ("ttft_s", "itl_s", "tpot_s", "e2e_s")}
+    figures = {
+        f"{name}.{part}": value for name, spread in spreads.items() for part, value in spread if value is not None
+    }
+    figures |= {
+        name: getattr(summary, name)
+        for name in ("duration_s", "output_tokens_per_s", "total_tokens_per_s", "requests_per_s")
+    }
+    for name, value in figures.items():
+        if not 0 <= value <= 1e12:
+            return f"{name} is {value:g}"
+    counts = summary.requests
+    if min(counts.sent, counts.ok, counts.failed, counts.cancelled) < 0:
+        return "a number of requests is below 0"
+    return None
+
+
 def moved(table: RecordTable) -> RecordTable:
     """The same with the first request sent at 0."""
     from dataclasses import replace
