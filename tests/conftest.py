@@ -1,6 +1,10 @@
 """Options of the whole suite: what needs a real engine is run only when asked for, and says so otherwise."""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("atoll", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("atoll")  # laws hold on a busy machine too
 
 LIVE = {
     "vllm": "needs a real vLLM: ask with --vllm PATH_OF_VLLM",

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -16,11 +15,12 @@ from atoll.outside.ports import free_ports
 from atoll.outside.processes import all_stats
 from atoll.run.process import PROCESS_FILE, prepare, read_plan
 from stand_ins.layouts import MODEL, two_pairs
+from stand_ins.patience import PATIENCE_S, wait_until
 
 
 def atoll(*words: object, cwd: Path) -> subprocess.CompletedProcess:
     argv = [sys.executable, "-m", "atoll", *map(str, words)]
-    return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def running_in(folder: Path) -> list[str]:
@@ -51,7 +51,7 @@ def test_up_status_logs_and_down_of_a_layout(layout_file, tmp_path):
         deployment = json.loads(up.stdout)
         assert "replica-1 answers after" in up.stderr
         body = {"model": deployment["model"], "prompt": "hello", "max_tokens": 2}
-        answer = httpx.post(f"{deployment['url']}/v1/completions", json=body, trust_env=False)
+        answer = httpx.post(f"{deployment['url']}/v1/completions", json=body, timeout=PATIENCE_S, trust_env=False)
         assert answer.json()["usage"]["completion_tokens"] == 2
         seen = json.loads(atoll("status", "layout.yaml", "--json", cwd=tmp_path).stdout)
         assert seen["state"] == "up"
@@ -91,21 +91,18 @@ def test_a_start_that_is_cut_short_leaves_nobody(tmp_path, number, code):
     folder = tmp_path / "bundle"
     prepare(two_pairs(), read_model(MODEL), folder=folder, free_router_port=True)
     plan = read_plan(folder)
-    silent = plan.replicas[1].replace(argv=("python", "-c", "import time; time.sleep(60)"))
+    silent = plan.replicas[1].replace(argv=("python", "-c", "import time; time.sleep(3600)"))
     (folder / PROCESS_FILE).write_text(plan.replace(replicas=(plan.replicas[0], silent)).to_yaml())
     starting = subprocess.Popen([sys.executable, "-m", "atoll", "up", str(folder)], stderr=subprocess.PIPE, text=True)
     try:
         lines = [starting.stderr.readline() for _ in range(2)]  # the router and replica 0 answer
         assert all("answers after" in line for line in lines), lines
         os.kill(starting.pid, number)
-        assert starting.wait(20) == code
+        assert starting.wait(PATIENCE_S) == code
     finally:
         starting.kill()
         starting.communicate()
-    ends = time.monotonic() + 10
-    while running_in(folder):
-        assert time.monotonic() < ends, running_in(folder)
-        time.sleep(0.05)
+    wait_until(lambda: not running_in(folder))
 
 
 def test_two_at_once_bring_it_up_once(layout_file, tmp_path):
@@ -113,7 +110,7 @@ def test_two_at_once_bring_it_up_once(layout_file, tmp_path):
     both = [
         subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in "ab"
     ]
-    words = [process.communicate(timeout=60)[1] for process in both]
+    words = [process.communicate(timeout=PATIENCE_S)[1] for process in both]
     try:
         assert sorted(process.returncode for process in both) == [0, 2]
         loser = words[0] if both[0].returncode else words[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from atoll.cli.main import guarded
+from stand_ins.patience import PATIENCE_S
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "four-h100-nvl"
 TOPO = str(EXAMPLE / "topo.txt")
@@ -19,7 +20,7 @@ def atoll(*arguments, cwd, stdin=None):
     environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
     return subprocess.run(
         [sys.executable, "-m", "atoll", *arguments], cwd=cwd, env=environment, input=stdin, capture_output=True, text=True,
-        timeout=100,
+        timeout=PATIENCE_S,
     )  # fmt: skip
 
 
@@ -138,7 +139,9 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path):
         "from atoll.__main__ import main\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert (done.returncode, done.stderr) == (130, "")
 
 
@@ -170,13 +173,13 @@ def test_a_study_of_which_nothing_ran_is_a_failed_run(tmp_path):
 def test_a_terminal_that_knows_ascii_only_is_no_reason_to_stop(tmp_path):
     environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1", "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "atoll", "inspect"]
-    done = subprocess.run([*command, TOPO], cwd=tmp_path, env=environment, capture_output=True, timeout=100)
+    done = subprocess.run([*command, TOPO], cwd=tmp_path, env=environment, capture_output=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"GPU 0" in done.stdout
     (tmp_path / "모델.json").write_text("{")
     plain = subprocess.run(
         [sys.executable, "-m", "atoll", "model", "모델.json"], cwd=tmp_path, env=environment,
-        capture_output=True, timeout=100,
+        capture_output=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert plain.returncode == 2
     assert plain.stderr.startswith(b"atoll: ")

@@ -14,6 +14,7 @@ from atoll.emulate.listen import make_site
 from atoll.emulate.replica import Blueprint
 from atoll.emulate.server import Connection, Site
 from atoll.engines.engine import SchedulerLimits
+from stand_ins.patience import PATIENCE_S
 
 
 class FixedTimer:
@@ -63,7 +64,7 @@ class Replica:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, args=(made, api_key, speed), daemon=True)
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(PATIENCE_S)
 
     @property
     def url(self) -> str:
@@ -75,11 +76,11 @@ class Replica:
         async def run() -> object:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(PATIENCE_S)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
     def _run(self, made: Blueprint, api_key: str | None, speed: float) -> None:

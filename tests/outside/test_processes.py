@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -22,9 +21,9 @@ from atoll.outside.processes import (
     spawn,
     variable_of,
 )
-from stand_ins.patience import wait_until
+from stand_ins.patience import PATIENCE_S, wait_until
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "import time; time.sleep(3600)"]
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_a_signal_reaches_only_the_very_process(child):
     assert not send_signal(replace(who, started=1), signal.SIGKILL)
     assert child.poll() is None
     assert send_signal(who, signal.SIGTERM)
-    child.wait(5)
+    child.wait(PATIENCE_S)
     assert not is_alive(who)
 
 
@@ -64,10 +63,7 @@ def test_children_and_grandchildren_are_found(tmp_path):
     script = f"import subprocess, sys; subprocess.run({SLEEP!r})"
     process = spawn([sys.executable, "-c", script], log=tmp_path / "log", env=dict(os.environ))
     try:
-        ends = time.monotonic() + 5
-        while not descendants(process.pid):
-            assert time.monotonic() < ends
-            time.sleep(0.02)
+        wait_until(lambda: descendants(process.pid))
         (grandchild,) = descendants(process.pid)
         assert (grandchild.parent, grandchild.session) == (process.pid, process.pid)
     finally:
@@ -90,14 +86,14 @@ def test_what_a_process_was_started_with_and_where_it_writes(tmp_path):
 
 def test_what_a_child_says_goes_to_its_log(tmp_path):
     argv = [sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr)"]
-    spawn(argv, log=tmp_path / "new" / "log", env=dict(os.environ), cwd=tmp_path).wait(10)
+    spawn(argv, log=tmp_path / "new" / "log", env=dict(os.environ), cwd=tmp_path).wait(PATIENCE_S)
     assert sorted((tmp_path / "new" / "log").read_text().split()) == ["err", "out"]
 
 
 def test_cores_can_be_chosen(tmp_path):
     core = min(os.sched_getaffinity(0))
     argv = [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"]
-    spawn(argv, log=tmp_path / "log", env=dict(os.environ), cpus=frozenset({core})).wait(10)
+    spawn(argv, log=tmp_path / "log", env=dict(os.environ), cpus=frozenset({core})).wait(PATIENCE_S)
     assert (tmp_path / "log").read_text().strip() == str({core})
 
 
@@ -120,10 +116,7 @@ def test_a_child_bound_to_its_parent_dies_with_it(tmp_path):
     parent.wait()
     parent.stdin.close()
     parent.stdout.close()
-    ends = time.monotonic() + 5
-    while is_alive(who):
-        assert time.monotonic() < ends
-        time.sleep(0.02)
+    wait_until(lambda: not is_alive(who))
 
 
 def test_free_ports_are_free_and_different():

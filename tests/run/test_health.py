@@ -10,6 +10,7 @@ from atoll.outside.clock import SystemClock
 from atoll.run.health import Watched, explain_log, failure_sentence, log_tail, wait_until_healthy
 from stand_ins.clock import ManualClock
 from stand_ins.openai_server import Manners, OpenAiServer
+from stand_ins.patience import PATIENCE_S
 
 LOGS = Path(__file__).parents[1] / "data" / "engine_logs"
 
@@ -76,7 +77,9 @@ def test_an_answer_ends_the_wait():
     said = []
     with OpenAiServer() as server:
         one = watched(url=f"{server.url}/health")
-        asyncio.run(wait_until_healthy([one], clock=SystemClock(), timeout_s=5, end_of=lambda _: None, say=said.append))
+        asyncio.run(
+            wait_until_healthy([one], clock=SystemClock(), timeout_s=PATIENCE_S, end_of=lambda _: None, say=said.append)
+        )
     assert said[0].startswith("replica-0 answers after ")
 
 
@@ -91,7 +94,7 @@ def test_one_failure_ends_the_wait_for_all():
         ended = Watched(name="router", where="", health_url="http://127.0.0.1:9/", log=Path("/nowhere"))
         codes = {"replica-0": None, "router": 1}
         with pytest.raises(StartFailed, match="router ended with exit code 1"):
-            asyncio.run(wait_until_healthy([stuck, ended], clock=SystemClock(), timeout_s=60, end_of=codes.get))
+            asyncio.run(wait_until_healthy([stuck, ended], clock=SystemClock(), timeout_s=PATIENCE_S, end_of=codes.get))
 
 
 def test_patience_ends_with_what_was_last_heard():

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +34,7 @@ from atoll.run.process import (
     up,
 )
 from stand_ins.layouts import two_pairs
+from stand_ins.patience import PATIENCE_S, until, wait_until
 from stand_ins.shell import FakeShell
 
 CLOCK = SystemClock()
@@ -56,15 +56,8 @@ def running_in(folder: Path) -> list[str]:
     return found
 
 
-def wait_until(condition, seconds: float = 15.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "did not happen in time"
-        time.sleep(0.05)
-
-
 async def bring_up(folder: Path, **settings):
-    return await up(folder, shell=SHELL, clock=CLOCK, timeout_s=60, **settings)
+    return await up(folder, shell=SHELL, clock=CLOCK, timeout_s=PATIENCE_S, **settings)
 
 
 async def take_down(folder: Path):
@@ -76,7 +69,7 @@ def test_up_status_logs_and_down_twice(bundle):
         said = []
         deployment = await bring_up(bundle, say=said.append)
         assert sorted(line.split()[0] for line in said) == ["replica-0", "replica-1", "router"]
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
             served = Counter()
             for _ in range(4):
                 answer = await client.post(f"{deployment.url}/v1/chat/completions", json=BODY)
@@ -119,38 +112,41 @@ def test_a_deployment_that_is_up_is_not_started_again(bundle):
 def test_one_replica_killed_in_the_middle_of_load(bundle):
     """What was on it fails, the rest goes on, and every request is accounted for."""
 
-    async def user(client, url, ends, outcomes):
-        while time.monotonic() < ends:
+    outcomes, phase = [], ["before"]
+
+    def answered(replica, when):
+        return outcomes.count((when, 200, replica))
+
+    async def user(client, url):
+        while phase[0] != "over":
+            began = phase[0]
             try:
-                body = BODY | {"max_tokens": 20}
-                answer = await client.post(f"{url}/v1/chat/completions", json=body)
-                outcomes.append((time.monotonic(), answer.status_code, answer.headers.get("X-Atoll-Replica")))
+                answer = await client.post(f"{url}/v1/chat/completions", json=BODY | {"max_tokens": 20})
+                outcomes.append((began, answer.status_code, answer.headers.get("X-Atoll-Replica")))
             except httpx.HTTPError as error:
-                outcomes.append((time.monotonic(), type(error).__name__, None))
+                outcomes.append((began, type(error).__name__, None))
 
     async def story():
         deployment = await bring_up(bundle, attached=True)
         try:
-            outcomes, ends = [], time.monotonic() + 4
-            async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
-                users = [asyncio.create_task(user(client, deployment.url, ends, outcomes)) for _ in range(8)]
-                await asyncio.sleep(1.5)
+            async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
+                users = [asyncio.create_task(user(client, deployment.url)) for _ in range(8)]
+                await until(lambda: answered("0", "before") and answered("1", "before"))
                 victim = read_state(bundle).replicas[0]
                 os.kill(victim.pid, signal.SIGKILL)
-                killed = time.monotonic()
+                await until(lambda: not victim.alive)
+                phase[0] = "after"
+                await until(lambda: answered("1", "after") > 10)
+                phase[0] = "over"
                 await asyncio.gather(*users)
-            seen = await status(bundle, shell=SHELL, clock=CLOCK)
-            return outcomes, killed, seen
+            await until(lambda: read_state(bundle).replicas[0].exit_code is not None)
+            return await status(bundle, shell=SHELL, clock=CLOCK)
         finally:
             await take_down(bundle)
 
-    outcomes, killed, seen = asyncio.run(story())
-    before = Counter(replica for at, code, replica in outcomes if at < killed and code == 200)
-    after = Counter(replica for at, code, replica in outcomes if at > killed + 0.5 and code == 200)
+    seen = asyncio.run(story())
     failed = [code for _, code, _ in outcomes if code != 200]
-    assert before["0"] > 0 < before["1"]
-    assert after["1"] > 10
-    assert after["0"] == 0
+    assert answered("0", "after") == 0
     assert len(failed) <= 8  # at most what was under way on it
     assert (seen.state, seen.services[0].state, seen.services[0].why) == ("degraded", "ended", "signal 9")
     assert seen.services[1].healthy
@@ -183,7 +179,7 @@ async def main():
     async with deployed(layout, read_model(layout.model), folder=Path(sys.argv[1]), shell=RealShell(),
                         clock=SystemClock()) as deployment:
         print("up", deployment.url, flush=True)
-        await asyncio.sleep(60)
+        await asyncio.sleep(3600)
 
 asyncio.run(main())
 """
@@ -217,7 +213,7 @@ def test_kill_minus_nine_of_the_parent_leaves_nobody(tmp_path):
 def test_ctrl_c_of_the_parent_leaves_nobody(tmp_path):
     with parent_process(tmp_path) as parent:
         parent.send_signal(signal.SIGINT)
-        parent.wait(20)
+        parent.wait(PATIENCE_S)
         assert running_in(tmp_path) == []
 
 
@@ -244,7 +240,7 @@ def grandchild_plan(folder: Path) -> None:
     script.write_text(
         "import subprocess, sys, http.server\n"
         "subprocess.Popen([sys.executable, '-c', 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-        " time.sleep(600)'], start_new_session=True)\n"
+        " time.sleep(3600)'], start_new_session=True)\n"
         "class H(http.server.BaseHTTPRequestHandler):\n"
         "    def do_GET(self):\n"
         "        self.send_response(200); self.end_headers()\n"
@@ -290,10 +286,21 @@ def test_a_replica_that_dies_at_start_is_named_with_its_reason(tmp_path):
 
 def test_what_does_not_answer_in_time_is_said(bundle):
     plan = read_plan(bundle)
-    silent = plan.replicas[1].replace(argv=("python", "-c", "import time; time.sleep(60)"))
+    silent = plan.replicas[1].replace(argv=("python", "-c", "import time; time.sleep(3600)"))
     (bundle / PROCESS_FILE).write_text(plan.replace(replicas=(plan.replicas[0], silent)).to_yaml())
+    said = []
+
+    class Patience:
+        """It ends when the two others have answered."""
+
+        def now(self):
+            return 100.0 if len(said) == 2 else 0.0
+
+        wall, sleep = CLOCK.wall, CLOCK.sleep
+
     with pytest.raises(StartFailed, match=r"replica-1 .*did not become healthy in time"):
-        asyncio.run(up(bundle, shell=SHELL, clock=CLOCK, timeout_s=3))
+        asyncio.run(up(bundle, shell=SHELL, clock=Patience(), timeout_s=3, say=said.append))
+    assert [line.split()[0] for line in sorted(said)] == ["replica-0", "router"]
     assert running_in(bundle) == []
 
 
@@ -319,7 +326,7 @@ def test_a_process_that_is_not_ours_is_never_ended(bundle):
     asyncio.run(bring_up(bundle))
     asyncio.run(take_down(bundle))
     state = read_state(bundle)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as stranger:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True) as stranger:
         forged = state.replicas[0].replace(pid=stranger.pid, exit_code=None)
         (bundle / "deployment.json").write_text(
             state.replace(state="up", replicas=(forged, state.replicas[1])).to_json()

@@ -3,14 +3,17 @@
 import asyncio
 import random
 import shutil
+import socket
 import subprocess
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
 from atoll.layout.layout import Policy, Router
 from atoll.simulate.job import Job
 from atoll.simulate.router import VirtualRouter
+from stand_ins.patience import PATIENCE_S, until
 
 CONF = """
 worker_processes 1;
@@ -52,6 +55,11 @@ def nginx_program():
 
 def start_nginx(conf):
     return subprocess.Popen([nginx_program(), "-p", str(conf.parent), "-c", str(conf)], stderr=subprocess.DEVNULL)
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Replicas:
@@ -96,24 +104,18 @@ async def nginx_before(weights, policy, folder, *, closed=()):
     probe.close()
     await probe.wait_closed()
     servers = " ".join(
-        f"server 127.0.0.1:{at} weight={weight} max_fails=2 fail_timeout=60s;"
+        f"server 127.0.0.1:{at} weight={weight} max_fails=2 fail_timeout=3600s;"
         for at, weight in zip(ports, weights, strict=True)
     )
     conf = folder / "nginx.conf"
     conf.write_text(CONF.format(folder=folder, policy=policy, servers=servers, port=port))
     process = start_nginx(conf)
     try:
-        for _ in range(100):
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.close()
-                break
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.05)
+        await until(partial(listens, port))
         yield port, replicas
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)
         for server in replicas.servers:
             server.close()
 
@@ -122,7 +124,7 @@ class Twin:
     """The same requests, put to the virtual router."""
 
     def __init__(self, policy, weights, closed):
-        router = Router(policy=policy, max_fails=2, fail_timeout_s=60)
+        router = Router(policy=policy, max_fails=2, fail_timeout_s=3600)
         self.router = VirtualRouter(router, weights, None)
         self.closed = closed
         self.job = Job(number=0, prompt_tokens=1, output_tokens=1)
@@ -153,7 +155,7 @@ async def compare(policy, directive, weights, folder, *, closed=(), steps=120, s
                 twin.finish(number)
                 continue
             answer = asyncio.create_task(request(port))
-            number, release = await asyncio.wait_for(replicas.got.get(), 10)
+            number, release = await asyncio.wait_for(replicas.got.get(), PATIENCE_S)
             assert number == twin.send()
             under_way.append((number, release, answer))
         for _, release, answer in under_way:

@@ -12,7 +12,6 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from atoll.errors import CatalogFailed, InputError
 from atoll.store.catalog import Paper, Query, RunEntry
 from atoll.store.opening import open_catalog
 from atoll.store.sqlite import _m001_runs
+from stand_ins.patience import PATIENCE_S, wait_until
 
 
 def entry(run_id="a", **fields):
@@ -47,17 +47,15 @@ class MongoServer:
         self.process = subprocess.Popen(
             [*argv, "--sync-on-commit"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise TimeoutError("secantusd-py did not listen within 30 s")
+        wait_until(self.listens)
+
+    def listens(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=PATIENCE_S)
 
     def url(self, database):
         return f"mongodb://127.0.0.1:{self.port}/{database}"
@@ -206,7 +204,7 @@ def test_a_killed_sqlite_writer_leaves_what_was_acknowledged(tmp_path):
     acknowledged = [process.stdout.readline().strip() for _ in range(20)]
     os.kill(process.pid, signal.SIGKILL)
     acknowledged += process.stdout.read().split()
-    process.wait(timeout=10)
+    process.wait(timeout=PATIENCE_S)
     process.stdout.close()
     with open_catalog(url) as catalog:
         kept = {found.run_id for found in catalog.find(Query(limit=10_000))}

@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -14,11 +13,15 @@ from atoll.cost.calibrate import DecodePoint, PromptPoint
 from atoll.cost.profile import MachineProfile, MeasuredReduce
 from atoll.errors import BadDocument, CommandFailed, InputError, MissingProgram
 from atoll.inventory.catalog import make_box
+from atoll.layout.layout import Layout
 from atoll.outside.shell import Finished
 from atoll.traffic.record import Record, RecordTable
+from atoll.traffic.workload import Workload
 from atoll.workflows import calibrate as work
 from atoll.workflows import links
 from atoll.workflows.profiles import read_profile, write_profile
+from atoll.workflows.simulate import simulate
+from stand_ins.patience import PATIENCE_S, wait_until
 
 CAPTURE = Path(__file__).parents[1] / "data/nccl_tests/rtx4090-4gpu.txt"
 
@@ -86,19 +89,22 @@ def emulator():
         [*argv, "--model", "meta-llama/Llama-3.1-8B-Instruct"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     url = f"http://127.0.0.1:{port}"
-    for _ in range(100):
-        try:
-            if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
-                break
-        except httpx.HTTPError:
-            time.sleep(0.1)
+    wait_until(lambda: answers(url))
     yield url
     process.terminate()
-    process.wait(10)
+    process.wait(PATIENCE_S)
 
 
-def test_the_emulators_constants_are_recovered(emulator, tmp_path):
-    engine = work.engine_of(
+def answers(url):
+    try:
+        return httpx.get(f"{url}/health", trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture
+def engine():
+    return work.engine_of(
         layout=None,
         replica=0,
         gpu="H100",
@@ -106,10 +112,35 @@ def test_the_emulators_constants_are_recovered(emulator, tmp_path):
         model="meta-llama/Llama-3.1-8B-Instruct",
         engine_version="0.32.0",
     )
-    fit = work.calibrate(emulator, engine=engine, quick=True)
-    # On a quiet machine 1 %; these bounds leave room for a busy one.
+
+
+def test_the_constants_are_recovered_from_what_the_probes_measure(engine):
+    """In virtual time, by the emulator's own timer: a busy machine has no part in it."""
+    layout = Layout.from_plain(
+        {
+            "name": "one",
+            "model": "meta-llama/Llama-3.1-8B-Instruct",
+            "box": {"gpus": [{"index": 0, "name": "H100-SXM-80GB"}]},
+            "replicas": [{"gpus": [0], "tensor_parallel": 1}],
+            "flags": {"enable_prefix_caching": False},
+        },
+        origin="layout",
+    )
+    points = []
+    for probe in work.probes(quick=True, longest=8192):
+        load = Workload(
+            users=probe.users, requests=probe.users * probe.repeats, prompt=probe.prompt, output=probe.output
+        )
+        points += work.points_of(simulate(layout, load), probe)
+    fit = work._fit(points, engine, MachineProfile())
     assert fit.profile.weights_time == pytest.approx(1, rel=0.1)
     assert fit.profile.compute_time == pytest.approx(1, rel=0.15)
+
+
+def test_an_engine_is_measured_over_http_and_its_profile_is_kept(emulator, engine, tmp_path):
+    fit = work.calibrate(emulator, engine=engine, quick=True)
+    assert fit.profile.weights_time > 0
+    assert fit.profile.compute_time > 0
     write_profile(fit.profile, tmp_path / "machine.yaml")
     assert read_profile(tmp_path / "machine.yaml") == fit.profile
 
