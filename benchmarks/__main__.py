@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SHORT = ("planner/speed.py", "simulator/speed.py", "loadgen/run.py")  # balancing/study.py takes many minutes
+# balancing/study.py takes many minutes
+SHORT = ("planner/speed.py", "simulator/speed.py", "doctor/speed.py", "loadgen/run.py")
 
 for name in SHORT:
     print(f"--- benchmarks/{name}", flush=True)

@@ -14,6 +14,7 @@ from atoll.engines.vllm.options import options_of
 from atoll.render import RenderSettings, render_bundle
 from atoll.render.process import ProcessPlan
 from atoll.workflows.render import write_bundle
+from stand_ins.patience import PATIENCE_S
 
 DATA = Path(__file__).parents[1] / "data"
 BUNDLES = DATA / "bundles"
@@ -107,7 +108,7 @@ def test_docker_compose_accepts_every_bundle(golden_layouts, card_of, tmp_path):
             folder = tmp_path / name
             write_bundle(bundle, folder)
             argv = [docker_compose(), "-f", "compose.yaml", "config", "--quiet"]
-            done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+            done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
             assert (done.returncode, done.stderr) == (0, ""), name
 
 
