@@ -248,7 +248,7 @@ def test_kill_9_leaves_what_had_been_said_some_cycles_ago(naughty, tmp_path):
     assert len(kept) == 4
     assert set(kept.outcome) == {"cancelled"}
     assert fewest_kept(folder) >= said
-    assert (np.diff(kept.token_times(0)) > 0).all()
+    assert (np.diff(kept.token_times(0)) >= 0).all()  # what comes in one read has one time
 
 
 def fewest_kept(folder):

@@ -269,14 +269,20 @@ def test_users_who_start_later_are_connected_ahead_and_once(naughty, monkeypatch
     monkeypatch.setattr("atoll.load.sender._EARLY_USERS", 4)
     naughty.manner = "held"
 
-    async def let_go(_control):
-        await until(lambda: len(naughty.asked) == 40)
+    clock = ManualClock()
+
+    async def let_time_pass(_control):
+        await until(lambda: naughty.connections == 40 + 2)  # two asked for the models and for counters
+        while len(naughty.asked) < 40:
+            clock.advance(0.01)
+            await turns(2)
         naughty.let_go()
 
-    table = run(naughty.url, Workload(users=40, requests=40, start=1.0, prompt=8, output=20), during=let_go).table
+    load = Workload(users=40, requests=40, start=1.0, prompt=8, output=20)
+    table = run(naughty.url, load, during=let_time_pass, clock=clock, loop_factory=lambda: ClockLoop(clock)).table
     assert set(table.outcome) == {"ok"}
     assert len(set(table.user.tolist())) == 40
-    assert naughty.connections <= 40 + 4  # some for plain questions, and a user may start while we connect
+    assert naughty.connections == 40 + 2
 
 
 def test_a_run_that_ends_while_connections_are_made_ahead_ends_quietly(naughty, monkeypatch):
