@@ -223,7 +223,7 @@ def test_every_request_under_way_is_written_within_a_second_of_ticks(naughty, mo
         control.stop("interrupted")
 
     async def story():
-        load = Workload(users=40, duration_s=3600, prompt=8, output=4)
+        load = Workload(users=40, duration_s=3600, start="at_once", prompt=8, output=4)
         work = measure_load(naughty.url, load, options=RequestOptions(model="m"), control=control, clock=clock)
         await beside(work, tick())
 
@@ -238,7 +238,7 @@ def test_kill_9_leaves_what_had_been_said_some_cycles_ago(naughty, tmp_path):
     naughty.gap_s = 0.02
     folder = tmp_path / "run"
     program = [sys.executable, "-m", "atoll", "bench", naughty.url, "--model", "m", "--json", "-o", str(folder)]
-    started = [*program, "--users", "4", "--duration", "1h", "--output", "500000"]
+    started = [*program, "--users", "4", "--start", "at_once", "--duration", "1h", "--output", "500000"]
     with subprocess.Popen(started, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as bench:
         wait_until(lambda: len(naughty.said) == 4 and min(naughty.said) >= 20)
         said = min(naughty.said)
