@@ -134,7 +134,7 @@ def test_one_replica_killed_in_the_middle_of_load(bundle):
                 await until(lambda: answered("0", "before") and answered("1", "before"))
                 victim = read_state(bundle).replicas[0]
                 os.kill(victim.pid, signal.SIGKILL)
-                await until(lambda: not victim.alive)
+                await until(lambda: not is_alive(victim.process))
                 phase[0] = "after"
                 await until(lambda: answered("1", "after") > 10)
                 phase[0] = "over"
