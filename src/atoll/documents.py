@@ -8,9 +8,9 @@ import contextlib
 import io
 import json
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -59,6 +59,16 @@ class Document(BaseModel):
 
     def to_json(self) -> str:
         return json.dumps(self.to_plain(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _one_line(value: str) -> str:
+    wrong = next((letter for letter in value if not letter.isprintable()), None)
+    if wrong is not None:
+        raise ValueError(f"holds the character {wrong!r}, which no name in a file or a command line can hold")
+    return value
+
+
+OneLine = Annotated[str, AfterValidator(_one_line)]  # a name that goes into files of other programs: no line ends
 
 
 def parse_yaml(text: str, *, origin: str) -> object:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from pydantic import Field, field_validator, model_validator
 
-from atoll.documents import Document
+from atoll.documents import Document, OneLine
 
 MOST_GPUS = 1024  # of one machine; the largest there are have 72
 MOST_CPUS = 65536  # Linux: NR_CPUS is 8192 at most today
@@ -57,7 +57,7 @@ class Gpu(Document):
     """One card. `name` is the catalogue's name when it is known (`H100-NVL-94GB`)."""
 
     index: int = Field(ge=0, lt=MOST_GPUS)
-    name: str | None = None
+    name: OneLine | None = None
     memory_bytes: int | None = Field(default=None, gt=0, le=2**50)
     numa_node: int | None = None
     cpu_affinity: str | None = None  # as printed, "0-31,64-95"

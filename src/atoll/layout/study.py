@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from pydantic import Field, model_validator
 
-from atoll.documents import Document
+from atoll.documents import Document, OneLine
 from atoll.errors import InputError
 from atoll.inventory.box import Box
 from atoll.inventory.islands import best_groups
@@ -51,7 +51,7 @@ class Study(Document):
     title: str | None = None
     box: str | BoxName
     gpu: str | None = None  # the cards' kind, where the capture does not say
-    model: str
+    model: OneLine
     workload: Workload
     policy: Policy = Policy.LEAST_CONN
     flags: EngineFlags = EngineFlags()

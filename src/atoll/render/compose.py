@@ -1,6 +1,7 @@
 """A bundle for Docker Compose: one service a replica, pinned to its GPUs, and nginx as the only door."""
 
 import hashlib
+from ipaddress import ip_address
 from math import ceil
 from pathlib import PurePosixPath
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from atoll.documents import write_yaml
 from atoll.engines import Engine, Launch, emulated, find_engine, served_name
 from atoll.engines.engine import is_path
+from atoll.errors import InputError
 from atoll.layout.layout import Layout, Replica
 from atoll.model.card import ModelCard
 from atoll.render.app import (
@@ -19,6 +21,7 @@ from atoll.render.app import (
     dockerfile,
 )
 from atoll.render.bundle import Bundle, RenderSettings
+from atoll.render.dotenv import show_value
 from atoll.render.nginx import CONTAINER, CONTAINER_PORT, UpstreamServer, render_nginx
 
 name = "compose"
@@ -194,7 +197,9 @@ def _nginx_service(layout: Layout, settings: RenderSettings) -> dict[str, Any]:
     return {
         "image": settings.nginx_image or NGINX_IMAGE,
         "user": "101:101",  # the image's own nginx user; 8080 needs no rights
-        "ports": [f"${{ATOLL_BIND:-{settings.bind}}}:${{ATOLL_PORT:-{layout.router.port}}}:{CONTAINER_PORT}"],
+        "ports": [
+            f"${{ATOLL_BIND:-{bind_address(settings.bind)}}}:${{ATOLL_PORT:-{layout.router.port}}}:{CONTAINER_PORT}"
+        ],
         "volumes": ["./nginx.conf:/etc/nginx/nginx.conf:ro"],
         "networks": ["door", "replicas"],
         "read_only": True,
@@ -226,7 +231,7 @@ def _compose_head(layout: Layout, name: str) -> str:
 def _env_file(layout: Layout, settings: RenderSettings) -> str:
     lines = [
         "# Who reaches the door: 127.0.0.1 is this machine alone, 0.0.0.0 the network (then set VLLM_API_KEY).",
-        f"ATOLL_BIND={settings.bind}",
+        f"ATOLL_BIND={bind_address(settings.bind)}",
         f"ATOLL_PORT={layout.router.port}",
     ]
     if not find_engine(layout.engine).emulates:
@@ -236,7 +241,7 @@ def _env_file(layout: Layout, settings: RenderSettings) -> str:
         ]
     lines += [
         "# Clients send it as `Authorization: Bearer ...`; empty means that nobody is asked.",
-        f"VLLM_API_KEY={settings.secrets.get('VLLM_API_KEY', '')}",
+        f"VLLM_API_KEY={show_value(settings.secrets.get('VLLM_API_KEY', ''))}",
     ]
     if settings.stack == "app":
         lines += [
@@ -251,11 +256,20 @@ def _env_file(layout: Layout, settings: RenderSettings) -> str:
     return "\n".join(lines) + "\n"
 
 
+def bind_address(text: str) -> str:
+    """An address as Compose takes it, IPv6 in brackets; raises InputError for what is no address."""
+    try:
+        address = ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise InputError(f"--bind {text!r} is no address of this machine, such as 127.0.0.1, 0.0.0.0 or ::1.") from None
+    return f"[{address}]" if address.version == 6 else str(address)
+
+
 def _models_line(layout: Layout, settings: RenderSettings) -> str:
     if settings.models is not None:
-        return f"ATOLL_MODELS={settings.models}"
+        return f"ATOLL_MODELS={show_value(settings.models)}"
     if is_path(layout.model):
-        return f"ATOLL_MODELS={PurePosixPath(layout.model).parent}"
+        return f"ATOLL_MODELS={show_value(str(PurePosixPath(layout.model).parent))}"
     return "ATOLL_MODELS=${HOME}/.cache/huggingface"
 
 

@@ -1,5 +1,32 @@
 """The .env of a bundle: what belongs to one machine and must outlive a second rendering."""
 
+import re
+
+from atoll.errors import InputError
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=\[\]~^-]*")  # no blank, quote, #, $ or backslash: read as it stands
+
+
+def show_value(value: str) -> str:
+    """A value as Compose reads back what was given: in single quotes nothing is replaced.
+
+    Raises:
+        InputError: .env cannot hold it: a line end, or a backslash before a quote or at the end.
+    """
+    if _PLAIN.fullmatch(value):
+        return value
+    if any(not letter.isprintable() for letter in value) or re.search(r"\\(?='|$)", value):
+        raise InputError(f".env cannot hold {value!r}; give a value in one line, without a backslash before a quote.")
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def read_value(text: str) -> str:
+    """What Compose reads of a value in single quotes; others are as they stand."""
+    text = text.strip()
+    if len(text) >= 2 and text[0] == text[-1] == "'":
+        return text[1:-1].replace("\\'", "'")
+    return text
+
 
 def keep_settings(made: str, there: str) -> str:
     """The newly made text with the values that stand in the file already there, and that file's further lines.
@@ -15,7 +42,7 @@ def keep_settings(made: str, there: str) -> str:
 
 def read_settings(text: str) -> dict[str, str]:
     """Variable -> value; comments and lines that set nothing are left out."""
-    return _values(text)
+    return {key: read_value(value) for key, value in _values(text).items()}
 
 
 def _with_old_value(line: str, old: dict[str, str]) -> str:

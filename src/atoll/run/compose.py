@@ -263,7 +263,7 @@ def door_url(folder: Path) -> str:
     """Where nginx is published, as .env says."""
     settings = read_settings(read_text(folder / ".env")) if (folder / ".env").exists() else {}
     bind = settings.get("ATOLL_BIND") or "127.0.0.1"
-    host = "127.0.0.1" if bind == "0.0.0.0" else bind  # noqa: S104 - compared, not bound
+    host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(bind, bind)  # noqa: S104 - compared, not bound
     return f"http://{host}:{settings.get('ATOLL_PORT') or 8080}"
 
 
