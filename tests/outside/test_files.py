@@ -74,3 +74,7 @@ def test_a_file_of_any_size_costs_a_sentence(tmp_path):
         stream.truncate(10**12)  # a hole
     with pytest.raises(InputError, match="is larger than 256 MiB"):
         read_text(path)
+
+
+def test_a_file_of_the_kernel_is_read():
+    assert read_text("/proc/sys/kernel/random/boot_id").count("-") == 4

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from atoll.errors import InputError
 
+PIECE = 2**20  # bytes of one read
 LARGEST_FILE = 256 * 2**20  # a trace of a million requests has some 50 MB
 
 
@@ -45,10 +46,13 @@ def read_bytes(path: Path | str) -> bytes:
 
 
 def _bounded(stream: BinaryIO, name: Path | str) -> bytes:
-    data = stream.read(LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise InputError(f"{name} is larger than {LARGEST_FILE // 2**20} MiB, which nothing that atoll reads is.")
-    return data
+    """Piece by piece: for one read of all that is allowed the kernel's own files in /proc find no memory."""
+    data = bytearray()
+    while piece := stream.read(PIECE):
+        data += piece
+        if len(data) > LARGEST_FILE:
+            raise InputError(f"{name} is larger than {LARGEST_FILE // 2**20} MiB, which nothing that atoll reads is.")
+    return bytes(data)
 
 
 def path_text(path: Path) -> str:
