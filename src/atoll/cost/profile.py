@@ -1,6 +1,6 @@
 """A machine profile: what calibration found on one machine, kept as a document and used instead of the catalogue."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from atoll.cost.links import TransferCurve
 from atoll.documents import Document
@@ -12,6 +12,13 @@ class MeasuredReduce(Document):
     gpus: tuple[int, ...] = Field(min_length=2)
     points: tuple[tuple[float, float], ...] = Field(min_length=1)
     source: str = ""  # the program and its version
+
+    @model_validator(mode="after")
+    def _sizes_rise(self) -> "MeasuredReduce":
+        sizes = [size for size, _ in self.points]
+        if any(not 0 < value < 1e18 for point in self.points for value in point) or sizes != sorted(set(sizes)):
+            raise ValueError("points are (bytes, seconds) above 0, sizes rising")
+        return self
 
     @property
     def curve(self) -> TransferCurve:

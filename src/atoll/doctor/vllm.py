@@ -103,7 +103,7 @@ class GivenOption:
 
     def integer(self) -> int | None:
         """The value as vLLM reads it: 32768, 32k (1000s), 32K (1024s); None for anything else."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", (self.value or "").replace("_", ""))
+        found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([kKmMgG]?)", (self.value or "").replace("_", ""))
         if found is None:
             return None
         sizes = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}

@@ -106,7 +106,7 @@ def _row(values: list[object], place: str, *, due_unit_s: float) -> TraceRow:
             prompt_tokens=int(float(str(prompt))),
             output_tokens=int(float(str(output))),
         )
-    except ValueError:
+    except (ValueError, OverflowError):
         raise BadTraffic(f"{place}: {due}, {prompt}, {output} is not a time and two token counts.") from None
 
 

@@ -424,7 +424,7 @@ def short_start_period(facts: Facts) -> Iterable[Finding]:
         start = _seconds(check.get("start_period"), 0.0)
         interval = _seconds(check.get("interval"), 30.0)
         retries = check.string("retries") or "3"
-        if start is None or interval is None or not retries.isdecimal():
+        if start is None or interval is None or not re.fullmatch(r"\d{1,9}", retries):
             continue
         card = facts.model_of(service)
         budget, needed = start + interval * int(retries), loading_s(card.weight_bytes if card is not None else None)

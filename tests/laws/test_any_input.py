@@ -1,0 +1,130 @@
+"""Any input gives a result or one sentence of ours: mutants of files that we know, from a seed.
+
+`ATOLL_FUZZ_S=3600 pytest tests/laws/test_any_input.py` goes on for so many seconds a reader; ATOLL_FUZZ_SEED chooses
+other mutants.
+"""
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from atoll.cost.profile import MachineProfile
+from atoll.doctor.gather import HeldFiles
+from atoll.errors import AtollError, BadDocument, BadTraffic
+from atoll.inventory.parse import parse_box
+from atoll.layout.layout import Layout
+from atoll.layout.study import Study
+from atoll.store.foreign import read_foreign
+from atoll.traffic.trace import parse_trace
+from atoll.workflows.diagnose import ask, diagnose
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
+SEED = int(os.environ.get("ATOLL_FUZZ_SEED", "7"))
+SECONDS = float(os.environ.get("ATOLL_FUZZ_S", "0"))
+FEWEST = 150  # mutants of each reader when no time is given
+LONGEST_S = 10.0
+
+# What a value in a file may be instead of what it should be.
+ODD = [
+    "0", "-1", "1e400", "-1e400", "nan", "null", "true", "[]", "{}", "''", "9" * 30, "9" * 5000, "0-99999999999",
+    "1.5", "\\x1b[31m", "\u2028", "\r", "\n", "\0", "&a", "*a", "!!python/object:os.system", "[" * 500, "{{ x }}", "가",
+    "../../x", "x" * 5000, "%", "$(id)", "\ufffd", ":", "- ", "\t",
+]  # fmt: skip
+
+
+def mutant(text: str, dice: random.Random) -> str:
+    """The text with one to four things done to it: values replaced, lines and spans moved, cut, doubled, bytes changed."""
+    for _ in range(dice.randint(1, 4)):
+        lines = text.split("\n")
+        place, other = dice.randrange(len(lines)), dice.randrange(len(lines))
+        what = dice.randrange(8)
+        if what == 0:
+            head, sign, _ = lines[place].partition(dice.choice([":", "=", ",", " "]))
+            lines[place] = head + sign + " " + dice.choice(ODD)
+        elif what == 1:
+            lines[place], lines[other] = lines[other], lines[place]
+        elif what == 2:
+            del lines[min(place, other) : max(place, other) // 4 + min(place, other)]
+        elif what == 3:
+            lines[place:place] = lines[other : other + dice.randint(1, 20)] * dice.randint(1, 3)
+        elif what == 4:
+            lines[place] = " " * dice.randint(0, 8) + lines[place].lstrip()
+        text = "\n".join(lines)
+        at = dice.randrange(len(text) + 1)
+        if what == 5:
+            text = text[:at]
+        elif what == 6:
+            text = text[:at] + dice.choice(ODD) + text[at + dice.randint(0, 5) :]
+        elif what == 7:
+            text = text[:at] + chr(dice.randrange(0x300)) + text[at + 1 :]
+    return text
+
+
+def look(text: str) -> object:
+    return diagnose(ask(["compose.yaml", "nginx.conf"]), HeldFiles({"compose.yaml": text, "nginx.conf": text}))
+
+
+READERS: dict[str, tuple[Callable[[str], object], list[Path]]] = {
+    "topology": (lambda text: parse_box(text, origin="f"), sorted((DATA / "topo").glob("*.txt"))),
+    "layout": (lambda text: Layout.parse(text, origin="f"), sorted((DATA / "bundles").glob("*.layout.yaml"))),
+    "study": (lambda text: Study.parse(text, origin="f"), sorted((ROOT / "examples").rglob("study.yaml"))),
+    "foreign": (
+        lambda text: read_foreign(text, origin="f"),
+        sorted(p for p in (DATA / "foreign").rglob("*") if p.is_file()),
+    ),
+    "doctor": (look, sorted([*(DATA / "bundles").rglob("compose.yaml"), *(DATA / "bundles").rglob("nginx.conf")])),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_any_input_gives_a_result_or_one_sentence(name):
+    read, paths = READERS[name]
+    golden = [path.read_bytes()[:100_000].decode(errors="replace") for path in paths]
+    assert golden
+    dice = random.Random(f"{SEED} {name}")
+    counts: Counter[str] = Counter()
+    ends = time.monotonic() + SECONDS
+    while sum(counts.values()) < FEWEST or time.monotonic() < ends:
+        text = mutant(dice.choice(golden), dice)
+        began = time.process_time()
+        try:
+            read(text)
+            counts["accepted"] += 1
+        except AtollError as error:
+            counts["refused"] += 1
+            assert str(error).strip()
+        except Exception as error:
+            kept = Path(os.environ.get("TMPDIR", "/tmp")) / f"atoll-fuzz-{name}"
+            kept.write_text(text, errors="surrogatepass")
+            raise AssertionError(f"{name}: {type(error).__name__}: {error}; the input is {kept}") from error
+        assert time.process_time() - began < LONGEST_S, f"{name}: mutant {sum(counts.values())} of seed {SEED} is slow"
+    assert counts["refused"] > 0 or name == "doctor"  # which has findings instead
+
+
+@pytest.mark.parametrize(
+    "points", [[[0, 1e-5]], [[8, -1e-5], [16, 1e-5]], [[16, 1e-5], [8, 1e-5]], [[8, float("inf")]]]
+)
+def test_a_measured_curve_that_cannot_be_is_refused(points):
+    with pytest.raises(BadDocument, match=r"points are \(bytes, seconds\) above 0, sizes rising"):
+        MachineProfile.from_plain({"reduces": [{"gpus": [0, 1], "points": points}]}, origin="profile.yaml")
+
+
+@pytest.mark.parametrize("figure", ["inf", "1e400", "9" * 400, "nan"])
+def test_a_trace_with_figures_without_end_is_refused(figure):
+    with pytest.raises(BadTraffic, match="is not a time and two token counts"):
+        list(parse_trace(f"due_s,prompt_tokens,output_tokens\n0,{figure},5\n", origin="t.csv"))
+
+
+def test_the_doctor_reads_figures_without_end():
+    text = "services:\n  a:\n    image: vllm/vllm-openai:v0.32.0\n    command: [m/x, --max-model-len, '{n}']\n"
+    text += "    healthcheck: {{test: [CMD, x], retries: {n}, interval: 5s, start_period: 1s}}\n"
+    assert diagnose(
+        ask(["compose.yaml"]),
+        HeldFiles({"compose.yaml": text.format(n="9" * 400).replace("{{", "{").replace("}}", "}")}),
+    )
