@@ -47,6 +47,7 @@ def emulated_engine(tmp_path):
 def browser():
     """A browser for one module: while its driver runs, no test may run a loop of its own."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    playwright.expect.set_options(timeout=PATIENCE_S * 1000)
     with playwright.sync_playwright() as running:
         made = running.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         yield made

@@ -10,6 +10,7 @@ def filled(tmp_path):
     root = tmp_path / "ws"
     for path in (
         "boxes/office.txt",
+        "models/mine/config.json",
         "layouts/best.yaml",
         "study.yaml",
         "bundle/layout.yaml",
@@ -32,6 +33,7 @@ def test_what_is_there_is_found_by_kind(tmp_path):
         Kind.LAYOUT: ["layouts/best.yaml"],
         Kind.STUDY: ["study.yaml"],
         Kind.BUNDLE: ["bundle"],
+        Kind.MODEL: ["models/mine/config.json"],
         Kind.RUN: ["runs/big/2xTP2", "runs/one"],
         Kind.STUDY_RUN: ["runs/big"],
     }

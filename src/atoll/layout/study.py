@@ -1,6 +1,6 @@
 """A study: runs of one model on one box under one workload, to be compared. The document behind `atoll study`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import Field, model_validator
 
@@ -151,3 +151,45 @@ def _groups(study: Study, variant: Variant, box: Box) -> tuple[tuple[int, ...], 
             f" this box has {len(box.gpus)}."
         )
     return best_groups(box, [size] * variant.replicas)
+
+
+def study_of_layouts(name: str, layouts: Sequence[Layout], *, box: str | BoxName, workload: Workload) -> Study:
+    """The study that compares these layouts, the first being the one that the others are held against.
+
+    Args:
+        name: the study's.
+        layouts: of one model on one box.
+        box: how the study's file names that box.
+        workload: the load of all of them.
+
+    Raises:
+        InputError: no layouts, or one whose replicas are split in different ways, which a variant cannot say.
+    """
+    if not layouts:
+        raise InputError("Choose at least one layout to make a study of.")
+    for layout in layouts:
+        splits = {(one.tensor_parallel, one.pipeline_parallel) for one in layout.replicas}
+        if len(splits) > 1:
+            raise InputError(f"{layout.name} has replicas of different sizes, which a study's variant cannot have.")
+    first = layouts[0]
+    return Study(
+        name=name,
+        box=box,
+        model=first.model,
+        workload=workload,
+        engine_version=first.engine_version,
+        variants=tuple(_variant_of(layout) for layout in layouts),
+    )
+
+
+def _variant_of(layout: Layout) -> Variant:
+    replica = layout.replicas[0]
+    return Variant(
+        name=layout.name,
+        tensor_parallel=replica.tensor_parallel,
+        pipeline_parallel=replica.pipeline_parallel,
+        replicas=len(layout.replicas),
+        gpus=tuple(one.gpus for one in layout.replicas),
+        router=layout.router,
+        flags=layout.flags,
+    )

@@ -186,10 +186,10 @@ def _draw_panels(view: StudyView, words: Words) -> dict[str, list[Markup]]:
         "throughput": throughput_panels(view, words),
         "in_flight": balance_panels(view, words),
     }
-    return {name: [_inline(spec) for spec in specs] for name, specs in panels.items()}
+    return {name: [inline_chart(spec) for spec in specs] for name, specs in panels.items()}
 
 
-def _inline(spec: Spec) -> Markup:
+def inline_chart(spec: Spec) -> Markup:
     """SVG for the page: its colours follow light and dark, its numbers are no longer than a pixel needs."""
     svg = chart_svg(spec)
     svg = svg[svg.index("<svg") :]

@@ -33,10 +33,11 @@ def create_app(site: Site, *, hosts: frozenset[str], cookie: str, secure: bool =
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        site.open()
         try:
             yield
         finally:
-            site.catalog.close()
+            site.close()
 
     app = FastAPI(
         title="atoll", version=atoll.__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None

@@ -24,7 +24,7 @@ WRONG_TOKENS, WRONG_WINDOW_S = 20, 60.0  # so many wrong tokens a minute from on
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = ("/health", "/static/")
 # Questions that are too long for an address: they are POSTed and change nothing, so that a viewer may ask them.
-QUESTIONS = frozenset({"/boxes/inspect", "/plan/table", "/doctor/check", "/runs/compare"})
+QUESTIONS = frozenset({"/boxes/inspect", "/doctor/check", "/runs/compare"})
 
 HEADERS = {
     "content-security-policy": (

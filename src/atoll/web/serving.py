@@ -84,6 +84,7 @@ def make_application(serving: Serving, *, port: int, secure: bool = False) -> tu
         catalog=open_runs(catalog),
         door=known.get(ENGINE_VARIABLE),
         contained=ENGINE_VARIABLE in known,
+        warm=True,
     )
     app = create_app(site, hosts=hosts_of(serving), cookie=f"atoll-{port}", secure=secure)
     return app, secret

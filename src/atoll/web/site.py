@@ -1,6 +1,6 @@
 """Site: all that a page needs, put together once by `atoll serve` or a test, and how a page is shown."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,12 @@ from atoll.store.catalog import Catalog
 from atoll.units import show_bytes, show_seconds
 from atoll.web.auth import Role, Token, TokenFile
 from atoll.web.jobs import Jobs
+from atoll.web.planning import Planner
 from atoll.web.words import choose_language, words_of
 from atoll.web.workspace import Workspace
 
 # The pages of the bar at the top, in order; each is a module of web/pages with a file in words/ and in templates/.
-PAGES = ("home", "boxes", "jobs", "runs", "doctor", "chat", "settings")
+PAGES = ("home", "boxes", "plan", "jobs", "runs", "doctor", "chat", "settings")
 
 
 class AuditLine(Document):
@@ -42,11 +43,27 @@ class Site:
     catalog: Catalog
     door: str | None = None  # the URL that chat and load tests go to when no deployment of the workspace runs
     contained: bool = False  # inside the Compose stack: no Docker socket, up and down are the operator's on the host
+    warm: bool = False  # start what answers heavy questions before the first one is asked
     clock: Clock = field(default_factory=SystemClock)
 
     @cached_property
     def jobs(self) -> Jobs:
         return Jobs(self.workspace.root)
+
+    @cached_property
+    def planner(self) -> Planner:
+        return Planner(log=self.workspace.own / "planner.log", sleep=self.clock.sleep)
+
+    def open(self) -> None:
+        """What is to be ready before the first request."""
+        if self.warm:
+            self.planner.warm()
+
+    def close(self) -> None:
+        """End what was started and let the catalogue go."""
+        if "planner" in self.__dict__:
+            self.planner.close()
+        self.catalog.close()
 
     def note(self, request: Request, what: str) -> None:
         """One line in the audit log of the workspace; it is written before what it tells of is done."""
@@ -107,6 +124,8 @@ def _make_environment() -> Environment:
     )
     environment.filters["seconds"] = lambda value: "–" if value is None else show_seconds(value)
     environment.filters["signed"] = _signed
+    environment.filters["between"] = _between
+    environment.filters["gpus"] = _gpus
     environment.filters["bytes"] = show_bytes
     environment.filters["count"] = lambda value: "–" if value is None else f"{value:,.0f}"
     environment.filters["safe_json"] = _safe_json
@@ -118,6 +137,18 @@ def _signed(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     return ("+" if seconds > 0 else "−" if seconds < 0 else "") + show_seconds(abs(seconds))
+
+
+def _between(interval: tuple[float, float]) -> str:
+    """`34–49 ms`; the unit once where both have the same."""
+    low, high = map(show_seconds, interval)
+    return f"{low.rpartition(' ')[0]}–{high}" if low.rpartition(" ")[2] == high.rpartition(" ")[2] else f"{low}–{high}"
+
+
+def _gpus(indices: Sequence[int]) -> str:
+    """`0,1`, and from three neighbours on `0-3`."""
+    neighbours = len(indices) > 2 and list(indices) == list(range(indices[0], indices[0] + len(indices)))
+    return f"{indices[0]}-{indices[-1]}" if neighbours else ",".join(map(str, indices))
 
 
 def _safe_json(text: str) -> Markup:

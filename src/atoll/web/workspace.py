@@ -23,6 +23,7 @@ class Kind(StrEnum):
     """What a folder or file of the workspace is."""
 
     BOX = "box"  # boxes/NAME.txt or .yaml: a capture or a box document
+    MODEL = "model"  # models/NAME/config.json
     LAYOUT = "layout"  # a file *layout*.yaml, or one in layouts/
     STUDY = "study"  # a file *study*.yaml, or one in studies/
     BUNDLE = "bundle"  # a folder with layout.yaml and compose.yaml or nginx.conf
@@ -92,7 +93,7 @@ class Workspace:
                 if depth < DEEPEST:
                     yield from self._walk(Path(entry.path), depth + 1)
             elif kind is None and entry.is_file(follow_symlinks=False):
-                file_kind = _kind_of_file(entry.name, folder.name if depth else "")
+                file_kind = _kind_of_file(entry.name, folder.name if depth else "", folder.parent.name)
                 if file_kind is not None:
                     yield self._made(Path(entry.path), file_kind)
 
@@ -119,8 +120,10 @@ def _kind_of_folder(names: set[str]) -> Kind | None:
     return None
 
 
-def _kind_of_file(name: str, folder: str) -> Kind | None:
+def _kind_of_file(name: str, folder: str, above: str) -> Kind | None:
     stem, suffix = Path(name).stem, Path(name).suffix
+    if name == "config.json" and above == "models":
+        return Kind.MODEL
     if folder == "boxes" and suffix in {".txt", ".yaml"}:
         return Kind.BOX
     if suffix not in {".yaml", ".yml"}:

@@ -25,6 +25,7 @@ from atoll.model.read import read_model
 from atoll.outside.files import write_whole
 from atoll.plan.band import choice_band
 from atoll.plan.budget import sample_of
+from atoll.plan.capacity import MOST_USERS
 from atoll.plan.choice import Capacity, Choice, Search, Trial
 from atoll.plan.draft import PLAIN
 from atoll.plan.enumerate import OPEN, Rejected, Wanted
@@ -37,7 +38,7 @@ from atoll.plan.explain import (
     is_near_best,
     step_parts,
 )
-from atoll.plan.goal import Goal
+from atoll.plan.goal import Favour, Goal
 from atoll.plan.loads import FINE
 from atoll.plan.outlook import Outlook
 from atoll.plan.search import search_layouts
@@ -48,6 +49,7 @@ from atoll.report.crossover import crossover_chart
 from atoll.simulate.run import simulate_layout
 from atoll.traffic.demand import Demand
 from atoll.traffic.record import RecordTable
+from atoll.traffic.slo import SLO
 from atoll.traffic.start import settle_start
 from atoll.traffic.workload import Workload
 from atoll.workflows.boxes import named_box
@@ -152,6 +154,15 @@ def plan_model(
         watch=watch,
     )
     return Plan(search=found, card=card, workbench=bench)
+
+
+def make_goal(workload: Workload, slo: SLO | None, favour: Favour = Favour.ANSWER) -> Goal:
+    """The goal of a load and its targets; raises InputError for a crowd that is too great to simulate."""
+    if workload.users is not None and workload.users > MOST_USERS:
+        raise InputError(
+            f"--users {workload.users} is more than a plan simulates, {MOST_USERS:,}; give --rate for such a crowd."
+        )
+    return Goal(workload=workload, slo=slo or SLO(), favour=favour)
 
 
 def kinds_of(box: Box) -> dict[int, GpuKind]:

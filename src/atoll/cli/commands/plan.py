@@ -20,15 +20,12 @@ from atoll.cli.warn import show_warnings
 from atoll.errors import InputError
 from atoll.layout.layout import EngineFlags, Policy
 from atoll.outside.files import refuse_to_overwrite, write_whole
-from atoll.plan.capacity import MOST_USERS
 from atoll.plan.choice import Choice
 from atoll.plan.enumerate import Wanted
 from atoll.plan.explain import explain_choice, explain_tuning
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.outlook import Outlook
 from atoll.plan.simulate import Watch, unwatched
-from atoll.traffic.slo import SLO
-from atoll.traffic.workload import Workload
 from atoll.units import show_seconds
 from atoll.workflows.diagnose import diagnose_layout
 from atoll.workflows.load import LoadOptions, load_of, slo_of
@@ -37,6 +34,7 @@ from atoll.workflows.plan import (
     check_something_fits,
     context_limit,
     kinds_named,
+    make_goal,
     merge_rejected,
     plan_box,
     plan_document,
@@ -139,15 +137,6 @@ def plan(
     if path is not None:
         write_whole(path, made.best.layout.to_yaml())
         progress.print(f"Wrote {path}: {made.best.name}. Next: atoll render {quote(str(path))}", soft_wrap=True)
-
-
-def make_goal(workload: Workload, slo: SLO | None, favour: Favour) -> Goal:
-    """The goal of a command line; raises InputError for a crowd that is too great to simulate."""
-    if workload.users is not None and workload.users > MOST_USERS:
-        raise InputError(
-            f"--users {workload.users} is more than a plan simulates, {MOST_USERS:,}; give --rate for such a crowd."
-        )
-    return Goal(workload=workload, slo=slo or SLO(), favour=favour)
 
 
 def parse_policy(text: str | None) -> Policy | None:

@@ -5,6 +5,7 @@ from fastapi.responses import HTMLResponse
 
 from atoll.store.catalog import Query
 from atoll.web.jobs import JobState
+from atoll.web.pages.plan import TRY
 from atoll.web.site import Site
 
 LAST_RUNS = 8
@@ -23,6 +24,7 @@ def make_page(site: Site) -> APIRouter:
             running=[job for job in jobs if job.state is JobState.RUNNING],
             runs=site.catalog.find(Query(limit=LAST_RUNS)),
             workspace=site.workspace.root,
+            try_link=f"/plan?{TRY.query}",
         )
 
     return routes

@@ -1,9 +1,9 @@
 "use strict";
 // Small manners of all pages: copy buttons, sortable tables. Everything else is HTML that the server sends.
 document.addEventListener("click", async (event) => {
-  const copy = event.target.closest("[data-copy]");
+  const copy = event.target.closest("[data-copy], [data-copy-next]");
   if (copy) {
-    const from = document.querySelector(copy.dataset.copy);
+    const from = copy.dataset.copy ? document.querySelector(copy.dataset.copy) : copy.parentElement.nextElementSibling;
     const text = from ? from.textContent : "";
     try {
       await navigator.clipboard.writeText(text);
@@ -47,3 +47,21 @@ function sortBy(head) {
   if (down) rows.reverse();
   body.append(...rows);
 }
+
+// A button with data-plain sends its form as a browser does, whatever the form does otherwise.
+document.addEventListener("click", (event) => {
+  const plain = event.target.closest("button[data-plain]");
+  if (!plain || !plain.form) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  const sent = document.createElement("form");
+  sent.method = plain.formMethod;
+  sent.action = plain.formAction;
+  for (const [name, value] of new FormData(plain.form)) {
+    const field = document.createElement("input");
+    field.type = "hidden"; field.name = name; field.value = value;
+    sent.append(field);
+  }
+  document.body.append(sent);
+  sent.submit();
+}, true);

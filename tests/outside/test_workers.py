@@ -1,0 +1,64 @@
+"""Workers: a question's words as they are said, an error as itself, work that is dropped when nobody listens."""
+
+import asyncio
+import os
+import signal
+from contextlib import aclosing
+
+import pytest
+
+from atoll.errors import InputError, RunFailed
+from atoll.outside.workers import Workers
+
+
+@pytest.fixture
+def workers(tmp_path):
+    made = Workers("stand_ins.counting_worker", most=1, log=tmp_path / "worker.log", sleep=asyncio.sleep)
+    yield made
+    made.close()
+
+
+async def all_of(workers, question):
+    async with aclosing(workers.ask(question)) as said:
+        return [one async for one in said]
+
+
+def test_a_question_is_answered_word_by_word_by_one_warm_process(workers):
+    async def ask():
+        first = await all_of(workers, {"count": 3})
+        pids = workers.pids
+        return first, await all_of(workers, {"count": 1}), pids == workers.pids
+
+    assert asyncio.run(ask()) == ([0, 1, 2], [0], True)
+
+
+def test_an_error_is_raised_as_itself_and_the_worker_lives_on(workers):
+    async def ask():
+        with pytest.raises(InputError, match="no such thing"):
+            await all_of(workers, {"fail": "no such thing"})
+        with pytest.raises(RunFailed, match="KeyError"):
+            await all_of(workers, {"oops": True})
+        return await all_of(workers, {"count": 1})
+
+    assert asyncio.run(ask()) == [0]
+
+
+def test_leaving_stops_the_work_and_the_next_question_is_not_kept_waiting(workers):
+    async def ask():
+        async with aclosing(workers.ask({"for_ever": True})) as said:
+            first = await anext(said)
+        return first, await all_of(workers, {"count": 2}), len(workers.pids)
+
+    assert asyncio.run(ask()) == ("begun", [0, 1], 1)
+
+
+def test_a_worker_that_is_killed_is_a_sentence_and_is_replaced(workers):
+    async def ask():
+        async with aclosing(workers.ask({"for_ever": True})) as said:
+            await anext(said)
+            os.kill(workers.pids[0], signal.SIGKILL)
+            with pytest.raises(RunFailed, match="ended in the middle"):
+                await anext(said)
+        return await all_of(workers, {"count": 1})
+
+    assert asyncio.run(ask()) == [0]
