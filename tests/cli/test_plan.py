@@ -67,7 +67,7 @@ def test_plan_for_a_person():
         (("--model", QWEN, "--policy", "best"), "--policy best is not one of round_robin"),
         (("--model", QWEN, "--users", "3", "--rate", "1"), "Give --users (back to back) or --rate"),
         (("--model", QWEN, "--rate", "0"), "--rate 0 sends nothing"),
-        (("--model", QWEN, "--users", "1000000000"), "--users 1000000000 is more than a plan simulates, 10,000"),
+        (("--model", QWEN, "--users", "100000"), "--users 100000 is more than a plan simulates, 10,000"),
         (("--model", "no-such-model"), "'no-such-model' is neither a model that atoll knows"),
         ((), "Say which model: --model NAME"),
         (("--model", QWEN, "--slo-ttft", "soon"), "'soon' is not a duration"),
