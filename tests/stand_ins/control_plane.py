@@ -22,11 +22,17 @@ OPERATOR, VIEWER = "operator-secret", "viewer-secret"
 PATIENCE_S = 60  # ends a hang, nothing more
 
 
-def client_of(site, secret=OPERATOR, **headers):
-    """An HTTP client in process, with a token."""
+def client_of(site, secret=OPERATOR, *, raising=True, **headers):
+    """An HTTP client in process, with a token; without `raising` what fails in the server is its answer."""
     app = create_app(site, hosts=frozenset({"127.0.0.1", "[::1]", "*.lan"}), cookie="atoll-8090")
     given = {"Authorization": f"Bearer {secret}"} if secret else {}
-    return TestClient(app, base_url=f"http://{HOST}", headers=given | headers, follow_redirects=False)
+    return TestClient(
+        app,
+        base_url=f"http://{HOST}",
+        headers=given | headers,
+        follow_redirects=False,
+        raise_server_exceptions=raising,
+    )
 
 
 @dataclass

@@ -108,8 +108,9 @@ class Summary(Document):
         if steady is not None:
             plain["output_tokens_per_s"] = steady
         counts = plain.get("requests")
-        if "measured" not in plain and counts is not None:
-            plain["measured"] = counts["sent"] if isinstance(counts, dict) else counts.sent
+        sent = counts.get("sent") if isinstance(counts, dict) else getattr(counts, "sent", None)
+        if "measured" not in plain and sent is not None:
+            plain["measured"] = sent
         return plain
 
     @property

@@ -51,7 +51,7 @@ def render_report(view: StudyView, *, lang: str = "en") -> str:
         view=view,
         lang=lang,
         words=words,
-        source_note=words[f"{_setting(view)}_note"],
+        source_note=words.get(f"{_setting(view)}_note", words["external_note"]),
         title=view.title or view.name,
         verdict=tell_verdict(view, lang=lang),
         load=tell_load(view, lang=lang),

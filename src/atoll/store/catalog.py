@@ -39,6 +39,13 @@ class RunEntry(Document):
     def _source_from_engine(cls, plain: Any) -> Any:
         return with_source(plain)
 
+    def figure(self, *path: str) -> float | None:
+        """A figure of the summary, as in `figure("ttft_s", "p50")`; None where there is none."""
+        value: Any = self.summary
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
     def with_tag(self, tag: str) -> "RunEntry":
         return self if tag in self.tags else self.replace(tags=(*self.tags, tag))
 

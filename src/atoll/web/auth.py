@@ -6,7 +6,6 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -21,6 +20,10 @@ from atoll.outside.files import read_text, write_whole
 COOKIE_AGE_S = 7 * 24 * 3600
 MOST_BODY_BYTES = 8 << 20  # of a request; routes for uploads say so when theirs may be larger
 WRONG_TOKENS, WRONG_WINDOW_S = 20, 60.0  # so many wrong tokens a minute from one address, then 429
+MOST_ADDRESSES = 4096  # that are remembered for it
+LONGEST_BODY_NUMBER = 12  # digits of a Content-Length
+# Two of one of these are two opinions of who is meant: what stands before us may have held the other one for true.
+ONLY_ONCE = frozenset({b"host", b"origin", b"authorization", b"content-length", b"cookie"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = ("/health", "/static/")
 # Questions that are too long for an address: they are POSTed and change nothing, so that a viewer may ask them.
@@ -114,10 +117,11 @@ def _hash(secret: str) -> str:
 class Guard:
     """The door before every route, as plain ASGI.
 
-    In this order: a Host that we were not started for is answered with 421, a body over the limit with 413, an address
-    with too many wrong tokens with 429, nobody's token with 401, a change from another origin with 403, a viewer's
-    change with 403. `?token=` on a page becomes an HttpOnly cookie by a redirect to the same page without it.
-    `scope["state"]["token"]` is then the Token. Every answer carries the headers above.
+    In this order: a header twice is answered with 400, a Host that we were not started for with 421, a body over the
+    limit with 413, an address with too many wrong tokens with 429 (unless by a token that came in from there before),
+    nobody's token with 401, a change from another origin with 403, a viewer's change with 403. `?token=`
+    on a page becomes an HttpOnly cookie by a redirect to the same page without it. `scope["state"]["token"]` is then
+    the Token. Every answer carries the headers above.
     """
 
     def __init__(
@@ -139,6 +143,7 @@ class Guard:
         self._app, self._tokens, self._hosts, self._cookie = app, tokens, hosts, cookie
         self._refuse, self._now, self._secure, self._most = refuse, now, secure, most_bytes
         self._wrong: dict[str, deque[float]] = {}
+        self._known: set[tuple[str, str]] = set()  # addresses with the tokens that came in from there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -149,17 +154,20 @@ class Guard:
         if wrong is not None:
             await self._answer(scope, send, *wrong)
             return
-        cookie = self._cookie_to_set(scope)
+        cookie = self._cookie_to_set(scope, headers)
         if cookie is not None:
             await self._redirect(scope, send, cookie)
             return
         await self._pass(scope, receive, send)
 
     def _objection(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        names = [name for name, _ in scope["headers"] if name in ONLY_ONCE]
+        if len(names) != len(set(names)):
+            return 400, "The request carries a header twice of which there can be one."
         if not self._is_ours(headers.get("host", "").lower()):
             return 421, "This server was not started for that host name; give it with --host-name."
         length = headers.get("content-length") or "0"
-        if not length.isdigit() or int(length) > self._most:
+        if not _is_number(length) or int(length) > self._most:
             return 413, f"The request is larger than the {self._most >> 20} MiB that are taken here."
         if scope["path"].startswith(OPEN_PATHS):
             return None
@@ -178,11 +186,14 @@ class Guard:
 
     def _come_in(self, secret: str, where: str) -> tuple[Token | None, tuple[int, str]]:
         """The token of a secret from an address, or the answer that there is none."""
-        if self._too_many(where):
-            return None, (429, "Too many wrong tokens came from this address; wait a minute.")
         token = self._tokens.check(secret) if secret else None
+        if self._too_many(where) and (token is None or (where, token.id) not in self._known):
+            return None, (429, "Too many wrong tokens came from this address; wait a minute.")
         if token is None and secret:
+            _forget_oldest(self._wrong)
             self._wrong.setdefault(where, deque(maxlen=WRONG_TOKENS)).append(self._now())
+        if token is not None and len(self._known) < MOST_ADDRESSES:
+            self._known.add((where, token.id))
         return token, (401, "Open the link that `atoll serve` printed: it carries the token.")
 
     def _too_many(self, where: str) -> bool:
@@ -197,15 +208,16 @@ class Guard:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         if scope["method"] == "GET" and "token" in query:
             return query["token"], False
-        try:
-            found = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        except CookieError:
-            found = None
-        return (found.value if found is not None else ""), False
+        pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
+        return next((value.strip('"') for name, _, value in pairs if name == self._cookie), ""), False
 
-    def _cookie_to_set(self, scope: Scope) -> str | None:
+    def _cookie_to_set(self, scope: Scope, headers: dict[str, str]) -> str | None:
+        """The secret of the address, where that is what was let in."""
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        return query.get("token") if scope["method"] == "GET" and not scope["path"].startswith(OPEN_PATHS) else None
+        if "token" not in query or scope["method"] != "GET" or scope["path"].startswith(OPEN_PATHS):
+            return None
+        secret, by_header = self._secret(scope, headers)
+        return None if by_header else secret
 
     async def _redirect(self, scope: Scope, send: Send, secret: str) -> None:
         rest = [(name, value) for name, value in parse_qsl(scope["query_string"].decode("latin-1")) if name != "token"]
@@ -263,6 +275,15 @@ class Guard:
                 raise
         if over and not started:
             await self._answer(scope, send, 413, f"The request is larger than the {self._most >> 20} MiB taken here.")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= LONGEST_BODY_NUMBER
+
+
+def _forget_oldest(wrong: dict[str, deque[float]]) -> None:
+    while len(wrong) >= MOST_ADDRESSES:
+        del wrong[next(iter(wrong))]
 
 
 def _why_not_change(scope: Scope, headers: dict[str, str], token: Token, by_header: bool) -> tuple[int, str] | None:  # noqa: FBT001

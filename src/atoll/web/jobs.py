@@ -5,6 +5,7 @@ it has ended, end.yaml. The keeper (web/keeper.py) is the job's process; it runs
 A job whose keeper is gone without that was cut: by kill -9, a power cut, the end of the machine.
 """
 
+import re
 import secrets
 import select
 import signal
@@ -19,6 +20,8 @@ from atoll.errors import AtollError, InputError, NotThere
 from atoll.outside.files import read_text, write_whole
 from atoll.outside.processes import ProcessId, is_alive, read_stat, send_signal, spawn
 from atoll.outside.shell import environment
+
+_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 class JobState(StrEnum):
@@ -102,7 +105,7 @@ class Jobs:
 
     def find(self, job_id: str) -> Job:
         """Raises NotThere when there is none."""
-        if not all(c.isalnum() or c == "-" for c in job_id) or not (self._root / job_id / "job.yaml").is_file():
+        if not _ID.fullmatch(job_id) or not (self._root / job_id / "job.yaml").is_file():
             raise NotThere(f"There is no job {job_id[:40]!r} in this workspace.")
         return self._read(self._root / job_id)
 

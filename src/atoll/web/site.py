@@ -126,6 +126,7 @@ def _make_environment() -> Environment:
     environment.filters["signed"] = _signed
     environment.filters["between"] = _between
     environment.filters["gpus"] = _gpus
+    environment.filters["value"] = lambda value: "" if value is None else value
     environment.filters["bytes"] = show_bytes
     environment.filters["count"] = lambda value: "–" if value is None else f"{value:,.0f}"
     environment.filters["safe_json"] = _safe_json

@@ -3,6 +3,7 @@
 A folder holds upload.yaml and the files by number, so that no name that came with them becomes one on this disk.
 """
 
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from atoll.workflows.uploads import Hints, Step, apply_steps, text_of
 KEPT_S = 24 * 3600.0
 MOST_KEPT = 200  # uploads; the oldest goes first
 _NOTE = "upload.yaml"
+_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class UploadNote(Document):
@@ -53,7 +55,7 @@ class Uploads:
 
     def find(self, upload_id: str) -> UploadNote:
         """Raises NotThere when there is none, or none any more."""
-        known = upload_id.isascii() and upload_id.isalnum() and (self._root / upload_id / _NOTE).is_file()
+        known = _ID.fullmatch(upload_id) and (self._root / upload_id / _NOTE).is_file()
         if not known:
             raise NotThere(f"There is no upload {upload_id[:40]!r}; they are kept for a day. Upload the files again.")
         return self._read(self._root / upload_id)

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Field
@@ -53,6 +53,16 @@ class Conversation(Document):
 def make_page(site: Site) -> APIRouter:
     routes = APIRouter()
 
+    def said(key: str, text: Annotated[str, Form()]) -> Conversation:
+        """The conversation with one more message; refused before a stream begins."""
+        if not text.strip() or len(text) > MOST_WORDS:
+            raise InputError(f"A message has 1 to {MOST_WORDS:,} characters.")
+        before = _load(site, key)
+        return before.replace(
+            title=before.title or text.strip().splitlines()[0][:80],
+            messages=(*before.messages, Message(role="user", text=text)),
+        )
+
     @routes.get("/chat")
     async def chat(request: Request, find: str = "") -> HTMLResponse:
         return await _show(site, request, None, None, find=find)
@@ -85,15 +95,8 @@ def make_page(site: Site) -> APIRouter:
         return RedirectResponse(f"/chat/{key}", status_code=303)
 
     @routes.post("/chat/{key}/say", response_class=EventSourceResponse)
-    async def say(key: str, text: Annotated[str, Form()]) -> AsyncIterator[ServerSentEvent]:
+    async def say(key: str, asked: Annotated[Conversation, Depends(said)]) -> AsyncIterator[ServerSentEvent]:
         """Events `delta` as it comes, then one `answer` with its figures; what came is kept, however it ends."""
-        if not text.strip() or len(text) > MOST_WORDS:
-            raise InputError(f"A message has 1 to {MOST_WORDS:,} characters.")
-        before = _load(site, key)
-        asked = before.replace(
-            title=before.title or text.strip().splitlines()[0][:80],
-            messages=(*before.messages, Message(role="user", text=text)),
-        )
         _keep(site, key, asked)
         answer = _Answer(site)
         try:

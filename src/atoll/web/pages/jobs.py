@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Form, Header, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -22,6 +22,10 @@ STOP_WAIT_S = 3.0
 
 def make_page(site: Site) -> APIRouter:
     routes = APIRouter()
+
+    def known_job(job_id: str) -> Job:
+        """Looked up before a stream begins, while there can still be another answer than 200."""
+        return site.jobs.find(job_id)
 
     @routes.get("/jobs")
     def jobs(request: Request) -> HTMLResponse:
@@ -53,10 +57,11 @@ def make_page(site: Site) -> APIRouter:
         return site.show(request, "job_state.html", page="jobs", job=found, results=_results(site, found))
 
     @routes.get("/jobs/{job_id}/live", response_class=EventSourceResponse)
-    async def live(request: Request, job_id: str, after: int = 0) -> AsyncIterator[ServerSentEvent]:
+    async def live(
+        job: Annotated[Job, Depends(known_job)], begin: Annotated[int, Depends(first_byte)]
+    ) -> AsyncIterator[ServerSentEvent]:
         """The looks at a load test as they come, each with the byte to go on from as its id."""
-        path = _live_file(site, site.jobs.find(job_id))
-        begin = int(request.headers.get("last-event-id") or after)
+        path, job_id = _live_file(site, job), job.note.id
         async for line in tail(path, offset=begin, sleep=site.clock.sleep, ended=_ended(site, job_id)):
             if line is None:
                 yield ServerSentEvent(event="reset", data={})
@@ -65,10 +70,11 @@ def make_page(site: Site) -> APIRouter:
         yield ServerSentEvent(event="over", data={})
 
     @routes.get("/jobs/{job_id}/words", response_class=EventSourceResponse)
-    async def words(request: Request, job_id: str, after: int = 0) -> AsyncIterator[ServerSentEvent]:
+    async def words(
+        job: Annotated[Job, Depends(known_job)], begin: Annotated[int, Depends(first_byte)]
+    ) -> AsyncIterator[ServerSentEvent]:
         """What the command says, line by line."""
-        path = site.jobs.output_path(job_id)
-        begin = int(request.headers.get("last-event-id") or after)
+        path, job_id = site.jobs.output_path(job.note.id), job.note.id
         async for line in tail(path, offset=begin, sleep=site.clock.sleep, ended=_ended(site, job_id)):
             if line is not None:
                 yield ServerSentEvent(event="said", id=str(line.offset), data=line.text)
@@ -120,6 +126,11 @@ def make_page(site: Site) -> APIRouter:
         return RedirectResponse("/jobs", status_code=303)
 
     return routes
+
+
+def first_byte(after: Annotated[int, Query(ge=0)] = 0, last_event_id: Annotated[str, Header()] = "") -> int:
+    """Where a stream goes on: after what the browser has seen, else after what the page held."""
+    return int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else after
 
 
 def _start(site: Site, request: Request, argv: list[str], *, title: str, target: str) -> Response:

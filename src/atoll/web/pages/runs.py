@@ -18,6 +18,7 @@ from atoll.store.folder import is_run, read_run
 from atoll.store.foreign import WRITERS
 from atoll.traffic.record import Source
 from atoll.web.site import Site
+from atoll.web.words import LANGUAGES
 from atoll.web.workspace import Kind
 from atoll.workflows.compare import ComparedRuns, compare_folders
 from atoll.workflows.exchange import export_run, import_run
@@ -28,7 +29,8 @@ SHOWN = 200  # runs on one page
 MOST_IMPORT_BYTES = 64 << 20
 # A report has scripts and styles of its own, so it gets rules of its own: no origin, no way out.
 REPORT_POLICY = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:;"
+    " frame-ancestors 'self'"
 )
 
 
@@ -88,8 +90,10 @@ def make_page(site: Site) -> APIRouter:
         return site.show(request, "run.html", page="runs", entry=entry, **_shown(site, entry))
 
     @routes.get("/runs/{run_id}/report")
-    def report(request: Request, run_id: str, lang: str = "en") -> Response:  # noqa: ARG001
+    def report(run_id: str, lang: str = "en") -> Response:
         """The run's report, as a page in a frame without an origin."""
+        if lang not in LANGUAGES:
+            raise InputError(f"{lang[:20]!r} is no language of a report; there are {' and '.join(LANGUAGES)}.")
         folder = _folder(site, run_id)
         page = report_path(folder, lang=lang, out=site.workspace.own / "reports" / f"{folder.name}-{lang}.html")
         return HTMLResponse(page.read_text(encoding="utf-8"), headers={"content-security-policy": REPORT_POLICY})
@@ -136,9 +140,16 @@ def _folder(site: Site, run_id: str) -> Path:
     """The run's folder, where it is in this workspace."""
     entry = site.catalog.load(run_id)
     place = Path(entry.folder or "/nowhere")
-    if not place.resolve().is_relative_to(site.workspace.root) or not is_run(place):
+    if not _is_ours(site, place):
         raise InputError(f"The folder of {entry.name} is not in this workspace, so only its summary is known.")
     return place
+
+
+def _is_ours(site: Site, place: Path) -> bool:
+    try:
+        return place.resolve().is_relative_to(site.workspace.root) and is_run(place)
+    except (OSError, ValueError):  # a name that no folder can have
+        return False
 
 
 def _shown(site: Site, entry: RunEntry) -> dict[str, Any]:
@@ -147,9 +158,17 @@ def _shown(site: Site, entry: RunEntry) -> dict[str, Any]:
     try:
         run = read_run(_folder(site, entry.run_id))
     except AtollError as error:
-        return shown | {"trouble": str(error), "summary": Summary.from_plain(entry.summary, origin=entry.run_id)}
+        return shown | {"trouble": str(error), "summary": _summary_of(entry)}
     drawing = None if run.layout is None else draw_layout(run.layout)
     return shown | {"run": run, "drawing": drawing, "summary": run.summary}
+
+
+def _summary_of(entry: RunEntry) -> Summary | None:
+    """The catalogue's own copy; None where it holds none that can be read."""
+    try:
+        return Summary.from_plain(entry.summary, origin=entry.run_id)
+    except InputError:
+        return None
 
 
 def _compared(found: ComparedRuns) -> dict[str, Any]:
