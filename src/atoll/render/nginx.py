@@ -28,6 +28,7 @@ CLIENT_ROUTES = (
     "score",
     "audio/(transcriptions|translations|speech)",
 )
+PROCESS_ACCESS_LOG = "nginx-access.log"  # in the folder of a bundle of plain processes
 ENGINE_KEEP_ALIVE_S = 5.0  # uvicorn's own, which vLLM keeps unless VLLM_HTTP_TIMEOUT_KEEP_ALIVE says otherwise
 
 
@@ -73,7 +74,7 @@ def process_form(host: str, port: int) -> NginxForm:
         listen=f"{host}:{port}",
         pid="nginx.pid",
         error_log="stderr",
-        access_log="nginx-access.log",
+        access_log=PROCESS_ACCESS_LOG,
         temporary="nginx-",
         foreground=True,
     )

@@ -1,6 +1,6 @@
 """A layout drawn on its box: cards by NUMA node, NVLink bonds, replicas in colour, the router before them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -28,13 +28,22 @@ class _Spot:
         return self.x + _CARD_W / 2
 
 
-def draw_layout(layout: Layout, *, router_word: str = "router", idle_word: str = "idle") -> Markup:
-    """The picture as SVG text; colours of lines and words are the page's (`currentColor`)."""
+def draw_layout(
+    layout: Layout, *, router_word: str = "router", idle_word: str = "idle", marks: Mapping[int, str] | None = None
+) -> Markup:
+    """The picture as SVG text; colours of lines and words are the page's (`currentColor`).
+
+    Args:
+        layout: what is drawn.
+        router_word: for the router.
+        idle_word: for cards without a replica.
+        marks: a sign behind the name of a replica, by its place.
+    """
     spots = _place_cards(layout.box)
     width = max(_LEAST_WIDTH, max(spot.x for spot in spots.values()) + _CARD_W + _MARGIN)
     height = max(spot.y for spot in spots.values()) + _CARD_H + 34
     parts = [
-        *_draw_router(layout, spots, width, router_word),
+        *_draw_router(layout, spots, width, router_word, marks or {}),
         *_draw_bonds(layout.box, spots),
         *_draw_nodes(layout.box, spots),
         *_draw_cards(layout.box, spots, _owners(layout), idle_word=idle_word),
@@ -82,7 +91,9 @@ def _in_order(box: Box) -> list[int]:
     return [gpu for island in sorted(islands(box), key=lambda one: (node_of(one), one)) for gpu in island]
 
 
-def _draw_router(layout: Layout, spots: dict[int, _Spot], width: float, word: str) -> Iterable[Markup]:
+def _draw_router(
+    layout: Layout, spots: dict[int, _Spot], width: float, word: str, marks: Mapping[int, str]
+) -> Iterable[Markup]:
     middle = width / 2
     for place, replica in enumerate(layout.replicas):
         tops = [spots[gpu] for gpu in replica.gpus]
@@ -91,7 +102,7 @@ def _draw_router(layout: Layout, spots: dict[int, _Spot], width: float, word: st
         yield Markup(
             '<path d="M{:.1f} {} C{:.1f} {},{:.1f} {},{:.1f} {:.1f}" fill="none" stroke="{}" stroke-width="1.6"/>'
         ).format(middle, _ROUTER_Y + 26, middle, _ROUTER_Y + 48, x, y - 44, x, y - 26, colour)
-        yield from _draw_span(tops, colour, f"{place}: TP {replica.tensor_parallel}")
+        yield from _draw_span(tops, colour, f"{place}: TP {replica.tensor_parallel} {marks.get(place, '')}".rstrip())
     label = f"nginx {word}" + (f" · {layout.router.policy}" if len(layout.replicas) > 1 else "")
     half = 3.6 * len(label) + 22
     yield _text(middle, _ROUTER_Y + 17, label, size=12, weight=600)

@@ -33,6 +33,7 @@ START_TIMEOUT_S = 3600.0  # pulled images and a large model on a slow disk; a co
 PULL_TIMEOUT_S = 7200.0
 DOWN_TIMEOUT_S = 300.0  # above every stop_grace_period that we render
 LOOK_EVERY_S = 1.0
+DOOR_LINES = 2000  # of nginx's log, for who answered how often
 RESTARTS_THAT_TELL = 1  # a program that has ended by itself once while starting will do it again
 _SPLIT = "---atoll---"
 
@@ -210,6 +211,11 @@ async def logs(
         if not follow or not any(c.state == "running" for c in await compose.containers()):
             return
         await clock.sleep(LOOK_EVERY_S)
+
+
+async def door_lines(folder: Path, *, shell: Shell) -> tuple[str, ...]:
+    lines = await Compose(read_bundle(folder), shell).lines("nginx", since="", last=DOOR_LINES)
+    return tuple(text for _, text in lines)
 
 
 def dry_run(folder: Path, files: Mapping[str, str]) -> list[str]:

@@ -204,6 +204,7 @@ class ServiceState(Document):
     prompt_tokens_per_s: float | None = None
     output_tokens_per_s: float | None = None
     preemptions: float | None = None
+    prefix_hit_share: float | None = None  # 0 to 1, of the prompt tokens asked for since the engine's start
 
 
 class DeploymentStatus(Document):

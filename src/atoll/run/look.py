@@ -113,6 +113,9 @@ def with_counters(service: ServiceState, first: Counters, second: Counters, *, s
         requests_waiting=second.waiting,
         kv_usage=second.kv_usage,
         preemptions=second.preemptions,
+        prefix_hit_share=second.prefix_hits / second.prefix_queries
+        if second.prefix_hits is not None and second.prefix_queries
+        else None,
         prompt_tokens_per_s=rate(first.prompt_tokens, second.prompt_tokens),
         output_tokens_per_s=rate(first.output_tokens, second.output_tokens),
     )

@@ -36,6 +36,7 @@ from atoll.outside.processes import (
 )
 from atoll.outside.shell import RealShell, Shell, environment
 from atoll.render import Bundle, render_bundle
+from atoll.render.nginx import PROCESS_ACCESS_LOG
 from atoll.render.process import PROCESS_FILE, ProcessPlan
 from atoll.run.deployment import (
     LOG_FOLDER,
@@ -50,6 +51,7 @@ from atoll.run.deployment import (
     read_state,
     starting,
 )
+from atoll.run.door_log import last_lines
 from atoll.run.health import Watched, log_tail, wait_until_healthy
 from atoll.run.look import look_at_processes
 from atoll.run.supervisor import RELEASE
@@ -275,6 +277,10 @@ def _say_new(log: Path, seen: int, prefix: str, say: Say) -> int:
     for line in data[:end].decode(errors="replace").splitlines():
         say(prefix + line)
     return seen + end
+
+
+async def door_lines(folder: Path, *, shell: Shell) -> tuple[str, ...]:  # noqa: ARG001
+    return last_lines(folder / PROCESS_ACCESS_LOG)
 
 
 def dry_run(folder: Path, files: Mapping[str, str]) -> list[str]:

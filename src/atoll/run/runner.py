@@ -51,6 +51,10 @@ class Runner(Protocol):
         """Say the last lines of the logs, of one replica or of all services, and with `follow` what comes after."""
         ...
 
+    async def door_lines(self, folder: Path, *, shell: Shell) -> tuple[str, ...]:
+        """The last lines of the door's log (run/door_log.py reads them); none where there is no such log."""
+        ...
+
     def door_url(self, folder: Path) -> str:
         """Where the bundle's router answers, or will when it is up: http://host:port."""
         ...

@@ -18,12 +18,13 @@ from atoll.store.catalog import Catalog
 from atoll.units import show_bytes, show_seconds
 from atoll.web.auth import Role, Token, TokenFile
 from atoll.web.jobs import Jobs
+from atoll.web.looks import Looks
 from atoll.web.planning import Planner
-from atoll.web.words import choose_language, words_of
+from atoll.web.words import Words, choose_language, words_of
 from atoll.web.workspace import Workspace
 
 # The pages of the bar at the top, in order; each is a module of web/pages with a file in words/ and in templates/.
-PAGES = ("home", "boxes", "plan", "jobs", "runs", "doctor", "chat", "settings")
+PAGES = ("home", "boxes", "plan", "deployments", "jobs", "runs", "doctor", "chat", "settings")
 
 
 class AuditLine(Document):
@@ -65,6 +66,14 @@ class Site:
             self.planner.close()
         self.catalog.close()
 
+    @cached_property
+    def looks(self) -> Looks:
+        return Looks(self.clock)
+
+    def words(self, request: Request, page: str) -> Words:
+        """A page's words in the reader's language."""
+        return words_of(page, _language_of(request))
+
     def note(self, request: Request, what: str) -> None:
         """One line in the audit log of the workspace; it is written before what it tells of is done."""
         line = AuditLine(at=self.clock.wall(), who=token_of(request).name, what=what)
@@ -92,7 +101,7 @@ def is_fragment(request: Request) -> bool:
 
 def render(request: Request, template: str, *, page: str, **values: Any) -> str:
     """A template's text. `t` is the page's words, `lang` and `theme` the reader's, `may_change` the token's role."""
-    lang = choose_language(request.cookies.get("lang"), request.headers.get("accept-language", ""))
+    lang = _language_of(request)
     token = getattr(request.state, "token", None)
     shown: Mapping[str, Any] = {
         "t": words_of(page, lang),
@@ -108,6 +117,10 @@ def render(request: Request, template: str, *, page: str, **values: Any) -> str:
     }
     text: str = _environment().get_template(template).render(shown)
     return text
+
+
+def _language_of(request: Request) -> str:
+    return choose_language(request.cookies.get("lang"), request.headers.get("accept-language", ""))
 
 
 def _environment() -> Environment:
@@ -129,6 +142,7 @@ def _make_environment() -> Environment:
     environment.filters["value"] = lambda value: "" if value is None else value
     environment.filters["bytes"] = show_bytes
     environment.filters["count"] = lambda value: "–" if value is None else f"{value:,.0f}"
+    environment.filters["percent"] = _percent
     environment.filters["safe_json"] = _safe_json
     return environment
 
@@ -150,6 +164,13 @@ def _gpus(indices: Sequence[int]) -> str:
     """`0,1`, and from three neighbours on `0-3`."""
     neighbours = len(indices) > 2 and list(indices) == list(range(indices[0], indices[0] + len(indices)))
     return f"{indices[0]}-{indices[-1]}" if neighbours else ",".join(map(str, indices))
+
+
+def _percent(share: float | None) -> str:
+    """A share of 1; small ones with a digit more, since an empty cache and a used one differ."""
+    if share is None:
+        return "–"
+    return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
 
 
 def _safe_json(text: str) -> Markup:

@@ -41,6 +41,11 @@ class Thing:
     name: str  # the path within the workspace
     changed_at: float  # seconds since 1970
 
+    @property
+    def word(self) -> str:
+        """The path as a word of a command line that runs in the workspace; never an option."""
+        return f"./{self.name}" if self.name.startswith("-") else self.name
+
 
 class Workspace:
     """The folder and what lies in it."""

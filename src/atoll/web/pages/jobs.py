@@ -97,7 +97,7 @@ def make_page(site: Site) -> APIRouter:
             "runs", name.strip() or f"bench-{where.name if isinstance(where, Path) else 'door'}"
         )
         relative = str(folder.relative_to(site.workspace.root))
-        shown = str(where.relative_to(site.workspace.root)) if isinstance(where, Path) else where
+        shown = site.workspace.thing_at(where, Kind.BUNDLE).word if isinstance(where, Path) else where
         given = {"--users": users, "--rate": rate, "--duration": duration, "--prompt": prompt, "--output": output}
         options = [word for option, value in given.items() if value.strip() for word in (option, value.strip())]
         _check_options(options)
@@ -192,6 +192,7 @@ def _results(site: Site, job: Job) -> list[dict[str, str]]:
         "run.yaml": (Kind.RUN, "runs"),
         "study-run.yaml": (Kind.STUDY_RUN, "studies"),
         "compose.yaml": (Kind.BUNDLE, "deployments"),
+        "process.yaml": (Kind.BUNDLE, "deployments"),
     }
     return [
         {"href": f"/{page}/{site.workspace.thing_at(place, kind).id}", "name": job.note.target}

@@ -9,6 +9,7 @@
       words.append(`${JSON.parse(event.data)}\n`);
       if (low) words.scrollTop = words.scrollHeight;
     });
+    said.addEventListener("reset", () => words.replaceChildren());
     said.addEventListener("over", () => { said.close(); document.body.dispatchEvent(new Event("over")); });
   }
   if (words) words.scrollTop = words.scrollHeight;

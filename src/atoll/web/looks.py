@@ -1,0 +1,81 @@
+"""The last look at each deployment. A page never waits for one: it shows what is known and asks anew for the next time.
+
+However many people look on, a deployment is asked once at a time, in a thread of its own, so that an engine that hangs
+holds up nobody.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+from atoll.errors import AtollError
+from atoll.outside.clock import Clock
+from atoll.workflows.look import DeploymentLook, look_at_deployment
+
+FRESH_S = 1.0  # a look this young is not repeated
+LATE_S = 10.0  # a look that takes longer is told of
+MOST_AT_ONCE = 16
+FORGET_S = 600.0  # a deployment that nobody looks at is forgotten
+
+LookAt = Callable[[Path], Coroutine[Any, Any, DeploymentLook]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What is known of a deployment. Nothing at all until the first look has ended."""
+
+    look: DeploymentLook | None = None
+    problem: str | None = None  # why there is no look, in the sentence that `atoll status` would say
+    late_s: float | None = None  # so long has the look under way been without an answer
+
+
+@dataclass(kw_only=True)
+class _Entry:
+    asked: float
+    seen: Seen = Seen()
+    began: float | None = None  # while a look is under way
+    ended: float | None = None
+
+
+class Looks:
+    """What is known of the deployments of a workspace."""
+
+    def __init__(self, clock: Clock, look: LookAt = look_at_deployment) -> None:
+        self._clock, self._look = clock, look
+        self._known: dict[Path, _Entry] = {}
+        self._lock = Lock()
+
+    def latest(self, folder: Path) -> Seen:
+        """What is known of it, at once. A look is begun when the last one is no longer fresh."""
+        now = self._clock.now()
+        with self._lock:
+            self._forget(now)
+            entry = self._known.setdefault(folder, _Entry(asked=now))
+            entry.asked = now
+            stale = entry.ended is None or now - entry.ended >= FRESH_S
+            if entry.began is None and stale and self._under_way() < MOST_AT_ONCE:
+                entry.began = now
+                Thread(target=self._ask, args=(folder, entry), daemon=True).start()
+            late_s = now - entry.began if entry.began is not None and now - entry.began > LATE_S else None
+            return Seen(look=entry.seen.look, problem=entry.seen.problem, late_s=late_s)
+
+    def _ask(self, folder: Path, entry: _Entry) -> None:
+        try:
+            seen = Seen(look=asyncio.run(self._look(folder)))
+        except AtollError as error:
+            seen = Seen(problem=str(error))
+        except Exception as error:  # noqa: BLE001 - a thread's error would be seen by nobody
+            seen = Seen(problem=f"The look at {folder.name} failed: {type(error).__name__}: {error}")
+        with self._lock:
+            entry.seen, entry.began, entry.ended = seen, None, self._clock.now()
+
+    def _under_way(self) -> int:
+        return sum(entry.began is not None for entry in self._known.values())
+
+    def _forget(self, now: float) -> None:
+        old = [f for f, entry in self._known.items() if entry.began is None and now - entry.asked > FORGET_S]
+        for folder in old:
+            del self._known[folder]

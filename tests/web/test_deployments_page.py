@@ -1,0 +1,86 @@
+"""A deployment in a real browser: up, loaded, the server killed in the middle, an engine and the door killed, down."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from playwright.sync_api import expect
+
+from atoll.model.read import read_model
+from atoll.run.deployment import read_state
+from atoll.run.process import prepare
+from stand_ins.control_plane import start_server
+from stand_ins.layouts import two_pairs
+from stand_ins.patience import PATIENCE_S
+
+MODEL = "Qwen/Qwen2.5-7B-Instruct"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    folder = tmp_path / "workspace" / "pair"
+    prepare(two_pairs(model=MODEL), read_model(MODEL), folder=folder, free_router_port=True)
+    yield folder
+    subprocess.run([sys.executable, "-m", "atoll", "down", str(folder)], capture_output=True, timeout=PATIENCE_S)
+
+
+@pytest.fixture(autouse=True)
+def patience():
+    expect.set_options(timeout=PATIENCE_S * 1000)
+    yield
+    expect.set_options(timeout=5000)
+
+
+def test_a_deployment_is_brought_up_loaded_and_taken_down(tmp_path, bundle, open_page):
+    place = (tmp_path / "workspace", tmp_path / "state")
+    first = start_server(*place)
+    page = open_page(first.link)
+    page.get_by_role("link", name="Deployments").click()
+    page.get_by_role("link", name="pair").click()
+    label = page.locator("#now .label")
+    expect(label).to_have_text("down")
+    page.get_by_role("button", name="Up", exact=True).click()
+    expect(label).to_have_text("up")
+    expect(page.locator("#now td.good")).to_have_text(["healthy"] * 3)
+    expect(page.locator("#words")).to_contain_text("replica 0 of two-pairs")
+    for field, value in {"Users": "4", "How long": "10m", "Prompt tokens": "16", "Output tokens": "8"}.items():
+        page.get_by_label(field, exact=True).fill(value)
+    page.get_by_label("Name of the run").fill("live")
+    page.get_by_role("button", name="Start the load test").click()
+    expect(page.locator("[data-figure=ok]")).to_have_text(re.compile(r"^([3-9]|[\d,]{2,})$"))
+    page.goto("about:blank")
+    first.kill()
+
+    second = start_server(*place)
+    try:
+        other = open_page(second.link)
+        expect(other.locator("#now")).to_contain_text("tokens/s")  # the first page has its figures
+        expect(other.get_by_role("link", name="live")).to_be_visible()
+        other.get_by_role("link", name="pair", exact=True).click()
+        shares = other.locator('#now td[data-label="Door\'s share"]')
+        expect(shares.first).to_have_text(re.compile(r"^[1-9]"))
+        expect(shares.last).to_have_text(re.compile(r"^[1-9]"))
+        other.get_by_role("link", name="live").click()
+        other.get_by_role("button", name="Stop").click()
+        expect(other.get_by_text("stopped", exact=True)).to_be_visible()
+        other.get_by_role("link", name="Deployments").click()
+        other.get_by_role("link", name="pair", exact=True).click()
+
+        os.kill(read_state(bundle).replicas[0].pid, signal.SIGKILL)
+        state = other.locator("#now .label")
+        expect(state).to_have_text("degraded")
+        expect(other.locator("#now .whys")).to_contain_text("Replica 0: signal 9")
+        os.kill(read_state(bundle).router.pid, signal.SIGKILL)
+        expect(other.locator("#now .whys")).to_contain_text("Door (nginx): it ended and left")
+        other.get_by_role("button", name="Down", exact=True).click()
+        expect(state).to_have_text("down")
+        other.locator("summary", has_text="nginx.conf").click()
+        expect(other.locator("details[open] pre")).to_contain_text("upstream replicas")
+        other.goto("about:blank")
+    finally:
+        second.stop()
+    assert read_state(bundle).living(bundle) == {}
+    assert (tmp_path / "workspace" / "runs" / "live" / "run.yaml").is_file()
