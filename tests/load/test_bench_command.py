@@ -13,7 +13,7 @@ import pytest
 
 from atoll.store.folder import read_run
 from atoll.traffic.workload import Workload
-from stand_ins.patience import PATIENCE_S, wait_until
+from stand_ins.patience import PATIENCE_S, started, wait_until
 
 
 def command(url, *more, out):
@@ -88,7 +88,7 @@ def test_the_tables_name_the_clients_own_part(naughty, tmp_path):
 def test_ctrl_c_gives_the_summary_so_far(naughty, tmp_path):
     naughty.gap_s = 0.02
     more = ("--users", "3", "--start", "at_once", "--duration", "1h", "--output", "20", "--json")
-    with subprocess.Popen(
+    with started(
         command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
         wait_for_rows(tmp_path / "run")
@@ -107,7 +107,7 @@ def test_ctrl_c_gives_the_summary_so_far(naughty, tmp_path):
 def test_sigterm_keeps_the_records_too(naughty, tmp_path):
     naughty.gap_s = 0.02
     more = ("--users", "2", "--start", "at_once", "--duration", "1h", "--output", "20", "--json")
-    with subprocess.Popen(
+    with started(
         command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as running:
         wait_for_rows(tmp_path / "run")
@@ -130,7 +130,7 @@ def test_a_second_ctrl_c_ends_the_process_at_once(naughty, tmp_path, monkeypatch
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     more = ("--users", "2", "--start", "at_once", "--duration", "1h", "--output", "20", "--json")
-    with subprocess.Popen(
+    with started(
         command(naughty.url, *more, out=tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as running:
         wait_for_rows(tmp_path / "run")

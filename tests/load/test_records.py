@@ -18,7 +18,7 @@ from atoll.load.run import LoadControl, measure_load
 from atoll.load.target import RequestOptions
 from atoll.traffic.workload import Workload
 from stand_ins.clock import ClockLoop, ManualClock
-from stand_ins.patience import beside, turns, until, wait_until
+from stand_ins.patience import beside, started, turns, until, wait_until
 
 
 @dataclass
@@ -238,8 +238,8 @@ def test_kill_9_leaves_what_had_been_said_some_cycles_ago(naughty, tmp_path):
     naughty.gap_s = 0.02
     folder = tmp_path / "run"
     program = [sys.executable, "-m", "atoll", "bench", naughty.url, "--model", "m", "--json", "-o", str(folder)]
-    started = [*program, "--users", "4", "--start", "at_once", "--duration", "1h", "--output", "500000"]
-    with subprocess.Popen(started, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as bench:
+    argv = [*program, "--users", "4", "--start", "at_once", "--duration", "1h", "--output", "500000"]
+    with started(argv, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as bench:
         wait_until(lambda: len(naughty.said) == 4 and min(naughty.said) >= 20)
         said = min(naughty.said)
         wait_until(lambda: fewest_kept(folder) >= said)  # while it runs, it is on the disk

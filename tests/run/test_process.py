@@ -34,7 +34,7 @@ from atoll.run.process import (
     up,
 )
 from stand_ins.layouts import two_pairs
-from stand_ins.patience import PATIENCE_S, until, wait_until
+from stand_ins.patience import PATIENCE_S, started, until, wait_until
 from stand_ins.shell import FakeShell
 
 CLOCK = SystemClock()
@@ -326,7 +326,7 @@ def test_a_process_that_is_not_ours_is_never_ended(bundle):
     asyncio.run(bring_up(bundle))
     asyncio.run(take_down(bundle))
     state = read_state(bundle)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True) as stranger:
+    with started([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True) as stranger:
         forged = state.replicas[0].replace(pid=stranger.pid, exit_code=None)
         (bundle / "deployment.json").write_text(
             state.replace(state="up", replicas=(forged, state.replicas[1])).to_json()
@@ -341,7 +341,7 @@ def test_a_forged_state_ends_nobody(bundle):
     asyncio.run(bring_up(bundle))
     asyncio.run(take_down(bundle))
     state = read_state(bundle)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as stranger:
+    with started([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as stranger:
         who = {"pid": stranger.pid, "started": read_stat(stranger.pid).id.started}
         forged = state.replicas[0].replace(**who, exit_code=None)
         made = state.replace(state="up", replicas=(forged, state.replicas[1]), supervisor=SupervisorProcess(**who))

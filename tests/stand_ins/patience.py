@@ -1,7 +1,9 @@
 """Wait for an event. The seconds here end a test that hangs; no promise depends on them, however slow the machine is."""
 
 import asyncio
+import subprocess
 import time
+from contextlib import contextmanager
 
 PATIENCE_S = 120.0
 
@@ -12,6 +14,18 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < ends, "it never happened"
         time.sleep(0.01)
+
+
+@contextmanager
+def started(argv, **options):
+    """A process for as long as the block runs: a block that fails ends it, and does not wait for its own end."""
+    with subprocess.Popen(argv, **options) as process:
+        try:
+            yield process
+            process.wait(PATIENCE_S)
+        except BaseException:
+            process.kill()
+            raise
 
 
 async def until(condition):
