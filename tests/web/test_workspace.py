@@ -1,9 +1,13 @@
 """A workspace's things are found by what they are; an id is no path, and links are not followed."""
 
+import shutil
+
 import pytest
 
 from atoll.errors import NotThere
 from atoll.web.workspace import Kind, Workspace
+from stand_ins.clock import ManualClock
+from stand_ins.patience import wait_until
 
 
 def filled(tmp_path):
@@ -65,3 +69,34 @@ def test_a_fresh_name_is_nobodys(tmp_path):
     assert workspace.fresh("boxes", "office", ".txt").name == "office-2.txt"
     assert workspace.fresh("boxes", "../../etc/passwd", ".txt").name == "etc-passwd.txt"
     assert workspace.fresh("boxes", "서버 1", ".txt").parent == workspace.root / "boxes"
+
+
+def test_what_comes_and_goes_is_seen_at_once(tmp_path):
+    """Folders are remembered once they are old by this clock; that they have changed since is seen."""
+    clock, probe = ManualClock(), tmp_path / "probe"
+    clock.wall = lambda: 1e11
+    workspace = Workspace(filled(tmp_path).root, clock=clock)
+
+    def names():
+        """The runs, then a file system whose time has gone on, as it has between two changes that a person makes."""
+        found = {thing.name for thing in workspace.things(Kind.RUN)}
+        probe.touch()
+        last = probe.stat().st_ctime_ns
+        wait_until(lambda: probe.touch() or probe.stat().st_ctime_ns > last)
+        return found
+
+    assert names() == names() == {"runs/one", "runs/big/2xTP2"}
+    (one,) = [thing for thing in workspace.things(Kind.RUN) if thing.name == "runs/one"]
+    assert workspace.find(one.id, Kind.RUN) == workspace.find(one.id, Kind.RUN) == one
+    new = workspace.root / "runs" / "two"
+    new.mkdir()
+    assert len(names()) == 2
+    (new / "run.yaml").write_text("x: 1\n")
+    assert names() == {"runs/one", "runs/two", "runs/big/2xTP2"}
+    shutil.rmtree(one.path)
+    assert names() == {"runs/two", "runs/big/2xTP2"}
+    with pytest.raises(NotThere):
+        workspace.find(one.id, Kind.RUN)
+    one.path.symlink_to(new)
+    with pytest.raises(NotThere):
+        workspace.find(one.id, Kind.RUN)

@@ -6,16 +6,17 @@ among the things that are there. Links are not followed: what lies outside is no
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from atoll.errors import NotThere
+from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import make_folder
 
 DEEPEST = 6  # folders below the workspace that are looked into
-MOST_THINGS = 20_000
+SETTLED_S = 2.0  # a folder that changed just now may change again without another time
 _SKIPPED = frozenset({"node_modules", "__pycache__", "pieces", "backend", "records", "logs"})
 
 
@@ -47,11 +48,27 @@ class Thing:
         return f"./{self.name}" if self.name.startswith("-") else self.name
 
 
-class Workspace:
-    """The folder and what lies in it."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Folder:
+    """What one folder holds, links and hidden names left out."""
 
-    def __init__(self, root: Path) -> None:
+    state: tuple[int, int]  # inode and time of change, which nobody can set: another name in it, another time
+    kind: Kind | None = None
+    folders: tuple[str, ...] = ()
+    files: tuple[tuple[str, Kind], ...] = ()
+
+
+class Workspace:
+    """The folder and what lies in it.
+
+    A folder is read again when its time of change says so: with ten thousand runs that is most of the work.
+    """
+
+    def __init__(self, root: Path, *, clock: Clock | None = None) -> None:
         self.root = make_folder(root).resolve()
+        self._clock = clock or SystemClock()
+        self._folders: dict[str, _Folder] = {}
+        self._places: dict[str, tuple[Path, Kind]] = {}  # of ids that were asked for
 
     @property
     def own(self) -> Path:
@@ -60,13 +77,16 @@ class Workspace:
 
     def things(self, *kinds: Kind) -> tuple[Thing, ...]:
         """Everything of these kinds, the youngest first."""
-        found = [thing for thing in self._walk(self.root, 0) if thing.kind in kinds]
-        return tuple(sorted(found, key=lambda thing: (-thing.changed_at, thing.name)))
+        return tuple(sorted(self._walk(kinds), key=lambda thing: (-thing.changed_at, thing.name)))
 
     def find(self, thing_id: str, *kinds: Kind) -> Thing:
         """The thing with this id; raises NotThere when there is none of these kinds."""
-        for thing in self._walk(self.root, 0):
-            if thing.id == thing_id and thing.kind in kinds:
+        path, kind = self._places.get(thing_id, (None, None))
+        if path is not None and kind in kinds and self._is_still(path, kind):
+            return self._made(path, kind)
+        for thing in self._walk(kinds):
+            if thing.id == thing_id:
+                self._places[thing_id] = thing.path, thing.kind
                 return thing
         raise NotThere(f"There is no {' or '.join(kinds)} {thing_id[:40]!r} in this workspace.")
 
@@ -82,28 +102,57 @@ class Workspace:
         tries = (place / f"{safe}{'' if n == 1 else f'-{n}'}{suffix}" for n in range(1, 10_000))
         return next(path for path in tries if not path.exists() and not path.is_symlink())
 
-    def _walk(self, folder: Path, depth: int) -> Iterator[Thing]:
+    def _walk(self, kinds: Collection[Kind]) -> Iterator[Thing]:
+        ahead = [(str(self.root), 0)]
+        while ahead:
+            place, depth = ahead.pop()
+            found = self._read(place)
+            if depth and found.kind is not None and found.kind in kinds:
+                yield self._made(Path(place), found.kind)
+            if depth < DEEPEST:
+                ahead += [(folder, depth + 1) for folder in found.folders]
+            if found.kind is None or not depth:
+                yield from (self._made(Path(file), kind) for file, kind in found.files if kind in kinds)
+
+    def _is_still(self, path: Path, kind: Kind) -> bool:
+        """Whether there is that thing yet, and no link has come into its way."""
+        if path.resolve() != path:
+            return False
+        return self._read(str(path)).kind is kind or (str(path), kind) in self._read(str(path.parent)).files
+
+    def _read(self, place: str) -> _Folder:
+        """A folder as it is; one that is gone or cannot be read is empty."""
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            status = os.lstat(place)
+            state = status.st_ino, status.st_ctime_ns
+            known = self._folders.get(place)
+            if known is not None and known.state == state:
+                return known
+            found = _read_folder(place, state, is_root=place == str(self.root))
         except OSError:
-            return
-        names = {entry.name for entry in entries}
-        kind = _kind_of_folder(names)
-        if kind is not None and depth:
-            yield self._made(folder, kind)
-        for entry in entries:
-            if entry.is_symlink() or entry.name.startswith(".") or entry.name in _SKIPPED:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                if depth < DEEPEST:
-                    yield from self._walk(Path(entry.path), depth + 1)
-            elif kind is None and entry.is_file(follow_symlinks=False):
-                file_kind = _kind_of_file(entry.name, folder.name if depth else "", folder.parent.name)
-                if file_kind is not None:
-                    yield self._made(Path(entry.path), file_kind)
+            self._folders.pop(place, None)
+            return _Folder(state=(0, 0))
+        if self._clock.wall() - status.st_ctime > SETTLED_S:
+            self._folders[place] = found
+        return found
 
     def _made(self, path: Path, kind: Kind) -> Thing:
         return _thing(path, str(path.relative_to(self.root)), kind)
+
+
+def _read_folder(place: str, state: tuple[int, int], *, is_root: bool) -> _Folder:
+    with os.scandir(place) as listed:
+        entries = list(listed)
+    shown = [e for e in entries if not (e.is_symlink() or e.name.startswith(".") or e.name in _SKIPPED)]
+    folder = "" if is_root else os.path.basename(place)  # noqa: PTH119 - ten thousand of them
+    above = os.path.basename(os.path.dirname(place))  # noqa: PTH119, PTH120
+    files = [(e.path, _kind_of_file(e.name, folder, above)) for e in shown if e.is_file(follow_symlinks=False)]
+    return _Folder(
+        state=state,
+        kind=_kind_of_folder({e.name for e in entries}),
+        folders=tuple(e.path for e in shown if e.is_dir(follow_symlinks=False)),
+        files=tuple((path, kind) for path, kind in files if kind is not None),
+    )
 
 
 def _thing(path: Path, name: str, kind: Kind) -> Thing:
