@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from atoll.model.read import read_model
+from atoll.outside.clock import SystemClock
 from atoll.run.process import prepare
 from stand_ins.control_plane import VIEWER, client_of
 from stand_ins.layouts import MODEL, two_pairs
@@ -86,7 +87,22 @@ def test_a_log_is_one_of_the_bundles_own(client, bundle, page, name):
     assert "said" not in answer.text or "there is no replica" in answer.text
 
 
-def test_a_log_is_followed_until_the_folder_goes(client, bundle, page):
+def test_a_log_is_followed_until_the_folder_goes(site, client, bundle, page):
+    (bundle / "logs").mkdir()
+    (bundle / "logs" / "replica-0.log").write_text("listening\nhalf a l")
+
+    class Clock(SystemClock):
+        async def sleep(self, seconds):
+            shutil.rmtree(bundle)
+
+    site.clock = Clock()
+    events = client.get(f"{page}/log/replica-0").text
+    assert 'event: said\ndata: "listening"\nid: 10' in events
+    assert events.strip().endswith("event: over\ndata: {}")
+    assert "half" not in events
+
+
+def test_a_page_opens_with_the_end_of_the_log(client, bundle, page):
     (bundle / "logs").mkdir()
     (bundle / "logs" / "replica-1.log").write_text("one <i>\ntwo\nhalf")
     shown = client.get(f"{page}?log=replica-1").text

@@ -63,6 +63,11 @@ def test_a_deployment_is_brought_up_loaded_and_taken_down(tmp_path, bundle, open
         shares = other.locator('#now td[data-label="Door\'s share"]')
         expect(shares.first).to_have_text(re.compile(r"^[1-9]"))
         expect(shares.last).to_have_text(re.compile(r"^[1-9]"))
+        below = other.locator("#log").bounding_box()
+        for _ in range(2):
+            with other.expect_response("**/state"):
+                pass
+        assert other.locator("#log").bounding_box() == below  # what comes in moves nothing
         other.get_by_role("link", name="live").click()
         other.get_by_role("button", name="Stop").click()
         expect(other.get_by_text("stopped", exact=True)).to_be_visible()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from atoll.errors import CommandFailed
 from atoll.run.deployment import DeploymentStatus, ServiceState
-from atoll.web.looks import FRESH_S, LATE_S, Looks
+from atoll.web.looks import FRESH_S, IDLE_FRESH_S, LATE_S, Looks
 from atoll.workflows.look import DeploymentLook
 from stand_ins.clock import ManualClock
 from stand_ins.patience import PATIENCE_S, wait_until
@@ -40,6 +40,18 @@ def test_nobody_waits_and_one_look_at_a_time_is_under_way():
     assert looks.latest(FOLDER).late_s is None
     assert engine.asked == 1
     clock.advance(FRESH_S)
+    looks.latest(FOLDER)
+    wait_until(lambda: engine.asked == 2)
+
+
+def test_what_is_down_is_asked_less_often_in_a_list():
+    engine, clock = Engine(), ManualClock()
+    engine.may_answer.set()
+    looks = Looks(clock, engine.look)
+    wait_until(lambda: looks.latest(FOLDER, in_list=True).look is not None)
+    clock.advance(IDLE_FRESH_S - FRESH_S)
+    assert looks.latest(FOLDER, in_list=True).look is not None
+    assert engine.asked == 1
     looks.latest(FOLDER)
     wait_until(lambda: engine.asked == 2)
 

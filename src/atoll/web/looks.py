@@ -16,6 +16,7 @@ from atoll.outside.clock import Clock
 from atoll.workflows.look import DeploymentLook, look_at_deployment
 
 FRESH_S = 1.0  # a look this young is not repeated
+IDLE_FRESH_S = 10.0  # where a list is shown, and what is not up was looked at
 LATE_S = 10.0  # a look that takes longer is told of
 MOST_AT_ONCE = 16
 FORGET_S = 600.0  # a deployment that nobody looks at is forgotten
@@ -48,14 +49,20 @@ class Looks:
         self._known: dict[Path, _Entry] = {}
         self._lock = Lock()
 
-    def latest(self, folder: Path) -> Seen:
-        """What is known of it, at once. A look is begun when the last one is no longer fresh."""
+    def latest(self, folder: Path, *, in_list: bool = False) -> Seen:
+        """What is known of it, at once. A look is begun when the last one is no longer fresh.
+
+        Args:
+            folder: the bundle's.
+            in_list: of a list, where what is down is looked at less often; there may be a hundred such bundles.
+        """
         now = self._clock.now()
         with self._lock:
             self._forget(now)
             entry = self._known.setdefault(folder, _Entry(asked=now))
             entry.asked = now
-            stale = entry.ended is None or now - entry.ended >= FRESH_S
+            idle = entry.seen.look is None or entry.seen.look.state == "down"
+            stale = entry.ended is None or now - entry.ended >= (IDLE_FRESH_S if in_list and idle else FRESH_S)
             if entry.began is None and stale and self._under_way() < MOST_AT_ONCE:
                 entry.began = now
                 Thread(target=self._ask, args=(folder, entry), daemon=True).start()

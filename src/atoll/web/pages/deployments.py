@@ -150,16 +150,16 @@ def _listed(site: Site) -> dict[str, Any]:
 
 def _all_shown(site: Site) -> list[Shown]:
     jobs = site.jobs.all()
-    return [_shown(site, thing, jobs) for thing in site.workspace.things(Kind.BUNDLE)[:SHOWN]]
+    return [_shown(site, thing, jobs, in_list=True) for thing in site.workspace.things(Kind.BUNDLE)[:SHOWN]]
 
 
-def _shown(site: Site, thing: Thing, jobs: Sequence[Job]) -> Shown:
+def _shown(site: Site, thing: Thing, jobs: Sequence[Job], *, in_list: bool = False) -> Shown:
     ours = [job for job in jobs if job.note.target == thing.name and job.note.argv[0] in {"up", "down"}]
     loads = [job for job in jobs if job.note.argv[:2] == ("bench", thing.word) and job.state is JobState.RUNNING]
     running = [job for job in ours if job.state is JobState.RUNNING]
     return Shown(
         thing=thing,
-        seen=site.looks.latest(thing.path),
+        seen=site.looks.latest(thing.path, in_list=in_list and not running),
         job=next(iter((*running, *ours)), None),
         loads=tuple(loads),
     )
