@@ -55,7 +55,7 @@ def find_candidates(question: Question) -> Possible:
     tried = [draft_choice(question, candidate) for candidate in _list_all(question, parts)]
     fitting = tuple(split for part in parts for split in part.fitting)
     return Possible(
-        drafts=rank_choices((one for one in tried if one is not None), question.goal),
+        drafts=rank_choices((one for one in tried if one is not None), question.goal, question.workbench),
         illegal=(*(one for part in parts for one in part.illegal), *_no_room(question, fitting)),
         too_big=(*_across_kinds(question, parts), *_named_too_big(parts)),
     )

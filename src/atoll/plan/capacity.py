@@ -12,7 +12,7 @@ from atoll.plan.draft import Question, draft_as, score_layout, with_options
 from atoll.plan.goal import Goal
 from atoll.plan.loads import TIE, find_most, loads_around
 from atoll.plan.outlook import Outlook
-from atoll.plan.simulate import Simulations, requests_of
+from atoll.plan.simulate import Simulate, Simulations, requests_of
 
 CURVES = 4  # layouts whose load is varied
 NEAR = 4  # that cannot be told from the best, and whose most load is simulated
@@ -197,6 +197,29 @@ def find_capacities(
     return tuple(found)
 
 
+def confirm_most(choices: Sequence[Choice], question: Question, simulate_long: Simulate | None) -> tuple[Choice, ...]:
+    """The same choices; what the first is said to carry holds as long as its file asks, so that `simulate` agrees.
+
+    Near the edge answers grow slower for longer than a sample lasts: 8 x H100 SXM with a 70B model keep a TPOT p95 of
+    60 ms at 7.06 requests/s in the sample, and have 74 ms over ten minutes. It only ever becomes less.
+    """
+    if simulate_long is None or not choices or choices[0].most is None or not choices[0].most.simulated:
+        return tuple(choices)
+    best, *others = choices
+    said = choices[0].most.load
+    if said == 0:
+        return tuple(choices)
+
+    def strain(load: float) -> float:
+        asked = question.at_load(load)
+        formula = score_layout(asked, best.layout)
+        return simulate_long(best.layout, asked.goal, formula).strain(question.goal)
+
+    known = {question.goal.amount: best.predicted.strain(question.goal)}
+    most = _find_most(strain, question.goal, start=said, known=known, at_most=said)
+    return (replace(best, most=_capacity(most, question.goal, simulated=True)), *others)
+
+
 def _contenders(choices: Sequence[Choice], question: Question) -> set[str]:
     """The best, the first few that may be better for all we know, and the best of each tensor-parallel size."""
     best = choices[0]
@@ -226,10 +249,16 @@ def _most_by_simulation(
 
 
 def _find_most(
-    strain: Callable[[float], float], goal: Goal, *, start: float, known: Mapping[float, float] = MappingProxyType({})
+    strain: Callable[[float], float],
+    goal: Goal,
+    *,
+    start: float,
+    known: Mapping[float, float] = MappingProxyType({}),
+    at_most: float = inf,
 ) -> float:
     whole = goal.users is not None
-    return find_most(strain, start=start, most=MOST_USERS if whole else MOST_RATE, whole=whole, known=known)
+    most = min(at_most, MOST_USERS if whole else MOST_RATE)
+    return find_most(strain, start=start, most=most, whole=whole, known=known)
 
 
 def _affords_most(choice: Choice, most: float, question: Question, simulations: Simulations, *, is_best: bool) -> bool:

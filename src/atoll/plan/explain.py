@@ -39,7 +39,7 @@ def explain_choice(choice: Choice, search: Search, workbench: Workbench) -> str:
     sentences = [_memory(choice, search.goal, workbench), _step(choice, workbench, search.goal)]
     sentences += _whole_experts(choice, workbench)
     if choice is search.best:
-        sentences += _lead(search)
+        sentences += _lead(search, workbench)
     else:
         sentences.append(_behind(choice, search))
     return " ".join(sentences)
@@ -227,12 +227,12 @@ def describe_links(group: Group) -> str:
     return f"{words}, between NVLink islands" if group.mixed else words
 
 
-def _lead(search: Search) -> list[str]:
+def _lead(search: Search, workbench: Workbench) -> list[str]:
     if len(search.choices) < 2:
         return ["It is the only layout that is possible."]
     best, second = search.choices[0], search.choices[1]
-    preference = find_preference(search.choices, search.goal)
-    if preference is not None:
+    preference = find_preference(search.choices, search.goal, workbench)
+    if preference is not None and preference.first is best:
         return [_preferred(preference, search.goal)]
     ratio = second.predicted.times(best.predicted, search.goal) - 1
     what = _what(search.goal)
@@ -251,6 +251,11 @@ def _preferred(preference: Preference, goal: Goal) -> str:
     longer = first.predicted.times(passed.predicted, goal) - 1
     sooner, later = (one.predicted.summary.ttft_s.p95 for one in (first, passed))
     cost = f", though its answers take {longer:.0%} longer in the mean" if longer > TIE else ""
+    if not preference.steadier:
+        return (
+            f"It is put before {passed.name}{cost}: the two cannot be told apart, and there is a warning (!) against"
+            f" {passed.name} alone."
+        )
     return (
         f"It is put before {passed.name}{cost}: there one first token in twenty takes longer than"
         f" {show_seconds(later)}, since users wait for a seat, against {show_seconds(sooner)} here."
@@ -275,7 +280,7 @@ def _behind(choice: Choice, search: Search) -> str:
     verdict = f"It does as well as {best.name}"
     if ratio > 1 + TIE:
         verdict = f"It takes {_times(ratio)} {best.name} for {what}"
-    elif ratio < 1 - TIE:  # the best is preferred for its first tokens, or keeps targets that this one misses
+    elif ratio < 1 - TIE:  # the best is preferred to it, or keeps targets that this one misses
         verdict = f"It takes {1 - ratio:.0%} less than {best.name} for {what}"
     return f"{verdict}{_missed(choice, search.goal)}."
 

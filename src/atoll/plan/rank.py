@@ -4,23 +4,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, log2
 
+from atoll.plan.band import may_be_better
 from atoll.plan.choice import Choice
 from atoll.plan.goal import Goal
 from atoll.plan.loads import TIE
+from atoll.plan.workbench import Workbench
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preference:
-    """`first` stands before `passed`, whose answers are quicker in the mean, for its first tokens."""
+    """`first` stands before `passed`, whose answers are quicker in the mean."""
 
     first: Choice
     passed: Choice
+    steadier: bool  # for its first tokens; otherwise `passed` has a warning and cannot be told from it
 
 
-def rank_choices(choices: Iterable[Choice], goal: Goal) -> tuple[Choice, ...]:
+def rank_choices(choices: Iterable[Choice], goal: Goal, workbench: Workbench) -> tuple[Choice, ...]:
     """The same choices, best first."""
     ordered = sorted(choices, key=lambda one: order_of(one, goal))
-    preference = find_preference(ordered, goal)
+    preference = find_preference(ordered, goal, workbench)
     if preference is None:
         return tuple(ordered)
     return (preference.first, *(one for one in ordered if one is not preference.first))
@@ -40,16 +43,31 @@ def order_of(choice: Choice, goal: Goal) -> tuple[object, ...]:
     return (not choice.predicted.meets(goal), piles_up, step, fp8, gpus, default, cost)
 
 
-def find_preference(choices: Sequence[Choice], goal: Goal) -> Preference | None:
-    """The choice that is better than the one with the quickest answers, where its users wait long for a first token.
+def find_preference(choices: Sequence[Choice], goal: Goal, workbench: Workbench) -> Preference | None:
+    """The choice that is better than the one with the quickest answers, and why it is.
+
+    That one's users wait long for a first token; or there is a warning against it, and none against another that may
+    be quicker for all we know.
 
     Args:
-        choices: best first by `order_of`.
+        choices: in any order.
         goal: the load and the targets.
+        workbench: what is known of the layouts' cards and model.
     """
     if not choices:
         return None
     quickest, *slower = sorted(choices, key=lambda one: order_of(one, goal))
     steadier = (one for one in slower if one.predicted.is_steadier(quickest.predicted, goal))
-    first = next(steadier, None)
-    return None if first is None else Preference(first=first, passed=quickest)
+    if (first := next(steadier, None)) is not None:
+        return Preference(first=first, passed=quickest, steadier=True)
+    plain = (one for one in slower if _is_plainer(one, quickest, goal, workbench))
+    if (first := next(plain, None)) is not None:
+        return Preference(first=first, passed=quickest, steadier=False)
+    return None
+
+
+def _is_plainer(one: Choice, quickest: Choice, goal: Goal, workbench: Workbench) -> bool:
+    """Whether only the other has a warning, and cannot be told from this one."""
+    if one.warnings or not quickest.warnings or one.predicted.simulated != quickest.predicted.simulated:
+        return False
+    return may_be_better(one, quickest, workbench, goal)

@@ -68,7 +68,7 @@ def simulate_likely(
         left = [one for one in drafts if one not in chosen[:done]]
         watch((*ranked, *left), f"simulating {choice.name}, {done + 1} of {len(chosen)}")
         outlook = simulations.predict(choice.layout, question)
-        ranked = rank_choices((*ranked, replace(choice, predicted=outlook)), question.goal)
+        ranked = rank_choices((*ranked, replace(choice, predicted=outlook)), question.goal, question.workbench)
     return (*ranked, *(one for one in drafts if one not in chosen))
 
 
@@ -83,11 +83,12 @@ def confirm_best(choices: Sequence[Choice], question: Question, simulate_long: S
         best, *others = choices
         if not best.predicted.simulated:
             break
-        outlook = simulate_long(best.layout, question.goal, best.formula)
+        outlook = replace(simulate_long(best.layout, question.goal, best.formula), simulated=True)
         confirmed.add(best.name)
         lead = [one for one in others if one.predicted.simulated]
         rest = [one for one in others if not one.predicted.simulated]
-        choices = (*rank_choices((replace(best, predicted=outlook), *lead), question.goal), *rest)
+        again = rank_choices((replace(best, predicted=outlook), *lead), question.goal, question.workbench)
+        choices = (*again, *rest)
     return tuple(choices)
 
 

@@ -26,7 +26,7 @@ def tune_leaders(choices: Sequence[Choice], question: Question, simulations: Sim
     rest = [one for one in choices if not one.predicted.simulated]
     lead = [_tune(one, question, simulations) for one in simulated[:LEADERS]] + simulated[LEADERS:]
     _say_untuned(lead, simulations.budget)
-    return (*rank_choices(lead, question.goal), *rest)
+    return (*rank_choices(lead, question.goal, question.workbench), *rest)
 
 
 def _tune(choice: Choice, question: Question, simulations: Simulations) -> Choice:
