@@ -1,12 +1,13 @@
 """The deployments page without a browser: who may do what, what is shown of the files, what is told when things go."""
 
 import shutil
+import socket
 
 import pytest
 
 from atoll.model.read import read_model
 from atoll.outside.clock import SystemClock
-from atoll.run.process import prepare
+from atoll.run.process import prepare, read_plan
 from stand_ins.control_plane import VIEWER, client_of
 from stand_ins.layouts import MODEL, two_pairs
 from stand_ins.patience import wait_until
@@ -44,6 +45,17 @@ def test_an_operator_has_the_buttons_and_a_viewer_has_not(site, client, page):
         assert not any(path in shown for path in (f"{page}/up", f"{page}/down", "/jobs/bench"))
         assert {viewer.post(path).status_code for path in (f"{page}/up", f"{page}/down", "/jobs/bench")} == {403}
     assert site.jobs.all() == ()
+
+
+def test_what_did_not_come_up_says_why(site, client, bundle, page):
+    port = read_plan(bundle).router.port
+    with socket.create_server(("127.0.0.1", port)):
+        assert client.post(f"{page}/up").headers["location"] == page
+        sentence = f'<p class="bad">Port {port} of 127.0.0.1, which the router needs, is taken'
+        wait_until(lambda: sentence in client.get(f"{page}/state").text)
+    (job,) = site.jobs.all()
+    assert (job.command, job.note.started_by) == ("atoll up deploy/pair", "olga")
+    assert "atoll up deploy/pair" in (site.workspace.own / "audit.jsonl").read_text()
 
 
 def test_inside_the_stack_up_and_down_are_the_operators_on_the_host(site, client, page):

@@ -18,7 +18,7 @@ from atoll.report.drawing import draw_layout
 from atoll.run.deployment import LOG_FOLDER
 from atoll.web.jobs import Job, JobState
 from atoll.web.looks import Seen
-from atoll.web.pages.jobs import start_job
+from atoll.web.pages.jobs import last_sentence, start_job
 from atoll.web.site import Site
 from atoll.web.tail import tail
 from atoll.web.words import Words
@@ -54,6 +54,13 @@ class Shown:
         if self.seen.problem is not None:
             return "unknown"
         return "looking" if self.seen.look is None else self.seen.look.state
+
+    @property
+    def may_go_up(self) -> bool:
+        """Compose brings back what is missing of a deployment; processes are taken down first."""
+        look = self.seen.look
+        kind = look.status.kind if look is not None and look.status is not None else None
+        return not self.busy and self.state != "up" and (self.state != "degraded" or kind == "compose")
 
 
 def make_page(site: Site) -> APIRouter:
@@ -168,7 +175,9 @@ def _shown(site: Site, thing: Thing, jobs: Sequence[Job], *, in_list: bool = Fal
 def _now(site: Site, request: Request, thing: Thing, layout: Layout | None, problem: str | None) -> dict[str, Any]:
     """What the live part of a deployment's page shows."""
     shown = _shown(site, thing, site.jobs.all())
+    failed = shown.job is not None and shown.job.state is JobState.FAILED and shown.state != "up"
     return {
+        "why_failed": last_sentence(site, shown.job) if shown.job is not None and failed else None,
         "one": shown,
         "layout": layout,
         "problem": problem,

@@ -174,6 +174,12 @@ def _live_file(site: Site, job: Job) -> Path:
     return place / LIVE_FILE
 
 
+def last_sentence(site: Site, job: Job) -> str:
+    """The last line of what a command has said: of one that failed, why."""
+    lines = _last_words(site, job)[0].split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "").removeprefix("atoll: ")
+
+
 def _last_words(site: Site, job: Job) -> tuple[str, int]:
     """The end of what the command has said, whole lines."""
     path = site.jobs.output_path(job.note.id)
