@@ -2,12 +2,18 @@
 
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 
 from atoll.model.read import read_model
 from atoll.outside.clock import SystemClock
 from atoll.run.process import prepare, read_plan
+from atoll.web.jobs import Job, JobEnd, JobNote, JobState
+from atoll.web.looks import Seen
+from atoll.web.pages.deployments import Shown
+from atoll.web.workspace import Kind, Thing
+from atoll.workflows.look import DeploymentLook
 from stand_ins.control_plane import VIEWER, client_of
 from stand_ins.layouts import MODEL, two_pairs
 from stand_ins.patience import wait_until
@@ -56,6 +62,25 @@ def test_what_did_not_come_up_says_why(site, client, bundle, page):
     (job,) = site.jobs.all()
     assert (job.command, job.note.started_by) == ("atoll up deploy/pair", "olga")
     assert "atoll up deploy/pair" in (site.workspace.own / "audit.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("verb", "ended_at", "begun_at", "state"),
+    [
+        ("up", None, None, "starting"),
+        ("down", None, 5.0, "stopping"),
+        ("up", 6.0, 5.0, "starting"),  # what is known is of before
+        ("up", 6.0, 7.0, "down"),
+        ("up", 6.0, None, "looking"),
+    ],
+)
+def test_a_state_is_never_that_of_before_the_last_up_or_down(verb, ended_at, begun_at, state):
+    thing = Thing(id="1", kind=Kind.BUNDLE, path=Path("x"), name="x", changed_at=1.0)
+    end = None if ended_at is None else JobEnd(exit_code=0, ended_at=ended_at)
+    note = JobNote(id="1", title="t", argv=(verb, "x"), started_at=1.0)
+    job = Job(note=note, state=JobState.RUNNING if end is None else JobState.DONE, end=end)
+    seen = Seen(look=None if begun_at is None else DeploymentLook(), begun_at=begun_at)
+    assert Shown(thing=thing, seen=seen, job=job).state == state
 
 
 def test_inside_the_stack_up_and_down_are_the_operators_on_the_host(site, client, page):

@@ -6,7 +6,7 @@ holds up nobody.
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
@@ -30,6 +30,7 @@ class Seen:
 
     look: DeploymentLook | None = None
     problem: str | None = None  # why there is no look, in the sentence that `atoll status` would say
+    begun_at: float | None = None  # seconds since 1970, when that look began
     late_s: float | None = None  # so long has the look under way been without an answer
 
 
@@ -67,15 +68,16 @@ class Looks:
                 entry.began = now
                 Thread(target=self._ask, args=(folder, entry), daemon=True).start()
             late_s = now - entry.began if entry.began is not None and now - entry.began > LATE_S else None
-            return Seen(look=entry.seen.look, problem=entry.seen.problem, late_s=late_s)
+            return replace(entry.seen, late_s=late_s)
 
     def _ask(self, folder: Path, entry: _Entry) -> None:
+        begun_at = self._clock.wall()
         try:
-            seen = Seen(look=asyncio.run(self._look(folder)))
+            seen = Seen(look=asyncio.run(self._look(folder)), begun_at=begun_at)
         except AtollError as error:
-            seen = Seen(problem=str(error))
+            seen = Seen(problem=str(error), begun_at=begun_at)
         except Exception as error:  # noqa: BLE001 - a thread's error would be seen by nobody
-            seen = Seen(problem=f"The look at {folder.name} failed: {type(error).__name__}: {error}")
+            seen = Seen(problem=f"The look at {folder.name} failed: {type(error).__name__}: {error}", begun_at=begun_at)
         with self._lock:
             entry.seen, entry.began, entry.ended = seen, None, self._clock.now()
 

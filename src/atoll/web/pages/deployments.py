@@ -47,9 +47,15 @@ class Shown:
         return self.job is not None and self.job.state is JobState.RUNNING
 
     @property
+    def settling(self) -> bool:
+        """Whether it is on its way up or down, or what is known of it is older than the end of that."""
+        end, begun_at = self.job.end if self.job is not None else None, self.seen.begun_at
+        return self.busy or (end is not None and begun_at is not None and end.ended_at > begun_at)
+
+    @property
     def state(self) -> str:
         """looking, unknown, starting, stopping, up, degraded or down."""
-        if self.job is not None and self.busy:
+        if self.job is not None and self.settling:
             return "starting" if self.job.note.argv[0] == "up" else "stopping"
         if self.seen.problem is not None:
             return "unknown"
@@ -60,7 +66,7 @@ class Shown:
         """Compose brings back what is missing of a deployment; processes are taken down first."""
         look = self.seen.look
         kind = look.status.kind if look is not None and look.status is not None else None
-        return not self.busy and self.state != "up" and (self.state != "degraded" or kind == "compose")
+        return not self.settling and self.state != "up" and (self.state != "degraded" or kind == "compose")
 
 
 def make_page(site: Site) -> APIRouter:
