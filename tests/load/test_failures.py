@@ -73,6 +73,38 @@ def test_each_failure_has_its_class_and_is_counted_once(naughty, manner, word, s
     assert len(naughty.asked) == (36 if manner == "loop_redirect" else 6)
 
 
+@pytest.mark.parametrize(
+    "figure",
+    [10**22, -(10**24), -1, True, 1.5, "9", None, [1]],
+    ids=["huge", "far_below_0", "-1", *["b", "f", "t", "n", "l"]],
+)
+def test_a_usage_that_cannot_be_is_none(naughty, figure):
+    naughty.manner = "odd_usage"
+    naughty.odd = {
+        "prompt_tokens": figure,
+        "completion_tokens": figure,
+        "prompt_tokens_details": {"cached_tokens": figure},
+    }
+    result = run(naughty.url)
+    adds_up(result, 6)
+    assert counts(result).ok == 6
+    assert set(result.table.output_tokens.tolist()) == {2}
+    assert set(result.table.prompt_tokens.tolist()) == {8}
+    assert set(result.table.cached_tokens.tolist()) == {0}
+    assert summarise(result.table).counted_from_chunks == 6
+
+
+def test_a_fault_of_ours_ends_the_run(naughty, monkeypatch):
+    """An answer that was dropped is not waited for."""
+
+    def fall(*_given):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("atoll.load.sender._token_counts", fall)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        run(naughty.url)
+
+
 @pytest.mark.parametrize("manner", ["stall", "mute"])
 def test_a_server_that_says_no_more_is_a_stall(naughty, manner):
     naughty.manner = manner

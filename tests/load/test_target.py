@@ -6,7 +6,7 @@ import pytest
 
 from atoll.errors import InputError
 from atoll.load.message import MessageWriter
-from atoll.load.target import Endpoint, RequestOptions, parse_target
+from atoll.load.target import Endpoint, RequestOptions, parse_target, url_to_keep
 from atoll.traffic.request import Request
 
 
@@ -90,3 +90,22 @@ def test_own_headers_win():
 def test_history_comes_before_what_is_said_now():
     _, body = message(RequestOptions(), history=b'{"role":"user","content":"a"},{"role":"assistant","content":"b"},')
     assert [said["content"] for said in body["messages"]] == ["a", "b", "hello"]
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("http://me:pw@host:80/v1?key=x", "http://host:80/v1"),
+        ("me:pw@host:8000", "host:8000"),
+        ("http://[::1]:80/v1", "http://[::1]:80/v1"),
+        ("http://[::1", "http://[::1"),
+        ("host:8000", "host:8000"),
+    ],
+)
+def test_what_is_secret_in_a_url_is_not_kept(url, kept):
+    assert url_to_keep(url) == kept
+
+
+def test_a_bracket_that_is_not_closed_is_no_url():
+    with pytest.raises(InputError, match="is no URL of a server"):
+        parse_target("http://[::1")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from atoll.errors import InputError
-from atoll.outside.files import make_folder, read_text, refuse_to_overwrite, write_whole
+from atoll.outside.files import make_folder, read_tail, read_text, refuse_to_overwrite, write_whole
 
 
 def test_a_file_is_written_with_its_folder_and_mode(tmp_path):
@@ -78,3 +78,23 @@ def test_a_file_of_any_size_costs_a_sentence(tmp_path):
 
 def test_a_file_of_the_kernel_is_read():
     assert read_text("/proc/sys/kernel/random/boot_id").count("-") == 4
+
+
+@pytest.mark.parametrize("lines", [1, 3, 200])
+def test_the_tail_of_a_file_is_its_last_whole_lines(tmp_path, monkeypatch, lines):
+    monkeypatch.setattr("atoll.outside.files.PIECE", 7)
+    text = b"".join(b"line %d\n" % number for number in range(50))
+    (tmp_path / "x.log").write_bytes(text + b"half a li")
+    tail, end = read_tail(tmp_path / "x.log", lines=lines)
+    assert end == len(text)
+    assert text.endswith(tail)
+    assert tail.splitlines()[-lines:] == text.splitlines()[-lines:]
+    assert len(tail) <= len(text) if lines == 200 else len(tail) < 9 * (lines + 3)
+    assert read_tail(tmp_path / "none.log", lines=lines) == (b"", 0)
+
+
+def test_the_tail_of_a_file_without_line_ends_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("atoll.outside.files.PIECE", 10)
+    monkeypatch.setattr("atoll.outside.files.TAIL", 40)
+    (tmp_path / "x.log").write_bytes(b"x" * 1000 + b"\n")
+    assert read_tail(tmp_path / "x.log", lines=3) == (b"x" * 39 + b"\n", 1001)

@@ -134,3 +134,23 @@ def test_a_taken_port_has_a_holder():
         assert not is_free(port)
         assert holder_of(port).endswith(f"(pid {os.getpid()})")
     assert holder_of(port) is None
+
+
+HIDING = """
+import pathlib, sys
+from atoll.outside.processes import hide_argument
+for secret in ("sk-123", "pw"):
+    hide_argument(secret)
+print(pathlib.Path("/proc/self/cmdline").read_bytes().split(b"\\0")[3:])
+print(sys.argv[1:])
+"""
+
+
+def test_a_secret_is_taken_out_of_what_ps_shows():
+    given = ["--api-key", "sk-123", "--api-key=sk-123", "http://me:pw@host/", "--name", "sk-1234"]
+    said = subprocess.run([sys.executable, "-c", HIDING, *given], capture_output=True, text=True, check=True).stdout
+    shown, kept = said.splitlines()
+    assert shown == str(
+        [b"--api-key", b"xxxxxx", b"--api-key=xxxxxx", b"http://me:xx@host/", b"--name", b"sk-1234", b""]
+    )
+    assert kept == str(given)

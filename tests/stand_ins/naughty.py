@@ -53,6 +53,7 @@ class Naughty:
         self.dripped = []
         self.said = []  # pieces of text of each streamed answer, in the order of options
         self.connections = 0
+        self.odd = {}  # the usage of manner odd_usage
         self.page = ""  # of /metrics
         self._tls = tls
         self._ready = threading.Event()
@@ -139,6 +140,12 @@ class Naughty:
             writer.write(text(f" w{number}", "length" if number == tokens - 1 else None))
             self.said[place] += 1
         writer.write(usage(tokens) + DONE)
+        return True
+
+    async def _odd_usage(self, _ask, _head, writer):
+        """A usage that cannot be, of `odd`; the answer is two chunks."""
+        writer.write(STREAM + text(" a") + text(" b", "stop"))
+        writer.write(event({"choices": [], "usage": self.odd}) + DONE)
         return True
 
     async def _no_usage(self, ask, _head, writer):

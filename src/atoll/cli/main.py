@@ -99,6 +99,7 @@ def guarded(call: Callable[[], object]) -> object:
         sys.exit(OWN_FAULT)
 
 
+LONGEST_SENTENCE = 2000  # characters
 OWN_FAULT = 70  # EX_SOFTWARE of sysexits.h
 _SECRET = re.compile(
     r"(?i)(bearer\s+|(?:api[-_ ]?key|password|token|secret)['\"]?\s*[=: ]\s*['\"]?|://[^/\s:@]*:)([^\s'\",@]+)"
@@ -131,7 +132,10 @@ def _say(sentence: str) -> None:
     if sentence:
         from atoll.cli.show import progress  # it brings in what only those who print need
 
-        progress.print(f"atoll: {' '.join(sentence.splitlines())}", soft_wrap=True)
+        line = " ".join(sentence.splitlines())
+        if len(line) > LONGEST_SENTENCE:  # a figure of 5,000 digits; what it is about stands in front, why at the end
+            line = f"{line[: LONGEST_SENTENCE // 2]} ... {line[-LONGEST_SENTENCE // 2 :]}"
+        progress.print(f"atoll: {line}", soft_wrap=True)
 
 
 def _usage_sentence(error: Any) -> str:

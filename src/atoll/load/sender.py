@@ -41,6 +41,7 @@ _EARLY_S = 2.0  # a user's connection is made before the run when the user start
 _EARLY_USERS = 256  # so many are connected before the start, which takes 25 ms, unless more send at once
 _CONNECTS_AT_ONCE = 16
 _FIRSTS_AT_ONCE = 32  # about 3 ms
+_MOST_TOKENS = 10**9  # of one answer; above it a server's figure is none
 _REDIRECTS = {307, 308}  # those that keep the POST a POST
 _MOST_HOPS = 5
 
@@ -139,6 +140,7 @@ class Sender:
         self._next_progress = 0.0
         self._last_sent_s = 0.0
         self._all_started_s = 0.0  # when each user had sent once
+        self._fault: Exception | None = None
         self.stopped: str | None = None
         self.log: RecordLog
 
@@ -168,10 +170,14 @@ class Sender:
         gc.set_threshold(50_000, 50, 50)
         self._watch.start()
         ticking = loop.call_later(_TICK_S, self._tick)
+        loop.set_exception_handler(self._take_fault)
         try:
             self._start()
             await self._ended.wait()
+            if self._fault is not None:
+                raise self._fault
         finally:
+            loop.set_exception_handler(None)
             ticking.cancel()
             self._watch.stop()
             self._hang_up()
@@ -192,6 +198,15 @@ class Sender:
             stopped=self.stopped,
             disk=self.log.lost,
         )
+
+    def _take_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A fault of ours in a callback ends the run, which would wait for ever for the answer that was dropped."""
+        fault = context.get("exception")
+        if isinstance(fault, Exception) and "handle" in context:
+            self._fault = self._fault or fault
+            self._ended.set()
+        else:
+            loop.default_exception_handler(context)
 
     def _my_requests(self) -> Iterator[Request]:
         share = self._share
@@ -407,10 +422,10 @@ class Sender:
         assert request is not None
         if self._follow(connection, request):
             return
-        del self._busy[request.number]
         self._watch.held_back += connection.held_back
         connection.held_back = 0
         failed = self._keep(connection, request)
+        del self._busy[request.number]
         if self._load.turns > 1 and not failed and connection.answer.complete:
             self._remember(request, connection.answer)
         key = request.user if self._is_closed else -1
@@ -611,15 +626,19 @@ class Sender:
 
 def _token_counts(usage: dict[str, Any] | None, request: Request, chunks: int) -> tuple[int, int, int, bool]:
     """Prompt, output and cached tokens, and whether the output was counted from chunks."""
-    if usage is None:
-        return request.prompt_tokens, chunks, 0, True
-    output = usage.get("completion_tokens")
+    usage = usage or {}
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    prompt = usage.get("prompt_tokens")
+    output = _count(usage.get("completion_tokens"))
+    prompt = _count(usage.get("prompt_tokens"))
+    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
     return (
-        prompt if isinstance(prompt, int) else request.prompt_tokens,
-        output if isinstance(output, int) else chunks,
-        cached if isinstance(cached, int) else 0,
-        not isinstance(output, int),
+        request.prompt_tokens if prompt is None else prompt,
+        chunks if output is None else output,
+        cached or 0,
+        output is None,
     )
+
+
+def _count(said: Any) -> int | None:
+    """A number of tokens as a server says it; None for what cannot be one."""
+    return said if type(said) is int and 0 <= said <= _MOST_TOKENS else None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from atoll.errors import InputError
 
@@ -53,8 +53,8 @@ def parse_target(url: str, endpoint: Endpoint | None = None) -> tuple[Target, En
     Raises:
         InputError: no host, a port that is none, or a scheme other than http and https.
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    parts = _split(url)
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise InputError(f"{url!r} is no URL of a server. Write it like http://127.0.0.1:8000.")
     try:
         port = parts.port
@@ -73,6 +73,28 @@ def parse_target(url: str, endpoint: Endpoint | None = None) -> tuple[Target, En
         tokenize_path=base.removesuffix("/v1") + "/tokenize",
     )
     return target, chosen
+
+
+def url_to_keep(url: str) -> str:
+    """The URL without what may be secret in it: a name and a password before the host, and a query."""
+    parts = _split(url)
+    if parts is None or not (parts.username or parts.password or parts.query):
+        return url
+    kept = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    return kept if "://" in url else kept.removeprefix("http://")
+
+
+def password_of(url: str) -> str:
+    """What stands before a URL's host as its password; "" where nothing does."""
+    parts = _split(url)
+    return (parts.password or "") if parts else ""
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url if "://" in url else f"http://{url}")
+    except ValueError:  # a bracket that is not closed
+        return None
 
 
 def _is_completions(path: str) -> bool:

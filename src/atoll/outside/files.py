@@ -13,6 +13,7 @@ from typing import BinaryIO
 from atoll.errors import InputError
 
 PIECE = 2**20  # bytes of one read
+TAIL = 64 * 2**20  # bytes of a log that are looked at for its last lines
 LARGEST_FILE = 256 * 2**20  # a trace of a million requests has some 50 MB
 
 
@@ -27,14 +28,14 @@ def read_text(path: Path | str) -> str:
     return read_bytes(path).decode("utf-8", errors="replace")
 
 
-def read_bytes(path: Path | str) -> bytes:
-    """All of a file; raises InputError when there is no such file, or it cannot be read."""
+def read_bytes(path: Path | str, *, largest: int = LARGEST_FILE) -> bytes:
+    """All of a file of at most so many bytes; raises InputError when there is none, or it cannot be read."""
     try:
         kind = Path(path).stat().st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
             raise InputError(f"{path} is no file but a device or a pipe; give `-` to read standard input.")
         with Path(path).open("rb") as stream:
-            return _bounded(stream, path)
+            return _bounded(stream, path, largest)
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; a file is expected.") from None
     except ValueError:
@@ -45,14 +46,45 @@ def read_bytes(path: Path | str) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _bounded(stream: BinaryIO, name: Path | str) -> bytes:
+def _bounded(stream: BinaryIO, name: Path | str, largest: int = LARGEST_FILE) -> bytes:
     """Piece by piece: for one read of all that is allowed the kernel's own files in /proc find no memory."""
     data = bytearray()
     while piece := stream.read(PIECE):
         data += piece
-        if len(data) > LARGEST_FILE:
-            raise InputError(f"{name} is larger than {LARGEST_FILE // 2**20} MiB, which nothing that atoll reads is.")
+        if len(data) > largest:
+            raise InputError(f"{name} is larger than {largest // 2**20} MiB, which nothing that atoll reads is.")
     return bytes(data)
+
+
+def read_tail(path: Path, *, lines: int) -> tuple[bytes, int]:
+    """The whole lines at the end of a file that may be of any size, and where in the file they end.
+
+    It is read backwards until there are so many, or TAIL bytes; a line that is longer is cut. b"" where there is no
+    such file.
+    """
+    try:
+        with path.open("rb") as stream:
+            end = start = stream.seek(0, os.SEEK_END)
+            data = b""
+            while start and data.count(b"\n") <= lines and len(data) < TAIL:
+                size = min(PIECE, start)
+                start -= size
+                stream.seek(start)
+                data = stream.read(size) + data
+    except OSError:
+        return b"", 0
+    whole = data.rfind(b"\n") + 1
+    return data[:whole], end - (len(data) - whole)
+
+
+def read_piece(path: Path, start: int) -> bytes:
+    """PIECE bytes of a file from `start` on, or fewer at its end; b"" where there is no such file."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(start)
+            return stream.read(PIECE)
+    except OSError:
+        return b""
 
 
 def path_text(path: Path) -> str:

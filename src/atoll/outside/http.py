@@ -1,5 +1,6 @@
 """One async client for the occasional call: a JSON answer, a page of text. The load generator has its own."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -7,17 +8,28 @@ import httpx
 
 from atoll.errors import RunFailed
 
+_LARGEST_ANSWER = 64 * 2**20  # bytes; the weight index of the largest model on the hub has some 10 MB
+_LONGEST = 12  # times the patience of one read: an answer that drips ends too
+
 
 async def get_text(url: str, *, timeout_s: float = 5.0, headers: Mapping[str, str] | None = None) -> str:
     """The body of a GET that answered 200; raises RunFailed with the reason otherwise. Proxies are not used."""
+    data = bytearray()
     async with httpx.AsyncClient(trust_env=False, timeout=timeout_s) as client:
         try:
-            response = await client.get(url, headers=headers)
+            async with asyncio.timeout(_LONGEST * timeout_s), client.stream("GET", url, headers=headers) as response:
+                async for piece in response.aiter_bytes():
+                    data += piece
+                    if len(data) > _LARGEST_ANSWER:
+                        raise RunFailed(f"{url} answered more than {_LARGEST_ANSWER // 2**20} MiB.")
         except httpx.HTTPError as error:
             raise RunFailed(f"{url} did not answer: {error or type(error).__name__}.") from None
+        except TimeoutError:
+            raise RunFailed(f"{url} did not come to an end in {_LONGEST * timeout_s:g} s.") from None
+    text = data.decode("utf-8", errors="replace")
     if response.status_code != 200:
-        raise RunFailed(f"{url} answered {response.status_code}: {response.text[:200]}")
-    return response.text
+        raise RunFailed(f"{url} answered {response.status_code}: {text[:200]}")
+    return text
 
 
 async def get_json(url: str, *, timeout_s: float = 5.0, headers: Mapping[str, str] | None = None) -> Any:

@@ -1,7 +1,11 @@
 """Columns to a Parquet file and back, whole or not at all."""
 
 import io
-from collections.abc import Mapping, Sequence
+import os
+import resource
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +15,13 @@ import numpy as np
 from arro3.core import Array, DataType, Table, list_array, list_flatten, list_offsets
 from numpy.typing import NDArray
 
-from atoll.errors import BadRun
-from atoll.outside.files import write_whole
+from atoll.errors import BadRun, InputError
+from atoll.outside.files import read_bytes, write_whole
+from atoll.outside.parquet_pages import unpacked_size
+
+LARGEST_RUN = 8 * 2**30  # bytes of a file: a hundred million answers
+ALWAYS_UNPACKED = 256 * 2**20  # bytes; larger files may unpack to more in their measure
+LARGEST_DICTIONARY = 4 * 2**20  # bytes of the different texts of a column; writers stop at 1 MiB
 
 
 class Ragged(NamedTuple):
@@ -52,24 +61,80 @@ def read_parquet(path: Path) -> dict[str, Any]:
     """Columns of a file: NumPy arrays for numbers and booleans, lists for strings and lists of floats.
 
     Raises:
-        BadRun: the file is not there or is no Parquet file.
+        BadRun: the file is not there, is no Parquet file, or unpacks to far more than the records of a run do.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadRun(f"{path} cannot be read: {error.strerror or error}.") from None
+        data = read_bytes(path, largest=LARGEST_RUN)
+    except InputError as error:
+        raise BadRun(str(error)) from None
     if not _is_whole(data):
         raise BadRun(f"{path} is no readable Parquet file: it is cut short or something else.")
+    _refuse_bombs(path, data)
+    _refuse_killers(path, data)
     try:
-        table = arro3.io.read_parquet(io.BytesIO(data)).read_all()
+        with _no_words_of_rust():
+            return _columns(arro3.io.read_parquet(io.BytesIO(data)).read_all())
     except BaseException as error:
         # arro3 answers a damaged file with its own bare Exception or with a Rust panic, which is a BaseException.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise BadRun(f"{path} is no readable Parquet file: {error}.") from None
         raise
+
+
+def _columns(table: Table) -> dict[str, Any]:
     if table.num_rows == 0:
         return {name: _empty(table.schema.field(name).type) for name in table.column_names}
     return {name: _from_arrow(table.column(name).combine_chunks()) for name in table.column_names}
+
+
+@contextmanager
+def _no_words_of_rust() -> Iterator[None]:
+    """A Rust panic writes its story to standard error before it becomes an exception that can be caught."""
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)  # noqa: TID251 - the door itself
+    except OSError:  # standard error is closed
+        yield
+        return
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _refuse_bombs(path: Path, data: bytes) -> None:
+    """Raises BadRun for pages that unpack to what no measurement does; nothing has been unpacked then."""
+    try:
+        size = unpacked_size(data)
+    except ValueError as error:
+        raise BadRun(f"{path} is no readable Parquet file: {error}.") from None
+    most_bytes, most_values = max(ALWAYS_UNPACKED, 50 * len(data)), max(ALWAYS_UNPACKED // 8, 8 * len(data))
+    if size.bytes > most_bytes or size.values > most_values or size.largest_dictionary > LARGEST_DICTIONARY:
+        raise BadRun(
+            f"{path} has {len(data):,} bytes and unpacks to {size.bytes:,} with {size.values:,} values, which no run's "
+            "records do."
+        )
+
+
+def _refuse_killers(path: Path, data: bytes) -> None:
+    """Raises BadRun for a file on which the reader ends its whole process.
+
+    A damaged file can make arro3's Rust panic while it panics, which aborts; so a child of ours reads it first.
+    """
+    child = os.fork()  # noqa: TID251 - the door itself
+    if child == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # noqa: TID251 - the door itself
+            signal.signal(signal.SIGABRT, signal.SIG_DFL)  # pytest and faulthandler have a word to say there
+            arro3.io.read_parquet(io.BytesIO(data)).read_all()
+        finally:
+            os._exit(0)  # an exception is the parent's to translate
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        raise BadRun(f"{path} is no readable Parquet file: it is damaged.")
 
 
 def _is_whole(data: bytes) -> bool:

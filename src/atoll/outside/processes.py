@@ -194,6 +194,27 @@ def spawn(
             raise MissingProgram(f"`{argv[0]}` is not installed here or not on PATH.") from None
 
 
+def hide_argument(secret: str) -> None:
+    """Overwrite a secret in this process's command line, which `ps` shows to everybody.
+
+    It is the whole of an argument, what follows its `=`, or the password of a URL. Where the kernel does not let us,
+    it stays: the command line of a process can be read at /proc/PID/cmdline, and lies where field 48 of
+    /proc/PID/stat says (proc_pid_stat(5)).
+    """
+    wanted = os.fsencode(secret)
+    try:
+        start, end = (int(field) for field in Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
+    except (OSError, ValueError):
+        return
+    place = start
+    for argument in ctypes.string_at(start, end - start).split(b"\0") if wanted and end > start > 0 else []:
+        if argument == wanted or argument.endswith(b"=" + wanted):
+            ctypes.memset(place + len(argument) - len(wanted), ord("x"), len(wanted))
+        elif (at := argument.find(b":" + wanted + b"@")) >= 0:
+            ctypes.memset(place + at + 1, ord("x"), len(wanted))
+        place += len(argument) + 1
+
+
 def adopt_orphans() -> None:
     """From now on, grandchildren whose parent dies become our children instead of init's."""
     _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -24,7 +24,7 @@ from atoll.inventory.box import cpu_ranges
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.outside.clock import Clock
-from atoll.outside.files import read_text, write_whole
+from atoll.outside.files import PIECE, read_piece, read_tail, read_text, write_whole
 from atoll.outside.ports import free_ports, holder_of, is_free
 from atoll.outside.processes import (
     FileId,
@@ -260,23 +260,26 @@ async def logs(
 
 def _say_tail(log: Path, prefix: str, lines: int, say: Say) -> int:
     """Gives how many bytes of the log have been said."""
-    data = log.read_bytes() if log.exists() else b""
-    end = data.rfind(b"\n") + 1
-    for line in data[:end].decode(errors="replace").splitlines()[-lines:]:
+    data, end = read_tail(log, lines=lines)
+    for line in _lines(data)[-lines:] if lines else []:
         say(prefix + line)
     return end
 
 
 def _say_new(log: Path, seen: int, prefix: str, say: Say) -> int:
-    if not log.exists():
-        return seen
-    with log.open("rb") as stream:
-        stream.seek(seen)
-        data = stream.read()
-    end = data.rfind(b"\n") + 1
-    for line in data[:end].decode(errors="replace").splitlines():
-        say(prefix + line)
-    return seen + end
+    """Piece by piece, however much has come; gives how many bytes have been said."""
+    while True:
+        data = read_piece(log, seen)
+        end = data.rfind(b"\n") + 1 or (len(data) if len(data) == PIECE else 0)
+        for line in _lines(data[:end]):
+            say(prefix + line)
+        seen += end
+        if not end:
+            return seen
+
+
+def _lines(data: bytes) -> list[str]:
+    return data.decode(errors="replace").splitlines()
 
 
 async def door_lines(folder: Path, *, shell: Shell) -> tuple[str, ...]:  # noqa: ARG001

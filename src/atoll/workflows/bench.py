@@ -24,11 +24,12 @@ from atoll.load.progress import Progress
 from atoll.load.prompts import Prompts
 from atoll.load.run import LoadControl, LoadResult, Workers, measure_load
 from atoll.load.selfwatch import ClientReport
-from atoll.load.target import Endpoint, RequestOptions, Timeouts
+from atoll.load.target import Endpoint, RequestOptions, Timeouts, password_of, url_to_keep
 from atoll.load.tokens import Counter, Vocabulary, find_tokenizer, read_vocabulary
 from atoll.outside.clock import SystemClock
 from atoll.outside.files import read_text, remove_files, write_whole
 from atoll.outside.parquet import write_parquet
+from atoll.outside.processes import hide_argument
 from atoll.outside.shell import environment
 from atoll.store.folder import RunInfo, keep_run, make_way, name_of, start_run, with_id
 from atoll.traffic.record import RecordTable, Source
@@ -113,6 +114,7 @@ def bench(
         InputError: something given makes no sense, or the folder already holds something.
         RunFailed: the server cannot be asked at all.
     """
+    hide_argument(password_of(url))
     options, clock = options or RequestOptions(), SystemClock()
     folder = folder or new_folder()
     make_way(folder, force=force)
@@ -121,7 +123,7 @@ def bench(
         engine=engine,
         source=Source.of_engine(engine),
         model=options.model,
-        url=url,
+        url=url_to_keep(url),
         started_at=clock.wall(),
         atoll_version=atoll.__version__,
     )
@@ -355,7 +357,9 @@ def key_of(
             raise InputError(f"{file} is expected to hold one key and nothing else.")
         return key
     if given is not None:
-        say(f"Everybody on this machine sees --api-key in `ps`; --api-key-file and {variables[0]} hide it.")
+        hide_argument(given)
+        hiding = f"--api-key-file and {variables[0]} hide it"
+        say(f"--api-key stands in the shell's history, and stood in `ps` for a moment; {hiding}.")
         return given
     return next((value for name in variables if (value := environment().get(name))), None)
 
