@@ -1,18 +1,18 @@
 """Fit the overheads that no kernel table tells to a few end-to-end rows, and write data/cost/overheads.json.
 
-    python tools/fit_overheads.py tests/data/validation/measured.csv
-    python tools/fit_overheads.py tests/data/validation/measured.csv --other other.json
+    python tools/fit_overheads.py tests/data/validation/measured.csv tests/data/validation/measured2.csv
+    python tools/fit_overheads.py tests/data/validation/measured*.csv --other other.json --only expert_layer_s
 
-The second form fits the same figures on other rows, as few as before, and writes them elsewhere: how far the figures
-move, and the errors with them, is in docs/validation.md.
+`--other` fits the same figures on other rows, as few as before, and writes them elsewhere: how far the figures
+move, and the errors with them, is in docs/validation.md. `--only` names figures; the others stay as that file has them.
 
 Each figure is searched on its own few rows, one after the other, three rounds; the loss is the mean of
 |ln(predicted / measured)| of TPOT, a tenth of that of TTFT, and that of throughput where nothing else was measured.
 No other row is read, and no figure belongs to one model.
 """
 
+import argparse
 import json
-import sys
 from math import log
 from pathlib import Path
 
@@ -28,6 +28,9 @@ TARGET = Path(__file__).parent.parent / "src/atoll/data/cost/overheads.json"
 QWEN, LLAMA, OSS = "aic-h100-qwen3-32b-", "aic-h100-llama-3.1-70b-", "aic-h200-gpt-oss-120b-"
 A100 = "gpustack-qwen3-32b-a100-"
 IOG_4090, QWEN_7B = "deepseek-r1-distill-llama-8b", "deepseek-r1-distill-qwen-7b"
+CLOUD, NEXT = "cr11-", "crexp-pro6000x1-Qwen3-Coder-Next-FP8-tp1pp1x1-"
+GLM, CODER = "GLM-4.6-FP8-tp8pp1x1-", "Qwen3-Coder-480B-A35B-Instruct-AWQ-"
+PRO_6000 = "cr01-gcloud_rtxpro6000x8-GLM-4.6-FP8-tp8pp1x1-"
 ROUNDS = 3
 
 # What is fitted, on which rows, and whether TTFT counts as well.
@@ -46,6 +49,31 @@ PLAN: list[tuple[str, tuple[str, ...]]] = [
     ("weight_only_factor", (f"{A100}03",)),
     ("host_link_floor_s", (f"iog-1qps_{IOG_4090}_2xrtx-4090", f"iog-1qps_{IOG_4090}_4xrtx-4090")),
     ("host_link_share", (f"iog-8qps_{IOG_4090}_2xrtx-4090", f"iog-16qps_{IOG_4090}_4xrtx-4090")),
+    (
+        "expert_layer_s",
+        (
+            f"{CLOUD}h100x8-{CODER}tp4pp1x2ep-c1-92",
+            f"{CLOUD}h100x8-{GLM}c1-94",
+            f"{CLOUD}h200x8-GLM-4.5-Air-AWQ-4bit-tp1pp1x8ep-c1-96",
+            f"{CLOUD}h200x8-{GLM}c1-97",
+            f"{NEXT}c8-17",
+            f"{NEXT}c8-26",
+            f"{NEXT}c16-11",
+            "cr10-rtx5090x1-Qwen3-Coder-30B-A3B-Instruct-AWQ-tp1pp1x1-c400-112",
+        ),
+    ),
+    ("pcie_skew_s.4", (f"{CLOUD}pro6000x8-{CODER}tp4pp1x2ep-c1-99",)),
+    ("pcie_skew_s.8", (f"{CLOUD}pro6000x8-{GLM}c1-101",)),
+    (
+        "pipeline_wait",
+        (
+            f"{CLOUD}pro6000x8-GLM-4.6-FP8-tp1pp8x1-c256-84",
+            f"{CLOUD}l40sx2-GLM-4.5-Air-AWQ-4bit-tp1pp2x1ep-c400-90",
+            f"{CLOUD}pro6000x8-{CODER}tp1pp4x2ep-c256-83",
+            "cr10-rtx4090x2-Meta-Llama-3.3-70B-Instruct-AWQ-INT4-tp1pp2x1-c400-108",
+        ),
+    ),
+    ("state_token_s", (f"{NEXT}c12-10", f"{NEXT}c8-17", f"{NEXT}c12-18", f"{NEXT}c8-26")),
 ]
 # The same figures on other rows.
 OTHER: list[tuple[str, tuple[str, ...]]] = [
@@ -62,9 +90,29 @@ OTHER: list[tuple[str, tuple[str, ...]]] = [
     ("expert_prefill_factor.bf16", ("gpustack-qwen3-235b-a22b-a100-09",)),
     ("host_link_floor_s", (f"iog-1qps_{QWEN_7B}_2xrtx-4090", f"iog-1qps_{QWEN_7B}_4xrtx-4090")),
     ("host_link_share", (f"iog-8qps_{QWEN_7B}_2xrtx-4090", f"iog-16qps_{QWEN_7B}_4xrtx-4090")),
+    (
+        "expert_layer_s",
+        (
+            f"{CLOUD}h100x8-{CODER}tp4pp1x2ep-c256-73",
+            f"{CLOUD}h100x8-{GLM}c256-75",
+            f"{CLOUD}h200x8-{GLM}c512-78",
+            "cr01-h200x8-Qwen3-Coder-480B-A35B-Instruct-AWQ-tp4pp1x2-c64-61",
+        ),
+    ),
+    ("pcie_skew_s.4", (f"{CLOUD}pro6000x8-{CODER}tp4pp1x2ep-c256-80", f"{CLOUD}pro6000x8-{CODER}tp4pp1x2ep-c256-85")),
+    ("pcie_skew_s.8", (f"{PRO_6000}c32-71", f"{PRO_6000}c64-67", f"{PRO_6000}c128-68")),
+    (
+        "pipeline_wait",
+        (
+            "cr10-rtx4090x4-Meta-Llama-3.3-70B-Instruct-AWQ-INT4-tp1pp2x2-c200-111",
+            "cr10-rtx4090x4-GLM-4.5-Air-AWQ-4bit-tp1pp4x1ep-c400-110",
+        ),
+    ),
+    ("state_token_s", ("crrec-rtx4090x1-Qwen3.6-27B-AWQ-INT4-tp1pp1x1-c1-28", f"{NEXT}c16-19")),
 ]
 STEPS = (0.6, 0.8, 0.9, 0.95, 1.05, 1.1, 1.25, 1.6)
-HOSTS_TTFT = ("host_link_floor_s", "host_link_share", "host_step_s", "early_sequence_s", "weight_only_factor")
+HOSTS = ("host_link_floor_s", "host_link_share", "host_step_s", "early_sequence_s", "weight_only_factor")
+NO_TTFT = (*HOSTS, "expert_layer_s", "pcie_skew_s.4", "pcie_skew_s.8", "pipeline_wait", "state_token_s")
 
 
 def use(overheads: Overheads) -> None:
@@ -104,7 +152,7 @@ def loss(overheads: Overheads, cases: list[Case], *, ttft: bool) -> float:
 
 
 def search(overheads: Overheads, name: str, cases: list[Case]) -> Overheads:
-    ttft = name not in HOSTS_TTFT
+    ttft = name not in NO_TTFT
     best, least = overheads, loss(overheads, cases, ttft=ttft)
     for factor in STEPS:
         tried = changed(overheads, name, factor)
@@ -123,25 +171,40 @@ def rounded(value: object) -> object:
     return value
 
 
-def fit(table: list[dict[str, str]], plan: list[tuple[str, tuple[str, ...]]]) -> Overheads:
-    """The figures of the plan, each on its rows."""
+def fit(table: list[dict[str, str]], plan: list[tuple[str, tuple[str, ...]]], base: Overheads) -> Overheads:
+    """The figures of the plan, each on its rows; what it does not name stays as it is in `base`."""
     wanted = {row for _, rows in plan for row in rows}
     cases = {row["id"]: case for row, case in cases_or_reasons([r for r in table if r["id"] in wanted])}
     missing = wanted - {name for name, case in cases.items() if isinstance(case, Case)}
     assert not missing, missing
-    overheads = shipped_overheads()
+    overheads = base
     for _ in range(ROUNDS):
         for name, rows in plan:
             overheads = search(overheads, name, [cases[row] for row in rows])
     # fp8 in blocks was measured by nobody here; it takes the figure of plain fp8.
     factors = {**overheads.prefill_factor, "fp8_block": overheads.prefill_factor["fp8"]}
-    return overheads.replace(prefill_factor=factors, fitted_on=tuple(sorted(wanted)))
+    return overheads.replace(prefill_factor=factors, fitted_on=tuple(sorted({*base.fitted_on, *wanted})))
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="+", type=Path)
+    parser.add_argument("--other", type=Path)
+    parser.add_argument("--only", nargs="+")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    rows = read_rows(Path(sys.argv[1]).read_text(), origin=sys.argv[1])
-    other = Path(sys.argv[3]) if sys.argv[2:3] == ["--other"] else None
-    found = fit(rows, OTHER if other else PLAN)
+    asked = read_arguments()
+    rows = [r for path in asked.tables for r in read_rows(path.read_text(), origin=str(path), folder=path.parent)]
+    plan = [one for one in (OTHER if asked.other else PLAN) if asked.only is None or one[0] in asked.only]
+    base = shipped_overheads()
+    if asked.only is None:
+        base = base.replace(fitted_on=())
+    elif asked.other:
+        base = Overheads.from_plain(json.loads(asked.other.read_text()), origin=str(asked.other))
+    found = fit(rows, plan, base)
+    target = asked.other or TARGET
     lines = [f"{json.dumps(key)}: {json.dumps(rounded(value))}" for key, value in found.to_plain().items()]
-    (other or TARGET).write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    print((other or TARGET).read_text())
+    target.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    print(target.read_text())

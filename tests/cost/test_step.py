@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atoll.cost.overheads import shipped_overheads
 from atoll.cost.profile import MachineProfile
 from atoll.cost.step import PieceLines, StepBatch, StepModel
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
@@ -122,6 +123,48 @@ def test_lines_with_a_floor_are_the_greater_of_both():
     lines = PieceLines.through([0, 10, 20], [1, 2, 4]).at_least(3)
     assert [lines.at(x) for x in (0, 10, 14, 15, 20, 30)] == [3, 3, 3, 3, 4, pytest.approx(6)]
     assert lines.run(0, 5, 5).tolist() == [lines.at(x) for x in (0, 5, 10, 15, 20)]
+
+
+def test_routing_takes_its_time_in_every_layer_with_experts_but_not_of_mxfp4():
+    one, plain = StepBatch(decodes=1, decode_context=1000), OSS.replace(quantisation=Quantisation())
+    routing = step_model(plain, H100, tensor_parallel=8).breakdown(one)["routing"]
+    assert routing == pytest.approx(plain.layers * shipped_overheads().expert_layer_s)
+    assert 20e-6 < shipped_overheads().expert_layer_s < 60e-6
+    assert MODELS["moe"].breakdown(one)["routing"] == 0
+    assert "routing" not in MODELS["one"].breakdown(one)
+
+
+def test_eight_ranks_over_pcie_wait_longer_for_each_other_than_behind_a_switch():
+    """TP 8 on RTX PRO 6000, one user: 185 all-reduces a token, some 50 us of waiting before each."""
+    overheads = shipped_overheads()
+    assert overheads.skew_s(8, over_pcie=True) > 10 * overheads.skew_s(8)
+    assert overheads.skew_s(2, over_pcie=True) == overheads.skew_s(2)
+
+
+def test_micro_batches_of_unequal_size_wait_for_each_other():
+    one = StepBatch(decodes=64, decode_context=64_000)
+    plain = shipped_overheads()
+    spec = spec_of(QWEN32, H100, pipeline_parallel=2)
+    always_full = StepModel(spec, overheads=plain.replace(pipeline_wait=0.0)).breakdown(one)
+    for name, seconds in StepModel(spec, overheads=plain).breakdown(one).items():
+        if name not in {"lm_head", "host"}:
+            assert seconds == pytest.approx((1 + plain.pipeline_wait) * always_full[name])
+
+
+def test_layers_that_keep_a_state_take_time_of_prompts_alone():
+    """Half of the layers, less attention; what the states take longer grows with the prompt and is split over GPUs."""
+    hybrid = QWEN32.replace(attention=QWEN32.attention.replace(linear_layers=32))
+    free = shipped_overheads().replace(state_token_s=0.0)
+    times = {}
+    for split in (1, 2):
+        spec = spec_of(hybrid, H100, tensor_parallel=split)
+        with_states, without = StepModel(spec), StepModel(spec, overheads=free)
+        decode = StepBatch(decodes=8, decode_context=8000)
+        assert with_states.seconds(decode) == without.seconds(decode)
+        prompt = StepBatch(prefills=((2048, 0),))
+        times[split] = with_states.seconds(prompt) - without.seconds(prompt)
+    assert times[1] == pytest.approx(2 * times[2])
+    assert times[1] == pytest.approx(2048 * 32 * shipped_overheads().state_token_s * 1.6 / 3.35, rel=0.05)
 
 
 def test_seconds_are_finite_for_an_empty_step():

@@ -10,6 +10,7 @@ from importlib import resources
 
 from pydantic import Field
 
+from atoll.cost.operations import WeightFormat
 from atoll.documents import Document
 
 
@@ -29,6 +30,11 @@ class Overheads(Document):
     expert_prefill_factor: dict[str, float]  # ... of the routed experts
     weight_only_factor: float = Field(gt=0)  # Marlin at 256 tokens and more, against the bf16 GEMM
     reduce_skew_s: dict[str, float]  # by ranks: GPUs reach an all-reduce one after the other
+    expert_layer_s: float = Field(ge=0)  # top-k, sorting tokens by expert, summing up: of a layer with experts
+    pcie_skew_s: dict[str, float]  # by ranks: the same as reduce_skew_s where the group reduces over PCIe
+    state_token_s: float = Field(ge=0)  # a prompt's token in one layer that keeps a state, at state_bytes_per_s
+    state_bytes_per_s: float = Field(gt=0)  # of the card that it was measured on; a faster one takes less
+    pipeline_wait: float = Field(ge=0)  # of a round, beside it: micro-batches of unequal size wait for each other
     host_link_share: float = Field(gt=0)  # of PCIe's rate, through host memory
     host_link_floor_s: float = Field(ge=0)  # of one all-reduce of two GPUs through host memory
     fitted_on: tuple[str, ...] = ()
@@ -41,10 +47,15 @@ class Overheads(Document):
         """Likewise for the routed experts."""
         return self.expert_prefill_factor.get(name, self.expert_prefill_factor["bf16"])
 
-    def skew_s(self, ranks: int) -> float:
-        """For the nearest measured number of ranks."""
-        known = min(self.reduce_skew_s, key=lambda size: (abs(int(size) - ranks), -int(size)))
-        return self.reduce_skew_s[known]
+    def skew_s(self, ranks: int, *, over_pcie: bool = False) -> float:
+        """For the nearest measured number of ranks; through host memory its own floor says it all."""
+        skews = self.pcie_skew_s if over_pcie else self.reduce_skew_s
+        known = min(skews, key=lambda size: (abs(int(size) - ranks), -int(size)))
+        return skews[known]
+
+    def expert_layer(self, name: str) -> float:
+        """Seconds beside the experts' own kernels. mxfp4 experts have none: their rows show that nothing is missing."""
+        return 0.0 if name == WeightFormat.MXFP4_WO else self.expert_layer_s
 
 
 @cache

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.cost.kernels import Kernels
-from atoll.cost.links import AllReduce, group_reduce, tensor_groups
+from atoll.cost.links import AllReduce, Hop, group_reduce, tensor_groups
 from atoll.cost.memory import kv_value_bytes
 from atoll.cost.operations import WeightFormat, attention_heads, expert_block, layer_gemms, weight_format
 from atoll.cost.overheads import Overheads, shipped_overheads
@@ -154,6 +154,9 @@ def _slowest_reduce(spec: EngineSpec, profile: MachineProfile) -> AllReduce:
     return max(reduces, key=lambda reduce: reduce.seconds(2**20))
 
 
+_OVER_PCIE = {Hop.PCIE, Hop.PCIE_FAR}
+
+
 class StepModel:
     """Seconds of engine steps of one replica, operation by operation.
 
@@ -195,6 +198,9 @@ class StepModel:
         self._experts = expert_block(card, tensor_parallel)
         self._heads = attention_heads(card, tensor_parallel)
         self._graph_sizes = spec.steps.graph_sizes
+        self._waiting = 1.0 + self.overheads.pipeline_wait if spec.pipeline_parallel > 1 else 1.0
+        self._state_s = self._state_token_seconds()
+        self._skew_s = self.overheads.skew_s(tensor_parallel, over_pcie=self.reduce.group.hop in _OVER_PCIE)
         self._dense: dict[int, float] = {}
         self._head: dict[int, float] = {}
         self._chunks: dict[tuple[int, int], float] = {}
@@ -289,12 +295,20 @@ class StepModel:
         if self._experts is not None:
             one = self.kernels.expert_seconds(share, self._experts, self._format)
             parts["experts"] = scale * experts * self._experts.count * one
+            parts["routing"] = self._experts.count * self.overheads.expert_layer(self._format)
         parts["elementwise"] = eager * self._elementwise_seconds(share)
         if self.tensor_parallel > 1:
             parts["all_reduce"] = self._reduce_seconds(share)
         if self.pipeline_parallel > 1:
             parts["send"] = (self.pipeline_parallel - 1) * self._send_seconds(share)
+            parts = {name: self._waiting * seconds for name, seconds in parts.items()}
         return parts
+
+    def _state_token_seconds(self) -> float:
+        """Of one prompt token in all layers that keep a state (gated delta net): its heads are split."""
+        layers = self.card.attention.linear_layers
+        faster = min(1.0, self.overheads.state_bytes_per_s / self.kind.memory_bytes_per_s)
+        return layers * faster * self.overheads.state_token_s / self.tensor_parallel
 
     def _eager_factors(self, tokens: int) -> tuple[float, float]:
         """What the kernels take longer in a step too large for the CUDA graphs: dense ones, experts."""
@@ -321,7 +335,7 @@ class StepModel:
         """Two a layer and one after the embedding, of `tokens` hidden vectors in 16 bits."""
         scale = 1.0 if self.reduce.measured else self.profile.link_time
         one = self.reduce.seconds(2.0 * tokens * self.card.hidden_size)
-        return (2 * self.card.layers + 1) * (scale * one + self.overheads.skew_s(self.tensor_parallel))
+        return (2 * self.card.layers + 1) * (scale * one + self._skew_s)
 
     def _send_seconds(self, tokens: int) -> float:
         return 20e-6 + 2.0 * tokens * self.card.hidden_size / 20e9
@@ -343,10 +357,11 @@ class StepModel:
     def _chunk_seconds(self, tokens: int, past: int) -> float:
         seconds = self._chunks.get((tokens, past))
         if seconds is None:
-            seconds = self.profile.compute_time * sum(
+            attention = sum(
                 heads.count * self.kernels.prefill_attention_seconds(tokens, past, heads, kv_bytes=self._kv_bytes)
                 for heads in self._heads
             )
+            seconds = self.profile.compute_time * self._waiting * (attention + tokens * self._state_s)
             if len(self._chunks) < 200_000:
                 self._chunks[tokens, past] = seconds
         return seconds
@@ -361,7 +376,11 @@ class StepModel:
         return lines
 
     def _decode_attention(self, sequences: int, context: int) -> float:
-        return self.profile.attention_time * sum(
-            heads.count * self.kernels.decode_attention_seconds(sequences, context, heads, kv_bytes=self._kv_bytes)
-            for heads in self._heads
+        return (
+            self._waiting
+            * self.profile.attention_time
+            * sum(
+                heads.count * self.kernels.decode_attention_seconds(sequences, context, heads, kv_bytes=self._kv_bytes)
+                for heads in self._heads
+            )
         )
