@@ -365,6 +365,17 @@ def test_the_most_users_of_the_contenders_are_simulated_and_the_others_by_formul
         assert most[name].users == pytest.approx(same.most_users, rel=0.05)
 
 
+def test_a_target_for_the_time_per_token_alone_is_kept_for_those_who_have_a_seat():
+    """However many wait, those who are served get their tokens as before: 10,000 users would be within the target."""
+    found = search(wanted_goal=goal(slo_tpot_s=0.05), simulate=Nearly(), vary_load=True)
+    for choice in found.choices:
+        assert 0 < choice.most_users <= choice.layout.flags.max_num_seqs * len(choice.layout.replicas)
+    given = EngineFlags(max_num_seqs=4)
+    assert (
+        search(wanted_goal=goal(slo_tpot_s=0.05), flags=given, simulate=Nearly(), vary_load=True).best.most_users == 16
+    )
+
+
 def test_the_best_of_each_tensor_parallel_size_is_a_contender_however_slow():
     """4xTP1 is half as slow again as 2xTP2, and none of TP 1 is faster."""
     found = search(wanted_goal=goal(slo_tpot_s=0.03), simulate=Nearly(), vary_load=True)

@@ -234,7 +234,19 @@ def _most_by_formula(choice: Choice, question: Question) -> float:
     def strain(load: float) -> float:
         return score_layout(question.at_load(load), choice.layout).strain(question.goal)
 
-    return _find_most(strain, question.goal, start=question.goal.amount)
+    return _find_most(strain, question.goal, start=question.goal.amount, at_most=_seats(choice, question.goal))
+
+
+def _seats(choice: Choice, goal: Goal) -> float:
+    """Users who all have a seat at once, where nothing is said of the first token; else there is no such bound.
+
+    Time per token stays as it is for those who are served, however many wait. Without this two replicas with 128 seats
+    each would carry thousands within a target for it alone.
+    """
+    seats = choice.layout.flags.max_num_seqs
+    if goal.users is None or goal.slo.ttft_s is not None or seats is None:
+        return inf
+    return float(seats * len(choice.layout.replicas))
 
 
 def _most_by_simulation(
@@ -245,7 +257,8 @@ def _most_by_simulation(
     def strain(load: float) -> float:
         return _at_load(choice, load, question, simulations).strain(question.goal)
 
-    return _find_most(strain, question.goal, start=max(start, question.goal.least), known=known)
+    at_most = _seats(choice, question.goal)
+    return _find_most(strain, question.goal, start=max(start, question.goal.least), known=known, at_most=at_most)
 
 
 def _find_most(
@@ -258,7 +271,8 @@ def _find_most(
 ) -> float:
     whole = goal.users is not None
     most = min(at_most, MOST_USERS if whole else MOST_RATE)
-    return find_most(strain, start=start, most=most, whole=whole, known=known)
+    within = {load: strained for load, strained in known.items() if load <= most}
+    return find_most(strain, start=start, most=most, whole=whole, known=within)
 
 
 def _affords_most(choice: Choice, most: float, question: Question, simulations: Simulations, *, is_best: bool) -> bool:

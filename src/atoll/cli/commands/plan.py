@@ -244,7 +244,8 @@ def _legend_of_most(made: Plan) -> Iterator[str]:
     )
     ways = {most.simulated for most in found}
     how = "simulated; ~ by formula" if len(ways) > 1 else "simulated" if True in ways else "by formula"
-    yield f"{column}, {how}."
+    seated = ", each with a seat" if goal.users is not None and goal.slo.ttft_s is None else ""
+    yield f"{column}{seated}, {how}."
 
 
 def _most(choice: Choice) -> str:
