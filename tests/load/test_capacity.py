@@ -13,7 +13,7 @@ from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
 from atoll.workflows.capacity import search_users, sweep
 
-PROMISE = SLO(ttft_s=1.0)
+TARGETS = SLO(ttft_s=1.0)
 
 
 @dataclass
@@ -44,7 +44,7 @@ def server(most, *, noise=()):
             )
             for n in range(100)
         ]
-        summary = summarise(RecordTable.from_records(records), slo=PROMISE)
+        summary = summarise(RecordTable.from_records(records), slo=TARGETS)
         return Result(summary, ClientReport(limited=False, verdict=""))
 
     return measure, runs
@@ -52,7 +52,7 @@ def server(most, *, noise=()):
 
 def search(measure, *, start=1, **more):
     load = Workload(users=start, duration_s=1, prompt=1, output=1, start="at_once")
-    return search_users(load, Path("x"), slo=PROMISE, measure=measure, say=lambda _: None, **more)
+    return search_users(load, Path("x"), slo=TARGETS, measure=measure, say=lambda _: None, **more)
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 8, 19, 20])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from atoll.layout.layout import Layout
-from atoll.plan.budget import Budget, Stage, sample_of
+from atoll.plan.budget import WHOLE, Budget, Stage, sample_of
 from atoll.plan.choice import Choice
 from atoll.plan.draft import Question, score_layout
 from atoll.plan.goal import Goal
@@ -81,7 +81,7 @@ def confirm_best(choices: Sequence[Choice], question: Question, simulate_long: S
     confirmed: set[str] = set()
     while simulate_long is not None and choices and choices[0].name not in confirmed:
         best, *others = choices
-        if not best.predicted.simulated:
+        if not best.predicted.simulated or requests_of(best.formula, question.goal) >= WHOLE:
             break
         outlook = replace(simulate_long(best.layout, question.goal, best.formula), simulated=True)
         confirmed.add(best.name)

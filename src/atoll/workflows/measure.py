@@ -34,8 +34,9 @@ def measure_layout(
 ) -> RecordTable:
     """Bring the layout up as plain processes, send the workload, take it down.
 
-    The records stand in `folder` as they come, the deployment's files and logs in `folder/deployment`. All processes
-    end with this one, however that happens. Emulated engines are paced by the machine's profile, when there is one.
+    The records stand in `folder`, which holds no run yet, as they come; the deployment's files and logs in
+    `folder/deployment`. All processes end with this one, however that happens. Emulated engines are paced by
+    the machine's profile, when there is one.
 
     Raises:
         StartFailed: an engine or nginx did not come up; the sentence carries the cause from its log.
@@ -51,6 +52,7 @@ def measure_layout(
             deployment.url,
             workload,
             folder=folder,
+            force=True,  # what the folder holds is the deployment; the caller gives one in which there is no run
             trace=trace,
             name=layout.name,
             engine=engine,

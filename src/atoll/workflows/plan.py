@@ -24,7 +24,7 @@ from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import write_whole
 from atoll.plan.band import choice_band
-from atoll.plan.budget import sample_of
+from atoll.plan.budget import WHOLE, sample_of
 from atoll.plan.capacity import MOST_USERS
 from atoll.plan.choice import Capacity, Choice, Search, Trial
 from atoll.plan.draft import PLAIN
@@ -149,7 +149,7 @@ def plan_model(
         wanted=wanted,
         flags=flags,
         simulate=Simulator(bench) if simulate else None,
-        simulate_long=Simulator(bench, least_requests=MOST_OF_THE_BEST) if simulate else None,
+        simulate_long=Simulator(bench, least_requests=WHOLE) if simulate else None,
         vary_load=vary_load,
         watch=watch,
     )
@@ -224,9 +224,6 @@ def _check_context(card: ModelCard, goal: Goal) -> None:
 
 
 # Simulation
-
-
-MOST_OF_THE_BEST = 10_000  # requests of the run of the best layout, where its file asks for so many
 
 
 @dataclass(frozen=True)
