@@ -1,14 +1,15 @@
-"""Make docs/validation.md's tables and drawings, data/cost/bands.json and pairs.json, from a table of measurements.
+"""Make docs/validation.md's tables and drawings, data/cost/bands.json and pairs.json, from tables of measurements.
 
-    python tools/make_validation.py tests/data/validation/measured.csv tests/data/validation/overheads_other.json
+    cd tests/data/validation
+    python ../../../tools/make_validation.py overheads_other.json measured.csv measured2.csv
 
-The second file holds the overheads that tools/fit_overheads.py found on other rows.
+The first file holds the overheads that tools/fit_overheads.py found on other rows. Pairs are those of the first table.
 """
 
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import quantiles
 
@@ -16,7 +17,7 @@ import fit_overheads
 import pair_bands
 import vl_convert
 
-from atoll.cost.band import NARROWEST, family_of
+from atoll.cost.band import NARROWEST, family_of, relative_band, shipped_bands
 from atoll.cost.overheads import Overheads, shipped_overheads
 from atoll.inventory.catalog import find_gpu
 from atoll.workflows.measured_rows import Measures, cases_or_reasons, read_rows
@@ -47,9 +48,13 @@ def is_doubtful(verdict: PredictedRow) -> bool:
     return crowd or verdict.case.id.startswith(DOUBTFUL)
 
 
-def predict_all(path: Path) -> tuple[list[PredictedRow], dict[str, int]]:
+def read_all(paths: Sequence[Path]) -> list[dict[str, str]]:
+    return [row for path in paths for row in read_rows(path.read_text(), origin=str(path), folder=path.parent)]
+
+
+def predict_all(*paths: Path) -> tuple[list[PredictedRow], dict[str, int]]:
     verdicts, skipped = [], defaultdict(int)
-    for _, case in cases_or_reasons(read_rows(path.read_text(), origin=str(path))):
+    for _, case in cases_or_reasons(read_all(paths)):
         predicted = case if isinstance(case, str) else predict_or_reason(case)
         if isinstance(case, str) or isinstance(predicted, str):
             skipped[str(predicted)] += 1
@@ -119,8 +124,8 @@ def scatter(verdicts: Sequence[PredictedRow], value: Callable[[Measures], float 
     return vl_convert.vegalite_to_svg(json.dumps(spec), vl_version="5.20")
 
 
-def bands(verdicts: Sequence[PredictedRow]) -> dict[str, dict[str, float]]:
-    """By family; loads that come all at once are left out where there are others, since nobody plans for them."""
+def bands(verdicts: Sequence[PredictedRow], doubts: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """By family, without what a row's source makes doubtful; loads that come all at once are left out where there are others, since nobody plans for them."""
     families = defaultdict(list)
     for verdict in verdicts:
         if is_doubtful(verdict):
@@ -132,11 +137,27 @@ def bands(verdicts: Sequence[PredictedRow]) -> dict[str, dict[str, float]]:
         steady = [one for one in members if not one.case.family.endswith("burst")]
         counted = steady if len(steady) >= FEW else members
         if len(counted) >= FEW:
-            found[family] = {**{name: width(counted, value) for name, value in MEASURES.items()}, "rows": len(counted)}
+            rows = len(counted)
+            widths = {
+                name: width([one for one in counted if is_sure(doubts.get(one.case.id, ""), name)], value)
+                for name, value in MEASURES.items()
+            }
+            counted = [one for one in counted if one.case.measured.output_tokens_per_s]  # Little's law is kinder
+            if len(counted) >= FEW:
+                widths["throughput"] = max(widths["throughput"], width(counted, throughput))
+            found[family] = {**widths, "rows": rows}
     return found
 
 
 FEW = 5
+NOTHING = 1.0  # a width that bounds nothing: too few rows have this measure
+
+
+def is_sure(doubt: str, measure: str) -> bool:
+    """Whether a row's column `doubt` leaves a measure alone; E2E takes TTFT and TPOT."""
+    doubted = set(doubt.replace(",", " ").split())
+    parts = {"ttft", "tpot"} if measure == "e2e" else {measure}
+    return not doubted & {*parts, "all"}
 
 
 def throughput(one: PredictedRow, measures: Measures) -> float | None:
@@ -164,7 +185,7 @@ def width(members: Sequence[PredictedRow], value: Callable[[PredictedRow, Measur
         predicted, measured = value(one, one.predicted), value(one, one.case.measured)
         if predicted and measured:
             errors.append(abs(predicted / measured - 1))
-    return round(max(NARROWEST, quantiles(errors, n=5)[3]), 3)
+    return round(max(NARROWEST, quantiles(errors, n=5)[3]), 3) if len(errors) >= FEW else NOTHING
 
 
 def between(text: str, name: str, content: str) -> str:
@@ -191,6 +212,11 @@ CHECKS: tuple[Group, ...] = (
     ("H100, repeated prompts, open loop (blis)", lambda v: v.case.id.startswith("blis-")),
     ("A100 (gpustack)", lambda v: "A100" in v.case.family and "gpustack-" in v.case.id),
     ("H100 PCIe (iog)", lambda v: "H100 PCIe" in v.case.family),
+    (
+        "mixtures of experts of measured2.csv",
+        lambda v: v.case.id.startswith(("cr", "gp-")) and bool(v.case.card.experts),
+    ),
+    ("A100 PCIe (den)", lambda v: v.case.id.startswith("den-")),
     ("RTX 4090, one card (iog)", lambda v: "4090" in v.case.family and v.case.id.endswith("1xrtx-4090")),
     ("RTX 4090, two and four cards (iog)", lambda v: v.case.id.endswith(("2xrtx-4090", "4xrtx-4090"))),
 )
@@ -202,11 +228,11 @@ def checks(verdicts: Sequence[PredictedRow], fitted: Collection[str]) -> str:
     return table([summarise_family(name, [v for v in fresh if belongs(v)]) for name, belongs in CHECKS])
 
 
-def hold_out(verdicts: Sequence[PredictedRow], path: Path, other: Overheads) -> str:
+def hold_out(verdicts: Sequence[PredictedRow], paths: Sequence[Path], other: Overheads) -> str:
     """The same rows predicted with overheads fitted on other rows; rows that neither fit saw."""
     mine = shipped_overheads()
     fit_overheads.use(other)
-    again = {v.case.id: v for v in predict_all(path)[0]}
+    again = {v.case.id: v for v in predict_all(*paths)[0]}
     fit_overheads.use(mine)
     unseen = [v for v in verdicts if v.case.id not in {*mine.fitted_on, *other.fitted_on} and v.case.id in again]
     rows = "| rows that neither fit saw | rows | TPOT, shipped | TPOT, other | E2E, shipped | E2E, other |\n"
@@ -243,27 +269,67 @@ def draw(verdicts: Sequence[PredictedRow]) -> None:
     )
 
 
-def write_bands(verdicts: Sequence[PredictedRow]) -> None:
+def write_bands(verdicts: Sequence[PredictedRow], doubts: Mapping[str, str]) -> None:
     source = "Made by tools/make_validation.py: the error that four of five rows stay within"
-    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in bands(verdicts).items())
+    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in bands(verdicts, doubts).items())
     target = ROOT / "src/atoll/data/cost/bands.json"
     target.write_text(f'{{\n"source": {json.dumps(source)},\n"bands": {{\n{lines}\n}}\n}}\n')
     print(target.read_text())
 
 
+def covered(verdicts: Sequence[PredictedRow], doubts: Mapping[str, str]) -> str:
+    """How many measurements lie inside the band that is stated; of all rows, doubtful ones too, by family of the band."""
+    lines = "| family of the band | rows | " + " | ".join(
+        f"{name}: inside, width" for name in ("TTFT", "TPOT", "tokens/s")
+    )
+    lines += " |\n|---|--:|---|---|---|\n"
+    families: dict[str, list[PredictedRow]] = defaultdict(list)
+    for one in verdicts:
+        band = relative_band(one.case.layout, one.case.card)
+        families["no band" if band is None else (band.family or "") + (", borrowed" if band.borrowed else "")].append(
+            one
+        )
+    for family, members in sorted(families.items(), key=lambda item: -len(item[1])):
+        cells = (inside(members, doubts, name) for name in ("ttft", "tpot", "throughput"))
+        lines += f"| {family} | {len(members)} | {' | '.join(cells)} |\n"
+    every = (inside(verdicts, doubts, name) for name in ("ttft", "tpot", "throughput"))
+    return lines + f"| all | {len(verdicts)} | {' | '.join(every)} |\n"
+
+
+def inside(members: Sequence[PredictedRow], doubts: Mapping[str, str], name: str) -> str:
+    """`31 of 40, -15/+22 %`: the width is the middle one of those rows."""
+    field = {"ttft": "ttft_s", "tpot": "tpot_s", "throughput": "output_tokens_per_s"}[name]
+    held, ends = [], []
+    for one in members:
+        band = relative_band(one.case.layout, one.case.card)
+        around = None if band is None else band.of(field)
+        predicted, measured = (getattr(m, field) for m in (one.predicted, one.case.measured))
+        if around and predicted and measured and is_sure(doubts.get(one.case.id, ""), name):
+            held.append(around[0] <= measured / predicted <= around[1])
+            ends.append(around)
+    if not held:
+        return "-"
+    low, high = sorted(ends)[len(ends) // 2]
+    return f"{sum(held)} of {len(held)} ({sum(held) / len(held):.0%}), {low - 1:+.0%}/{high - 1:+.0%}"
+
+
 if __name__ == "__main__":
-    measured, other = Path(sys.argv[1]), Path(sys.argv[2])
-    verdicts, skipped = predict_all(measured)
+    other, tables = Path(sys.argv[1]), [Path(one) for one in sys.argv[2:]]
+    doubts = {row["id"]: row.get("doubt", "") for row in read_all(tables)}
+    verdicts, skipped = predict_all(*tables)
+    write_bands(verdicts, doubts)
+    first = {row["id"] for row in read_all(tables[:1])}
+    pair_bands.write([one for one in verdicts if one.case.id in first], MEASURES)
+    shipped_bands.cache_clear()
     page = ROOT / "docs/validation.md"
     text = page.read_text()
     text = between(text, "families", table(list(group_errors(verdicts))))
     text = between(text, "unseen", checks(verdicts, shipped_overheads().fitted_on))
+    text = between(text, "covered", covered(verdicts, doubts))
     found = Overheads.from_plain(json.loads(other.read_text()), origin=str(other))
-    text = between(text, "held out", hold_out(verdicts, measured, found))
+    text = between(text, "held out", hold_out(verdicts, tables, found))
     whys = sorted(skipped.items(), key=lambda item: -item[1])
     text = between(text, "skipped", "".join(f"- {count}: {why}\n" for why, count in whys))
     page.write_text(text)
     draw(verdicts)
-    write_bands(verdicts)
-    pair_bands.write(verdicts, MEASURES)
     print(len(verdicts), "rows")
