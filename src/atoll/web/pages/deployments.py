@@ -141,7 +141,8 @@ def make_page(site: Site) -> APIRouter:
 
 def now_running(site: Site) -> list[Shown]:
     """The deployments that are up, or on their way, for the first page."""
-    return [shown for shown in _all_shown(site) if shown.state in {"up", "degraded", "starting", "stopping"}]
+    bundles = site.workspace.things(Kind.BUNDLE)
+    return [shown for shown in _all_shown(site, bundles) if shown.state in {"up", "degraded", "starting", "stopping"}]
 
 
 def _start(site: Site, request: Request, verb: str, bundle_id: str) -> Response:
@@ -157,13 +158,13 @@ def _start(site: Site, request: Request, verb: str, bundle_id: str) -> Response:
 
 
 def _listed(site: Site) -> dict[str, Any]:
-    shown = _all_shown(site)
-    return {"shown": shown, "count": len(site.workspace.things(Kind.BUNDLE)), "contained": site.contained}
+    bundles = site.workspace.things(Kind.BUNDLE)
+    return {"shown": _all_shown(site, bundles), "count": len(bundles), "contained": site.contained}
 
 
-def _all_shown(site: Site) -> list[Shown]:
+def _all_shown(site: Site, bundles: Sequence[Thing]) -> list[Shown]:
     jobs = site.jobs.all()
-    return [_shown(site, thing, jobs, in_list=True) for thing in site.workspace.things(Kind.BUNDLE)[:SHOWN]]
+    return [_shown(site, thing, jobs, in_list=True) for thing in bundles[:SHOWN]]
 
 
 def _shown(site: Site, thing: Thing, jobs: Sequence[Job], *, in_list: bool = False) -> Shown:
