@@ -8,12 +8,13 @@ from contextlib import aclosing
 import pytest
 
 from atoll.errors import InputError, RunFailed
+from atoll.outside.clock import SystemClock
 from atoll.outside.workers import Workers
 
 
 @pytest.fixture
 def workers(tmp_path):
-    made = Workers("stand_ins.counting_worker", most=1, log=tmp_path / "worker.log", sleep=asyncio.sleep)
+    made = Workers("stand_ins.counting_worker", most=1, log=tmp_path / "worker.log", clock=SystemClock())
     yield made
     made.close()
 
@@ -62,3 +63,24 @@ def test_a_worker_that_is_killed_is_a_sentence_and_is_replaced(workers):
         return await all_of(workers, {"count": 1})
 
     assert asyncio.run(ask()) == [0]
+
+
+def test_a_question_has_so_much_time_and_no_more(workers):
+    async def ask():
+        await workers.one({"count": 1})  # it has started
+        async with aclosing(workers.ask({"for_ever": True}, most_s=0.05)) as said:
+            assert await anext(said) == "begun"
+            with pytest.raises(InputError, match=r"longer than the 0\.05 s"):
+                await anext(said)
+        return await workers.one({"count": 1})
+
+    assert asyncio.run(ask()) == 0
+
+
+def test_an_import_is_finished_before_the_work_is_dropped(workers):
+    async def ask():
+        async with aclosing(workers.ask({"import": True})) as said:
+            assert await anext(said) == "begun"
+        return await workers.one({"imported": True}), len(workers.pids)
+
+    assert asyncio.run(ask()) == (True, 1)

@@ -20,6 +20,15 @@ from atoll.web.app import create_app
 HOST = "127.0.0.1:8090"
 OPERATOR, VIEWER = "operator-secret", "viewer-secret"
 PATIENCE_S = 60  # ends a hang, nothing more
+STUDY = """\
+name: cards
+box: {gpu: L40S-48GB, gpus: 2}
+model: Qwen/Qwen2.5-7B-Instruct
+workload: {users: 2, requests: 12, prompt: 64, output: 16}
+variants:
+  - {name: one, tensor_parallel: 1}
+  - {name: two, tensor_parallel: 1, replicas: 2}
+"""
 
 
 def client_of(site, secret=OPERATOR, *, raising=True, **headers):

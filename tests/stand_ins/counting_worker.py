@@ -13,6 +13,15 @@ def count(question, say):
         say("begun")
         while True:
             pass
+    if "import" in question:
+        say("begun")
+        import stand_ins.slow_to_import
+
+        while stand_ins.slow_to_import:
+            pass
+    if "imported" in question:
+        say("stand_ins.slow_to_import" in sys.modules)
+        return
     for number in range(question["count"]):
         say(number)
 

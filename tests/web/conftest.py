@@ -14,6 +14,17 @@ from stand_ins.control_plane import OPERATOR, PATIENCE_S, VIEWER, chromium, clie
 @pytest.fixture
 def site(tmp_path):
     """A site over an empty workspace, with one token of each role."""
+    return make_site(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def asked_often(tmp_path_factory):
+    """A client for questions that change nothing, whose workers stay warm for the whole module."""
+    with client_of(make_site(tmp_path_factory.mktemp("asked"))) as made:
+        yield made
+
+
+def make_site(tmp_path):
     tokens = TokenFile(
         tmp_path / "state" / "tokens.json", extra=(("olga", OPERATOR, Role.OPERATOR), ("vera", VIEWER, Role.VIEWER))
     )

@@ -30,7 +30,7 @@ def test_the_example_is_planned_changed_and_taken_home(server, open_page, tmp_pa
 
     page.get_by_label("Users", exact=True).and_(page.locator("[type=range]")).fill("0")
     expect(page).to_have_url(re.compile(r"users=1&"))
-    expect(answer).to_contain_text("done")
+    expect(answer.locator(".doing")).to_contain_text(re.compile(r"· 1 users? ·.* done"))
     expect(answer.locator("svg.layout")).to_be_visible()
     expect(answer.get_by_role("heading", name="Under other loads")).to_be_visible()
     page.go_back()
@@ -45,17 +45,10 @@ def test_the_example_is_planned_changed_and_taken_home(server, open_page, tmp_pa
     check(taken.value.path(), tmp_path / "taken")
 
     first.get_by_label("Engine").select_option("emulated")
-    page.route("**/plan/deploy", stay_here)
     first.get_by_role("button", name="Deploy").click()
-    expect(page.get_by_text("303 /deployments/")).to_be_visible()
+    expect(page).to_have_url(re.compile("/deployments/"))
     (bundle,) = (server.workspace / "bundles").iterdir()
-    assert (bundle / "compose.yaml").is_file()
-
-
-def stay_here(route):
-    """What a change was answered with, instead of the page that it leads to."""
-    answer = route.fetch(max_redirects=0)
-    route.fulfill(status=200, body=f"{answer.status} {answer.headers['location']}")
+    expect(page.get_by_role("heading", name=bundle.name)).to_be_visible()
 
 
 def check(packed, folder):

@@ -27,7 +27,7 @@ ONLY_ONCE = frozenset({b"host", b"origin", b"authorization", b"content-length", 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = ("/health", "/static/")
 # Questions that are too long for an address: they are POSTed and change nothing, so that a viewer may ask them.
-QUESTIONS = frozenset({"/boxes/inspect", "/doctor/check", "/runs/compare"})
+QUESTIONS = frozenset({"/boxes/inspect", "/studies/check", "/doctor/check", "/runs/compare"})
 
 HEADERS = {
     "content-security-policy": (

@@ -1,7 +1,7 @@
 """A plan for the page: rows by formula at once, then as they are simulated, then the whole answer.
 
 The formula's rows are made where they are asked for; the simulated plan is worked out by a process of its own
-(web/planner.py), which says each row as it knows it.
+(web/worker.py), which says each row as it knows it.
 """
 
 import hashlib
@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -20,7 +19,7 @@ from atoll.errors import InputError, NothingFits, RunFailed
 from atoll.inventory.box import Box
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
-from atoll.outside.workers import Say, Sleep, Workers
+from atoll.outside.workers import Say, Workers
 from atoll.plan.choice import Choice
 from atoll.plan.explain import explain_choice, explain_tuning
 from atoll.plan.goal import Goal
@@ -40,7 +39,6 @@ from atoll.workflows.plan import (
     verdict,
 )
 
-MOST_AT_ONCE = 2  # plans that are worked out at the same time; further ones wait
 REMEMBERED = 64  # answers
 
 
@@ -236,21 +234,11 @@ def targets_words(goal: Goal) -> str:
 
 
 class Planner:
-    """Works out plans in processes of its own, and remembers the last ones."""
+    """Plans worked out by workers; the last answers are remembered."""
 
-    def __init__(self, *, log: Path, sleep: Sleep) -> None:
-        self._workers = Workers("atoll.web.planner", most=MOST_AT_ONCE, log=log, sleep=sleep)
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
         self._known: OrderedDict[str, Answer] = OrderedDict()
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        return self._workers.pids
-
-    def warm(self) -> None:
-        self._workers.warm()
-
-    def close(self) -> None:
-        self._workers.close()
 
     async def follow(self, question: PlanQuestion) -> AsyncGenerator[Progress | Answer]:
         """Progress as it is made, the Answer last; the Answer alone where it is known. Leaving early stops the work.

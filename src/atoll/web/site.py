@@ -1,5 +1,6 @@
 """Site: all that a page needs, put together once by `atoll serve` or a test, and how a page is shown."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from starlette.responses import HTMLResponse
 import atoll
 from atoll.documents import Document
 from atoll.outside.clock import Clock, SystemClock
+from atoll.outside.workers import Workers
 from atoll.store.catalog import Catalog
 from atoll.units import show_bytes, show_seconds
 from atoll.web.auth import Role, Token, TokenFile
@@ -24,7 +26,9 @@ from atoll.web.words import Words, choose_language, words_of
 from atoll.web.workspace import Workspace
 
 # The pages of the bar at the top, in order; each is a module of web/pages with a file in words/ and in templates/.
-PAGES = ("home", "boxes", "plan", "deployments", "jobs", "runs", "doctor", "chat", "settings")
+PAGES = ("home", "boxes", "plan", "deployments", "jobs", "studies", "runs", "doctor", "chat", "settings")
+
+MOST_WORKERS = 2  # heavy questions that are answered at the same time; further ones wait
 
 
 class AuditLine(Document):
@@ -52,18 +56,23 @@ class Site:
         return Jobs(self.workspace.root)
 
     @cached_property
+    def workers(self) -> Workers:
+        """Processes that answer heavy questions; what goes wrong is said over their lines, so they print nothing."""
+        return Workers("atoll.web.worker", most=MOST_WORKERS, log=Path(os.devnull), clock=self.clock)
+
+    @cached_property
     def planner(self) -> Planner:
-        return Planner(log=self.workspace.own / "planner.log", sleep=self.clock.sleep)
+        return Planner(self.workers)
 
     def open(self) -> None:
         """What is to be ready before the first request."""
         if self.warm:
-            self.planner.warm()
+            self.workers.warm()
 
     def close(self) -> None:
         """End what was started and let the catalogue go."""
-        if "planner" in self.__dict__:
-            self.planner.close()
+        if "workers" in self.__dict__:
+            self.workers.close()
         self.catalog.close()
 
     @cached_property

@@ -36,7 +36,7 @@ from atoll.traffic.workload import OUTPUT_TOKENS, PROMPT_TOKENS, USERS
 from atoll.web.pages.boxes import EXAMPLE, EXAMPLE_GPU
 from atoll.web.planning import Answer, Chosen, PlanQuestion, Progress, formula_rows, targets_words
 from atoll.web.site import Site, is_fragment, render
-from atoll.web.words import Words, choose_language, words_of
+from atoll.web.words import Words
 from atoll.web.workspace import Kind
 from atoll.workflows.boxes import named_box
 from atoll.workflows.load import LoadOptions, load_of, slo_of
@@ -98,11 +98,9 @@ def _add_answers(routes: APIRouter, site: Site) -> None:
 
     @routes.get("/plan/answer")
     def answer(request: Request) -> HTMLResponse:
-        """The formula's table, with the stream that brings the simulated rows; what is wrong is a sentence."""
+        """The formula's table, with the stream that brings the simulated rows; or what is wrong."""
         asked = Asked.of(request.query_params)
-        shown = _first(site, asked)
-        status = 400 if shown["trouble"] else 200
-        return site.show(request, "plan_answer.html", page="plan", status=status, **shown)
+        return site.show(request, "plan_answer.html", page="plan", **_first(site, asked))
 
     @routes.get("/plan/live", response_class=EventSourceResponse)
     async def live(request: Request) -> AsyncIterator[ServerSentEvent]:
@@ -313,7 +311,7 @@ def _rows_shown(question: PlanQuestion, progress: Progress) -> dict[str, Any]:
 
 def _show_said(site: Site, request: Request, asked: Asked, question: PlanQuestion, said: Progress | Answer) -> str:
     if isinstance(said, Progress):
-        shown = _rows_shown(question, said) | {"doing": _doing(_words(request), said.doing)}
+        shown = _rows_shown(question, said) | {"doing": _doing(site.words(request, "plan"), said.doing)}
         return render(request, "plan_progress.html", page="plan", **shown)
     if said.nothing_fits is not None:
         return render(request, "error_fragment.html", page="plan", sentence=said.nothing_fits)
@@ -328,11 +326,6 @@ def _show_said(site: Site, request: Request, asked: Asked, question: PlanQuestio
         "site": site,
     }
     return render(request, "plan_done.html", page="plan", **shown)
-
-
-def _words(request: Request) -> Words:
-    lang = choose_language(request.cookies.get("lang"), request.headers.get("accept-language", ""))
-    return words_of("plan", lang)
 
 
 def _doing(t: Words, doing: str) -> str:

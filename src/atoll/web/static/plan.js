@@ -29,12 +29,12 @@
 
   const address = () => `/plan?${new URLSearchParams(new FormData(form))}`;
   // One step back for each change: the first movement of one makes the step, the others move it.
-  let moving = false;
-  form.addEventListener("input", () => {
-    if (moving) history.replaceState(null, "", address());
+  let moving = null;
+  form.addEventListener("input", (event) => {
+    if (moving === event.target) history.replaceState(null, "", address());
     else history.pushState(null, "", address());
-    moving = true;
+    moving = event.target;
   });
-  form.addEventListener("change", () => { moving = false; });
+  form.addEventListener("change", () => { moving = null; });
   addEventListener("popstate", () => location.reload());
 })();
