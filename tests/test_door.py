@@ -27,6 +27,7 @@ FILES = {
     "load.mirror": "records of other machines, as they grow",
     "load.records": "records are written while requests run; the door's whole files would be rewritten each second",
     "model.catalog": "tables we ship, one a model",
+    "run.door_log": "the log of the door, as it grows",
     "run.process": "logs that grow, and what an earlier deployment left",
     "store.folder": "a run's own folder: what is out of date goes from it",
     "web": "the workspace: output of jobs as it grows, the log of who did what, what is removed",
