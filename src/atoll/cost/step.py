@@ -200,7 +200,9 @@ class StepModel:
         self._graph_sizes = spec.steps.graph_sizes
         self._waiting = 1.0 + self.overheads.pipeline_wait if spec.pipeline_parallel > 1 else 1.0
         self._state_s = self._state_token_seconds()
-        self._skew_s = self.overheads.skew_s(tensor_parallel, over_pcie=self.reduce.group.hop in _OVER_PCIE)
+        group = self.reduce.group  # between NVLink pairs, which have a curve of their own, nothing more was seen
+        over_pcie = group.hop in _OVER_PCIE and not group.mixed
+        self._skew_s = self.overheads.skew_s(tensor_parallel, over_pcie=over_pcie)
         self._dense: dict[int, float] = {}
         self._head: dict[int, float] = {}
         self._chunks: dict[tuple[int, int], float] = {}
