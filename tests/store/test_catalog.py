@@ -20,6 +20,7 @@ from atoll.errors import CatalogFailed, InputError
 from atoll.store.catalog import Paper, Query, RunEntry
 from atoll.store.opening import open_catalog
 from atoll.store.sqlite import _m001_runs
+from atoll.traffic.record import Source
 from stand_ins.patience import PATIENCE_S, wait_until
 
 
@@ -109,6 +110,22 @@ def test_runs_are_found_newest_first(catalog):
         catalog.save(entry(run_id, started_at=age))
     assert [found.run_id for found in catalog.find(Query())] == ["new", "mid", "mid-b", "old"]
     assert [found.run_id for found in catalog.find(Query(limit=2))] == ["new", "mid"]
+
+
+def test_a_page_of_many_runs_asks_for_its_part_and_what_there_is_to_choose_from(catalog):
+    for number in range(10):
+        model = None if number == 9 else f"m{number % 3}"
+        source = Source.SIMULATED if number % 2 else Source.MEASURED
+        study = "s" if number < 4 else None
+        catalog.save(
+            entry(f"r{number}", started_at=number, model=model, study=study, source=source, tags=(f"t{number % 2}",))
+        )
+    query = Query(source=Source.SIMULATED, skip=1, limit=2)
+    assert [found.run_id for found in catalog.find(query)] == ["r7", "r5"]
+    found = catalog.overview(query)
+    assert (found.count, found.models, found.studies, found.tags) == (5, ("m0", "m1", "m2"), ("s",), ("t0", "t1"))
+    assert catalog.overview(Query(tag="t0", model="m1")).count == 1
+    assert catalog.overview(Query(model="none")).count == 0
 
 
 @pytest.mark.parametrize("run_id", ["실험:2xTP2:1f", "हिन्दी", "🚀", ".hidden", "-x", "a b", "50%?#&", "a" * 600])

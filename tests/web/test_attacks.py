@@ -166,6 +166,10 @@ def paths(site):
                 return safe and not re.search("root:x|stolen", answer.text)
 
             yield got(f"path tricks in every id ({method})", answers, fine)
+        streams = [path for method, path in routes_of(site) if re.search(r"\}/(live|words|log/.*)$", path)]
+        assert len(streams) > 2
+        answers = [client.get(filled(path, "nothing")) for path in streams]
+        yield got("streams of nothing", answers, refused(404))
         run = next(entry.run_id for entry in fill(site).find_runs if entry.folder)
         langs = ("../../../../outside", "/../../../outside", "x/../../../../outside", "%00", "en/../../x")
         answers = [client.get(f"/runs/{quote(run, safe='')}/report?lang={lang}") for lang in langs]

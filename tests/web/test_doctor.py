@@ -1,6 +1,7 @@
 """The doctor page in process: what is uploaded is looked at by itself, mended fix by fix, and given back."""
 
 import io
+import json
 import re
 import stat
 import zipfile
@@ -113,8 +114,8 @@ def test_uploads_go_after_a_day_or_by_their_reader(site, client):
     assert client.get(first).status_code == 404
     folder = site.workspace.own / second.replace("/doctor/", "uploads/")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    note = folder / "upload.yaml"
-    note.write_text(re.sub(r"made_at: .*", "made_at: 1.0", note.read_text()))
+    note = folder / "upload.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"made_at": 1.0}))
     assert "None. What you upload" in client.get("/doctor").text
     assert not folder.exists()
 

@@ -58,7 +58,18 @@ class Query(Document):
     engine: str | None = None
     folder: str | None = None
     tag: str | None = None
+    source: Source | None = None
+    skip: int = Field(default=0, ge=0)  # so many of the newest
     limit: int = Field(default=100, ge=1, le=10_000)
+
+
+class Overview(Document):
+    """What there is to choose from, over all entries, and how many a query finds."""
+
+    count: int  # that the query finds, whatever its limit
+    models: tuple[str, ...]
+    studies: tuple[str, ...]
+    tags: tuple[str, ...]
 
 
 class Paper(Document):
@@ -87,6 +98,10 @@ class Catalog(Protocol):
 
     def find(self, query: Query) -> tuple[RunEntry, ...]:
         """Newest first; of the same age by run_id."""
+        ...
+
+    def overview(self, query: Query) -> Overview:
+        """Without reading the entries: a page that shows a hundred of ten thousand asks this."""
         ...
 
     def tag(self, run_id: str, tag: str) -> RunEntry:

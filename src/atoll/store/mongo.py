@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from atoll.errors import CatalogFailed, InputError, MissingProgram
-from atoll.store.catalog import Paper, Query, RunEntry, no_paper, not_there
+from atoll.store.catalog import Overview, Paper, Query, RunEntry, no_paper, not_there
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -33,7 +33,8 @@ class MongoCatalog:
                 "runs", write_concern=WriteConcern(w=1, j=True)
             )
             self._runs.create_index(list(_NEWEST_FIRST))
-            self._runs.create_index("tags")
+            for field in ("tags", "model", "study", "source"):
+                self._runs.create_index(field)
             self._papers: Collection[dict[str, Any]] = database.get_collection(
                 "papers", write_concern=WriteConcern(w=1, j=True)
             )
@@ -58,12 +59,17 @@ class MongoCatalog:
 
     def find(self, query: Query) -> tuple[RunEntry, ...]:
         """Newest first; of the same age by run_id."""
-        wanted = {"study": query.study, "model": query.model, "engine": query.engine, "folder": query.folder}
-        wanted |= {"tags": query.tag}
-        given = {name: value for name, value in wanted.items() if value is not None}
         with self._told():
-            found = list(self._runs.find(given).sort(list(_NEWEST_FIRST)).limit(query.limit))
-        return tuple(map(_entry, found))
+            found = self._runs.find(_condition(query)).sort(list(_NEWEST_FIRST)).skip(query.skip).limit(query.limit)
+            return tuple(map(_entry, found))
+
+    def overview(self, query: Query) -> Overview:
+        """What there is to choose from, and how many the query finds."""
+        with self._told():
+            count = self._runs.count_documents(_condition(query))
+            names = [sorted(filter(None, self._runs.distinct(field))) for field in ("model", "study", "tags")]
+        models, studies, tags = map(tuple, names)
+        return Overview(count=count, models=models, studies=studies, tags=tags)
 
     def tag(self, run_id: str, tag: str) -> RunEntry:
         """The entry with the tag added."""
@@ -140,3 +146,9 @@ def _entry(found: dict[str, Any]) -> RunEntry:
 def _paper(found: dict[str, Any]) -> Paper:
     plain = {name: value for name, value in found.items() if name not in {"_id", "found_by"}}
     return Paper.from_plain(plain, origin="catalogue")
+
+
+def _condition(query: Query) -> dict[str, Any]:
+    wanted = {"study": query.study, "model": query.model, "engine": query.engine, "folder": query.folder}
+    wanted |= {"tags": query.tag, "source": None if query.source is None else str(query.source)}
+    return {name: value for name, value in wanted.items() if value is not None}

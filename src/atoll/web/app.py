@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Scope
 
 import atoll
@@ -17,8 +18,10 @@ from atoll.documents import show_path
 from atoll.errors import AtollError, InputError, NotThere, RunFailed
 from atoll.web.api import make_routes
 from atoll.web.auth import Guard
-from atoll.web.site import PAGES, STATIC, Site, is_fragment, render
+from atoll.web.site import PAGES, STATIC, Site, is_fragment, render, static_digest
 from atoll.web.wire import Problem
+
+YEAR_S = 365 * 24 * 3600
 
 
 def create_app(site: Site, *, hosts: frozenset[str], cookie: str, secure: bool = False) -> FastAPI:
@@ -45,14 +48,25 @@ def create_app(site: Site, *, hosts: frozenset[str], cookie: str, secure: bool =
     app.include_router(make_routes(site.catalog))
     for name in PAGES:
         app.include_router(import_module(f"atoll.web.pages.{name}").make_page(site))
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", CachedFiles(directory=STATIC), name="static")
     show = _shower(site)
     for kind in (AtollError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, show)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=6)  # live streams are left alone by it
     app.add_middleware(
         Guard, tokens=site.tokens, hosts=hosts, cookie=cookie, refuse=_refuse, now=site.clock.now, secure=secure
     )
     return app
+
+
+class CachedFiles(StaticFiles):
+    """Static files: one asked for by its present content may be kept for a year, others are asked anew."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        answer = await super().get_response(path, scope)
+        current = scope["query_string"] == f"v={static_digest()}".encode()
+        answer.headers["cache-control"] = f"public, max-age={YEAR_S}, immutable" if current else "no-cache"
+        return answer
 
 
 def status_of(error: Exception) -> int:

@@ -1,9 +1,10 @@
 """Site: all that a page needs, put together once by `atoll serve` or a test, and how a page is shown."""
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ def render(request: Request, template: str, *, page: str, **values: Any) -> str:
         "token": token,
         "may_change": token is not None and token.role is Role.OPERATOR,
         "version": atoll.__version__,
+        "static_digest": static_digest(),
         **values,
     }
     text: str = _environment().get_template(template).render(shown)
@@ -130,6 +132,16 @@ def render(request: Request, template: str, *, page: str, **values: Any) -> str:
 
 def _language_of(request: Request) -> str:
     return choose_language(request.cookies.get("lang"), request.headers.get("accept-language", ""))
+
+
+@cache
+def static_digest() -> str:
+    """Changes with any of the static files, so that a browser may keep those it has."""
+    digest = hashlib.sha256()
+    for path in sorted(STATIC.rglob("*")):
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _environment() -> Environment:

@@ -1,8 +1,9 @@
 """What a reader uploads to be looked at: kept in .atoll/uploads/ID of the workspace for a day, or until it is deleted.
 
-A folder holds upload.yaml and the files by number, so that no name that came with them becomes one on this disk.
+A folder holds upload.json and the files by number, so that no name that came with them becomes one on this disk.
 """
 
+import json
 import re
 import secrets
 from collections.abc import Mapping
@@ -15,12 +16,12 @@ from atoll.workflows.uploads import Hints, Step, apply_steps, text_of
 
 KEPT_S = 24 * 3600.0
 MOST_KEPT = 200  # uploads; the oldest goes first
-_NOTE = "upload.yaml"
+_NOTE = "upload.json"
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
 class UploadNote(Document):
-    """upload.yaml."""
+    """upload.json."""
 
     id: str
     title: str
@@ -51,7 +52,7 @@ class Uploads:
 
     def note(self, note: UploadNote) -> None:
         """Keep what has become of an upload."""
-        write_whole(self._root / note.id / _NOTE, note.to_yaml(), mode=0o600, sync=False)
+        write_whole(self._root / note.id / _NOTE, note.to_json(), mode=0o600, sync=False)
 
     def find(self, upload_id: str) -> UploadNote:
         """Raises NotThere when there is none, or none any more."""
@@ -75,7 +76,7 @@ class Uploads:
         for folder in folders:
             try:
                 found.append(self._read(folder))
-            except (AtollError, OSError):
+            except (AtollError, OSError, ValueError):
                 continue
         found.sort(key=lambda note: -note.made_at)
         kept = [note for note in found[:MOST_KEPT] if now - note.made_at < KEPT_S]
@@ -88,4 +89,4 @@ class Uploads:
         remove_files(self._root / note.id, [_NOTE, *(str(number) for number in range(len(note.names)))])
 
     def _read(self, folder: Path) -> UploadNote:
-        return UploadNote.parse(read_text(folder / _NOTE), origin=str(folder / _NOTE))
+        return UploadNote.from_plain(json.loads(read_text(folder / _NOTE)), origin=str(folder / _NOTE))

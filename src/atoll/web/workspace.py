@@ -17,6 +17,7 @@ from atoll.outside.files import make_folder
 
 DEEPEST = 6  # folders below the workspace that are looked into
 SETTLED_S = 2.0  # a folder that changed just now may change again without another time
+FINISHED_S = 60.0  # a run whose folder has lain still for so long
 _SKIPPED = frozenset({"node_modules", "__pycache__", "pieces", "backend", "records", "logs"})
 
 
@@ -68,6 +69,7 @@ class Workspace:
         self.root = make_folder(root).resolve()
         self._clock = clock or SystemClock()
         self._folders: dict[str, _Folder] = {}
+        self._finished: dict[str, tuple[_Folder | None, tuple[Thing, ...], tuple[str, ...]]] = {}  # see _below
         self._places: dict[str, tuple[Path, Kind]] = {}  # of ids that were asked for
 
     @property
@@ -110,9 +112,32 @@ class Workspace:
             if depth and found.kind is not None and found.kind in kinds:
                 yield self._made(Path(place), found.kind)
             if depth < DEEPEST:
-                ahead += [(folder, depth + 1) for folder in found.folders]
+                finished, others = self._below(place, found)
+                yield from finished if Kind.RUN in kinds else ()
+                ahead += [(folder, depth + 1) for folder in others]
             if found.kind is None or not depth:
                 yield from (self._made(Path(file), kind) for file, kind in found.files if kind in kinds)
+
+    def _below(self, place: str, found: _Folder) -> tuple[tuple[Thing, ...], tuple[str, ...]]:
+        """The finished runs of a folder, which are not asked for their time any more, and its other folders.
+
+        When one of them goes, the folder that held it has changed.
+        """
+        listed, finished, others = self._finished.get(place, (None, (), ()))
+        if listed is not found:
+            finished, others = (), found.folders
+        done = {folder for folder in others if self._is_finished(folder)}
+        if done or listed is not found:
+            finished += tuple(self._made(Path(folder), Kind.RUN) for folder in others if folder in done)
+            others = tuple(folder for folder in others if folder not in done)
+            self._finished[place] = found, finished, others
+        return finished, others
+
+    def _is_finished(self, folder: str) -> bool:
+        known = self._folders.get(folder)
+        if known is None or known.kind is not Kind.RUN or known.folders:
+            return False
+        return self._clock.wall() - known.state[1] / 1e9 > FINISHED_S
 
     def _is_still(self, path: Path, kind: Kind) -> bool:
         """Whether there is that thing yet, and no link has come into its way."""

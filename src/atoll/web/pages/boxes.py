@@ -1,5 +1,6 @@
 """Boxes: a pasted or uploaded capture, or this machine, drawn with its islands and best groups; kept under a name."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,5 +110,11 @@ def _draw(site: Site, request: Request, found: Inspection, *, text: str, gpu: st
     return site.show(request, template, page="boxes", text=text, gpu=gpu, **_drawn(found))
 
 
+def _title(box: Box) -> str:
+    """What a screen reader says of the drawing."""
+    kinds = Counter(gpu.name or "GPU" for gpu in box.gpus)
+    return ", ".join(f"{count} x {name}" for name, count in kinds.items())
+
+
 def _drawn(found: Inspection) -> dict[str, Any]:
-    return {"found": found, "drawing": draw_box(found.box)}
+    return {"found": found, "drawing": draw_box(found.box, title=_title(found.box))}

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from markupsafe import Markup
@@ -18,7 +18,7 @@ from atoll.report.drawing import draw_layout
 from atoll.run.deployment import LOG_FOLDER
 from atoll.web.jobs import Job, JobState
 from atoll.web.looks import Seen
-from atoll.web.pages.jobs import last_sentence, start_job
+from atoll.web.pages.jobs import first_byte, last_sentence, start_job
 from atoll.web.site import Site
 from atoll.web.tail import tail
 from atoll.web.words import Words
@@ -110,17 +110,21 @@ def make_page(site: Site) -> APIRouter:
         values = _now(site, request, thing, *_layout_of(thing))
         return site.show(request, "deployment_state.html", page="deployments", **values)
 
+    def known_bundle(bundle_id: str) -> Thing:
+        """Looked up before a stream begins, while there can still be another answer than 200."""
+        return site.workspace.find(bundle_id, Kind.BUNDLE)
+
     @routes.get("/deployments/{bundle_id}/log/{name}", response_class=EventSourceResponse)
-    async def log(request: Request, bundle_id: str, name: str, after: int = 0) -> AsyncIterator[ServerSentEvent]:
+    async def log(
+        thing: Annotated[Thing, Depends(known_bundle)], name: str, begin: Annotated[int, Depends(first_byte)]
+    ) -> AsyncIterator[ServerSentEvent]:
         """A service's log, line by line."""
-        thing = site.workspace.find(bundle_id, Kind.BUNDLE)
         path = _log_file(thing, name)
         if path is None:
             async for text in _container_lines(thing, name):
                 yield ServerSentEvent(event="reset", data={}) if text is None else _said(text)
             yield ServerSentEvent(event="over", data={})
             return
-        begin = int(request.headers.get("last-event-id") or after)
         async for line in tail(path, offset=begin, sleep=site.clock.sleep, ended=lambda: not thing.path.is_dir()):
             if line is None:
                 yield ServerSentEvent(event="reset", data={})

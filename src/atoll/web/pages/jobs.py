@@ -166,7 +166,7 @@ def history(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _ended(site: Site, job_id: str) -> Callable[[], bool]:
-    return lambda: site.jobs.find(job_id).state is not JobState.RUNNING
+    return lambda: site.jobs.has_ended(job_id, now=site.clock.now())
 
 
 def _live_file(site: Site, job: Job) -> Path:

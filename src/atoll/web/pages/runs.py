@@ -25,7 +25,7 @@ from atoll.workflows.exchange import export_run, import_run
 from atoll.workflows.report import report_path
 from atoll.workflows.runs import remember
 
-SHOWN = 200  # runs on one page
+SHOWN = 100  # runs on one page
 MOST_IMPORT_BYTES = 64 << 20
 # A report has scripts and styles of its own, so it gets rules of its own: no origin, no way out.
 REPORT_POLICY = (
@@ -38,21 +38,30 @@ def make_page(site: Site) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/runs")
-    def runs(request: Request, study: str = "", model: str = "", tag: str = "", source: str = "") -> HTMLResponse:
-        found = site.catalog.find(Query(study=study or None, model=model or None, tag=tag or None, limit=10_000))
-        if source in set(Source):
-            found = tuple(entry for entry in found if entry.source == source)
+    def runs(
+        request: Request,
+        study: str = "",
+        model: str = "",
+        tag: str = "",
+        source: str = "",
+        skip: Annotated[int, Parameter(ge=0, le=10**9)] = 0,
+    ) -> HTMLResponse:
         wanted = {"study": study, "model": model, "tag": tag, "source": source}
+        query = _query(wanted, skip)
+        found = site.catalog.overview(query)
         return site.show(
             request,
             "runs.html",
             page="runs",
-            runs=found[:SHOWN],
-            count=len(found),
+            runs=site.catalog.find(query),
+            found=found,
+            skip=skip,
+            newer=_page_link(wanted, max(0, skip - SHOWN)) if skip else None,
+            older=_page_link(wanted, skip + SHOWN) if skip + SHOWN < found.count else None,
             wanted=wanted,
-            models=sorted({entry.model for entry in found if entry.model}),
-            studies=sorted({entry.study for entry in found if entry.study}),
-            tags=sorted({tag for entry in found for tag in entry.tags}),
+            models=found.models,
+            studies=found.studies,
+            tags=found.tags,
             sources=tuple(Source),
         )
 
@@ -121,6 +130,22 @@ def make_page(site: Site) -> APIRouter:
         return RedirectResponse("/runs", status_code=303)
 
     return routes
+
+
+def _query(wanted: dict[str, str], skip: int) -> Query:
+    source = wanted["source"]
+    return Query(
+        study=wanted["study"] or None,
+        model=wanted["model"] or None,
+        tag=wanted["tag"] or None,
+        source=Source(source) if source in set(Source) else None,
+        skip=skip,
+        limit=SHOWN,
+    )
+
+
+def _page_link(wanted: dict[str, str], skip: int) -> str:
+    return "/runs?" + urlencode({name: value for name, value in wanted.items() if value} | {"skip": skip})
 
 
 def index_run(site: Site, folder: Path) -> None:

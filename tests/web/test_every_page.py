@@ -1,0 +1,124 @@
+"""Every page in a real browser: what axe finds, the keyboard alone, nothing in the console, nobody else asked."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+from atoll.outside.files import read_text
+from atoll.web.pages.boxes import EXAMPLE, EXAMPLE_GPU
+from atoll.web.site import PAGES
+from stand_ins.control_plane import start_server
+
+PATHS = tuple("/" if name == "home" else f"/{name}" for name in PAGES)
+AXE = "axe-core-*.tgz"  # of `npm pack axe-core`; it is MPL-2.0 and not in this repository
+AXE_VARIABLE = "ATOLL_AXE"
+SERIOUS = {"serious", "critical"}
+REACHED = """() => {
+  const one = document.activeElement;
+  if (!one || one === document.body) return null;
+  const style = getComputedStyle(one), box = one.getBoundingClientRect();
+  const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0 || style.boxShadow !== "none";
+  one.dataset.reached = "yes";
+  return {name: one.outerHTML.slice(0, 120), seen, shown: box.width > 0 && box.height > 0};
+}"""
+LEFT = """() => [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex='0']")]
+  .filter((one) => !one.dataset.reached && !one.disabled && one.type !== "hidden" && one.checkVisibility()
+    && !(one.type === "radio" && !one.checked)).map((one) => one.outerHTML.slice(0, 120))"""
+
+
+@pytest.fixture(scope="module")
+def axe():
+    place = Path(os.environ.get(AXE_VARIABLE) or "/tmp/vend")
+    packed = sorted(place.glob(AXE)) if place.is_dir() else [place] * place.is_file()
+    if not packed:
+        pytest.skip(f"no axe-core here: `npm pack axe-core` and {AXE_VARIABLE}=FOLDER")
+    with tarfile.open(packed[-1]) as archive:
+        return archive.extractfile("package/axe.min.js").read().decode()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    place = tmp_path_factory.mktemp("pages")
+    made = start_server(place / "workspace", place / "state")
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def paths(served):
+    """The pages of the bar, and one of each kind below them that can be made without a GPU."""
+    stack = {"text": "services:\n  vllm:\n    image: vllm/vllm-openai:latest\n    privileged: true\n"}
+    capture = read_text(EXAMPLE)
+    run = {
+        "run_id": "one",
+        "name": "one",
+        "engine": "vllm",
+        "source": "measured",
+        "model": "m",
+        "tags": ["night"],
+        "summary": {},
+    }
+    with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {served.secret}"}) as client:
+        made = [
+            client.post("/doctor/check", data=stack),
+            client.post("/boxes", data={"name": "office", "text": capture, "gpu": EXAMPLE_GPU}),
+        ]
+        client.post("/api/runs", json=run).raise_for_status()
+    return (*PATHS, *(answer.headers["location"] for answer in made), "/runs/one")
+
+
+LOOKS = [{"lang": "en-US", "scheme": "light", "width": 1440}, {"lang": "ko-KR", "scheme": "dark", "width": 390}]
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look["lang"])
+def test_axe_finds_nothing_serious_on_any_page(served, paths, open_page, axe, look):
+    page = open_page(served.link, **look)
+    found = {}
+    for path in paths:
+        page.goto(served.url + path)
+        page.evaluate(axe)
+        violations = page.evaluate("axe.run()")["violations"]
+        bad = [f"{one['id']}: {one['nodes'][0]['html'][:150]}" for one in violations if one["impact"] in SERIOUS]
+        found |= {path: bad} if bad else {}
+    assert found == {}
+
+
+def test_no_page_is_wider_than_a_phone(served, paths, open_page):
+    page = open_page(served.link, lang="ko-KR", width=390)
+    wide = {}
+    for path in paths:
+        page.goto(served.url + path)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        wide |= {path: width} if width > 390 else {}
+    assert wide == {}
+
+
+def test_everything_is_reached_by_the_keyboard_and_its_focus_is_seen(served, paths, open_page):
+    page = open_page(served.link)
+    unseen, left = {}, {}
+    for path in paths:
+        page.goto(served.url + path)
+        for _ in range(120):
+            page.keyboard.press("Tab")
+            reached = page.evaluate(REACHED)
+            if reached is None:
+                break
+            if not (reached["seen"] and reached["shown"]):
+                unseen.setdefault(path, []).append(reached["name"])
+        missed = page.evaluate(LEFT)
+        left |= {path: missed} if missed else {}
+    assert (unseen, left) == ({}, {})
+
+
+def test_the_skip_link_is_first_and_leads_to_the_content(served, open_page):
+    page = open_page(served.link)
+    page.goto(f"{served.url}/runs")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
