@@ -110,7 +110,7 @@ def test_a_queue_that_never_ends_has_no_length(tmp_path):
         (["inspekt"], "No such command 'inspekt'"),
         (["bench", "--jsn"], "No such option: --jsn"),
         (["model"], "Missing argument"),
-        (["model", MODEL, "--kv-dtype", "int3"], "kv_cache_dtype int3 is not one of auto, "),
+        (["model", MODEL, "--kv-cache-dtype", "int3"], "kv_cache_dtype int3 is not one of auto, "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -30,7 +30,7 @@ def test_a_plain_replica_has_the_engines_own_settings():
 def test_the_settings_are_the_cards_and_the_releases_own():
     assert (spec_of(CARD, L40S).max_num_seqs, spec_of(CARD, L40S).max_num_batched_tokens) == (256, 2048)
     early = spec_of(CARD, H100, engine_version="0.8.5")
-    assert (early.async_scheduling, early.steps.early_inputs, early.memory.graph_bytes) == (False, True, 0)
+    assert (early.async_scheduling, early.steps.early_inputs, early.memory.graphs_budgeted) == (False, True, False)
 
 
 def test_what_is_asked_for_stays():

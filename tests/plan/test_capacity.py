@@ -38,15 +38,15 @@ def as_the_formula_says(layout, goal, formula):
 def test_more_seats_are_written_where_they_cost_nothing_and_the_words_say_so():
     found = search(goal(), simulate=as_the_formula_says)
     best = found.best
-    assert (best.widened_from, best.layout.flags.max_num_seqs) == (32, 112)
+    assert (best.widened_from, best.layout.flags.max_num_seqs) == (32, 120)
     assert best.most_users > 64
     (sentence,) = explain_seats(found)
     assert sentence == (
-        "2xTP2 is written with --max-num-seqs 112, though 32 would do for 30 users: that changes nothing for them, and"
+        "2xTP2 is written with --max-num-seqs 120, though 32 would do for 30 users: that changes nothing for them, and"
         " with 32 a request that finds 64 others would wait for a seat."
     )
     (line,) = (line for line in explain_tuning(best, found.goal) if line.startswith("max-num-seqs"))
-    assert line.endswith("112 (no change); took 112 instead of 32.")
+    assert line.endswith("120 (no change); took 120 instead of 32.")
 
 
 def test_no_more_seats_than_the_cache_has_room_for():

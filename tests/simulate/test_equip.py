@@ -75,7 +75,7 @@ def test_each_replica_has_its_own_cards_limits_in_whatever_order_they_stand():
 
 def test_the_order_of_unlike_replicas_changes_nothing_and_plan_simulates_the_same():
     card = find_card("Llama-3.1-8B-Instruct")
-    load = Workload(users=600, requests=1200, prompt=900, output=40)
+    load = Workload(users=600, requests=1200, prompt=900, output=40, start="at_once")
     found = {}
     for names in (("H100-NVL-94GB", "L40S-48GB"), ("L40S-48GB", "H100-NVL-94GB")):
         layout = two_kinds(names)

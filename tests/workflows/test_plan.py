@@ -9,6 +9,7 @@ from atoll.analyse.summary import Summary
 from atoll.errors import BadTopology, InputError, NothingFits
 from atoll.layout.layout import Layout
 from atoll.plan.outlook import Outlook
+from atoll.workflows.engine_options import EngineOptions
 from atoll.workflows.model import report_model
 from atoll.workflows.plan import check_something_fits, plan_box, plan_document, save_chart, verdict
 from atoll.workflows.simulate import simulate_run
@@ -267,7 +268,10 @@ def test_longer_contexts_leave_room_for_fewer_users():
 
 
 def test_fp8_keys_make_room_for_twice_as_many():
-    plain, fp8 = (report_model(QWEN, gpu="H100-NVL-94GB", kv_dtype=dtype).fits[1].users for dtype in ("auto", "fp8"))
+    plain, fp8 = (
+        report_model(QWEN, gpu="H100-NVL-94GB", options=EngineOptions(kv_cache_dtype=dtype)).fits[1].users
+        for dtype in ("auto", "fp8")
+    )
     assert fp8 == pytest.approx(2 * plain, abs=2)
 
 

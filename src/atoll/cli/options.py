@@ -1,6 +1,7 @@
 """Options that mean the same in every command. A command takes those it needs: `box: BoxFile = None`.
 
-Those that say the load go together: a command that is decorated with `takes_load` has them all.
+Those that say the load go together: a command that is decorated with `takes_load` has them all; so do those of the
+engine, with `takes_engine`.
 """
 
 import inspect
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from atoll.workflows.engine_options import EngineOptions
 from atoll.workflows.load import LoadOptions
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
@@ -93,23 +95,65 @@ _LOAD: dict[str, Any] = {
 }
 
 
+# What says the engine's settings, with vLLM's meaning; one that is left out has the default of that version.
+_ENGINE: dict[str, Any] = {
+    "gpu_memory_utilization": Annotated[
+        float | None, typer.Option("--gpu-memory-utilization", metavar="SHARE", help="vLLM's share of a card's memory.")
+    ],
+    "max_model_len": Annotated[
+        int | None, typer.Option("--max-model-len", min=1, metavar="TOKENS", help="Longest prompt and answer together.")
+    ],
+    "max_num_seqs": Annotated[
+        int | None, typer.Option("--max-num-seqs", min=1, metavar="N", help="Answers that run at once in an engine.")
+    ],
+    "max_num_batched_tokens": Annotated[
+        int | None, typer.Option("--max-num-batched-tokens", min=1, metavar="N", help="Tokens of a step at most.")
+    ],
+    "kv_cache_dtype": Annotated[
+        str | None,
+        typer.Option("--kv-cache-dtype", metavar="T", help="auto, as the checkpoint says, or fp8; plan: either, too."),
+    ],
+    "quantization": Annotated[
+        str | None, typer.Option("--quantization", metavar="Q", help="Quantise while loading: fp8, bitsandbytes.")
+    ],
+    "pp": Annotated[int | None, typer.Option("--pp", min=1, metavar="N", help="Pipeline stages of an engine.")],
+    "enforce_eager": Annotated[
+        bool | None, typer.Option("--enforce-eager", help="Without CUDA graphs.", show_default=False)
+    ],
+    "engine_version": Annotated[
+        str | None, typer.Option("--engine-version", metavar="V", help="vLLM's version, which sets defaults.")
+    ],
+}
+
+
 def takes_load(command: Callable[..., None]) -> Callable[..., None]:
     """Put the load's options where the command's parameter `load` stands; it gets them together, as LoadOptions."""
+    return _takes(command, "load", _LOAD, LoadOptions)
+
+
+def takes_engine(command: Callable[..., None]) -> Callable[..., None]:
+    """Put the engine's options where the parameter `engine` stands; the command gets them as EngineOptions."""
+    return _takes(command, "engine", _ENGINE, EngineOptions)
+
+
+def _takes(
+    command: Callable[..., None], place: str, table: dict[str, Any], together: Callable[..., Any]
+) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
-        if parameter.name != "load":
+        if parameter.name != place:
             parameters.append(parameter)
             continue
         parameters += [
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=kind)
-            for name, kind in _LOAD.items()
+            for name, kind in table.items()
         ]
 
     @wraps(command)
-    def with_load(**given: Any) -> None:
-        load = LoadOptions(**{name: given.pop(name) for name in _LOAD})
-        command(**given, load=load)
+    def with_them(**given: Any) -> None:
+        options = together(**{name: given.pop(name) for name in table})
+        command(**given, **{place: options})
 
-    with_load.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_load.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_load
+    with_them.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_them.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_them

@@ -41,13 +41,29 @@ class SchedulerLimits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MemoryFacts:
-    """What an engine takes of its budget beside weights, activations and the KV cache; bytes on each GPU."""
+class PoolFacts:
+    """How an engine's version lays out KV blocks where layers keep different things."""
 
-    one_gpu_bytes: int  # contexts and libraries
-    group_bytes: int  # on top of it where several GPUs serve together
-    graph_bytes: int  # CUDA graphs; 0 where they are not captured or not part of the budget
-    sampler_bytes: int  # for each (sequence, vocabulary entry) of the largest batch
+    groups: bool = True  # windows and states have blocks of their own; else every layer keeps all tokens
+    padding_slack: float = 1.5  # groups take the larger number of layers where it is less than so many times the other
+    states_a_sequence: int = 1  # blocks in each group of layers with a state
+    steps_ahead: int = 1  # steps that may be under way before blocks behind a window are freed
+    state_a_seat: bool = True  # does not start with more seats than blocks, once graphs of decode steps are captured
+    prints_concurrency: bool = True  # the size it prints is that of whole sequences of max_model_len
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryFacts:
+    """What an engine takes of a GPU beside weights, activations and the KV cache; bytes on each GPU."""
+
+    context_bytes: int  # "non-torch memory": contexts, libraries and what serves a group of GPUs
+    graph_bytes: int  # CUDA graphs; 0 where none are captured
+    graphs_budgeted: bool  # whether they are part of the budget
+    warm_up_bytes: int  # what the start takes beyond budget and graphs
+    sampler_bytes: float  # for each (sequence, vocabulary entry) of the largest batch
+    sampler_rows: int  # further rows of 32-bit figures as long as the vocabulary
+    expert_rounding: tuple[int, int]  # mxfp4: a GPU's part of the experts' width, and the hidden size, to multiples of
+    pool: PoolFacts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +109,11 @@ class Engine(Protocol):
     def fill_flags(
         self, flags: EngineFlags, version: str, kind: GpuKind | None, *, max_model_len: int | None = None
     ) -> EngineFlags:
-        """The flags with the batch sizes that the engine takes by itself on that card; None is an unknown card."""
+        """The flags with batch sizes and share of the memory as the engine takes them; None is an unknown card."""
+        ...
+
+    def memory_utilization(self, version: str) -> float:
+        """The share of a card's memory that it takes where none is asked for."""
         ...
 
     def cache_dtype(self, flags: EngineFlags, card: ModelCard) -> str:
@@ -104,8 +124,10 @@ class Engine(Protocol):
         """The scheduler's settings under flags that are filled in."""
         ...
 
-    def memory_facts(self, flags: EngineFlags, version: str, card: ModelCard) -> MemoryFacts:
-        """What it takes of a GPU's memory for itself."""
+    def memory_facts(
+        self, flags: EngineFlags, version: str, card: ModelCard, kind: GpuKind, *, tensor: int = 1, pipeline: int = 1
+    ) -> MemoryFacts:
+        """What it takes of such a GPU's memory for itself, under flags that are filled in."""
         ...
 
     def step_facts(self, flags: EngineFlags, version: str, kind: GpuKind) -> StepFacts:

@@ -109,14 +109,16 @@ class EngineSpec:
             max_num_seqs=limits.max_num_seqs,
             max_num_batched_tokens=limits.max_num_batched_tokens,
             max_model_len=flags.max_model_len or card.max_context,
-            gpu_memory_utilization=flags.gpu_memory_utilization,
+            gpu_memory_utilization=full.gpu_memory_utilization or rules.memory_utilization(engine_version),
             kv_cache_dtype=rules.cache_dtype(flags, card),
             quantization=flags.quantization,
             enforce_eager=flags.enforce_eager,
             prefix_caching=flags.enable_prefix_caching,
             expert_parallel=bool(flags.enable_expert_parallel),
             limits=limits,
-            memory=rules.memory_facts(full, engine_version, card),
+            memory=rules.memory_facts(
+                full, engine_version, card, kind, tensor=tensor_parallel, pipeline=pipeline_parallel
+            ),
             steps=rules.step_facts(full, engine_version, kind),
         )
 

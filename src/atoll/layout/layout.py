@@ -37,7 +37,7 @@ class EngineFlags(Document):
     max_model_len: int | None = Field(default=None, ge=1, le=10**9)
     max_num_seqs: int | None = Field(default=None, ge=1, le=10**6)
     max_num_batched_tokens: int | None = Field(default=None, ge=1, le=10**9)
-    gpu_memory_utilization: float = Field(default=0.90, gt=0, le=1)
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     enforce_eager: bool = False

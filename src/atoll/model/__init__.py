@@ -1,5 +1,5 @@
 """What must be served?"""
 
-from atoll.model.card import Attention, AttentionKind, Experts, ModelCard, Quantisation
+from atoll.model.card import Attention, AttentionKind, Encoder, Experts, ModelCard, Quantisation
 
-__all__ = ["Attention", "AttentionKind", "Experts", "ModelCard", "Quantisation"]
+__all__ = ["Attention", "AttentionKind", "Encoder", "Experts", "ModelCard", "Quantisation"]

@@ -25,7 +25,13 @@ class Attention(Document):
     value_head_dim: int = 0  # MLA: length of a head's value; 0: head_dim
     sliding_window: int | None = None  # tokens, on `sliding_layers` of the layers
     sliding_layers: int = 0
+    chunked: bool = False  # the window begins anew every `sliding_window` tokens (Llama 4)
+    global_kv_heads: int | None = None  # of the layers that see everything, where theirs differ (Gemma 4)
+    global_head_dim: int | None = None
+    index_bytes: int = 0  # of a token in one layer, beside its keys and values (DeepSeek-V3.2's indexer)
+    packed_bytes: int | None = None  # of a token's keys and values in one layer, where the engine packs them by itself
     linear_layers: int = 0  # layers with linear attention or a state space: their state does not grow with the context
+    attending_layers: int | None = None  # layers with keys and values; None: all but `linear_layers`
     linear_state_bytes: int = 0  # of one sequence in one such layer
     bias: bool = False  # on the query, key and value projections
     output_gate: bool = False  # the query projection also makes a gate of its own size (Qwen3-Next)
@@ -42,6 +48,18 @@ class Experts(Document):
     dense_layers: int = 0  # layers with an ordinary MLP instead
 
 
+class Encoder(Document):
+    """What turns images into tokens, loaded beside the language model and run once before the KV cache is sized."""
+
+    parameters: int
+    hidden_size: int = Field(gt=0)
+    patches_a_token: int = 1
+    largest_tokens: int = Field(gt=0)  # of one image or video, at most
+    patch_values: int  # of the picture itself, in one patch
+    widths: float = Field(gt=0)  # rows of `hidden_size` that a patch takes at the encoder's peak
+    split_widths: float = 0.0  # and those that tensor parallelism splits
+
+
 class Quantisation(Document):
     """How the linear layers' weights are stored; `method` is None for plain bf16/fp16/fp32 weights."""
 
@@ -51,7 +69,12 @@ class Quantisation(Document):
     group_size: int | None = None  # input channels that share a scale: a TP slice must hold whole groups
     block_size: tuple[int, int] | None = None  # fp8 in blocks (output x input channels), as DeepSeek and Qwen3-FP8
     skips: tuple[str, ...] = ()  # parts left at the model's dtype: "attention", "mlp", "experts", "shared_experts"
+    plain_shares: tuple[tuple[str, float], ...] = ()  # of a part's weights, how much is left so, where any is
     kv_dtype: str | None = None  # "fp8" when the checkpoint asks for an fp8 KV cache
+
+    def plain_share(self, part: str) -> float:
+        """How much of a part's weights is left at the model's dtype."""
+        return 1.0 if self.method is None else dict(self.plain_shares).get(part, 0.0)
 
     @property
     def stored_bits(self) -> float:
@@ -88,6 +111,8 @@ class ModelCard(Document):
     tied_embeddings: bool = False
     gated_mlp: bool = True
     max_context: int
+    encoder: Encoder | None = None  # counted in parameters and weight_bytes
+    position_bytes: int = 0  # rotary tables, whole on every GPU; not in weight_bytes
     embedding_parameters: int = 0  # input and output embeddings, which no common method quantises
     notes: tuple[str, ...] = ()  # what the reader of this config should know: what was guessed or left out
 
@@ -98,7 +123,8 @@ class ModelCard(Document):
     @property
     def kv_layers(self) -> int:
         """Layers that keep keys and values of every token, or of a window of them."""
-        return self.layers - self.attention.linear_layers
+        attending = self.attention.attending_layers
+        return self.layers - self.attention.linear_layers if attending is None else attending
 
     @property
     def kv_heads(self) -> int:

@@ -1,6 +1,6 @@
 """How many weights each part of a model has."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from atoll.model.card import Attention, AttentionKind, Experts
 from atoll.model.families import Family
@@ -24,6 +24,8 @@ class Shape:
     mlp_bias: bool
     family: Family
     linear: "LinearAttention | None" = None
+    linear_at: frozenset[int] = frozenset()  # which layers keep a state
+    dense_at: frozenset[int] = frozenset()  # which layers of a mixture have an ordinary MLP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +75,7 @@ def count_weights(shape: Shape) -> Counts:
     dense_layers, sparse_layers = _layer_split(shape)
     experts = shape.experts
     return Counts(
-        attention=full_layers * _attention(shape) + shape.attention.linear_layers * _linear_attention(shape),
+        attention=_attention_of_all(shape, full_layers) + shape.attention.linear_layers * _linear_attention(shape),
         mlp=dense_layers * _mlp(shape, shape.intermediate),
         experts=sparse_layers * experts.routed * _mlp(shape, experts.intermediate_size) if experts else 0,
         shared_experts=sparse_layers * _mlp(shape, experts.shared_intermediate_size) if experts else 0,
@@ -92,6 +94,21 @@ def count_active(counts: Counts, experts: Experts | None) -> int:
 def _layer_split(shape: Shape) -> tuple[int, int]:
     dense = shape.layers if shape.experts is None else shape.experts.dense_layers
     return dense, shape.layers - dense
+
+
+def _attention_of_all(shape: Shape, full_layers: int) -> int:
+    """Layers that see everything may have heads of their own (Gemma 4)."""
+    attention = shape.attention
+    if attention.global_head_dim is None and attention.global_kv_heads is None:
+        return full_layers * _attention(shape)
+    wide = replace(
+        shape,
+        attention=attention.replace(
+            head_dim=attention.global_head_dim or attention.head_dim,
+            kv_heads=attention.global_kv_heads or attention.kv_heads,
+        ),
+    )
+    return attention.sliding_layers * _attention(shape) + (full_layers - attention.sliding_layers) * _attention(wide)
 
 
 def _attention(shape: Shape) -> int:

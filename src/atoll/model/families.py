@@ -50,6 +50,7 @@ FAMILIES: dict[str, Family] = {
     "gemma": _rotary(tied=True),
     "gemma2": _rotary(tied=True, layer_norms=4, sliding_every=2),
     **dict.fromkeys(("gemma3_text", "gemma3"), _rotary(tied=True, layer_norms=4, qk_norm="head", sliding_every=6)),
+    "gemma4_text": _rotary(tied=True, layer_norms=4, qk_norm="head", sliding_every=6),
     "gpt_oss": _rotary(qkv_bias=True, out_bias=True, mlp_bias=True),
     "glm4": _rotary(layer_norms=4),
     "glm4_moe": _rotary(qkv_bias=True, qk_norm=None),

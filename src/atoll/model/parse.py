@@ -7,8 +7,10 @@ from typing import Any
 from atoll.errors import BadModel
 from atoll.model.card import Attention, AttentionKind, Experts, ModelCard, Quantisation
 from atoll.model.count import Counts, Shape, count_active, count_weights, read_linear_attention
+from atoll.model.encode import read_encoder
 from atoll.model.families import INNER_DEFAULTS, Family, find_family
 from atoll.model.fields import Fields
+from atoll.model.modules import linear_modules
 from atoll.model.quantise import parse_quantisation
 
 _BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2, "float8_e4m3fn": 1}
@@ -53,17 +55,19 @@ def card_from_plain(
     quantisation = parse_quantisation(
         whole if whole.has("quantization_config", "compression_config") else fields,
         Fields(sidecar if isinstance(sidecar, dict) else {}, origin="hf_quant_config.json"),
-        layers=shape.layers,
+        modules=tuple(linear_modules(shape)),
     )
     counts = count_weights(shape)
     dtype = _dtype(fields, whole)
     listed = _indexed_bytes(index)
+    encoder = read_encoder(whole, hidden=shape.hidden)
+    seen = encoder.parameters if encoder else 0
     return ModelCard(
         name=name,
         architecture=_architecture(whole, fields),
-        parameters=counts.total,
+        parameters=counts.total + seen,
         active_parameters=count_active(counts, shape.experts),
-        weight_bytes=listed or _stored_bytes(counts, quantisation, dtype=dtype),
+        weight_bytes=listed or _stored_bytes(counts, quantisation, dtype=dtype) + 2 * seen,
         weight_source="index" if listed else "config",
         layers=shape.layers,
         hidden_size=shape.hidden,
@@ -76,6 +80,8 @@ def card_from_plain(
         tied_embeddings=shape.tied,
         gated_mlp=shape.gated,
         max_context=_max_context(fields),
+        encoder=encoder,
+        position_bytes=_position_bytes(fields, shape.attention),
         embedding_parameters=counts.embeddings,
         notes=(*notes, *_notes(fields, family, dtype=dtype)),
     )
@@ -100,8 +106,8 @@ def _language_part(whole: Fields) -> tuple[Fields, tuple[str, ...]]:
     stated = {key: value for key, value in inner.items() if value is not None}
     left_out = INNER_DEFAULTS.get(str(stated.get("model_type")), {})
     merged = Fields({**left_out, **outer, **stated}, origin=whole.origin)
-    note = "Only the language model is counted; the encoders for images or sound come on top."
-    return merged, (note,) if whole.has("vision_config", "audio_config") else ()
+    note = "The encoder for sound is not counted; it comes on top."
+    return merged, (note,) if whole.has("audio_config") else ()
 
 
 def _refuse_state_spaces(fields: Fields) -> None:
@@ -132,13 +138,15 @@ def _read_shape(fields: Fields, family: Family) -> Shape:
         mlp_bias=fields.flag("mlp_bias", "use_bias", default=family.mlp_bias),
         family=family,
         linear=read_linear_attention(fields) if attention.linear_layers else None,
+        linear_at=_linear_at(fields, layers=layers),
+        dense_at=_dense_at(fields, experts, layers=layers),
     )
 
 
 def _read_attention(fields: Fields, family: Family, *, layers: int, hidden: int) -> Attention:
     heads = fields.whole("num_attention_heads", "n_head", "n_heads", "num_heads")
     window, sliding = _windows(fields, family, layers=layers)
-    linear, state = _linear_layers(fields, layers=layers), read_linear_attention(fields)
+    linear, state = len(_linear_at(fields, layers=layers)), read_linear_attention(fields)
     if fields.has("kv_lora_rank"):
         return _latent_attention(fields, heads=heads)
     kv_heads = _kv_heads(fields, heads=heads)
@@ -152,6 +160,11 @@ def _read_attention(fields: Fields, family: Family, *, layers: int, hidden: int)
         head_dim=fields.whole("head_dim", "attention_head_dim", default=max(1, hidden // heads)),
         sliding_window=window if sliding else None,
         sliding_layers=sliding,
+        chunked=fields.has("attention_chunk_size") and not fields.has("sliding_window"),
+        global_kv_heads=fields.whole("num_global_key_value_heads")
+        if fields.has("num_global_key_value_heads")
+        else None,
+        global_head_dim=fields.whole("global_head_dim") if fields.has("global_head_dim") else None,
         linear_layers=linear,
         linear_state_bytes=state.state_bytes if linear and state else 0,
         bias=fields.flag("attention_bias", "qkv_bias", "add_qkv_bias", "use_bias", default=family.qkv_bias)
@@ -197,13 +210,28 @@ def _windows(fields: Fields, family: Family, *, layers: int) -> tuple[int | None
     return window, layers - layers // step if step else layers
 
 
-def _linear_layers(fields: Fields, *, layers: int) -> int:
+def _linear_at(fields: Fields, *, layers: int) -> frozenset[int]:
+    """Which layers have linear attention; one at least has not."""
     kinds = fields.words("layer_types")
     if kinds:
-        return min(layers - 1, sum(kind == "linear_attention" for kind in kinds))
-    if fields.has("full_attention_interval"):
-        return layers - layers // fields.whole("full_attention_interval") if layers > 1 else 0
-    return 0
+        return frozenset(
+            [number for number, kind in enumerate(kinds[:layers]) if kind == "linear_attention"][: layers - 1]
+        )
+    if fields.has("full_attention_interval") and layers > 1:
+        step = fields.whole("full_attention_interval")
+        return frozenset(number for number in range(layers) if (number + 1) % step)
+    return frozenset()
+
+
+def _dense_at(fields: Fields, experts: Experts | None, *, layers: int) -> frozenset[int]:
+    """The first layers of DeepSeek and GLM; all but every n-th elsewhere, or those that are listed."""
+    if experts is None:
+        return frozenset(range(layers))
+    listed, step = fields.find("mlp_only_layers"), fields.find("decoder_sparse_step", "interleave_moe_layer_step")
+    if fields.has("first_k_dense_replace") or not isinstance(step, int) or isinstance(step, bool) or step < 1:
+        return frozenset(range(experts.dense_layers))
+    only = {number for number in listed if isinstance(number, int)} if isinstance(listed, list) else set()
+    return frozenset(number for number in range(layers) if (number + 1) % step or number in only)
 
 
 def _read_experts(fields: Fields, *, layers: int) -> Experts | None:
@@ -281,6 +309,28 @@ def _max_context(fields: Fields) -> int:
     return max(1, int(base * factor))
 
 
+def _position_bytes(fields: Fields, attention: Attention) -> int:
+    """The rotary tables that vLLM keeps: a row of 16-bit sines and cosines for every position.
+
+    layers/rotary_embedding: a linear scaling has a row for every position after it, mrope four for each. gemma-3-4b:
+    131072 x 8 rows of 256 values are 0.5 GiB, and 0.06 for the layers with a window.
+    """
+    if fields.has("position_embedding_type") and "rotary" not in fields.word("position_embedding_type"):
+        return 0
+    scaling = fields.part("rope_scaling") if fields.has("rope_scaling") else fields.part("rope_parameters")
+    rows = fields.whole("max_position_embeddings", "n_positions", default=2048)
+    kind = scaling.word("rope_type", "type")
+    width = attention.rope_head_dim or attention.head_dim
+    turned = width * min(
+        1.0, fields.number("partial_rotary_factor", default=scaling.number("partial_rotary_factor", default=1.0))
+    )
+    stretched = rows * scaling.number("factor", default=1.0) if kind == "linear" else float(rows)
+    if kind == "mrope" or scaling.has("mrope_section"):
+        stretched *= 4
+    local = rows * turned if attention.sliding_layers and kind == "linear" else 0.0
+    return round(2 * (stretched * turned + local))
+
+
 def _dtype(fields: Fields, whole: Fields) -> str:
     stated = fields.word("torch_dtype", "dtype") or whole.word("torch_dtype", "dtype")
     return stated.removeprefix("torch.") if stated.removeprefix("torch.") in _BYTES else "bfloat16"
@@ -291,8 +341,8 @@ def _stored_bytes(counts: Counts, quantisation: Quantisation, *, dtype: str) -> 
     plain_bits = 16 if dtype == "float32" else 8 * _BYTES[dtype]
     bits = 0.0
     for part in ("attention", "mlp", "experts", "shared_experts"):
-        quantised = quantisation.method is not None and part not in quantisation.skips
-        bits += getattr(counts, part) * (quantisation.stored_bits if quantised else plain_bits)
+        plain = quantisation.plain_share(part)
+        bits += getattr(counts, part) * (plain * plain_bits + (1 - plain) * quantisation.stored_bits)
     return round((bits + (counts.embeddings + counts.other) * plain_bits) / 8)
 
 

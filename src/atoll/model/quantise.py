@@ -1,20 +1,25 @@
 """How the weights are stored: config.json's quantization_config, or ModelOpt's hf_quant_config.json."""
 
+import re
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
 from atoll.errors import BadModel
 from atoll.model.card import Quantisation
 from atoll.model.fields import Fields
+from atoll.model.modules import Module
 
 _FP8 = {"fp8", "fbgemm_fp8", "ptpc_fp8"}
 _INT4 = {"awq", "gptq", "awq_marlin", "gptq_marlin", "auto-round", "intel/auto-round", "autoround"}
 
 
-def parse_quantisation(config: Fields, sidecar: Fields, *, layers: int) -> Quantisation:
+def parse_quantisation(config: Fields, sidecar: Fields, *, modules: Sequence[Module]) -> Quantisation:
     """The quantisation of a checkpoint; plain when neither file speaks of one.
 
     Args:
         config: the whole config.json.
         sidecar: hf_quant_config.json, empty when there is none.
-        layers: how many layers the model has; a part is left out only when it is so in most of them.
+        modules: the model's linear layers, which lists of exceptions name.
 
     Raises:
         BadModel: a method that atoll does not know.
@@ -30,7 +35,9 @@ def parse_quantisation(config: Fields, sidecar: Fields, *, layers: int) -> Quant
     if not stated.plain:
         return Quantisation()
     found = _by_method(stated)
-    return found.replace(skips=_skipped_parts(stated, layers=layers), kv_dtype=_kv_dtype(stated))
+    shares = _plain_shares(stated, modules)
+    skips = tuple(part for part, share in shares.items() if share > MOST)
+    return found.replace(skips=skips, plain_shares=tuple(shares.items()), kv_dtype=_kv_dtype(stated))
 
 
 def _by_method(stated: Fields) -> Quantisation:
@@ -129,24 +136,65 @@ def _kv_dtype(stated: Fields) -> str | None:
     return None
 
 
-_PARTS = {"attention": ("self_attn", ".attention."), "shared_experts": ("shared_expert",), "experts": (".experts",)}
+MOST = 0.5  # a part is left out when more than so much of it is
+_EXCEPTIONS = ("modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules")
+_PLACES = ("model.", "model.language_model.", "language_model.model.", "language_model.", "")
 
 
-def _skipped_parts(stated: Fields, *, layers: int) -> tuple[str, ...]:
-    """Parts that the lists of exceptions leave at full precision in most layers; a pattern counts for all of them."""
-    listed = stated.words("modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules")
-    return tuple(part for part, marks in _PARTS.items() if _covers(listed, marks, layers=layers))
+def _plain_shares(stated: Fields, modules: Sequence[Module]) -> dict[str, float]:
+    """How much of each part the lists of exceptions leave at full precision; parts of which nothing is are left out."""
+    listed = tuple(entry for name in _EXCEPTIONS for entry in stated.words(name))
+    if not listed:
+        return {}
+    exceptions = _Exceptions(listed)
+    whole: dict[str, int] = {}
+    plain: dict[str, int] = {}
+    for module in modules:
+        whole[module.part] = whole.get(module.part, 0) + module.weights
+        if exceptions.name(module):
+            plain[module.part] = plain.get(module.part, 0) + module.weights
+    return {part: found / whole[part] for part, found in plain.items()}
 
 
-def _covers(listed: tuple[str, ...], marks: tuple[str, ...], *, layers: int) -> bool:
-    named = [entry for entry in listed if any(mark in entry for mark in marks) and not _is_small(entry)]
-    if any("*" in entry and not any(ch.isdigit() for ch in entry) for entry in named):
-        return True
-    numbers = {piece for entry in named for piece in entry.replace("*", "").split(".") if piece.isdigit()}
-    return len(numbers) > layers / 2
+class _Exceptions:
+    """The names that a checkpoint leaves at full precision, as compressed-tensors, AWQ, fp8 and ModelOpt write them.
 
+    A whole name (`model.layers.0.mlp.down_proj`), the beginning of one, a word out of it (`self_attn`), a pattern of
+    the shell (`model.layers.*.self_attn*`), or a regular expression, which `re:` marks. Names of an encoder's layers
+    (`vision_tower.transformer.layers.0.attention.q_proj`) are no names of the language model's.
+    """
 
-def _is_small(entry: str) -> bool:
-    """Routers and norms are never quantised, so that they are listed says nothing."""
-    last = entry.rsplit(".", maxsplit=1)[-1]
-    return "gate" in last or "norm" in last or "router" in last
+    def __init__(self, listed: Iterable[str]) -> None:
+        self._exact: set[str] = set()
+        self._words: list[str] = []
+        self._globs: list[str] = []
+        self._expressions: list[re.Pattern[str]] = []
+        for entry in listed:
+            self._sort(entry.strip())
+
+    def _sort(self, entry: str) -> None:
+        if entry.startswith("re:") or any(sign in entry for sign in "\\^$|("):
+            try:
+                self._expressions.append(re.compile(entry.removeprefix("re:")))
+            except re.error:
+                return  # vLLM fails on it too; no name matches
+        elif "*" in entry:
+            self._globs += [entry, f"{entry}.*", entry.replace(".*", "*")]
+        elif "layers." in entry:
+            self._exact.add(entry)
+        elif entry:
+            self._words.append(entry)
+
+    def name(self, module: Module) -> bool:
+        """Whether the module is one of them."""
+        return any(self._names(f"{place}layers.{module.layer}.{name}") for name in module.names for place in _PLACES)
+
+    def _names(self, name: str) -> bool:
+        pieces = name.split(".")
+        beginnings = {".".join(pieces[:count]) for count in range(3, len(pieces) + 1)}
+        return (
+            not self._exact.isdisjoint(beginnings)
+            or any(f".{word}." in f".{name}." for word in self._words)
+            or any(fnmatchcase(name, pattern) for pattern in self._globs)
+            or any(expression.match(name) for expression in self._expressions)
+        )

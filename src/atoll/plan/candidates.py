@@ -50,7 +50,9 @@ class _Part:
 def find_candidates(question: Question) -> Possible:
     """Every layout worth looking at under the flags that the formula likes best."""
     parts = [_sort_out(question, part) for part in _parts(question)]
-    if not any(part.fitting for part in parts) and question.workbench.rules.pipeline_parallel:
+    stages = question.wanted.pipeline_parallel
+    needed = stages is None and not any(part.fitting for part in parts)
+    if (needed or (stages or 1) > 1) and question.workbench.rules.pipeline_parallel:
         parts = [_in_stages(question, part) for part in parts]
     tried = [draft_choice(question, candidate) for candidate in _list_all(question, parts)]
     fitting = tuple(split for part in parts for split in part.fitting)
@@ -89,7 +91,9 @@ def _sort_out(question: Question, part: _Part, splits: Sequence[Split] | None = 
 def _in_stages(question: Question, part: _Part) -> _Part:
     """With pipeline stages too."""
     layers = question.workbench.card.layers
-    return _sort_out(question, part, tuple(pipeline_splits(part.splits, most=len(part.box.gpus), layers=layers)))
+    wanted = question.wanted.pipeline_parallel
+    splits = pipeline_splits(part.splits, most=len(part.box.gpus), layers=layers)
+    return _sort_out(question, part, tuple(one for one in splits if wanted in {None, one.pipeline_parallel}))
 
 
 def _list_all(question: Question, parts: Sequence[_Part]) -> Iterator[Candidate]:
@@ -130,19 +134,19 @@ def _why_not(question: Question, box: Box, split: Split) -> str | None:
     fit = _roomiest(question, replica, "fp8" if question.may_quantise_kv else None)
     if not fit.fits:
         return f"{(fit.reason or '').rstrip('.')}."
-    if fit.kv_tokens >= question.goal.longest:
+    if fit.longest >= question.goal.longest:
         return None
-    packed = question.can_quantise_kv and _roomiest(question, replica, "fp8").kv_tokens >= question.goal.longest
+    packed = question.can_quantise_kv and _roomiest(question, replica, "fp8").longest >= question.goal.longest
     return (
         f"The context is too long: a request of {question.goal.longest:,} tokens does not fit into the"
-        f" {fit.kv_tokens:,} tokens of KV cache that {show_bytes(fit.kv_bytes)} on each GPU hold"
+        f" {fit.longest:,} tokens of KV cache that {show_bytes(fit.kv_bytes)} on each GPU hold"
         f"{'; with --kv-cache-dtype fp8 it would' if packed else ''}."
     )
 
 
 def _roomiest(question: Question, replica: Replica, kv_dtype: str | None) -> MemoryFit:
     fits = (question.workbench.fit(replica, flags) for flags in flag_choices(question, 1, kv_dtype))
-    return max(fits, key=lambda fit: fit.kv_tokens)
+    return max(fits, key=lambda fit: fit.pool_blocks)
 
 
 def _no_room(question: Question, fitting: Sequence[Split]) -> Iterator[Rejected]:

@@ -154,13 +154,15 @@ def _with_seats_that_have_room(question: Question, candidate: Candidate, flags: 
 
     Requests are of all ages, so they hold their prompt and half their answer. Seats beyond that are never taken, or
     taken from running answers: gemma-3-27b on 4 x V100 has room for 230 requests of 1024/512 tokens; with 256 seats an
-    answer takes 4 % less time than with 512, and the first token at the 95th percentile a third less.
+    answer takes 4 % less time than with 512, and the first token at the 95th percentile a third less. Where layers keep
+    a state, vLLM does not start with more seats than blocks for them.
     """
     if flags.max_num_seqs is None or question.flags.max_num_seqs is not None:
         return flags
-    tokens = max(question.workbench.fit(replica, flags).kv_tokens for replica in candidate.replicas)
-    room = tokens / (question.goal.prompt + question.goal.output / 2)
-    return flags.replace(max_num_seqs=min(flags.max_num_seqs, power_of_two(max(1.0, room))))
+    fits = [question.workbench.fit(replica, flags) for replica in candidate.replicas]
+    room = max(fit.kv_tokens for fit in fits) / (question.goal.prompt + question.goal.output / 2)
+    states = [max(1, fit.sure_seats) for fit in fits if fit.sure_seats is not None]
+    return flags.replace(max_num_seqs=min(flags.max_num_seqs, power_of_two(max(1.0, room)), *states))
 
 
 def _with_whole_experts(question: Question, candidate: Candidate, flags: EngineFlags) -> EngineFlags:

@@ -62,6 +62,7 @@ class Wanted:
     tensor_parallel: int | None = None
     replicas: int | None = None
     policy: Policy | None = None
+    pipeline_parallel: int | None = None
     fp8_cache: bool = False  # an fp8 KV cache may be chosen; it rounds keys and values, so not without being asked
 
 

@@ -39,6 +39,9 @@ def search_layouts(
         vary_load: whether to look at other loads too.
         watch: is told the choices as far as they are known, best first, and what is done next.
     """
+    # Written out, so that a layout says what it was reckoned with whatever another version takes by itself.
+    share = flags.gpu_memory_utilization or workbench.rules.memory_utilization(workbench.engine_version)
+    flags = flags.replace(gpu_memory_utilization=share)
     question = Question(workbench=workbench, goal=goal, model=model, wanted=wanted, flags=flags)
     simulations = Simulations(simulate=simulate, budget=Budget())
     possible = find_candidates(question)

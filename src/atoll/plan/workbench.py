@@ -105,7 +105,7 @@ def common_flags(
     """
     asked = flags.max_model_len or workbench.card.max_context
     fits = [workbench.fit(replica, flags) for replica in replicas]
-    least, sure = min(fit.kv_tokens for fit in fits), min(fit.sure_tokens for fit in fits)
+    least, sure = min(fit.longest for fit in fits), min(fit.sure_longest for fit in fits)
     if sure >= asked or (flags.max_model_len is not None and least >= asked):
         return flags
     limit = min(least, max(sure, longest), asked)

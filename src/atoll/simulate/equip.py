@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atoll.cost.memory import MemoryFit, fit_memory
+from atoll.cost.memory import MemoryFit, fit_memory, why_not_warm_up
 from atoll.cost.profile import MachineProfile
 from atoll.cost.step import StepModel, StepTimer
 from atoll.engines import find_engine
@@ -37,12 +37,12 @@ def equip_layout(layout: Layout, card: ModelCard, *, profile: MachineProfile | N
     _check_options(layout, card)
     specs = [EngineSpec.of(layout, replica, card) for replica in layout.replicas]
     fits = [fit_memory(spec) for spec in specs]
-    for number, fit in enumerate(fits):
-        _check(fit, layout, number, card)
+    for number, (spec, fit) in enumerate(zip(specs, fits, strict=True)):
+        _check(spec, fit, layout, number)
     timers: list[StepModel] = []
     for spec in specs:
         timers.append(_known_or_new(timers, StepModel(spec, profile=profile)))
-    blocks = tuple(fit.kv_blocks for fit in fits)
+    blocks = tuple(fit.blocks_with(layout.flags.max_model_len) for fit in fits)
     return Equipment(
         timers=tuple(timers),
         kv_blocks=blocks,
@@ -63,16 +63,19 @@ def _check_options(layout: Layout, card: ModelCard) -> None:
             raise NothingFits(f"{layout.name}: {why.rstrip('.')}; {engine.explain_sizes(card)}.")
 
 
-def _check(fit: MemoryFit, layout: Layout, number: int, card: ModelCard) -> None:
+def _check(spec: EngineSpec, fit: MemoryFit, layout: Layout, number: int) -> None:
     """An engine that cannot hold one longest request does not start; without max_model_len we take what it can hold."""
     if not fit.fits:
-        raise NothingFits(fit.reason or f"{card.name} does not fit on replica {number} of {layout.name}.")
+        raise NothingFits(fit.reason or f"{spec.card.name} does not fit on replica {number} of {layout.name}.")
     asked = layout.flags.max_model_len
-    if asked is not None and fit.kv_tokens < asked:
+    if asked is not None and fit.longest < asked:
         raise NothingFits(
-            f"{layout.name}: the KV cache of replica {number} holds {fit.kv_tokens:,} tokens, and one request may have"
-            f" {asked:,}; set max_model_len to {fit.kv_tokens} or less."
+            f"{layout.name}: the KV cache of replica {number} holds {fit.longest:,} tokens, and one request may have"
+            f" {asked:,}; set max_model_len to {fit.longest} or less."
         )
+    why = why_not_warm_up(spec, fit)
+    if why is not None:
+        raise NothingFits(f"{layout.name}: replica {number} would not start. {why}")
 
 
 def _known_or_new(known: Sequence[StepModel], made: StepModel) -> StepModel:

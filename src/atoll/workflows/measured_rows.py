@@ -23,8 +23,10 @@ from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.traffic.workload import Start, Workload
 from atoll.workflows.measured_lengths import SPREADS, Spread, mean_of
+from atoll.workflows.memory_rows import MARKS
 
 COLUMNS = ("id", "model", "gpu", "n_gpu", "engine")
+COLUMNS_OF_STARTS = ("id", "model", "gpu")
 # For rows that do not say; most of those were measured in spring 2026, and their all-reduces over eight GPUs take what
 # those before 0.19 took.
 VERSION = "0.16.0"
@@ -101,7 +103,9 @@ def read_rows(text: str, *, origin: str, folder: Path | None = None) -> list[dic
         ]
     except csv.Error as error:
         raise InputError(f"{origin}: this is not a CSV table: {error}.") from None
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    named = reader.fieldnames or ()
+    needed = COLUMNS_OF_STARTS if all(mark in named for mark in MARKS) else COLUMNS
+    missing = [column for column in needed if column not in named]
     if missing:
         raise InputError(f"{origin}: the column {missing[0]} is missing; docs/validation.md lists the columns.")
     for row in rows:
@@ -320,7 +324,7 @@ def _flags(row: Mapping[str, str], quantisation: str | None, notes: str) -> Engi
         max_num_seqs=_count_in(notes, r"max-num-seqs (\d+)"),
         max_num_batched_tokens=_count_in(notes, r"max-num-batched-tokens (\d+)"),
         max_model_len=_count_in(notes, r"max-model-len (\d+)"),
-        gpu_memory_utilization=float(utilization[1]) if utilization else 0.90,
+        gpu_memory_utilization=float(utilization[1]) if utilization else None,
         enable_expert_parallel="enable-expert-parallel" in notes or None,
         enforce_eager="enforce-eager" in notes or "enforce_eager" in notes,
         enable_prefix_caching=row.get("prefix_cache") != "off" and "no-enable-prefix-caching" not in notes,

@@ -7,11 +7,11 @@ from atoll.cost.memory import fit_memory, kv_bytes_per_token, users_that_fit
 from atoll.documents import Document
 from atoll.engines import find_engine
 from atoll.engines.spec import DEFAULT_ENGINE, EngineSpec
-from atoll.errors import InputError
 from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
 from atoll.layout.layout import EngineFlags
 from atoll.model.card import Attention, Experts, ModelCard, Quantisation
 from atoll.model.read import read_model
+from atoll.workflows.engine_options import NOTHING, EngineOptions
 
 TABLE_SIZES = (1, 2, 4, 8)  # of the table of what fits; one box seldom holds more
 
@@ -65,9 +65,8 @@ def report_model(
     *,
     gpu: str | None = None,
     context: int | None = None,
-    kv_dtype: str = "auto",
     hub: bool = False,
-    flags: EngineFlags | None = None,
+    options: EngineOptions = NOTHING,
 ) -> ModelReport:
     """Read a model and say what fits on one kind of GPU, or on each that the catalogue has.
 
@@ -75,26 +74,23 @@ def report_model(
         name_or_path: see model.read.read_model.
         gpu: a GPU kind; without, all of them.
         context: tokens of each user's sequence; 4096 or the model's own, if that is less.
-        kv_dtype: `auto` or `fp8`.
         hub: ask the Hugging Face hub for what is not known here.
-        flags: the engine's options; vLLM's own defaults without.
+        options: the engine's; vLLM's own defaults without.
 
     Raises:
         UnknownModel, BadModel, UnknownGpu.
         InputError: options with which the engine would not start, such as a KV dtype that it does not have.
     """
-    wanted = (flags or EngineFlags()).replace(kv_cache_dtype=kv_dtype)
-    why = find_engine(DEFAULT_ENGINE).why_not_flags(wanted)
-    if why is not None:
-        raise InputError(f"{why}.")
+    wanted = options.flags()
     card = read_model(name_or_path, hub=hub)
     kinds = (find_gpu(gpu),) if gpu is not None else all_gpus()
     length = context or min(4096, card.max_context)
     return ModelReport(
-        **_facts(card, kv_dtype=kv_dtype),
+        **_facts(card, kv_dtype=wanted.kv_cache_dtype),
         context=length,
-        gpu_memory_utilization=wanted.gpu_memory_utilization,
-        fits=tuple(_fits(card, kinds, wanted, context=length)),
+        gpu_memory_utilization=wanted.gpu_memory_utilization
+        or find_engine(DEFAULT_ENGINE).memory_utilization(options.version),
+        fits=tuple(_fits(card, kinds, wanted, options, context=length)),
     )
 
 
@@ -125,12 +121,22 @@ def _facts(card: ModelCard, *, kv_dtype: str) -> dict[str, Any]:
     }
 
 
-def _fits(card: ModelCard, kinds: Sequence[GpuKind], flags: EngineFlags, *, context: int) -> Iterator[Fit]:
+def _fits(
+    card: ModelCard, kinds: Sequence[GpuKind], flags: EngineFlags, options: EngineOptions, *, context: int
+) -> Iterator[Fit]:
     engine = find_engine(DEFAULT_ENGINE)
     sizes = engine.legal_tensor_parallel(card, TABLE_SIZES)
     for kind in kinds:
         for size in sizes:
-            fit = fit_memory(EngineSpec.on(card, kind, tensor_parallel=size, flags=flags), context=context)
+            spec = EngineSpec.on(
+                card,
+                kind,
+                tensor_parallel=size,
+                pipeline_parallel=options.pp or 1,
+                flags=flags,
+                engine_version=options.version,
+            )
+            fit = fit_memory(spec, context=context)
             why = engine.why_not_on(card, kind) or fit.reason
             yield Fit(
                 gpu=kind.name,

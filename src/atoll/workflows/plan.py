@@ -212,7 +212,7 @@ def _holds(plan: Plan, kind: GpuKind, size: int) -> bool:
         engine=bench.engine,
         engine_version=bench.engine_version,
     )
-    return fit_memory(spec).kv_tokens >= plan.search.goal.longest
+    return fit_memory(spec).longest >= plan.search.goal.longest
 
 
 def _check_context(card: ModelCard, goal: Goal) -> None:
@@ -246,7 +246,9 @@ class Simulator:
             bench.card,
             written.replace(requests=min(requests, written.requests or requests)),
             timers=[bench.timer(replica, layout.flags) for replica in layout.replicas],
-            kv_blocks=[bench.fit(replica, layout.flags).kv_blocks for replica in layout.replicas],
+            kv_blocks=[
+                bench.fit(replica, layout.flags).blocks_with(layout.flags.max_model_len) for replica in layout.replicas
+            ],
             limits=[bench.spec(replica, layout.flags).limits for replica in layout.replicas],
         )
         is_cut = len(table) == requests  # otherwise this is the whole run

@@ -165,6 +165,7 @@ def plain_layout(
     replicas: int,
     model: str | None,
     flags: EngineFlags,
+    pipeline_parallel: int = 1,
     engine_version: str,
 ) -> Layout:
     """So many replicas of one size, on the best groups of the box's GPUs.
@@ -175,18 +176,23 @@ def plain_layout(
     if model is None:
         raise InputError("Say which model: --model NAME, such as Qwen/Qwen2.5-32B-Instruct.")
     find_engine(DEFAULT_ENGINE).parse_version(engine_version)
-    wanted = tensor_parallel * replicas
+    size = tensor_parallel * pipeline_parallel
+    wanted = size * replicas
     box = named_box(capture=capture, gpu=gpu, gpus=gpus or (wanted if capture is None else None))
     if wanted > len(box.gpus):
         raise InputError(
-            f"--tp {tensor_parallel} --replicas {replicas} needs {wanted} GPUs; this box has {len(box.gpus)}."
+            f"--tp {tensor_parallel}{f' --pp {pipeline_parallel}' if pipeline_parallel > 1 else ''} --replicas"
+            f" {replicas} needs {wanted} GPUs; this box has {len(box.gpus)}."
         )
-    groups = best_groups(box, [tensor_parallel] * replicas)
+    groups = best_groups(box, [size] * replicas)
     return Layout(
-        name=f"{replicas}xTP{tensor_parallel}",
+        name=f"{replicas}xTP{tensor_parallel}" + (f"PP{pipeline_parallel}" if pipeline_parallel > 1 else ""),
         model=model,
         box=box,
-        replicas=tuple(Replica(gpus=group, tensor_parallel=tensor_parallel) for group in groups),
+        replicas=tuple(
+            Replica(gpus=group, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel)
+            for group in groups
+        ),
         flags=flags,
         engine_version=engine_version,
     )

@@ -26,8 +26,11 @@ from atoll.traffic.lengths import draw_lengths
 from atoll.traffic.record import Outcome, RecordTable
 from atoll.traffic.trace import TraceRow
 from atoll.traffic.workload import Arrivals, Lengths
+from atoll.workflows.engine_options import NOTHING, EngineOptions, fill_rows
 from atoll.workflows.measured_rows import Case, Measures, cases_or_reasons, read_rows
+from atoll.workflows.memory_rows import is_of_starts
 from atoll.workflows.simulate import equipment_for
+from atoll.workflows.validate_memory import MemoryValidation, validate_starts
 
 ENOUGH_REQUESTS = 1500  # a row of fewer is simulated several times, with other draws
 MOST_DRAWS = 5
@@ -98,19 +101,27 @@ class PredictedRow:
 
 
 def validate_file(
-    path: Path, *, profile: MachineProfile | None = None, on_row: Callable[[int, int], None] = lambda _done, _all: None
-) -> Validation:
+    path: Path,
+    *,
+    profile: MachineProfile | None = None,
+    options: EngineOptions = NOTHING,
+    on_row: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Validation | MemoryValidation:
     """Predict every row of a CSV file.
 
     Args:
-        path: the table; its columns are listed in docs/validation.md.
+        path: the table, of serving benchmarks or of start-up logs; its columns are listed in docs/validation.md.
         profile: what calibration found on the machine that all rows were measured on; None: the catalogue.
+        options: the engine's, for the rows that leave them open.
         on_row: told after each row how many are done and how many there are.
 
     Raises:
-        InputError: no such file, no CSV, or one that lacks a needed column.
+        InputError: no such file, no CSV, or one that lacks a needed column; an option with which vLLM would not start.
     """
-    rows = read_rows(read_text(path), origin=str(path), folder=path.parent)
+    options.flags()
+    rows = fill_rows(read_rows(read_text(path), origin=str(path), folder=path.parent), options)
+    if is_of_starts(rows):
+        return validate_starts(rows, on_row=on_row)
     return validate_rows(rows, profile=profile, on_row=on_row)
 
 

@@ -7,12 +7,13 @@ import typer
 from atoll.cli import options
 from atoll.cli.show import bold, out, show_json, show_table
 from atoll.units import show_bytes, show_count
+from atoll.workflows.engine_options import NOTHING, EngineOptions
 from atoll.workflows.model import Fit, ModelReport, report_model
 
 
 def register(app: typer.Typer) -> None:
     app.command("model", epilog="Example: `atoll model Qwen/Qwen2.5-32B-Instruct --gpu H100-NVL-94GB --context 8192`")(
-        model
+        options.takes_engine(model)
     )
 
 
@@ -20,12 +21,12 @@ def model(
     name: Annotated[str, typer.Argument(metavar="NAME|DIR|config.json", help="A known model, a folder or a file.")],
     gpu: options.GpuName = None,
     context: Annotated[int | None, typer.Option(min=1, metavar="TOKENS", help="Length of each user's text.")] = None,
-    kv_dtype: Annotated[str, typer.Option("--kv-dtype", metavar="T", help="auto or fp8.")] = "auto",
+    engine: EngineOptions = NOTHING,
     hub: Annotated[bool, typer.Option("--hub", help="Ask the Hugging Face hub for a model not known here.")] = False,
     json: options.Json = False,
 ) -> None:
     """Weights, KV cache per token, legal tensor-parallel sizes and the users that fit on each kind of GPU."""
-    report = report_model(name, gpu=gpu, context=context, kv_dtype=kv_dtype, hub=hub)
+    report = report_model(name, gpu=gpu, context=context, hub=hub, options=engine)
     if json:
         show_json(report)
         return

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -18,7 +18,7 @@ from atoll.cli import options
 from atoll.cli.show import bold, out, progress, show_json, table
 from atoll.cli.warn import show_warnings
 from atoll.errors import InputError
-from atoll.layout.layout import EngineFlags, Policy
+from atoll.layout.layout import Policy
 from atoll.outside.files import refuse_to_overwrite, write_whole
 from atoll.plan.choice import Choice
 from atoll.plan.enumerate import Wanted
@@ -28,6 +28,7 @@ from atoll.plan.outlook import Outlook
 from atoll.plan.simulate import Watch, unwatched
 from atoll.units import show_seconds
 from atoll.workflows.diagnose import diagnose_layout
+from atoll.workflows.engine_options import EITHER, NOTHING, EngineOptions
 from atoll.workflows.load import LoadOptions, load_of, slo_of
 from atoll.workflows.plan import (
     Plan,
@@ -47,20 +48,12 @@ from atoll.workflows.profiles import read_profile
 MOST_WATCHED = 12  # rows of the table that fills; a terminal cannot take back more than it shows
 
 
-class CacheChoice(StrEnum):
-    """What the KV cache may be held in."""
-
-    AUTO = "auto"
-    FP8 = "fp8"
-    EITHER = "either"
-
-
 def register(app: typer.Typer) -> None:
     app.command(
         "plan",
         epilog="Example: `atoll plan --box topo.txt --gpu H100-NVL-94GB --model Qwen/Qwen2.5-32B-Instruct --users 30"
         " --prompt 2000 --output 1500 --slo-ttft 1s -o layout.yaml`",
-    )(options.takes_load(plan))
+    )(options.takes_load(options.takes_engine(plan)))
 
 
 def plan(
@@ -77,17 +70,7 @@ def plan(
     tp: options.TensorParallel = None,
     replicas: options.Replicas = None,
     policy: options.PolicyName = None,
-    max_num_seqs: Annotated[
-        int | None, typer.Option("--max-num-seqs", min=1, metavar="N", help="vLLM's option; chosen when left out.")
-    ] = None,
-    max_num_batched_tokens: Annotated[
-        int | None,
-        typer.Option("--max-num-batched-tokens", min=1, metavar="N", help="vLLM's option; chosen when left out."),
-    ] = None,
-    kv_cache_dtype: Annotated[
-        CacheChoice,
-        typer.Option("--kv-cache-dtype", help="auto: as the checkpoint says; fp8; either: fp8 where it serves better."),
-    ] = CacheChoice.AUTO,
+    engine: EngineOptions = NOTHING,
     profile: options.Profile = None,
     formula: Annotated[bool, typer.Option("--formula", help="Do not simulate; the formula alone.")] = False,
     chart: Annotated[
@@ -102,6 +85,7 @@ def plan(
         raise InputError("Say which model: --model NAME, such as --model Qwen/Qwen2.5-32B-Instruct.")
     if path is not None:
         refuse_to_overwrite(path, force=force)
+    settled = replace(engine, kv_cache_dtype=None) if engine.kv_cache_dtype == EITHER else engine
     goal = make_goal(load_of(None, load), slo_of(None, slo_ttft, slo_tpot), favour)
     with _watching(goal) as watch:
         made = plan_box(
@@ -114,13 +98,11 @@ def plan(
                 tensor_parallel=tp,
                 replicas=replicas,
                 policy=parse_policy(policy),
-                fp8_cache=kv_cache_dtype is CacheChoice.EITHER,
+                fp8_cache=engine.kv_cache_dtype == EITHER,
+                pipeline_parallel=engine.pp,
             ),
-            flags=EngineFlags(
-                max_num_seqs=max_num_seqs,
-                max_num_batched_tokens=max_num_batched_tokens,
-                kv_cache_dtype="fp8" if kv_cache_dtype is CacheChoice.FP8 else "auto",
-            ),
+            flags=settled.flags(),
+            engine_version=engine.version,
             simulate=not formula,
             profile=read_profile(profile),
             watch=watch,

@@ -1,6 +1,7 @@
 """`atoll simulate`: a study, a layout, or so many replicas of a kind, in virtual time."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,11 +21,12 @@ from atoll.cli.options import (
     SloTpot,
     SloTtft,
     TensorParallel,
+    takes_engine,
     takes_load,
 )
 from atoll.engines.engine import BLOCK_TOKENS
 from atoll.errors import InputError
-from atoll.layout.layout import ENGINE_VERSION
+from atoll.workflows.engine_options import NOTHING, EngineOptions
 from atoll.workflows.load import LoadOptions, load_of, slo_of
 
 if TYPE_CHECKING:
@@ -37,12 +39,7 @@ _Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", he
 _Trace = Annotated[
     Path | None, typer.Option("--trace", metavar="FILE", help="Due times and lengths of a trace, CSV or JSON lines.")
 ]
-_MaxSeqs = Annotated[int | None, typer.Option("--max-num-seqs", min=1, metavar="N", help="vLLM's option.")]
-_MaxTokens = Annotated[int | None, typer.Option("--max-num-batched-tokens", min=1, metavar="N", help="vLLM's option.")]
-_MaxLen = Annotated[int | None, typer.Option("--max-model-len", min=1, metavar="N", help="vLLM's option.")]
-_KvDtype = Annotated[str, typer.Option("--kv-cache-dtype", metavar="T", help="vLLM's option: auto or fp8.")]
 _Queue = Annotated[int | None, typer.Option("--max-num-queued-reqs", min=1, metavar="N", help="vLLM's option.")]
-_Version = Annotated[str, typer.Option("--engine-version", metavar="V", help="vLLM's version, which sets defaults.")]
 _Workers = Annotated[
     int | None, typer.Option("--workers", min=1, metavar="N", help="nginx workers without a shared zone.")
 ]
@@ -58,13 +55,13 @@ _Drain = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(takes_load(simulate))
+    app.command()(takes_load(takes_engine(simulate)))
 
 
 # What a file of its own says already.
 _OF_THE_LAYOUT = frozenset(
-    {"box", "gpu", "gpus", "tp", "replicas", "model", "engine_version"}
-    | {"max_num_seqs", "max_num_batched_tokens", "max_model_len", "kv_cache_dtype", "max_num_queued_reqs"}
+    {"box", "gpu", "gpus", "tp", "replicas", "model", "max_num_queued_reqs"}
+    | {field.name for field in fields(EngineOptions)}
 )
 _BESIDE_A_STUDY = frozenset({"path", "only", "out", "json", "slo_ttft", "slo_tpot"})
 
@@ -93,12 +90,8 @@ def simulate(
     model: ModelName = None,
     load: LoadOptions = LoadOptions(),
     trace: _Trace = None,
-    max_num_seqs: _MaxSeqs = None,
-    max_num_batched_tokens: _MaxTokens = None,
-    max_model_len: _MaxLen = None,
-    kv_cache_dtype: _KvDtype = "auto",
+    engine: EngineOptions = NOTHING,
     max_num_queued_reqs: _Queue = None,
-    engine_version: _Version = ENGINE_VERSION,
     workers: _Workers = None,
     fail: _Fail = None,
     slow: _Slow = None,
@@ -119,7 +112,6 @@ def simulate(
     Example: atoll simulate --gpu H100-SXM-80GB --gpus 4 --tp 2 --replicas 2 --model Qwen/Qwen2.5-32B-Instruct
     --users 30 --prompt 2000 --output 1500 --requests 300
     """
-    from atoll.layout.layout import EngineFlags
     from atoll.layout.study import Study
     from atoll.store.folder import make_way
     from atoll.workflows import simulate as work
@@ -149,14 +141,9 @@ def simulate(
         tensor_parallel=tp or 1,
         replicas=replicas or 1,
         model=model,
-        flags=EngineFlags(
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            max_model_len=max_model_len,
-            kv_cache_dtype=kv_cache_dtype,
-            max_num_queued_reqs=max_num_queued_reqs,
-        ),
-        engine_version=engine_version,
+        pipeline_parallel=engine.pp or 1,
+        flags=engine.flags().replace(max_num_queued_reqs=max_num_queued_reqs),
+        engine_version=engine.version,
     )
     layout = work.with_router(layout, policy=policy, workers=workers)
     workload = load_of(layout.workload, load, traced=trace is not None)

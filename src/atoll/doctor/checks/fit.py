@@ -227,12 +227,12 @@ def longest_does_not_fit(facts: Facts) -> Iterable[Finding]:
         fit, longest = placed.fit(), placed.longest
         if fit is None or not fit.fits or longest is None:
             continue
-        if fit.kv_tokens + fit.margin_bytes / fit.kv_bytes_per_token >= longest:
+        if fit.possible_longest >= longest:
             continue
-        place, edits = _length_place(placed, fit.kv_tokens)
+        place, edits = _length_place(placed, fit.longest)
         yield found(
             place,
-            f"{placed.name} holds {fit.kv_tokens:,} tokens of KV cache, less than one request of {longest:,}",
+            f"{placed.name} holds {fit.longest:,} tokens of KV cache, less than one request of {longest:,}",
             edits=edits,
         )
 

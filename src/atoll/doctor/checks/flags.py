@@ -747,7 +747,7 @@ def _suits_its_load(facts: Facts, engine: ServedEngine, fit: MemoryFit) -> bool:
     """
     load, card = facts.load_at(engine.service.file), engine.card
     known = card is not None and load.prompt_tokens is not None and load.output_tokens is not None
-    return known and card is not None and fit.sure_tokens >= card.max_context
+    return known and card is not None and fit.sure_longest >= card.max_context
 
 
 def _add(engine: ServedEngine, *words: str) -> Edits:

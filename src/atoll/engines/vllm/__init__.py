@@ -1,7 +1,7 @@
 """vLLM: its versions, options, splits, defaults, memory, scheduler, and how one replica of it is started and read."""
 
 from atoll.engines.vllm.counters import counters
-from atoll.engines.vllm.defaults import cache_dtype, fill_flags
+from atoll.engines.vllm.defaults import cache_dtype, fill_flags, memory_utilization
 from atoll.engines.vllm.launch import (
     cache_folder,
     emulates,
@@ -40,6 +40,7 @@ __all__ = [
     "launch",
     "legal_tensor_parallel",
     "memory_facts",
+    "memory_utilization",
     "name",
     "parse_version",
     "pipeline_parallel",

@@ -15,7 +15,7 @@ A100_SPARED_SINCE = (0, 9)  # large batches slowed the A100: vllm#17885
 def fill_flags(
     flags: EngineFlags, version: str, kind: GpuKind | None, *, max_model_len: int | None = None
 ) -> EngineFlags:
-    """The flags with the batch sizes filled in as `vllm serve` of this version would.
+    """The flags with batch sizes and share of the memory filled in as `vllm serve` of this version would.
 
     Args:
         flags: what was asked for; a value that is given stays.
@@ -32,7 +32,11 @@ def fill_flags(
     if not flags.enable_chunked_prefill and context is not None:
         tokens = max(tokens, context)
     tokens = flags.max_num_batched_tokens or tokens
-    return flags.replace(max_num_batched_tokens=tokens, max_num_seqs=flags.max_num_seqs or min(sequences, tokens))
+    return flags.replace(
+        max_num_batched_tokens=tokens,
+        max_num_seqs=flags.max_num_seqs or min(sequences, tokens),
+        gpu_memory_utilization=flags.gpu_memory_utilization or memory_utilization(version),
+    )
 
 
 def batch_defaults(version: str, kind: GpuKind | None) -> tuple[int, int]:

@@ -6,6 +6,7 @@ An option that a version lacks is left out when it is ours, and refused in a sen
 import json
 
 from atoll.engines.engine import Launch, loaded_name, served_name
+from atoll.engines.vllm.defaults import memory_utilization
 from atoll.engines.vllm.options import has_option
 from atoll.engines.vllm.pinning import cores_beside
 from atoll.engines.vllm.scheduler import is_v0
@@ -87,7 +88,7 @@ def _split(replica: Replica) -> list[str]:
 
 
 def _flag_arguments(flags: EngineFlags, version: str) -> list[str]:
-    words = ["--gpu-memory-utilization", f"{flags.gpu_memory_utilization:g}"]
+    words = ["--gpu-memory-utilization", f"{flags.gpu_memory_utilization or memory_utilization(version):g}"]
     words += _unless(flags.dtype, "auto", "--dtype")
     words += _unless(flags.quantization, None, "--quantization")
     words += _unless(flags.kv_cache_dtype, "auto", "--kv-cache-dtype")

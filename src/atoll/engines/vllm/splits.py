@@ -23,14 +23,18 @@ def why_not_split(card: ModelCard, tensor_parallel: int, *, expert_parallel: boo
     """
     if tensor_parallel == 1:
         return None
-    widths = _intermediate_widths(card, whole_experts=expert_parallel)
+    named = _intermediate_widths(card, whole_experts=expert_parallel)
+    # GLM-4.5-Air in 4 bits ran over eight GPUs with whole experts, its shared one cut inside a group.
+    whole = {"shared_experts"} if expert_parallel else set()
+    widths = tuple(named.values())
+    quantised = tuple(width for part, width in named.items() if _is_quantised(card, part) and part not in whole)
     problems = (
         _heads(card, tensor_parallel),
         _kv_heads(card, tensor_parallel),
         _widths(widths, tensor_parallel),
         _vocabulary(card, tensor_parallel),
-        _groups(card, widths, tensor_parallel),
-        _blocks(card, widths, tensor_parallel),
+        _groups(card, quantised, tensor_parallel),
+        _blocks(card, quantised, tensor_parallel),
     )
     problem = next((text for text in problems if text is not None), None)
     if problem is None:
@@ -135,13 +139,18 @@ def _blocks(card: ModelCard, widths: Sequence[int], size: int) -> str | None:
     return None
 
 
-def _intermediate_widths(card: ModelCard, *, whole_experts: bool = False) -> tuple[int, ...]:
-    """Of the MLPs that the model has and that are cut: dense ones, experts, shared experts."""
+def _intermediate_widths(card: ModelCard, *, whole_experts: bool = False) -> dict[str, int]:
+    """Of the MLPs that the model has and that are cut, by their part: dense ones, experts, shared experts."""
     if card.experts is None:
-        return (card.intermediate_size,)
-    widths = [] if whole_experts else [card.experts.intermediate_size]
+        return {"mlp": card.intermediate_size}
+    widths = {} if whole_experts else {"experts": card.experts.intermediate_size}
     if card.experts.dense_layers:
-        widths.append(card.intermediate_size)
+        widths["mlp"] = card.intermediate_size
     if card.experts.shared_intermediate_size:
-        widths.append(card.experts.shared_intermediate_size)
-    return tuple(widths)
+        widths["shared_experts"] = card.experts.shared_intermediate_size
+    return widths
+
+
+def _is_quantised(card: ModelCard, part: str) -> bool:
+    """Whether any layer of the part is; what the checkpoint leaves alone may be cut anywhere."""
+    return card.quantisation.plain_share(part) < 1.0
