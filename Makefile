@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    := demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench docs clean
+.PHONY: help demo test check format bench docs sbom audit clean
 
 help: ## show these targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -44,6 +44,22 @@ docs: $(VENV)/.test ## write the generated pages of docs/
 
 bench: $(VENV)/.test ## measure planner, simulator and load generator
 	$(BIN)/python -m benchmarks
+
+dist/env/bin/python: pyproject.toml
+	rm -rf dist/env dist/*.whl
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv --without-pip dist/env
+	$(PYTHON) -m pip --python dist/env/bin/python install --quiet dist/*.whl
+
+dist/tools/bin/pip: | $(BIN)/python
+	$(PYTHON) -m venv dist/tools
+	dist/tools/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom pip-audit
+
+sbom: dist/env/bin/python dist/tools/bin/pip ## write dist/sbom.cdx.json, what the wheel brings along; needs the network
+	dist/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --of JSON -o dist/sbom.cdx.json dist/env/bin/python
+
+audit: dist/env/bin/python dist/tools/bin/pip ## ask for known holes in what the wheel brings along; needs the network
+	dist/tools/bin/pip-audit --path $$(echo dist/env/lib/python3.*/site-packages)
 
 clean: ## remove what make made
 	rm -rf $(VENV) $(OUT) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

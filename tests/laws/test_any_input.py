@@ -4,8 +4,12 @@
 other mutants.
 """
 
+import json
 import os
 import random
+import subprocess
+import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +23,11 @@ from atoll.errors import AtollError, BadDocument, BadTraffic
 from atoll.inventory.parse import parse_box
 from atoll.layout.layout import Layout
 from atoll.layout.study import Study
+from atoll.load.datasets import read_conversations
+from atoll.model.parse import parse_card
+from atoll.render.process import ProcessPlan
+from atoll.run.deployment import DeploymentState
+from atoll.store.folder import RunInfo
 from atoll.store.foreign import read_foreign
 from atoll.traffic.trace import parse_trace
 from atoll.workflows.diagnose import ask, diagnose
@@ -70,7 +79,31 @@ def look(text: str) -> object:
     return diagnose(ask(["compose.yaml", "nginx.conf"]), HeldFiles({"compose.yaml": text, "nginx.conf": text}))
 
 
-READERS: dict[str, tuple[Callable[[str], object], list[Path]]] = {
+def conversations(text: str) -> object:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "talks.jsonl"
+        path.write_text(text, errors="surrogatepass")
+        return read_conversations(path)
+
+
+TRACE = "due_s,prompt_tokens,output_tokens\n" + "".join(f"{n / 4},{20 + n},5\n" for n in range(20))
+PROFILE = """name: machine\nweights_time: 1.1\nlink_time: 0.9\nline: {step_s: 0.01, per_decode_s: 0.0001}
+reduces:\n  - {gpus: [0, 1], points: [[1024, 0.00001], [1048576, 0.0001]], source: nccl-tests}\n"""
+RUN = """schema_version: 2\nrun_id: a:b:4cc3d5b3f8\nname: r\nengine: external\nsource: measured\nurl: http://127.0.0.1:1
+started_at: 1796067428.8\natoll_version: 0.1.0\ncomplete: true\nwindows: [[0, 5.5]]\nnotes: [a]\n"""
+DEPLOYMENT = json.dumps(
+    {
+        "version": 1, "name": "n", "kind": "process", "engine": "vllm", "model": "m", "url": "http://127.0.0.1:1",
+        "created_at": 1.5, "folder": {"device": 1, "inode": 2}, "secret": "0" * 32, "replicas": [
+            {"name": "replica-0", "number": 0, "gpus": [0], "host": "127.0.0.1", "port": 1, "health_path": "/health",
+             "log": "logs/replica-0.log", "pid": 5, "started": 6}],
+        "router": {"name": "router", "host": "127.0.0.1", "port": 2, "health_path": "/", "log": "logs/router.log"},
+    },
+    indent=1,
+)  # fmt: skip
+TALKS = '{"messages": [{"role": "user", "content": "hello there"}], "max_tokens": 9}\n{"prompt": "hi"}\n'
+
+READERS: dict[str, tuple[Callable[[str], object], list[Path | str]]] = {
     "topology": (lambda text: parse_box(text, origin="f"), sorted((DATA / "topo").glob("*.txt"))),
     "layout": (lambda text: Layout.parse(text, origin="f"), sorted((DATA / "bundles").glob("*.layout.yaml"))),
     "study": (lambda text: Study.parse(text, origin="f"), sorted((ROOT / "examples").rglob("study.yaml"))),
@@ -78,6 +111,16 @@ READERS: dict[str, tuple[Callable[[str], object], list[Path]]] = {
         lambda text: read_foreign(text, origin="f"),
         sorted(p for p in (DATA / "foreign").rglob("*") if p.is_file()),
     ),
+    "trace": (lambda text: parse_trace(text, origin="f"), [TRACE]),
+    "config": (
+        lambda text: parse_card(text, name="m", origin="f"),
+        sorted((ROOT / "src" / "atoll" / "data" / "models").glob("*.json")),
+    ),
+    "profile": (lambda text: MachineProfile.parse(text, origin="f"), [PROFILE]),
+    "run": (lambda text: RunInfo.parse(text, origin="f"), [RUN]),
+    "processes": (lambda text: ProcessPlan.parse(text, origin="f"), sorted((DATA / "bundles").rglob("process.yaml"))),
+    "deployment": (lambda text: DeploymentState.parse(text, origin="f"), [DEPLOYMENT]),
+    "conversations": (conversations, [TALKS]),
     "doctor": (look, sorted([*(DATA / "bundles").rglob("compose.yaml"), *(DATA / "bundles").rglob("nginx.conf")])),
 }
 
@@ -85,7 +128,7 @@ READERS: dict[str, tuple[Callable[[str], object], list[Path]]] = {
 @pytest.mark.parametrize("name", READERS)
 def test_any_input_gives_a_result_or_one_sentence(name):
     read, paths = READERS[name]
-    golden = [path.read_bytes()[:100_000].decode(errors="replace") for path in paths]
+    golden = [path if isinstance(path, str) else path.read_bytes()[:100_000].decode(errors="replace") for path in paths]
     assert golden
     dice = random.Random(f"{SEED} {name}")
     counts: Counter[str] = Counter()
@@ -105,6 +148,30 @@ def test_any_input_gives_a_result_or_one_sentence(name):
             raise AssertionError(f"{name}: {type(error).__name__}: {error}; the input is {kept}") from error
         assert time.process_time() - began < LONGEST_S, f"{name}: mutant {sum(counts.values())} of seed {SEED} is slow"
     assert counts["refused"] > 0 or name == "doctor"  # which has findings instead
+    if SECONDS:
+        print(f"{name}: seed {SEED}, {sum(counts.values())} inputs, {dict(counts)}")
+
+
+def test_any_argument_gives_a_result_or_one_sentence(tmp_path):
+    """In a process of its own, whose memory is bounded at 1 GB above what it starts with."""
+    wanted = ["--seed", str(SEED), "--count", "300", "--seconds", str(SECONDS)]
+    work = tmp_path / "work"
+    work.mkdir()
+    said = subprocess.run(
+        [sys.executable, ROOT / "tests" / "laws" / "odd_commands.py", *wanted],
+        cwd=work,
+        env=os.environ | {"XDG_DATA_HOME": str(tmp_path), "OPENBLAS_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr[-2000:]
+    counts = json.loads(said.stdout.splitlines()[-1])
+    if SECONDS:
+        print(counts)
+    assert counts["what_fell"] == []
+    assert counts["ok"] > 0
+    assert counts["refused"] > 0
 
 
 @pytest.mark.parametrize(

@@ -98,3 +98,17 @@ def test_the_tail_of_a_file_without_line_ends_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("atoll.outside.files.TAIL", 40)
     (tmp_path / "x.log").write_bytes(b"x" * 1000 + b"\n")
     assert read_tail(tmp_path / "x.log", lines=3) == (b"x" * 39 + b"\n", 1001)
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(tmp_path / "pipe", "hello")
+    assert os.read(reader, 100) == b"hello"
+    assert (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+
+
+def test_a_full_device_is_said():
+    with pytest.raises(InputError, match="/dev/full cannot be written: No space left on device"):
+        write_whole(Path("/dev/full"), "hello")

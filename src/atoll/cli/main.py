@@ -1,5 +1,6 @@
 """The command table. An error of ours becomes its sentence and its exit code, here and nowhere else."""
 
+import errno
 import io
 import re
 import sys
@@ -94,11 +95,21 @@ def guarded(call: Callable[[], object]) -> object:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in _OF_THE_PLACE:
+            _say(_own_fault(error))
+            sys.exit(OWN_FAULT)
+        _say(f"{error.filename or 'A file'} cannot be used: {error.strerror}.")
+        sys.exit(2)
     except Exception as error:  # noqa: BLE001 - a fault of atoll's own, of which there is no list
         _say(_own_fault(error))
         sys.exit(OWN_FAULT)
 
 
+# What a name or a machine may be in the way of any file of any command, and no fault of atoll's.
+_OF_THE_PLACE = {
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
 LONGEST_SENTENCE = 2000  # characters
 OWN_FAULT = 70  # EX_SOFTWARE of sysexits.h
 _SECRET = re.compile(

@@ -128,6 +128,9 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644, sync: bo
         InputError: the place cannot be written; the file that was there before is untouched.
     """
     data = content.encode() if isinstance(content, str) else content
+    if _is_stream(path):
+        _write_through(path, data)
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -144,6 +147,25 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644, sync: bo
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a terminal, /dev/null or a pipe is there, which must not be replaced by a file."""
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISCHR(kind) or stat.S_ISFIFO(kind) or stat.S_ISBLK(kind)
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    if path.is_block_device():
+        raise InputError(f"{path} is a disk; choose a file.")
+    try:
+        with path.open("wb") as stream:
+            stream.write(data)
+    except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
 
 

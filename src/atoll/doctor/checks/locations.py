@@ -307,7 +307,7 @@ def everything_open(facts: Facts) -> Iterable[Finding]:
 
     Evidence: the route list of 0.32.0; https://docs.vllm.ai/en/stable/usage/security/; CVE-2026-114053 (/tokenize).
 
-    Fix: location /v1/ for the API, and `location / { return 404; }`.
+    Fix: location /v1/ for the API with `rewrite ^ $uri break;` (NG035), and `location / { return 404; }`.
 
     Fails:
     ```nginx.conf
@@ -319,7 +319,7 @@ def everything_open(facts: Facts) -> Iterable[Finding]:
     ```nginx.conf
     events {}
     http { server {
-      location /v1/ { proxy_pass http://vllm:8000; }
+      location /v1/ { rewrite ^ $uri break; proxy_pass http://vllm:8000; }
       location / { return 404; }
     } }
     ```
@@ -349,7 +349,7 @@ def _only_v1(route: Route) -> Edits:
     start = text.rfind(block.name, 0, brace)
     indent = text[text.rfind("\n", 0, start) + 1 : start]
     gap = "\n" + indent if not indent.strip() else " "
-    written = f"location / {{ return 404; }}{gap}location /v1/ {{"
+    written = f"location / {{ return 404; }}{gap}location /v1/ {{ rewrite ^ $uri break;"
     return (Edit(file=block.file, start=start, end=brace + 1, text=written),)
 
 
@@ -577,6 +577,58 @@ def unbuffered_retries(facts: Facts) -> Iterable[Finding]:
             )
 
 
+@rule("NG035", INFO)
+def spelled_paths(facts: Facts) -> Iterable[Finding]:
+    """Nginx matches the path with its dots and escapes resolved, and passes it on as it was spelled.
+
+    Consequence: A location for /v1/ alone lets `/metrics/..%2fv1/x` through: it is matched as /v1/x, and vLLM, which
+    mounts /metrics with all below it, answers with its metrics.
+
+    Evidence: nginx 1.31.3 before vLLM 0.32.0; https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_pass
+    (without a URI the request is passed on as the client sent it).
+
+    Fix: rewrite ^ $uri break; in the location, so that what was matched is passed on.
+
+    Fails:
+    ```nginx.conf
+    events {}
+    http { server {
+      location /v1/ { proxy_pass http://vllm:8000; }
+      location / { return 404; }
+    } }
+    ```
+
+    Passes:
+    ```nginx.conf
+    events {}
+    http { server {
+      location /v1/ { rewrite ^ $uri break; proxy_pass http://vllm:8000; }
+      location / { return 404; }
+    } }
+    ```
+    """
+    for route in facts.routes:
+        if route.to_vllm and _is_narrow(route) and not _passes_matched(route):
+            yield found(
+                route.location.proxy_pass,
+                "/metrics/..%2fv1/x is matched here and reaches vLLM as it is spelled",
+                edits=add_directives(route.location.directive, ("rewrite ^ $uri break;",)),
+            )
+
+
+def _is_narrow(route: Route) -> bool:
+    """Whether the location lets only some paths through, and more than the one that is written."""
+    return route.location.path.startswith(("/v1", "^/v1")) and route.location.modifier != "="
+
+
+def _passes_matched(route: Route) -> bool:
+    """A URI after the host replaces what was matched; `rewrite` and variables write the path anew."""
+    uri = route.location.target[3]
+    return bool(uri) or any(
+        block.child("rewrite") is not None for block in (route.location.directive, *route.location.around)
+    )
+
+
 RULES = (
     short_read_timeout,
     lumps,
@@ -592,4 +644,5 @@ RULES = (
     slow_connect,
     expected_header,
     unbuffered_retries,
+    spelled_paths,
 )

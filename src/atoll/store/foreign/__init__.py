@@ -2,6 +2,8 @@
 
 import csv
 
+import numpy as np
+
 from atoll.errors import BadRun
 from atoll.store.foreign import aiperf, guidellm, plain, vllm
 from atoll.store.foreign.shape import Foreign, Reader, Writer, impossible
@@ -63,7 +65,8 @@ _MISFITS = (TypeError, KeyError, IndexError, ValueError, AttributeError, Arithme
 
 def _read(name: str, text: str, origin: str) -> tuple[Foreign, ...]:
     try:
-        found = READERS[name](text, origin)
+        with np.errstate(all="ignore"):  # figures without end are looked for below
+            found = READERS[name](text, origin)
     except BadRun:
         raise
     except csv.Error as error:
@@ -73,7 +76,8 @@ def _read(name: str, text: str, origin: str) -> tuple[Foreign, ...]:
         what = f"the field {words} is missing" if isinstance(error, KeyError) else f"wrong: {words}"
         raise Damaged(f"{origin} is no whole result of {name}; {what}.") from None
     for run in found:
-        wrong = impossible(run)
+        with np.errstate(all="ignore"):
+            wrong = impossible(run)
         if wrong is not None:
             raise Damaged(f"{origin} is no result of a load test: {wrong}.")
     return found
