@@ -7,12 +7,13 @@ A Document is a frozen pydantic model that forbids unknown fields. A bad field i
 import contextlib
 import io
 import json
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 
 from atoll.errors import BadDocument
 
@@ -77,7 +78,9 @@ def parse_yaml(text: str, *, origin: str) -> object:
         with contextlib.suppress(ValueError, RecursionError):  # YAML says better what is wrong, and where
             return json.loads(text)
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # allowed; the later one counts
+            return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}:" if mark is not None else ""

@@ -195,3 +195,12 @@ def test_the_doctor_reads_figures_without_end():
         ask(["compose.yaml"]),
         HeldFiles({"compose.yaml": text.format(n="9" * 400).replace("{{", "{").replace("}}", "}")}),
     )
+
+
+def test_an_anchor_that_is_used_twice_is_read_without_a_warning():
+    text = RUN.replace("name: r", "name: &a r").replace("engine: external", "engine: &a external")
+    assert RunInfo.parse(text, origin="run.yaml").engine == "external"
+
+
+def test_a_wanted_answer_without_end_is_none():
+    assert conversations('{"prompt": "hi", "max_tokens": 1e400}\n')

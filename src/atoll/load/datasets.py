@@ -120,7 +120,7 @@ def _wanted(item: Mapping[str, Any]) -> int | None:
 def _count(value: object) -> int | None:
     try:
         number = int(float(str(value)))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if number > 0 else None
 
