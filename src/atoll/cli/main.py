@@ -18,6 +18,8 @@ from atoll.errors import AtollError
 COMMANDS: tuple[str, ...] = (
     "inspect",
     "model",
+    "models",
+    "gpus",
     "plan",
     "simulate",
     "render",

@@ -220,7 +220,7 @@ def layer_kinds(card: ModelCard, tensor_parallel: int, *, kv_dtype: str = "auto"
 def _full_bytes(card: ModelCard, tensor_parallel: int, value_bytes: float) -> float:
     """Of a token in a layer that sees everything."""
     attention = card.attention
-    if attention.packed_bytes is not None:
+    if attention.packed_bytes is not None and value_bytes == 1.0:
         return float(attention.packed_bytes + attention.index_bytes)
     if attention.kind is AttentionKind.MLA:
         return (attention.kv_lora_rank + attention.rope_head_dim) * value_bytes + attention.index_bytes

@@ -179,6 +179,8 @@ class StepModel:
         """
         self.overheads = overheads or shipped_overheads()
         card, kind, tensor_parallel = spec.card, spec.kind, spec.tensor_parallel
+        if not kind.timed:
+            raise InputError(f"{kind.name}: its memory is known and no step time; `atoll model` says what fits on it.")
         self.card, self.kind = card, kind
         self.tensor_parallel, self.pipeline_parallel = tensor_parallel, spec.pipeline_parallel
         self.profile = profile or MachineProfile()

@@ -46,6 +46,7 @@ class GpuKind(Document):
     pcie_lanes: int = 16
     pcie_peer_to_peer: bool = True  # False where the stock driver refuses P2P over PCIe (GeForce)
     power_watts: int | None = None
+    timed: bool = True  # False: its memory is known, and nothing of how long a step takes on it
     source: str  # where these figures were read
 
     @property
@@ -70,6 +71,7 @@ def find_gpu(name: str, *, memory_bytes: int | None = None) -> GpuKind:
     """The kind that a name means, whoever wrote it: the catalogue, nvidia-smi or a person.
 
     Case, blanks, dashes, maker's words (NVIDIA, Tesla, GeForce, RTX) and the numbers of SXM sockets do not matter.
+    `H100 MIG 3g.40gb` is a slice of that card, as `nvidia-smi -L` calls it.
     A bare name means the variant that most boxes have where one is that common (`H100` is H100-SXM-80GB, `A100` is
     A100-SXM-80GB) and is refused where none is (`V100`). `memory_bytes`, when the driver tells it, decides between
     variants of one name.
@@ -77,6 +79,9 @@ def find_gpu(name: str, *, memory_bytes: int | None = None) -> GpuKind:
     Raises:
         UnknownGpu: no such kind, or a name that several share; the sentence names the nearest ones.
     """
+    part = _MIG.search(name)
+    if part is not None:
+        return _mig_slice(find_gpu(name[: part.start()]), int(part["slices"]), int(part["gb"]))
     key = _key(name)
     kind = _by_key().get(key)
     if kind is not None and (memory_bytes is None or _has_memory(kind, memory_bytes)):
@@ -89,6 +94,36 @@ def find_gpu(name: str, *, memory_bytes: int | None = None) -> GpuKind:
     if kind is not None:
         return kind
     raise UnknownGpu(_sentence(name, variants))
+
+
+# `NVIDIA H100 80GB HBM3 MIG 3g.40gb`; nvidia-smi -L puts the profile alone under its card.
+_MIG = re.compile(r"[\s-]*\bMIG[\s-]+(?P<slices>[1-7])g[.-](?P<gb>\d{1,3})gb.*", re.IGNORECASE)
+
+
+def _mig_slice(whole: GpuKind, slices: int, gb: int) -> GpuKind:
+    """A slice as a card of its own: sevenths of the SMs, eighths of the memory and of its bandwidth, no links.
+
+    Source: NVIDIA Multi-Instance GPU User Guide, chapter on profiles: 3g.40gb of an H100-80GB is 3 of 7 compute slices
+    and 4 of 8 memory slices.
+    """
+    eighths = max(1, min(8, round(8 * gb * 1e9 / whole.memory_bytes)))
+    share = slices / 7
+    return whole.replace(
+        name=f"{whole.name}-MIG-{slices}g.{gb}gb",
+        aliases=(),
+        memory_bytes=whole.memory_bytes * eighths // 8,
+        memory_bytes_per_s=whole.memory_bytes_per_s * eighths / 8,
+        bf16_flops=whole.bf16_flops * share,
+        fp8_flops=whole.fp8_flops and whole.fp8_flops * share,
+        int8_ops=whole.int8_ops and whole.int8_ops * share,
+        sm_count=whole.sm_count and int(whole.sm_count * share),
+        nvlink_generation=None,
+        nvlinks=0,
+        nvlink_bytes_per_s=0.0,
+        fabric="none",
+        pcie_peer_to_peer=False,
+        source=f"{whole.source}; profile {slices}g.{gb}gb of the MIG User Guide",
+    )
 
 
 def make_box(kind_name: str, n: int) -> Box:
@@ -176,6 +211,7 @@ def _read_kind(row: dict[str, Any]) -> GpuKind:
         pcie_lanes=row.get("pcie_lanes", 16),
         pcie_peer_to_peer=row.get("peer_to_peer", True),
         power_watts=row.get("power_watts"),
+        timed=row.get("timed", True),
         source=row["source"],
     )
 

@@ -29,7 +29,9 @@ class Attention(Document):
     global_kv_heads: int | None = None  # of the layers that see everything, where theirs differ (Gemma 4)
     global_head_dim: int | None = None
     index_bytes: int = 0  # of a token in one layer, beside its keys and values (DeepSeek-V3.2's indexer)
-    packed_bytes: int | None = None  # of a token's keys and values in one layer, where the engine packs them by itself
+    index_heads: int = 0
+    index_head_dim: int = 0
+    packed_bytes: int | None = None  # of a token's vector in one layer, where the engine packs it in an 8-bit cache
     linear_layers: int = 0  # layers with linear attention or a state space: their state does not grow with the context
     attending_layers: int | None = None  # layers with keys and values; None: all but `linear_layers`
     linear_state_bytes: int = 0  # of one sequence in one such layer

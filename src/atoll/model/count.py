@@ -128,7 +128,9 @@ def _latent_attention(attention: Attention, hidden: int) -> int:
     queries = hidden * rank + rank * width if rank else hidden * width
     compressed = hidden * (attention.kv_lora_rank + attention.rope_head_dim)
     expanded = attention.kv_lora_rank * heads * (attention.head_dim - attention.rope_head_dim + value)
-    return queries + compressed + expanded + heads * value * hidden
+    index = attention.index_heads * attention.index_head_dim
+    indexer = rank * index + hidden * (attention.index_head_dim + attention.index_heads) if index else 0
+    return queries + compressed + expanded + heads * value * hidden + indexer
 
 
 def _linear_attention(shape: Shape) -> int:

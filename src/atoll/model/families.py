@@ -41,7 +41,12 @@ FAMILIES: dict[str, Family] = {
     **dict.fromkeys(
         ("llama", "mistral", "mixtral", "mistral3", "ministral", "yi", "phi3", "granite", "smollm3"), _LLAMA
     ),
-    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "llama4_text", "dbrx"), _LLAMA),
+    **dict.fromkeys(
+        ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "kimi_k2", "llama4_text", "dbrx", "mimo"), _LLAMA
+    ),
+    "exaone": _rotary(),
+    "exaone4": _rotary(qk_norm="head"),
+    "minimax_m2": _rotary(qk_norm="full"),
     **dict.fromkeys(
         ("qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl"), _rotary(qkv_bias=True)
     ),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from atoll.errors import BadModel
@@ -49,7 +50,7 @@ def card_from_plain(
         raise BadModel(f"{origin}: a JSON object is expected. Is this the config.json of a language model?")
     whole = Fields(config, origin=origin)
     fields, notes = _language_part(whole)
-    _refuse_state_spaces(fields)
+    _refuse_unsized(fields)
     family = find_family(fields.word("model_type", default=whole.word("model_type")))
     shape = _read_shape(fields, family)
     quantisation = parse_quantisation(
@@ -110,12 +111,41 @@ def _language_part(whole: Fields) -> tuple[Fields, tuple[str, ...]]:
     return merged, (note,) if whole.has("audio_config") else ()
 
 
-def _refuse_state_spaces(fields: Fields) -> None:
-    """Mamba layers have sizes of their own, and a mixture of them with attention counted as Llama would be far off."""
-    mixed = fields.has("hybrid_override_pattern", "mamba_num_heads", "mamba_d_state", "ssm_state_size", "ssm_cfg")
-    if mixed or any("mamba" in kind for kind in fields.words("layer_types", "layers_block_type")):
-        kind = fields.word("model_type", default="this model")
-        raise BadModel(f"{fields.origin}: {kind} has state-space (Mamba) layers, which atoll cannot size yet.")
+# Parts that have sizes of their own; counted as a Llama's they would be far off.
+_UNSIZED: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("hybrid_override_pattern", "mamba_num_heads", "mamba_d_state", "ssm_state_size", "ssm_cfg"),
+        "state-space (Mamba) layers",
+    ),
+    (("block_configs",), "layers of different shapes (block_configs, from architecture search)"),
+    (("linear_attn_config",), "Kimi Delta Attention layers (linear_attn_config)"),
+    (("conv_L_cache",), "short-convolution layers (conv_L_cache)"),
+    (("share_q_dim",), "multi-matrix factorisation attention (share_q_dim)"),
+    (("compress_ratios", "o_lora_rank"), "compressed sparse attention (compress_ratios)"),
+)
+_UNSIZED_TYPES = {
+    "mimo_v2_flash": "attention layers of two widths",
+    "minimax_m3": "sparse attention of its own",
+    "step3p7": "attention layers of two widths",
+    "kimi_k3": "Kimi Delta Attention layers",
+    "lfm2": "short-convolution layers",
+    "lfm2_moe": "short-convolution layers",
+    "step3_text": "multi-matrix factorisation attention",
+    "deepseek_v4": "compressed sparse attention",
+    "deepseek_ref": "compressed sparse attention",
+}
+
+
+def _refuse_unsized(fields: Fields) -> None:
+    """Parts that atoll knows of and cannot size."""
+    kind = fields.word("model_type", default="this model")
+    part = next((words for names, words in _UNSIZED if fields.has(*names)), _UNSIZED_TYPES.get(kind))
+    if part is None and any("mamba" in one for one in fields.words("layer_types", "layers_block_type")):
+        part = "state-space (Mamba) layers"
+    if part is None and any("conv" in one for one in fields.words("layer_types")):
+        part = "short-convolution layers"
+    if part is not None:
+        raise BadModel(f"{fields.origin}: {kind} has {part}, which atoll cannot size yet.")
 
 
 def _read_shape(fields: Fields, family: Family) -> Shape:
@@ -184,7 +214,25 @@ def _latent_attention(fields: Fields, *, heads: int) -> Attention:
         q_lora_rank=fields.whole("q_lora_rank", default=0, least=0),
         rope_head_dim=rope,
         value_head_dim=fields.whole("v_head_dim"),
+        **_indexer(fields),
     )
+
+
+# DeepSeek-V3.2's indexer keeps an 8-bit key with a 32-bit scale of each token. In an fp8 cache vLLM packs the latent
+# vector beside it in 656 bytes: 512 values, four scales, and the rotary part in 16 bits (v1/kv_cache_interface.py).
+PACKED_LATENT_BYTES = 656
+
+
+def _indexer(fields: Fields) -> dict[str, int]:
+    if not fields.has("index_head_dim"):
+        return {}
+    width = fields.whole("index_head_dim")
+    return {
+        "index_bytes": width + 4 * ceil(width / 128),
+        "index_heads": fields.whole("index_n_heads"),
+        "index_head_dim": width,
+        "packed_bytes": PACKED_LATENT_BYTES,
+    }
 
 
 def _kv_heads(fields: Fields, *, heads: int) -> int:
@@ -257,6 +305,8 @@ def _shared_experts(fields: Fields, *, size: int) -> tuple[int, int]:
     """How many, and their intermediate size together."""
     if fields.word("model_type") == "llama4_text":
         return 1, size
+    if fields.flag("enable_moe_block"):  # Gemma 4's mixtures keep their ordinary MLP beside the experts
+        return 1, fields.whole("intermediate_size")
     if fields.has("shared_expert_intermediate_size"):
         return 1, fields.whole("shared_expert_intermediate_size", least=0)
     count = fields.whole("n_shared_experts", "num_shared_experts", default=0, least=0)

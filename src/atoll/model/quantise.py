@@ -138,6 +138,7 @@ def _kv_dtype(stated: Fields) -> str | None:
 
 MOST = 0.5  # a part is left out when more than so much of it is
 _EXCEPTIONS = ("modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules")
+_LAYER_STAR = re.compile(r"(layers\.\d+)\*")
 _PLACES = ("model.", "model.language_model.", "language_model.model.", "language_model.", "")
 
 
@@ -179,6 +180,7 @@ class _Exceptions:
             except re.error:
                 return  # vLLM fails on it too; no name matches
         elif "*" in entry:
+            entry = _LAYER_STAR.sub(r"\1.*", entry)  # `layers.1*` is meant for layer 1, not for 10 to 19 too
             self._globs += [entry, f"{entry}.*", entry.replace(".*", "*")]
         elif "layers." in entry:
             self._exact.add(entry)

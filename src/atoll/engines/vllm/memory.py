@@ -80,7 +80,9 @@ def _context_bytes(release: tuple[int, int, int], kind: GpuKind, *, tensor: int,
         alone = LIBRARIES_BYTES_V0
     if tensor == 1:
         return alone + (STAGES_BYTES if pipeline > 1 else 0)
-    fused = release >= FUSED_SINCE and pipeline == 1 and kind.compute_capability.split(".")[0] in {"9", "10"}
+    fused = (
+        release >= FUSED_SINCE and pipeline == 1 and kind.timed and kind.compute_capability.split(".")[0] in {"9", "10"}
+    )
     return alone + (FUSED_BYTES if fused else GROUP_BYTES)
 
 
