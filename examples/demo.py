@@ -12,6 +12,7 @@ from pathlib import Path
 from atoll.cli.commands.study_tables import show_study
 from atoll.cli.main import guarded
 from atoll.cli.show import out, progress
+from atoll.errors import RunFailed
 from atoll.workflows.report import report_study, verdict_of
 from atoll.workflows.study import StudyResult, run_study
 
@@ -32,6 +33,9 @@ def demo(folder: Path) -> None:
         EXAMPLE / "quick.yaml", engine="emulated", only=names, out=folder / "emulated", say=progress.print
     )
     show(emulated, folder / "report-emulated.html")
+    out.print("The same on a page: run `.venv/bin/atoll serve` and open the link that it prints.", markup=False)
+    if not any(variant.run is not None and variant.run.summary.requests.ok for variant in emulated.variants):
+        raise RunFailed("No emulated variant answered one request; the sentences above say why.")
 
 
 def show(result: StudyResult, path: Path) -> None:
