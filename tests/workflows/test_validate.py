@@ -193,7 +193,7 @@ def test_cards_without_peer_access_take_longer():
     [
         ({"engine": "sglang"}, "engine sglang"),
         ({"model": "no/such-model"}, "unknown model"),
-        ({"gpu": "MI300X"}, "unknown GPU"),
+        ({"gpu": "MI250X"}, "unknown GPU"),
         ({"gpu": ""}, "no GPU"),
         ({"input_tokens": "many"}, "not a number"),
         ({"tpot_ms_mean": "", "ttft_ms_mean": ""}, "was measured"),
