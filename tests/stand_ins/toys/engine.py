@@ -1,7 +1,7 @@
 """An engine that nobody has: all that a new one has to say, in one module."""
 
 from atoll.engines.counters import CounterNames
-from atoll.engines.engine import SIZES, Launch, MemoryFacts, SchedulerLimits, StepFacts, loaded_name
+from atoll.engines.engine import SIZES, Launch, MemoryFacts, PoolFacts, SchedulerLimits, StepFacts, loaded_name
 
 name = "toy"
 pipeline_parallel = False
@@ -46,8 +46,21 @@ def scheduler_limits(flags, version):
     return SchedulerLimits(max_num_seqs=SEATS, max_num_batched_tokens=2048, async_scheduling=False)
 
 
-def memory_facts(flags, version, card):
-    return MemoryFacts(one_gpu_bytes=2**30, group_bytes=0, graph_bytes=0, sampler_bytes=0)
+def memory_utilization(version):
+    return 0.9
+
+
+def memory_facts(flags, version, card, kind, *, tensor=1, pipeline=1):
+    return MemoryFacts(
+        context_bytes=2**30,
+        graph_bytes=0,
+        graphs_budgeted=True,
+        warm_up_bytes=0,
+        sampler_bytes=0,
+        sampler_rows=0,
+        expert_rounding=(1, 1),
+        pool=PoolFacts(),
+    )
 
 
 def step_facts(flags, version, kind):
