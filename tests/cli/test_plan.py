@@ -86,7 +86,7 @@ def test_a_split_that_needs_whole_experts_is_rendered_and_accepted(tmp_path):
     box = ("--gpu", "H100-SXM-80GB", "--gpus", "8", "--tp", "8")
     planned = atoll("plan", *box, "--model", "Qwen/Qwen3-235B-A22B-FP8", "--formula", "-o", str(layout))
     assert planned.returncode == 0
-    assert "--enable-expert-parallel --gpu-memory-utilization 0.9" in planned.stdout
+    assert "--gpu-memory-utilization 0.92 --enable-expert-parallel" in planned.stdout
     assert atoll("render", str(layout), "--to", "compose", "-o", str(files)).returncode == 0
     assert "- --enable-expert-parallel" in (files / "compose.yaml").read_text()
     assert atoll("doctor", str(layout), str(files)).returncode == 0
@@ -147,7 +147,7 @@ def test_an_unknown_model_is_one_sentence():
 
 
 def test_waiting_users_and_a_cut_context_are_said(tmp_path):
-    """One card has room for nine thousand tokens, six of them for sure: three users of 2,500, the others of its half would wait."""
+    """One card has room for ten thousand tokens for sure: four users of 2,500, the others of its half would wait."""
     box = tmp_path / "box.yaml"
     box.write_text(
         "gpus: [{index: 0, name: RTX-PRO-6000-96GB}, {index: 1, name: RTX-4090-24GB}]\nlinks: [{a: 0, b: 1, kind: PHB}]\n"
@@ -159,7 +159,7 @@ def test_waiting_users_and_a_cut_context_are_said(tmp_path):
     assert "It is put before 2xTP1, though its answers take" in said
     assert "since users wait for a seat" in said
     assert "full" in said
-    assert "6,144" in said
+    assert "10,240" in said
     assert "context: tokens of a prompt and its answer; the KV cache has no room for all of the model's 40,960." in said
     document = json.loads(atoll("plan", "--box", str(box), *words, "--json").stdout)
     assert [choice["context"] for choice in document["choices"]] == [40960, 6144, 6144]

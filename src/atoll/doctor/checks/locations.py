@@ -584,7 +584,8 @@ def spelled_paths(facts: Facts) -> Iterable[Finding]:
     Consequence: A location for /v1/ alone lets `/metrics/..%2fv1/x` through: it is matched as /v1/x, and vLLM, which
     mounts /metrics with all below it, answers with its metrics.
 
-    Evidence: nginx 1.31.3 before vLLM 0.32.0; https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_pass
+    Evidence: tried with nginx before a stand-in for vLLM, which got `/metrics/..%2fv1/x` as it was spelled;
+    https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_pass
     (without a URI the request is passed on as the client sent it).
 
     Fix: rewrite ^ $uri break; in the location, so that what was matched is passed on.
