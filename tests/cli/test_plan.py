@@ -162,4 +162,4 @@ def test_waiting_users_and_a_cut_context_are_said(tmp_path):
     assert "10,240" in said
     assert "context: tokens of a prompt and its answer; the KV cache has no room for all of the model's 40,960." in said
     document = json.loads(atoll("plan", "--box", str(box), *words, "--json").stdout)
-    assert [choice["context"] for choice in document["choices"]] == [40960, 6144, 6144]
+    assert [choice["context"] for choice in document["choices"]] == [40960, 10240, 10240]

@@ -72,4 +72,5 @@ def test_the_parts_never_exceed_the_budget(card, kind, size, share):
     assert fit.fits == (fit.reason is None)
     assert used + fit.kv_bytes <= fit.budget_bytes or not fit.fits
     assert fit.kv_blocks * 16 == fit.kv_tokens
-    assert users_that_fit(fit, fit.kv_tokens + 16) <= 1
+    if not fit.pool.has_states and not card.attention.sliding_layers:  # else a long request takes less a token
+        assert users_that_fit(fit, fit.kv_tokens + 16) <= 1

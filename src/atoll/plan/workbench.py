@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import floor
 
 from atoll.cost.links import describe_group
 from atoll.cost.memory import MemoryFit, fit_memory
@@ -103,6 +104,7 @@ def common_flags(
         flags: theirs.
         longest: tokens of the longest request that is sent.
     """
+    flags = _with_room_to_start(workbench, replicas, flags)
     asked = flags.max_model_len or workbench.card.max_context
     fits = [workbench.fit(replica, flags) for replica in replicas]
     least, sure = min(fit.longest for fit in fits), min(fit.sure_longest for fit in fits)
@@ -111,3 +113,14 @@ def common_flags(
     limit = min(least, max(sure, longest), asked)
     rounded = limit // 1024 * 1024 if limit >= 2048 else max(1, limit)
     return flags.replace(max_model_len=max(rounded, min(limit, longest)))
+
+
+def _with_room_to_start(workbench: Workbench, replicas: Sequence[Replica], flags: EngineFlags) -> EngineFlags:
+    """The share of the cards lowered, in hundredths, to what CUDA graphs and warm-up outside of it leave over."""
+    shares = [flags.gpu_memory_utilization or 1.0]
+    for replica in replicas:
+        fit = workbench.fit(replica, flags)
+        if fit.budget_bytes + fit.outside_bytes > fit.card_bytes:
+            shares.append(floor(100 * (1 - fit.outside_bytes / fit.card_bytes)) / 100)
+    least = min(shares)
+    return flags if least == shares[0] or least <= 0 else flags.replace(gpu_memory_utilization=least)

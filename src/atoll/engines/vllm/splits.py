@@ -45,12 +45,16 @@ def why_not_split(card: ModelCard, tensor_parallel: int, *, expert_parallel: boo
 def why_whole_experts(card: ModelCard, tensor_parallel: int) -> str | None:
     """Why the model can be split so only with --enable-expert-parallel, the end of a sentence; None when it needs none.
 
-    Only for weights in fp8 blocks, where vLLM's own words advise it (docs/serving/expert_parallel_deployment.md).
+    For weights in fp8 blocks vLLM's own words advise it (docs/serving/expert_parallel_deployment.md); for 4-bit groups
+    GLM-4.5-Air AWQ over 8 GPUs was measured so (tests/data/validation/measured2.csv).
     Worked: Qwen3-235B-A22B-FP8 over 8 GPUs would have slices of 1536 / 8 = 192 channels, one block and a half.
     """
     if card.experts is None or why_not_split(card, tensor_parallel, expert_parallel=True) is not None:
         return None
-    return _blocks(card, (card.experts.intermediate_size,), tensor_parallel) if tensor_parallel > 1 else None
+    if tensor_parallel == 1:
+        return None
+    width = (card.experts.intermediate_size,)
+    return _blocks(card, width, tensor_parallel) or _groups(card, width, tensor_parallel)
 
 
 def legal_tensor_parallel(card: ModelCard, sizes: Iterable[int] = SIZES) -> tuple[int, ...]:
