@@ -12,7 +12,7 @@ from pathlib import Path
 from atoll.documents import Document
 from atoll.errors import AtollError, NotThere
 from atoll.outside.files import read_bytes, read_text, remove_files, write_whole
-from atoll.workflows.uploads import Hints, Step, apply_steps, text_of
+from atoll.workflows.uploads import AcceptedFix, Hints, apply_steps, text_of
 
 KEPT_S = 24 * 3600.0
 MOST_KEPT = 200  # uploads; the oldest goes first
@@ -31,7 +31,7 @@ class UploadNote(Document):
     explicit: tuple[str, ...] = ()  # those that were given one by one
     left_out: tuple[str, ...] = ()  # of a download
     hints: Hints = Hints()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[AcceptedFix, ...] = ()
 
 
 class Uploads:

@@ -72,7 +72,7 @@ class Checkup(Document):
     saw_nothing: bool = False  # none of the files is of a kind that the doctor knows
 
 
-class Step(Document):
+class AcceptedFix(Document):
     """A fix that was accepted: its edits are of the texts as the steps before it left them."""
 
     rule: str
@@ -233,7 +233,7 @@ def _shift(line: str, by: int) -> str:
     return re.sub(r"([-+])(\d+)", lambda found: f"{found[1]}{int(found[2]) + by}", line)
 
 
-def accept(texts: Mapping[str, str], hints: Hints, key: str, explicit: Sequence[str] = ()) -> Step:
+def accept(texts: Mapping[str, str], hints: Hints, key: str, explicit: Sequence[str] = ()) -> AcceptedFix:
     """The step that puts one finding's fix into these texts.
 
     Raises:
@@ -243,7 +243,7 @@ def accept(texts: Mapping[str, str], hints: Hints, key: str, explicit: Sequence[
     found = next((one for one in check_up(texts, hints, explicit).found if one.key == key and one.edits), None)
     if found is None:
         raise NotThere("That fix is no longer there; look at the findings again.")
-    step = Step(rule=found.rule, file=found.file, what=found.what, edits=found.edits)
+    step = AcceptedFix(rule=found.rule, file=found.file, what=found.what, edits=found.edits)
     mended = apply_steps(texts, [step])
     touched = {edit.file for edit in found.edits}
     if any(one.rule == "AT001" and one.file in touched for one in check_up(mended, hints, explicit).found):
@@ -251,7 +251,7 @@ def accept(texts: Mapping[str, str], hints: Hints, key: str, explicit: Sequence[
     return step
 
 
-def apply_steps(texts: Mapping[str, str], steps: Iterable[Step]) -> dict[str, str]:
+def apply_steps(texts: Mapping[str, str], steps: Iterable[AcceptedFix]) -> dict[str, str]:
     """The texts with these fixes in; a byte order mark stays where it was."""
     made = dict(texts)
     for step in steps:
@@ -267,7 +267,7 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-8", errors="replace")
 
 
-def pack(files: Mapping[str, bytes], steps: Sequence[Step], left_out: Iterable[str] = ()) -> bytes:
+def pack(files: Mapping[str, bytes], steps: Sequence[AcceptedFix], left_out: Iterable[str] = ()) -> bytes:
     """The files with these fixes in, as a .zip; one that no fix touches is the same to the byte."""
     touched = {edit.file for step in steps for edit in step.edits}
     mended = apply_steps({name: text_of(files[name]) for name in touched}, steps)
