@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,9 @@ from atoll.outside.workers import Workers
 
 
 @pytest.fixture
-def workers(tmp_path):
+def workers(tmp_path, monkeypatch):
+    beside = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]  # where the worker's module is found
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, beside)))
     made = Workers("stand_ins.counting_worker", most=1, log=tmp_path / "worker.log", clock=SystemClock())
     yield made
     made.close()
