@@ -14,6 +14,7 @@ from atoll.inventory.parse import parse_box
 from atoll.outside.files import read_text, write_whole
 from atoll.outside.shell import RealShell
 from atoll.report.drawing import draw_box
+from atoll.web.forms import given_text
 from atoll.web.site import Site, is_fragment
 from atoll.web.workspace import Kind
 from atoll.workflows.boxes import named_box, with_gpu_names
@@ -41,7 +42,7 @@ def make_page(site: Site) -> APIRouter:
         file: Annotated[UploadFile | None, File()] = None,
     ) -> HTMLResponse:
         """The drawing of a capture that is pasted or uploaded; nothing is kept yet."""
-        given = await _text_of(text, file)
+        given = await given_text(text, file, most_bytes=MOST_CAPTURE_BYTES, what="capture")
         return _draw(site, request, inspect_box(_read(given, gpu)), text=given, gpu=gpu)
 
     @routes.post("/boxes/here")
@@ -84,15 +85,6 @@ def _show(site: Site, request: Request, *, text: str, gpu: str) -> HTMLResponse:
     kinds = [kind.name for kind in all_gpus()]
     kept = site.workspace.things(Kind.BOX)
     return site.show(request, "boxes.html", page="boxes", kept=kept, text=text, gpu=gpu, kinds=kinds)
-
-
-async def _text_of(text: str, file: UploadFile | None) -> str:
-    if file is None or not file.filename:
-        return text
-    data = await file.read(MOST_CAPTURE_BYTES + 1)
-    if len(data) > MOST_CAPTURE_BYTES:
-        raise InputError(f"{file.filename} is larger than {MOST_CAPTURE_BYTES >> 20} MiB; no capture is.")
-    return data.decode("utf-8", errors="replace")
 
 
 def _read(text: str, gpu: str) -> Box:

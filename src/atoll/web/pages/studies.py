@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from atoll.errors import AtollError, InputError, NotThere
 from atoll.outside.files import read_text, write_whole
+from atoll.web.forms import given_text
 from atoll.web.jobs import Job, JobState
 from atoll.web.pages.jobs import start_job
 from atoll.web.pages.runs import REPORT_POLICY
@@ -61,7 +62,7 @@ def _add_documents(routes: APIRouter, site: Site) -> None:
         request: Request, text: Annotated[str, Form()] = "", file: Annotated[UploadFile | None, File()] = None
     ) -> HTMLResponse:
         """Whether a document is a study, and at which line not; nothing is kept."""
-        given = await _text_of(text, file)
+        given = await given_text(text, file, most_bytes=MOST_STUDY_BYTES, what="study")
         checked = await _check(site, given, site.workspace.root / "studies")
         template = "study_checked.html" if is_fragment(request) else "study_checked_page.html"
         return site.show(request, template, page="studies", checked=checked)
@@ -71,7 +72,7 @@ def _add_documents(routes: APIRouter, site: Site) -> None:
         request: Request, text: Annotated[str, Form()] = "", file: Annotated[UploadFile | None, File()] = None
     ) -> Response:
         """Keep a study under its own name; one that cannot be run is shown again with what is wrong."""
-        given = await _text_of(text, file)
+        given = await given_text(text, file, most_bytes=MOST_STUDY_BYTES, what="study")
         checked = await _check(site, given, site.workspace.root / "studies")
         if checked.study is None:
             return site.show(
@@ -162,15 +163,6 @@ def _add_runs(routes: APIRouter, site: Site) -> None:
             raise InputError(f"{thing.name} is running already; stop its job first.")
         start_job(site, request, ["study", "resume", thing.word], title=thing.path.name, target=thing.name)
         return RedirectResponse(f"/studies/{study_id}", status_code=303)
-
-
-async def _text_of(text: str, file: UploadFile | None) -> str:
-    if file is None or not file.filename:
-        return text
-    data = await file.read(MOST_STUDY_BYTES + 1)
-    if len(data) > MOST_STUDY_BYTES:
-        raise InputError(f"{file.filename} is larger than {MOST_STUDY_BYTES >> 20} MiB; no study is.")
-    return data.decode("utf-8", errors="replace")
 
 
 async def _check(site: Site, text: str, folder: Path) -> Checked:
