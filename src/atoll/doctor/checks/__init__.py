@@ -1,37 +1,15 @@
 """The rules, one module a subject. Facts in, findings out; nothing here touches the outside."""
 
-from atoll.doctor.checks import (
-    clusters,
-    containers,
-    environment,
-    files,
-    fit,
-    flags,
-    locations,
-    mongodb,
-    proxies,
-    security,
-    topology,
-    upstreams,
-)
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
 from atoll.doctor.rule import Rule
 
-_MODULES = (
-    clusters,
-    containers,
-    environment,
-    files,
-    fit,
-    flags,
-    locations,
-    mongodb,
-    proxies,
-    security,
-    topology,
-    upstreams,
-)
 
-
+@cache
 def all_rules() -> tuple[Rule, ...]:
-    """Every rule, by number."""
-    return tuple(sorted((rule for module in _MODULES for rule in module.RULES), key=lambda rule: rule.id))
+    """Every rule of the modules of this folder, by number."""
+    modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
+    rules = [value for module in modules for value in vars(module).values() if isinstance(value, Rule)]
+    return tuple(sorted(rules, key=lambda rule: rule.id))

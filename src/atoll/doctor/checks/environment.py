@@ -7,9 +7,8 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 
-from atoll.doctor.checks.places import found, join, option_place
-from atoll.doctor.checks.topology import remove_setting
-from atoll.doctor.checks.upstreams import engine_keep_alive_s, kept_s
+from atoll.doctor.checks.connections import engine_keep_alive_s, kept_s
+from atoll.doctor.checks.places import found, join, option_place, remove_setting
 from atoll.doctor.compose import Port, Service
 from atoll.doctor.edits import Edits, replace_option, replace_value
 from atoll.doctor.facts import Facts, ServedEngine
@@ -356,6 +355,3 @@ def _differences(one: ServedEngine, other: ServedEngine) -> list[str]:
 
 def _image(service: Service) -> str | None:
     return service.image.text if service.image is not None else None
-
-
-RULES = (memory_promised_twice, engine_closes_first, unknown_variable, unreachable_port, unlike_twins)

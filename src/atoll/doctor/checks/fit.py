@@ -388,14 +388,3 @@ def _used(facts: Facts, service: Service) -> tuple[int, ...] | None:
     gpus, needed = facts.gpus_of(service), service.vllm.world_size if service.vllm is not None else None
     taken_whole = service.gpus is None or not service.gpus.all or needed is None
     return gpus if gpus is None or taken_whole else gpus[:needed]
-
-
-RULES = (
-    heads_do_not_divide,
-    repeated_kv_heads,
-    groups_do_not_divide,
-    weights_do_not_fit,
-    longest_does_not_fit,
-    sequences_do_not_fit,
-    idle_gpus,
-)

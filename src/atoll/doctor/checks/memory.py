@@ -161,3 +161,10 @@ def fit_of(facts: Facts, engine: ServedEngine) -> MemoryFit | None:
     """How the memory of one of an engine's GPUs is shared out; None when model, GPU or a flag is not known."""
     placed = placement_of(facts, engine)
     return placed.fit() if placed is not None else None
+
+
+def on_boxes(facts: Facts) -> Iterator[tuple[Placement, Box, tuple[int, ...]]]:
+    """Placements whose GPUs and box are known and agree."""
+    for placed in placements(facts):
+        if placed.box is not None and placed.gpus is not None and set(placed.gpus) <= set(placed.box.indices):
+            yield placed, placed.box, placed.gpus

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from atoll.doctor.checks.containers import on_loopback
 from atoll.doctor.checks.places import found, join
+from atoll.doctor.checks.ports import on_loopback
 from atoll.doctor.compose import Project, Service, Setting
 from atoll.doctor.edits import Edits, add_key, add_option, add_volume, replace_value
 from atoll.doctor.facts import Facts
@@ -415,15 +415,3 @@ def database_not_asked(facts: Facts) -> Iterable[Finding]:
             )
             edits = add_key(service.node, lines) if service.get("healthcheck") is None else ()
             yield found(service, f"{waiting[0]} starts before {service.name} answers", edits=edits)
-
-
-RULES = (
-    data_elsewhere,
-    open_database,
-    no_root_user,
-    user_too_late,
-    unpinned_database,
-    cache_of_half_the_memory,
-    no_replica_set,
-    database_not_asked,
-)

@@ -1,16 +1,24 @@
 """Where a finding stands: the small words that every check uses."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from atoll.doctor.compose import Service
-from atoll.doctor.edits import Edits
+from atoll.doctor.compose import Project, Service, Setting
+from atoll.doctor.edits import (
+    Edits,
+    add_option,
+    remove_item,
+    remove_key,
+    replace_value,
+)
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.nginx import Directive
 from atoll.doctor.tree import Node
 from atoll.doctor.vllm import GivenOption, VllmCommand
 from atoll.doctor.words import Word, script_words, words_of
+from atoll.errors import InputError
+from atoll.units import parse_seconds
 
 Place = Node | Word | Directive | Service
 
@@ -59,3 +67,74 @@ def made_by_atoll(facts: Facts, place: Place) -> bool:
     """Whether it belongs to a rendered bundle: the layout that decided such things lies beside it."""
     folder = place.file.rpartition("/")[0]
     return any(source.path.rpartition("/")[0] == folder for source, _ in facts.layouts)
+
+
+def is_official(engine: ServedEngine) -> bool:
+    """Whether the image is vLLM's own, by name; a digest may be any release."""
+    image = engine.service.image
+    return image is not None and image.path.startswith("vllm/vllm-openai") and image.digest is None
+
+
+def add_to_command(engine: ServedEngine, *words: str) -> Edits:
+    """These words after the last one of an engine's `command:`."""
+    return add_option(engine.command.words, words, engine.service.get("command"))
+
+
+def serving(facts: Facts) -> Iterator[tuple[Project, Service]]:
+    """The services on an answer's way, in Compose projects: engines, proxies, nginx before them."""
+    routed = {id(route.config.service) for route in facts.routes}
+    for project in facts.projects:
+        for service in project.services if project.origin != "kubernetes" else ():
+            if service.serves_llm or id(service) in routed:
+                yield project, service
+
+
+def engines(facts: Facts) -> Iterator[tuple[Project, Service]]:
+    """The vLLM services of Compose projects."""
+    return ((project, service) for project, service in serving(facts) if service.vllm is not None)
+
+
+def seconds_of(node: Node | None, default: float) -> float | None:
+    """The seconds of a duration; `default` when it is not written, None when it cannot be told."""
+    if node is None:
+        return default
+    try:
+        return parse_seconds(node.text or "") if node.known else None
+    except InputError:
+        return None
+
+
+def with_ids(service: Service | None, group: Sequence[int]) -> Edits:
+    """These GPUs in place of those that a service's request names, when it names as many by number."""
+    request = service.gpus if service is not None else None
+    if request is None or len(request.id_nodes) != len(group) or any(":" in (n.text or "") for n in request.id_nodes):
+        return ()
+    return tuple(
+        edit
+        for node, gpu in zip(request.id_nodes, group, strict=True)
+        if node.text != str(gpu)
+        for edit in replace_value(node, f'"{gpu}"')
+    )
+
+
+def remove_setting(service: Service | None, setting: Setting) -> Edits:
+    """Take a variable out of `environment`, list or mapping; the whole of it when there is no other."""
+    node = service.get("environment") if service is not None else None
+    if service is None or node is None:
+        return ()
+    entry = node.entries.get(setting.name)
+    if setting.node not in node.items and (entry is None or entry.value is not setting.node):
+        return ()  # it came out of a file or out of the command
+    if len(node.items) + len(node.entries) == 1:
+        return remove_key(service.node, "environment")
+    return remove_key(node, setting.name) if node.is_map else remove_item(setting.node)
+
+
+def of_kind(facts: Facts, kind: str) -> Iterator[Node]:
+    """The Kubernetes objects of this kind."""
+    return (manifest for manifest in facts.manifests if manifest.string("kind") == kind)
+
+
+def number_in(node: Node | None, default: float) -> float:
+    """The whole number of a field; `default` for anything else."""
+    return float(node.text) if node is not None and node.text and re.fullmatch(r"\d+", node.text) else default

@@ -354,6 +354,3 @@ def batched_stream(facts: Facts) -> Iterable[Finding]:
             for config in listed.items if listed is not None else ():
                 if config.is_map and config.get("experimental_configs", "stream_batching_interval_ms") is None:
                     yield found(config, "Ray Serve gathers the chunks of a stream")
-
-
-RULES = (haproxy_waits, slow_first_chunk, all_to_one, slow_data_plane, cut_after_15_s, batched_stream)

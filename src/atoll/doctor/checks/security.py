@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from atoll.doctor.checks.containers import VLLM
+from atoll.doctor.checks.images import VLLM
 from atoll.doctor.checks.places import found, installed, join, named_options
 from atoll.doctor.compose import Service
 from atoll.doctor.edits import Edits, add_item, add_key, remove_option, replace_value
@@ -202,6 +202,3 @@ def risky_inputs(facts: Facts) -> Iterable[Finding]:
             yield found(
                 option.word, f"{option.name}, and {engine.name} asks nobody for a key", edits=remove_option(option)
             )
-
-
-RULES = (known_holes, code_from_the_hub, key_on_the_command_line, stolen_keys, risky_inputs)

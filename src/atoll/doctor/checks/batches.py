@@ -1,0 +1,362 @@
+"""How much an engine does at once: sequences, steps, length, queue."""
+
+from collections.abc import Iterable
+
+from atoll.cost.memory import MemoryFit
+from atoll.doctor.checks.memory import fit_of, usual_flags
+from atoll.doctor.checks.places import add_to_command, found, join, made_by_atoll, named_options
+from atoll.doctor.checks.timeouts import read_timeout
+from atoll.doctor.edits import add_option, remove_option, replace_option
+from atoll.doctor.facts import Facts, ServedEngine
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import ERROR, INFO, WARNING, rule
+from atoll.engines.vllm.options import (
+    AUTO_LENGTH_SINCE,
+    ON_BY_DEFAULT_SINCE,
+)
+
+
+@rule("VL009", WARNING)
+def few_sequences(facts: Facts) -> Iterable[Finding]:
+    """--max-num-seqs is far below vLLM's default.
+
+    Consequence: Only that many answers run at once in each instance; the others wait while KV cache is free, and the
+    tail of the time to first token grows with the load.
+
+    Evidence: engine_arg_utils of 0.32.0 (256; 1024 on cards of 70 GiB and more that are not A100); in simulation a
+    service bound by its slots had a p99 TTFT of 6 to 15 s at 90 % load.
+
+    Fix: Drop it, or set it from the KV cache and the wanted time per token, and load-test.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-seqs, "16"]
+    ```
+
+    Passes: enough for the users there are
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-seqs, "256"]
+    ```
+    """
+    for engine, option in named_options(facts, "--max-num-seqs"):
+        seqs = option.integer()
+        if seqs is None or not option.known or made_by_atoll(facts, engine.service):
+            continue
+        twins = max(1, len(_siblings(facts, engine)))
+        users = facts.load_at(engine.service.file).users
+        if users is not None:
+            if seqs * twins < users:
+                yield found(option.word, f"{twins} x {seqs} answers run at once, for {users} users")
+        elif seqs < 64 and not _kv_is_the_limit(facts, engine, seqs):
+            kind = facts.kind_of(engine.service)
+            usual = usual_flags(engine.command, kind).max_num_seqs
+            default = f"the default is {usual}" if kind else "the default is 256, or 1024 on cards of 70 GiB and more"
+            yield found(option.word, f"only {seqs} answers run at once in each instance; {default}")
+
+
+def _siblings(facts: Facts, engine: ServedEngine) -> tuple[ServedEngine, ...]:
+    return tuple(other for other in facts.engines if other.command.model == engine.command.model)
+
+
+def _kv_is_the_limit(facts: Facts, engine: ServedEngine, seqs: int) -> bool:
+    """Whether the KV cache holds no more sequences of the longest length than that."""
+    fit = fit_of(facts, engine)
+    length = engine.command.integer("--max-model-len")
+    return fit is not None and length is not None and fit.kv_tokens < 2 * seqs * length
+
+
+@rule("VL010", INFO)
+def large_steps(facts: Facts) -> Iterable[Finding]:
+    """--max-num-batched-tokens is far above the default.
+
+    Consequence: Long prefill steps hold up the decoding of the others (spikes between tokens), and start-up profiling
+    sets more memory aside for activations, which leaves less for the KV cache.
+
+    Evidence: https://docs.vllm.ai/en/stable/configuration/optimization/; the defaults in 0.32.0's arg_utils are 2048,
+    8192 on H100-class cards and 16384 from 160 GB up.
+
+    Fix: Drop it, or take 8192 to 16384 on H100-class cards, and measure TTFT against the time between tokens.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-batched-tokens, "32768"]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-batched-tokens, "8192"]
+    ```
+    """
+    for engine, option in named_options(facts, "--max-num-batched-tokens"):
+        tokens = option.integer()
+        usual = usual_flags(engine.command, facts.kind_of(engine.service)).max_num_batched_tokens or 0
+        if tokens is not None and tokens > 2 * usual and not made_by_atoll(facts, engine.service):
+            yield found(option.word, f"steps of {tokens} tokens; the default here is {usual}")
+
+
+@rule("VL011", ERROR)
+def steps_too_small(facts: Facts) -> Iterable[Finding]:
+    """--max-num-batched-tokens is below --max-num-seqs, or below --max-model-len with chunked prefill off.
+
+    Consequence: vLLM stops with a ValueError at start.
+
+    Evidence: config/scheduler.py of 0.32.0, verify_max_model_len.
+
+    Fix: Raise --max-num-batched-tokens, or leave chunked prefill on.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-batched-tokens, "512", --max-num-seqs, "1024"]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-batched-tokens, "8192", --max-num-seqs, "1024"]
+    ```
+    """
+    for engine, option in named_options(facts, "--max-num-batched-tokens"):
+        tokens, command = option.integer(), engine.command
+        if tokens is None:
+            continue
+        seqs, length = command.integer("--max-num-seqs"), command.integer("--max-model-len")
+        if not command.has("--max-model-len") and engine.card is not None:
+            length = engine.card.max_context
+        chunking = [command.option(name) for name in ("--no-enable-chunked-prefill", "--disable-chunked-prefill")]
+        if seqs is not None and tokens < seqs:
+            yield found(
+                option.word,
+                f"--max-num-batched-tokens {tokens} is below --max-num-seqs {seqs}",
+                edits=replace_option(option, option.name, str(max(seqs, 8192))),
+            )
+        elif any(chunking) and length and tokens < length:
+            yield found(
+                option.word,
+                f"--max-num-batched-tokens {tokens} is below --max-model-len {length} with chunked prefill off",
+                edits=tuple(edit for off in chunking if off is not None for edit in remove_option(off)),
+            )
+
+
+@rule("VL012", INFO)
+def says_the_default(facts: Facts) -> Iterable[Finding]:
+    """--enable-chunked-prefill or --enable-prefix-caching is spelled out.
+
+    Consequence: Both are on by default; noise that hides the settings that matter.
+
+    Evidence: https://docs.vllm.ai/en/stable/configuration/optimization/.
+
+    Fix: Drop it.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --enable-chunked-prefill]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct]
+    ```
+    """
+    for engine, option in named_options(facts, "--enable-chunked-prefill", "--enable-prefix-caching"):
+        old = engine.command.version is not None and engine.command.version < ON_BY_DEFAULT_SINCE
+        if option.value is None and not old:
+            yield found(option.word, f"{option.name} is on by default", edits=remove_option(option))
+
+
+@rule("VL013", WARNING)
+def no_length_limit(facts: Facts) -> Iterable[Finding]:
+    """No --max-model-len on a model with a long context.
+
+    Consequence: The start fails when the KV cache does not hold one request of full length, or only a few requests run
+    at once.
+
+    Evidence: vLLM's start-up check; 80 % of public traffic is below 2 k tokens (https://arxiv.org/html/2604.09613v1).
+
+    Fix: Set --max-model-len to the longest request that you serve plus a margin, or `auto` since 0.20.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [meta-llama/Llama-3.1-8B-Instruct]
+        gpus: [{device_ids: ["0"]}]
+    ```
+    ```options
+    gpu: L4
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [meta-llama/Llama-3.1-8B-Instruct, --max-model-len, "8192"]
+        gpus: [{device_ids: ["0"]}]
+    ```
+    ```options
+    gpu: L4
+    ```
+    """
+    for engine in facts.engines:
+        if engine.command.has("--max-model-len") or engine.card is None:
+            continue
+        fit, shortens = fit_of(facts, engine), engine.command.table.version >= AUTO_LENGTH_SINCE
+        if fit is None or not fit.fits or _suits_its_load(facts, engine, fit):
+            continue
+        if fit.kv_tokens < 2 * engine.card.max_context:
+            yield found(
+                engine.service,
+                f"{engine.name} asks for the model's {engine.card.max_context:,} tokens; its KV cache holds"
+                f" {fit.kv_tokens:,}",
+                edits=add_to_command(engine, "--max-model-len", "auto") if shortens else (),
+            )
+
+
+def _suits_its_load(facts: Facts, engine: ServedEngine, fit: MemoryFit) -> bool:
+    """Whether the start is certain, whatever the arithmetic may be wrong by, and the load is known.
+
+    Blocks are taken as tokens come, not for the longest request that may be sent: how many run at once is then
+    MF006's question, and the limit would change nothing.
+    """
+    load, card = facts.load_at(engine.service.file), engine.card
+    known = card is not None and load.prompt_tokens is not None and load.output_tokens is not None
+    return known and card is not None and fit.sure_longest >= card.max_context
+
+
+@rule("VL017", INFO)
+def no_admission_limit(facts: Facts) -> Iterable[Finding]:
+    """Several instances, and none refuses work.
+
+    Consequence: vLLM's queue has no end, so the balancer never learns that an instance is full and cannot spill over.
+
+    Evidence: the help of 0.32.0: beyond --max-num-queued-reqs a request gets a 503, to try another instance.
+
+    Fix: Set --max-num-queued-reqs to the queue that you would wait for, and let nginx retry on 503 (NG011).
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm-0: &vllm
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct]
+      vllm-1: *vllm
+      nginx:
+        image: nginx:1.31.3
+        volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]
+    ```
+    ```nginx.conf
+    events {}
+    http {
+      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
+      server { location /v1/ { proxy_pass http://vllm; proxy_next_upstream error timeout http_503 non_idempotent; } }
+    }
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm-0: &vllm
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-queued-reqs, "64"]
+      vllm-1: *vllm
+      nginx:
+        image: nginx:1.31.3
+        volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]
+    ```
+    ```nginx.conf
+    events {}
+    http {
+      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
+      server { location /v1/ { proxy_pass http://vllm; proxy_next_upstream error timeout http_503 non_idempotent; } }
+    }
+    ```
+    """
+    for route in facts.upstream_routes:
+        engines = [engine for engine in facts.engines if engine.service in route.services]
+        limits = ("--max-num-queued-reqs", "--max-num-queued-tokens")
+        unlimited = [engine for engine in engines if not engine.command.has(*limits)]
+        known = all(engine.command.table.known(limits[0]) for engine in engines)
+        if len(engines) > 1 and unlimited and known and not made_by_atoll(facts, engines[0].service):
+            names = join([engine.name for engine in unlimited])
+            yield found(unlimited[0].service, f"{names} queue without a limit")
+
+
+@rule("VL019", INFO)
+def silent_queue(facts: Facts) -> Iterable[Finding]:
+    """A proxy's read timeout is shorter than a request may wait, and the stream stays silent meanwhile.
+
+    Consequence: Queue and prefill send nothing; a silence longer than the proxy's timeout cuts the stream.
+
+    Evidence: the help of 0.32.0; the cut was seen with nginx 1.31.3.
+
+    Fix: --sse-keep-alive-interval 15 (chat and completions), or a longer proxy_read_timeout.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct]
+      nginx:
+        image: nginx:1.31.3
+        volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]
+    ```
+    ```nginx.conf
+    events {}
+    http { server { location /v1/ { proxy_pass http://vllm:8000; proxy_read_timeout 60s; } } }
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --sse-keep-alive-interval, "15"]
+      nginx:
+        image: nginx:1.31.3
+        volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]
+    ```
+    ```nginx.conf
+    events {}
+    http { server { location /v1/ { proxy_pass http://vllm:8000; proxy_read_timeout 60s; } } }
+    ```
+    """
+    for route in facts.answering:
+        timeout = read_timeout(route)
+        if timeout is None or timeout > 120:
+            continue
+        for service in route.engines:
+            command = service.vllm
+            if command is None or command.has("--sse-keep-alive-interval"):
+                continue
+            if command.table.known("--sse-keep-alive-interval"):
+                words = ("--sse-keep-alive-interval", "15")
+                yield found(
+                    service,
+                    f"{service.name} sends nothing while a request waits; nginx cuts after {timeout:g} s of silence",
+                    edits=add_option(command.words, words, service.get("command")),
+                )

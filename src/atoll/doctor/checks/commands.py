@@ -1,0 +1,209 @@
+"""How a vLLM command is written: its program, its switches, the syntax of its values."""
+
+import re
+from collections.abc import Iterable
+
+from atoll.doctor.checks.places import found, named_options, options
+from atoll.doctor.checks.releases import compact
+from atoll.doctor.edits import Edits, remove_option, replace_option
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import ERROR, INFO, rule
+from atoll.doctor.vllm import GivenOption, VllmCommand, is_shell
+from atoll.engines.vllm.options import (
+    MODEL_FIRST_SINCE,
+    MODERN_VALUES_SINCE,
+)
+
+
+@rule("VL003", ERROR)
+def repeated_program(facts: Facts) -> Iterable[Finding]:
+    """`command:` begins with `vllm serve` (or `serve`) on an image whose entrypoint already is `vllm serve`.
+
+    Consequence: vLLM stops with `unrecognized arguments: serve`.
+
+    Evidence: https://github.com/vllm-project/vllm/issues/22072.
+
+    Fix: Give the model and the options alone.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: vllm serve Qwen/Qwen2.5-7B-Instruct --port 8000
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        entrypoint: [vllm, serve]
+        command: Qwen/Qwen2.5-7B-Instruct --port 8000
+    ```
+    """
+    for engine in facts.engines:
+        stray = engine.command.stray
+        if stray:
+            words = " ".join(word.text for word in stray)
+            option = GivenOption(name="", value=None, words=stray)
+            yield found(
+                stray[0],
+                f"the image already runs `vllm serve`; `{words}` is read as arguments",
+                edits=remove_option(option) if not is_shell(stray[0].text) else (),
+            )
+
+
+@rule("VL004", INFO)
+def model_as_option(facts: Facts) -> Iterable[Finding]:
+    """The model is given by `--model`.
+
+    Consequence: vLLM warns at every start, and a later release will refuse it.
+
+    Evidence: vLLM 0.32.0, utils/argparse_utils.py.
+
+    Fix: Make the model the first argument.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: --model Qwen/Qwen2.5-7B-Instruct --port 8000
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: Qwen/Qwen2.5-7B-Instruct --port 8000
+    ```
+    """
+    for engine, option in named_options(facts, "--model"):
+        command = engine.command
+        module = any("api_server" in word.text for word in command.program)  # there it is the only way
+        old = command.version is not None and command.version < MODEL_FIRST_SINCE
+        if not module and not old:
+            yield found(option.word, "--model is announced for removal from `vllm serve`", edits=_model_first(option))
+
+
+def _model_first(option: GivenOption) -> Edits:
+    """`--model X` becomes `X` when it is the first of the arguments; elsewhere the words are left alone."""
+    if option.joined or len(option.words) != 2:
+        return ()
+    return remove_option(GivenOption(name=option.name, value=None, words=option.words[:1]))
+
+
+@rule("VL005", ERROR)
+def value_for_switch(facts: Facts) -> Iterable[Finding]:
+    """A value is given to an on/off option.
+
+    Consequence: The parser refuses it and the container exits.
+
+    Evidence: the parser of 0.32.0.
+
+    Fix: Write --x for on and --no-x for off.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --enable-chunked-prefill=True]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --no-enable-prefix-caching]
+    ```
+    """
+    for engine, option in options(facts):
+        if engine.command.table.kinds.get(option.name) != "switch" or option.path:
+            continue
+        value = option.value if option.joined else _following_boolean(engine.command, option)
+        if value is None:
+            continue
+        off = value.lower() in {"false", "0", "no", "off"}
+        wanted = _opposite(option.name, engine.command) if off else option.name
+        edits = replace_option(option, wanted, None) if option.joined and wanted else ()
+        fix = f"Write {wanted}." if wanted else "Drop it."
+        yield found(option.word, f"{option.name} takes no value, and {value!r} is given", fix=fix, edits=edits)
+
+
+def _following_boolean(command: VllmCommand, option: GivenOption) -> str | None:
+    place = next(n for n, word in enumerate(command.words) if word is option.words[-1])
+    following = command.words[place + 1].text if place + 1 < len(command.words) else ""
+    return following if following in {"True", "False", "true", "false"} else None
+
+
+def _opposite(name: str, command: VllmCommand) -> str | None:
+    other = "--" + name[5:] if name.startswith("--no-") else "--no-" + name[2:]
+    return other if command.table.known(other) else None
+
+
+@rule("VL006", ERROR)
+def old_value_syntax(facts: Facts) -> Iterable[Finding]:
+    """A value in the syntax of an older release.
+
+    Consequence: The parser refuses it and the container exits.
+
+    Evidence: https://github.com/vllm-project/vllm/issues/32755; the parser of 0.32.0.
+
+    Fix: Write JSON: --limit-mm-per-prompt '{"image": 4}', --compilation-config '{"mode": 3}' (or -O3);
+    drop --seed None.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-VL-7B-Instruct, --limit-mm-per-prompt, image=4]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-VL-7B-Instruct, --limit-mm-per-prompt, '{"image": 4}']
+    ```
+    """
+    names = ("--limit-mm-per-prompt", "--compilation-config", "--seed")
+    for engine, option in options(facts):
+        command = engine.command
+        if option.name not in names or option.path not in {"", "level"}:
+            continue
+        old = command.version is not None and command.version < MODERN_VALUES_SINCE
+        if old or not option.known or option.value is None:
+            continue
+        fixed = _modern_value(option)
+        if fixed is not None:
+            name, value = fixed
+            edits = replace_option(option, name, value) if name else remove_option(option)
+            fix = f"Write {name} {value}." if name else f"Drop {option.name}."
+            yield found(
+                option.word, f"{option.name} {option.value} is the syntax of an older release", fix=fix, edits=edits
+            )
+
+
+def _modern_value(option: GivenOption) -> tuple[str, str] | None:
+    """Name and value as they are written today, ("", "") to drop it, None when it is right."""
+    value = option.value or ""
+    if option.path == "level":
+        return f"{option.name}.mode", value
+    if option.name == "--seed":
+        return ("", "") if value == "None" else None
+    if option.name == "--limit-mm-per-prompt":
+        pairs = re.findall(r"(\w+)=(\d+)", value)
+        return (option.name, compact({name: int(count) for name, count in pairs})) if pairs else None
+    if re.fullmatch(r"\d", value):
+        return option.name, compact({"mode": int(value)})
+    plain = option.document()
+    if isinstance(plain, dict) and "level" in plain:
+        return option.name, compact({("mode" if key == "level" else key): item for key, item in plain.items()})
+    return None

@@ -1,0 +1,356 @@
+"""Connections between nginx and the engines, and how many it can hold."""
+
+import re
+from collections.abc import Iterable
+
+from atoll.doctor.checks.memory import usual_flags
+from atoll.doctor.checks.places import found
+from atoll.doctor.checks.routes import http_version, one_each
+from atoll.doctor.edits import (
+    Edits,
+    add_directives,
+    put_in_block,
+    remove_directive,
+    replace_directive,
+)
+from atoll.doctor.facts import Facts, Route, ServedEngine
+from atoll.doctor.finding import Edit, Finding
+from atoll.doctor.nginx import NginxConfig, nginx_seconds
+from atoll.doctor.rule import INFO, WARNING, rule
+
+
+@rule("NG005", WARNING)
+def no_keepalive(facts: Facts) -> Iterable[Finding]:
+    """Connections to the engines are not kept (before nginx 1.29.7), or `keepalive` has no effect.
+
+    Consequence: One TCP connection for every request; `keepalive` alone does nothing without HTTP/1.1 and an empty
+    Connection header.
+
+    Evidence: nginx 1.22.1: 20 connections for 20 requests until all three lines were there; 1.31.3: 2;
+    https://github.com/NVIDIA/srt-slurm/pull/283.
+
+    Fix: keepalive 64; keepalive_timeout 4s in the upstream; proxy_http_version 1.1; proxy_set_header Connection "".
+
+    Fails:
+    ```nginx.conf
+    events {}
+    http {
+      upstream vllm { server vllm-0:8000; keepalive 64; }
+      server { location /v1/ { proxy_pass http://vllm; } }
+    }
+    ```
+
+    Passes:
+    ```nginx.conf
+    events {}
+    http {
+      upstream vllm { server vllm-0:8000; keepalive 64; }
+      server { location /v1/ { proxy_pass http://vllm; proxy_http_version 1.1; proxy_set_header Connection ""; } }
+    }
+    ```
+    """
+    for route in facts.upstream_routes:
+        upstream = route.location.upstream
+        assert upstream is not None
+        if route.config.modern:
+            continue
+        connection = route.location.headers().get("connection")
+        if not upstream.has("keepalive"):
+            yield found(
+                upstream.directive,
+                f"upstream {upstream.name} opens a connection for every request",
+                edits=add_directives(upstream.directive, ("keepalive 64;", "keepalive_timeout 4s;")),
+            )
+        elif http_version(route) == "1.0":
+            yield found(
+                upstream.directive,
+                "keepalive has no effect over HTTP/1.0",
+                edits=put_in_block(route.location.directive, "proxy_http_version", "proxy_http_version 1.1;"),
+            )
+        elif connection is None or connection in {"close", "upgrade"}:
+            sent = "`Connection: close`" if connection is None else f"`Connection: {connection}`"
+            yield found(
+                upstream.directive, f"keepalive has no effect while nginx sends {sent}", edits=_empty_connection(route)
+            )
+
+
+def _empty_connection(route: Route) -> Edits:
+    for line in route.location.directive.children("proxy_set_header"):
+        if line.arg.lower() == "connection":
+            return replace_directive(line, 'proxy_set_header Connection "";')
+    lines = ['proxy_set_header Connection "";']
+    if not route.location.directive.children("proxy_set_header"):  # what is set further out is hidden from now on
+        lines += [
+            f"proxy_set_header {line.arg} {line.args[1]};"
+            for block in route.location.around
+            for line in block.children("proxy_set_header")
+            if len(line.args) > 1 and line.arg.lower() != "connection" and re.fullmatch(r"[\w$.-]+", line.args[1])
+        ]
+    return add_directives(route.location.directive, lines)
+
+
+def keeps_connections(route: Route) -> bool:
+    """Whether idle connections to the engines are kept at all."""
+    upstream = route.location.upstream
+    if upstream is None or upstream.value("keepalive") == "0":
+        return False
+    connection = route.location.headers().get("connection", "" if route.config.modern else "close")
+    return http_version(route) == "1.1" and connection == "" and (route.config.modern or upstream.has("keepalive"))
+
+
+def engine_keep_alive_s(route: Route) -> float:
+    """The shortest time after which an engine behind it closes an idle connection: vLLM's own 5 s unless told."""
+    waits = []
+    for service in route.engines:
+        setting = service.environment.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE")
+        known = setting is not None and setting.known and re.fullmatch(r"\d+(\.\d+)?", setting.value or "")
+        waits.append(float(setting.value or 5) if setting is not None and known else 5.0)
+    return min(waits, default=5.0)
+
+
+@rule("NG006", WARNING)
+def stale_connections(facts: Facts) -> Iterable[Finding]:
+    """Nginx keeps idle connections to the engines for longer than vLLM does (60 s by default against 5 s).
+
+    Consequence: A request lands on a connection that vLLM is closing: a POST gets 502 and is not tried again, and the
+    engine is left out for 10 s.
+
+    Evidence: reproduced with nginx 1.31.3 and 1.22.1; with 4 s it is gone. On by default since 1.29.7; vLLM PR 18472,
+    https://github.com/llm-d/llm-d/pull/1564.
+
+    Fix: keepalive_timeout 4s in the upstream, or VLLM_HTTP_TIMEOUT_KEEP_ALIVE above nginx's time.
+
+    Fails: an image since 1.29.7 keeps connections by itself
+    ```compose.yaml
+    services:
+      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct}
+      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
+    ```
+    ```nginx.conf
+    events {}
+    http {
+      upstream vllm { server vllm-0:8000; }
+      server { location /v1/ { proxy_pass http://vllm; } }
+    }
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct}
+      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
+    ```
+    ```nginx.conf
+    events {}
+    http {
+      upstream vllm { server vllm-0:8000; keepalive_timeout 4s; }
+      server { location /v1/ { proxy_pass http://vllm; } }
+    }
+    ```
+    """
+    for route in facts.upstream_routes:
+        upstream, kept, engine = route.location.upstream, kept_s(route), engine_keep_alive_s(route)
+        if upstream is None or not route.to_vllm or kept is None or kept < engine:
+            continue
+        text = f"keepalive_timeout {max(1, int(engine * 0.8))}s;"
+        yield found(
+            upstream.directive.child("keepalive_timeout") or upstream.directive,
+            f"idle connections are kept for {kept:g} s here and for {engine:g} s by vLLM",
+            edits=put_in_block(upstream.directive, "keepalive_timeout", text),
+        )
+
+
+def kept_s(route: Route) -> float | None:
+    """Seconds for which idle connections to the engines are kept; None when they are not, or for a variable."""
+    upstream = route.location.upstream
+    if upstream is None or not keeps_connections(route):
+        return None
+    return nginx_seconds(upstream.value("keepalive_timeout") or "60s")
+
+
+def _streams(facts: Facts, route: Route) -> int | None:
+    """The most answers that can run at once; None when neither users nor engines tell."""
+    users = facts.load_at(route.config.source.path).users
+    if users is not None:
+        return users
+    engines = [engine for engine in facts.engines if engine.service in route.services]
+    if not engines:
+        return None
+    return sum(_seats(facts, engine) for engine in engines)
+
+
+def _seats(facts: Facts, engine: ServedEngine) -> int:
+    """The answers that run at once in it; 256, the engine's own on small cards, where the card is not known."""
+    kind = facts.kind_of(engine.service)
+    usual = usual_flags(engine.command, kind).max_num_seqs if kind is not None else None
+    return engine.command.integer("--max-num-seqs") or usual or 256
+
+
+@rule("NG012", WARNING)
+def few_connections(facts: Facts) -> Iterable[Finding]:
+    """worker_connections is too small for the streams.
+
+    Consequence: Every stream takes two connections of its worker: with 1024 and one worker 479 of 700 streams were
+    served and 221 reset; the log says `reusing connections`, not an error.
+
+    Evidence: nginx 1.31.3.
+
+    Fix: worker_connections 8192 to 16384.
+
+    Fails:
+    ```nginx.conf
+    worker_processes 1;
+    events { worker_connections 1024; }
+    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
+    ```
+    ```options
+    users: 700
+    ```
+
+    Passes:
+    ```nginx.conf
+    worker_processes 1;
+    events { worker_connections 16384; }
+    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
+    ```
+    ```options
+    users: 700
+    ```
+    """
+    for route in one_each(facts.answering):
+        count, place = route.config.worker_connections
+        workers = _workers(route.config)
+        streams = _streams(facts, route)
+        if streams is None or workers * count >= 2.4 * streams:
+            continue
+        yield found(
+            place or route.location.proxy_pass,
+            f"{workers} x {count} connections carry {workers * count // 2} streams; there may be {streams}",
+            edits=replace_directive(place, "worker_connections 16384;") if place is not None else (),
+        )
+
+
+def _workers(config: NginxConfig) -> int:
+    found_ = config.main("worker_processes")
+    if found_ is None:
+        return 2 if config.fragment else 1
+    return int(found_.arg) if found_.arg.isdecimal() else 2  # auto: two at the least on any box with GPUs
+
+
+@rule("NG013", INFO)
+def one_worker(facts: Facts) -> Iterable[Finding]:
+    """worker_processes is missing in an nginx.conf that takes the place of the image's.
+
+    Consequence: One worker; a site with 64 replicas met its limit. Below about 10 k tokens/s one was enough here.
+
+    Evidence: https://github.com/igeniusai/domyn-swarm/pull/162; measured: one worker carried 28 k chunks/s.
+
+    Fix: worker_processes auto, with a zone in the upstream (NG015).
+
+    Fails:
+    ```nginx.conf
+    events {}
+    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
+    ```
+
+    Passes:
+    ```nginx.conf
+    worker_processes auto;
+    events {}
+    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
+    ```
+    """
+    for route in one_each(facts.answering):
+        config = route.config
+        if not config.fragment and config.main("worker_processes") is None and config.http is not None:
+            place = config.main("events") or config.http
+            yield found(place, "nginx runs with one worker", edits=at_the_head(config, "worker_processes auto;"))
+
+
+def at_the_head(config: NginxConfig, text: str) -> Edits:
+    """A directive before the first one of the main file."""
+    source = config.source
+    first = next((line for line in config.directives if line.source.path == source.path), None)
+    if first is None or not source.fixable:
+        return ()
+    start = source.start(first.line)
+    return (Edit(file=source.path, start=start, end=start, text=f"{text}\n"),)
+
+
+@rule("NG014", INFO)
+def few_files(facts: Facts) -> Iterable[Finding]:
+    """worker_rlimit_nofile is below twice the connections.
+
+    Consequence: accept and connect fail with `too many open files`.
+
+    Evidence: gixy-ng, worker_rlimit_nofile_vs_connections.
+
+    Fix: worker_rlimit_nofile 65536.
+
+    Fails:
+    ```nginx.conf
+    worker_rlimit_nofile 8192;
+    events { worker_connections 8192; }
+    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
+    ```
+
+    Passes:
+    ```nginx.conf
+    worker_rlimit_nofile 65536;
+    events { worker_connections 8192; }
+    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
+    ```
+    """
+    for route in one_each(facts.answering):
+        config = route.config
+        count, place = config.worker_connections
+        limit = config.main("worker_rlimit_nofile")
+        lifted = config.service is not None and config.service.get("ulimits", "nofile") is not None
+        if place is None:
+            continue
+        if limit is not None and limit.arg.isdecimal() and int(limit.arg) < 2 * count:
+            yield found(
+                limit,
+                f"{limit.arg} open files for {count} connections that need two each",
+                edits=replace_directive(limit, f"worker_rlimit_nofile {max(65536, 4 * count)};"),
+            )
+        elif limit is None and count >= 4096 and not lifted:
+            yield found(
+                place,
+                f"{count} connections, and the limit of open files is the system's (often 1024)",
+                edits=at_the_head(config, f"worker_rlimit_nofile {max(65536, 4 * count)};"),
+            )
+
+
+@rule("NG028", WARNING)
+def cut_by_reload(facts: Facts) -> Iterable[Finding]:
+    """worker_shutdown_timeout is shorter than an answer.
+
+    Consequence: A reload cuts running streams; without the directive it lets them end.
+
+    Evidence: nginx 1.31.3.
+
+    Fix: At least the longest answer, or none.
+
+    Fails:
+    ```nginx.conf
+    worker_shutdown_timeout 10s;
+    events {}
+    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
+    ```
+
+    Passes:
+    ```nginx.conf
+    worker_shutdown_timeout 30m;
+    events {}
+    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
+    ```
+    """
+    for route in one_each(facts.answering):
+        longest = facts.load_at(route.config.source.path).answer_s or 150.0
+        place = route.config.main("worker_shutdown_timeout")
+        seconds = nginx_seconds(place.arg) if place is not None else None
+        if place is not None and seconds is not None and seconds < longest:
+            yield found(
+                place, f"a reload cuts answers that run for more than {seconds:g} s", edits=remove_directive(place)
+            )

@@ -1,0 +1,333 @@
+"""Which GPUs a service gets, and who else does."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from atoll.doctor.checks.places import found, join, remove_setting, with_ids
+from atoll.doctor.compose import Project, Service
+from atoll.doctor.edits import Edits, add_key, replace_value
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Edit, Finding
+from atoll.doctor.rule import ERROR, WARNING, rule
+from atoll.inventory.islands import best_groups
+
+
+@rule("TP007", ERROR)
+def ids_and_split_differ(facts: Facts) -> Iterable[Finding]:
+    """The number of GPUs that a service gets is not TP x PP x DP.
+
+    Consequence: Too few: vLLM does not start. Too many: GPUs are held and idle.
+
+    Evidence: the compose file and the flags, held together.
+
+    Fix: Make them equal.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model, -tp, "4"]
+        gpus: [{device_ids: ["0", "1"]}]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model, -tp, "2", -pp, "2"]
+        gpus: [{device_ids: ["0", "1", "2", "3"]}]
+    ```
+    """
+    for engine in facts.engines:
+        request, needed = engine.service.gpus, engine.command.world_size
+        local = engine.command.integer("--data-parallel-size-local")
+        nodes = engine.command.integer("--nnodes", 1)
+        if request is None or needed is None or local is not None or nodes != 1:
+            continue
+        size = _most_gpus(facts, engine.service, needed)
+        if size is not None and size != needed:
+            few = "it will not start" if size < needed else f"{size - needed} stay idle"
+            yield found(request.node, f"{engine.name} gets {size} GPUs and its flags ask for {needed}: {few}")
+
+
+def _most_gpus(facts: Facts, service: Service, needed: int) -> int | None:
+    """How many GPUs a service gets; of a request for all, those of the box where they are too few (else TP010's)."""
+    request, box = service.gpus, facts.box_of(service)
+    if request is not None and request.all and box is not None and len(box.gpus) < needed:
+        return len(box.gpus)
+    return request.size if request is not None else None
+
+
+@rule("TP008", ERROR)
+def shared_gpu(facts: Facts) -> Iterable[Finding]:
+    """The same GPU is given to two services.
+
+    Consequence: Out of memory at start, or both are slow.
+
+    Evidence: https://github.com/gpustack/gpustack/issues/3647.
+
+    Fix: Disjoint ids; or, for small models that are meant to share, --gpu-memory-utilization fractions that add up to
+    less than 1.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
+      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["1", "2"]}]}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
+      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["2", "3"]}]}
+    ```
+    """
+    for project in facts.projects:
+        taken: dict[str, Service] = {}
+        for service in project.gpu_services:
+            ids = facts.gpu_names(service)
+            both = [name for name in ids if name in taken and taken[name].together_with(service)]
+            if both and not _share_on_purpose(taken[both[0]], service) and service.gpus is not None:
+                other = taken[both[0]]
+                yield found(
+                    service.gpus.node,
+                    f"GPU {join(both)} is given to {other.name} and to {service.name}",
+                    edits=_free_ids(facts, project),
+                )
+            taken |= dict.fromkeys(ids, service)
+
+
+_TAKES_ALL = {"vllm", "tgi", "sglang", "lmdeploy"}  # engines that fill a card unless told otherwise
+
+
+def _share_on_purpose(one: Service, other: Service) -> bool:
+    """No engine that fills the card is among them, or those that would say their share of it (VL014 adds them up)."""
+    greedy = [service for service in (one, other) if service.kind in _TAKES_ALL]
+    shares = ("--gpu-memory-utilization", "--kv-cache-memory-bytes")
+    return all(service.vllm is not None and service.vllm.has(*shares) for service in greedy)
+
+
+def _free_ids(facts: Facts, project: Project) -> Edits:
+    """Every service on GPUs of its own, in order, when the box has so many."""
+    requests = [service.gpus for service in project.gpu_services if service.gpus is not None]
+    box = facts.box_of(project.gpu_services[0])
+    sizes = [len(request.id_nodes) for request in requests]
+    if box is None or 0 in sizes or sum(sizes) > len(box.gpus):
+        return ()
+    order = sorted(range(len(sizes)), key=lambda n: -sizes[n])
+    groups = best_groups(box, [sizes[n] for n in order])
+    return tuple(
+        edit for n, group in zip(order, groups, strict=True) for edit in with_ids(project.gpu_services[n], group)
+    )
+
+
+@rule("TP009", ERROR)
+def counted_gpus(facts: Facts) -> Iterable[Finding]:
+    """`count: N` in several services.
+
+    Consequence: Docker keeps only the number: every container gets the first N GPUs, so all land on the same ones.
+
+    Evidence: docker inspect of such a request; https://github.com/gpustack/gpustack/issues/3647.
+
+    Fix: device_ids.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{count: 1}]}
+      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{count: 1}]}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{device_ids: ["0"]}]}
+      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{device_ids: ["1"]}]}
+    ```
+    """
+    for project in facts.projects:
+        counted = [s for s in project.gpu_services if s.gpus is not None and s.gpus.ids is None and not s.gpus.all]
+        together = [s for s in counted if any(o is not s and o.together_with(s) for o in counted)]
+        if len(together) < 2:
+            continue
+        first = 0
+        for service in together:
+            request = service.gpus
+            assert request is not None
+            count = request.count or 1
+            ids = list(range(first, first + count))
+            first += count
+            alone = len(project.gpu_services) == len(together)
+            yield found(
+                request.node,
+                f"{join([s.name for s in together])} all get the first GPUs of the box",
+                edits=_ids_for_count(service, ids) if alone else (),
+            )
+
+
+def _ids_for_count(service: Service, ids: Sequence[int]) -> Edits:
+    """`device_ids: [...]` in place of `count: N` or of `gpus: all`."""
+    request = service.gpus
+    if request is None:
+        return ()
+    node = request.node
+    quoted = ", ".join(f'"{gpu}"' for gpu in ids)
+    listed = f"device_ids: [{quoted}]"
+    if node is service.get("gpus"):
+        return replace_value(node, f"[{{{listed}}}]")
+    if not node.is_map:
+        return ()
+    entry = node.entries.get("count")
+    if entry is None:
+        return add_key(node, (listed,))
+    if not entry.value.source.fixable or entry.merged:
+        return ()
+    return (Edit(file=entry.value.file, start=entry.key.start, end=entry.value.end, text=listed),)
+
+
+@rule("TP010", WARNING)
+def holds_all_gpus(facts: Facts) -> Iterable[Finding]:
+    """An engine is given all GPUs and uses fewer.
+
+    Consequence: Some work and the others are held for nothing, or another service fights for them.
+
+    Evidence: the request and the flags, held together; seen in a real file.
+
+    Fix: device_ids for the GPUs that it uses.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{device_ids: ["0"]}]}
+    ```
+    """
+    for engine in facts.engines:
+        request, needed, box = engine.service.gpus, engine.command.world_size, facts.box_of(engine.service)
+        if request is None or not request.all or needed is None:
+            continue
+        others = [s for s in facts.project_of(engine.service).gpu_services if s is not engine.service]
+        many = box is not None and needed < len(box.gpus)
+        if many or (box is None and needed == 1) or others:
+            ids = best_groups(box, [needed])[0] if many and box is not None else range(needed)
+            rest = f"and {others[0].name} wants some too" if others else f"and uses {needed}"
+            yield found(
+                request.node,
+                f"{engine.name} is given all GPUs {rest}",
+                edits=_ids_for_count(engine.service, list(ids)) if not others else (),
+            )
+
+
+@rule("TP011", ERROR)
+def host_numbers_inside(facts: Facts) -> Iterable[Finding]:
+    """CUDA_VISIBLE_DEVICES holds the host's numbers next to device_ids.
+
+    Consequence: Inside the container the GPUs are numbered from 0: vLLM finds no device, or the wrong one.
+
+    Evidence: https://github.com/vllm-project/vllm/issues/28132.
+
+    Fix: Take the variable out.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model, -tp, "2"]
+        environment: {CUDA_VISIBLE_DEVICES: "2,3", HF_HUB_OFFLINE: "1"}
+        gpus: [{device_ids: ["2", "3"]}]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model, -tp, "2"]
+        environment: {CUDA_VISIBLE_DEVICES: "0,1", HF_HUB_OFFLINE: "1"}
+        gpus: [{device_ids: ["2", "3"]}]
+    ```
+    """
+    for service in facts.services:
+        setting, request = service.environment.get("CUDA_VISIBLE_DEVICES"), service.requested_gpus
+        if setting is None or setting.value is None or request is None or request.size is None:
+            continue
+        asked = (
+            [int(part) for part in re.findall(r"\d+", setting.value)] if re.fullmatch(r"[\d, ]+", setting.value) else []
+        )
+        if asked and max(asked) >= request.size:
+            yield found(
+                setting.node,
+                f"CUDA_VISIBLE_DEVICES={setting.value} in a container whose {request.size} GPUs count from 0",
+                edits=remove_setting(service, setting),
+            )
+
+
+@rule("TP012", WARNING)
+def numbers_on_a_mixed_box(facts: Facts) -> Iterable[Finding]:
+    """GPU numbers on a box with different cards, without CUDA_DEVICE_ORDER=PCI_BUS_ID.
+
+    Consequence: CUDA puts the fastest card first, nvidia-smi goes by the bus: the wrong card gets the model.
+
+    Evidence: https://github.com/gpustack/gpustack/issues/6041, https://github.com/gpustack/gpustack/issues/1633,
+    https://github.com/jsboige/CoursIA/pull/11650.
+
+    Fix: CUDA_DEVICE_ORDER=PCI_BUS_ID, and UUIDs in device_ids.
+
+    Fails:
+    ```topo.txt
+    GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-11111111-0000-0000-0000-000000000000)
+    GPU 1: NVIDIA L40S (UUID: GPU-22222222-0000-0000-0000-000000000000)
+            GPU0  GPU1
+    GPU0    X     SYS
+    GPU1    SYS   X
+    ```
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{device_ids: ["1"]}]}
+    ```
+
+    Passes:
+    ```topo.txt
+    GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-11111111-0000-0000-0000-000000000000)
+    GPU 1: NVIDIA L40S (UUID: GPU-22222222-0000-0000-0000-000000000000)
+            GPU0  GPU1
+    GPU0    X     SYS
+    GPU1    SYS   X
+    ```
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: m/model
+        environment: {CUDA_DEVICE_ORDER: PCI_BUS_ID}
+        gpus: [{device_ids: ["1"]}]
+    ```
+    """
+    for service in (service for project in facts.projects for service in project.gpu_services):
+        box, request = facts.box_of(service), service.gpus
+        if box is None or request is None or request.indices is None:
+            continue
+        kinds = {gpu.name for gpu in box.gpus if gpu.name is not None}
+        order = service.environment.get("CUDA_DEVICE_ORDER")
+        if len(kinds) > 1 and (order is None or order.value != "PCI_BUS_ID"):
+            yield found(
+                request.node,
+                f"numbers on a box with {join(sorted(kinds))}",
+                edits=_add_variable(service, "CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
+            )
+
+
+def _add_variable(service: Service, name: str, value: str) -> Edits:
+    node = service.get("environment")
+    if node is None:
+        return add_key(service.node, ("environment:", f"  {name}: {value}")) if service.node.style == "block" else ()
+    return add_key(node, (f"{name}: {value}",)) if node.is_map else ()

@@ -1,0 +1,96 @@
+"""Images of Compose services: whether a version is pinned."""
+
+from collections.abc import Iterable
+
+from atoll.doctor.checks.places import found, serving
+from atoll.doctor.compose import Service
+from atoll.doctor.edits import (
+    Edits,
+    remove_key,
+    replace_value,
+)
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import INFO, WARNING, rule
+from atoll.doctor.tree import Node
+
+VLLM = "v0.32.0"  # what corrected files are pinned to: the oldest release without a known hole (SE001)
+NGINX = "1.31.3"  # the version that nginx's rules were tried with
+
+
+@rule("DC001", INFO)
+def version_key(facts: Facts) -> Iterable[Finding]:
+    """A `version:` key.
+
+    Consequence: Compose warns that it is obsolete, and reads nothing from it.
+
+    Evidence: docker compose 2.40.3.
+
+    Fix: Delete it.
+
+    Fails:
+    ```compose.yaml
+    version: "3.8"
+    services:
+      web: {image: "example/web:1.0"}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      web: {image: "example/web:1.0"}
+    ```
+    """
+    for root in (root for project in facts.projects for root in project.roots):
+        key = root.key("version")
+        if key is not None:
+            yield found(key, "`version:` is obsolete", edits=remove_key(root, "version"))
+
+
+_MOVING = {"latest", "nightly", "main", "stable", "mainline", "alpine", "dev", "edge", "main-latest", "main-stable"}
+
+
+def is_unpinned(service: Service) -> bool:
+    image = service.image
+    return image is not None and image.digest is None and (image.tag is None or image.tag in _MOVING)
+
+
+@rule("DC002", WARNING)
+def unpinned_image(facts: Facts) -> Iterable[Finding]:
+    """An image without a version.
+
+    Consequence: A pull changes flags (VL001) or nginx's defaults (1.29.7: HTTP/1.1 and keepalive) from one day to the
+    next.
+
+    Evidence: https://github.com/jdaln/dgx-spark-inference-stack/issues/12.
+
+    Fix: Pin a version, or a digest.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:latest", command: m/model}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
+    ```
+    """
+    clusters = (service for project in facts.projects if project.origin == "kubernetes" for service in project.services)
+    composed = (service for project, service in serving(facts) if project.origin == "compose")
+    for service in (*composed, *clusters):
+        node = service.get("image")
+        if node is not None and is_unpinned(service):
+            yield found(node, f"{node.text} is another program after every pull", edits=_pinned(service, node))
+
+
+def _pinned(service: Service, node: Node) -> Edits:
+    image = service.image
+    assert image is not None
+    if image.path == "vllm/vllm-openai":
+        return replace_value(node, f"{image.path}:{VLLM}")
+    if image.path == "nginx":
+        return replace_value(node, f"nginx:{NGINX}{'-alpine' if image.tag == 'alpine' else ''}")
+    return ()

@@ -1,0 +1,370 @@
+"""Engines against what joins the GPUs of the box: islands, peers, sockets."""
+
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+
+from atoll.doctor.checks.memory import Placement, on_boxes, placements
+from atoll.doctor.checks.places import found, join, remove_setting, with_ids
+from atoll.doctor.edits import Edits, add_key, add_option
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.planned import of_sizes, planned_fix
+from atoll.doctor.rule import ERROR, INFO, WARNING, rule
+from atoll.inventory.box import Box, LinkKind
+from atoll.inventory.islands import best_groups, islands
+from atoll.layout.layout import Layout
+
+
+@rule("TP001", ERROR)
+def group_spans_islands(facts: Facts) -> Iterable[Finding]:
+    """A tensor-parallel group reaches over the end of its NVLink island.
+
+    Consequence: Every all-reduce goes over PCIe or between the sockets: vLLM's own all-reduce is off, and FlashInfer's,
+    which does not look at the links, took 259 ms a token in place of 25 on H100 NVL.
+
+    Evidence: vLLM 0.32.0, custom_all_reduce.py; https://github.com/vllm-project/vllm/issues/48071;
+    https://github.com/NVIDIA/k8s-device-plugin/issues/436, https://github.com/noonghunna/club-3090/issues/356.
+
+    Fix: Pin each group inside one island; `atoll inspect` shows them.
+
+    Fails:
+    ```topo.txt
+            GPU0  GPU1  GPU2  GPU3
+    GPU0    X     NV12  SYS   SYS
+    GPU1    NV12  X     SYS   SYS
+    GPU2    SYS   SYS   X     NV12
+    GPU3    SYS   SYS   NV12  X
+    ```
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-32B-Instruct, -tp, "2"]
+        gpus: [{device_ids: ["1", "2"]}]
+    ```
+
+    Passes:
+    ```topo.txt
+            GPU0  GPU1  GPU2  GPU3
+    GPU0    X     NV12  SYS   SYS
+    GPU1    NV12  X     SYS   SYS
+    GPU2    SYS   SYS   X     NV12
+    GPU3    SYS   SYS   NV12  X
+    ```
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-32B-Instruct, -tp, "2"]
+        gpus: [{device_ids: ["2", "3"]}]
+    ```
+    """
+    for placed, box, gpus in on_boxes(facts):
+        if placed.tensor_parallel < 2 or box.pcie_only or placed.ours or len(gpus) != placed.size:
+            continue
+        for group in _tensor_groups(placed, gpus):
+            if not _nvlinked(box) or _inside_an_island(box, group):
+                continue
+            fix = planned_fix(facts, placed.place.file, lambda other: not _crosses(other))
+            if fix is not None:
+                names = join([f"{{{', '.join(map(str, island))}}}" for island in islands(box)])
+                yield found(
+                    placed.split
+                    if placed.service is None
+                    else placed.service.gpus.node
+                    if placed.service.gpus
+                    else placed.place,
+                    f"{placed.name} splits a model over GPUs {join(list(map(str, group)))}; the islands are {names}",
+                    fix=fix,
+                    edits=_repinned(facts, placed),
+                )
+
+
+def _tensor_groups(placed: Placement, gpus: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """The engine gives each pipeline stage neighbouring ranks."""
+    for start in range(0, len(gpus), placed.tensor_parallel):
+        yield gpus[start : start + placed.tensor_parallel]
+
+
+def _crosses(layout: Layout) -> bool:
+    """Whether a tensor-parallel group of the layout reaches over the end of its island."""
+    return any(
+        not _inside_an_island(layout.box, replica.gpus[start : start + replica.tensor_parallel])
+        for replica in layout.replicas
+        for start in range(0, len(replica.gpus), replica.tensor_parallel)
+    )
+
+
+def _nvlinked(box: Box) -> bool:
+    return any(link.kind is LinkKind.NV for link in box.links)
+
+
+def _inside_an_island(box: Box, group: tuple[int, ...]) -> bool:
+    return any(set(group) <= set(island) for island in islands(box))
+
+
+def _repinned(facts: Facts, placed: Placement) -> Edits:
+    """All engines of the project on the best groups of these sizes, when every one of them has ids to change."""
+    if placed.service is None or placed.box is None:
+        return ()
+    project = facts.project_of(placed.service)
+    mine = [other for other in placements(facts) if other.service in project.services]
+    if len(mine) != len(project.gpu_services) or sum(other.size for other in mine) > len(placed.box.gpus):
+        return ()
+    mine.sort(key=lambda other: -other.size)
+    groups = best_groups(placed.box, [other.size for other in mine])
+    if any(
+        other.tensor_parallel > 1 and not _inside_an_island(placed.box, group)
+        for other, group in zip(mine, groups, strict=True)
+    ):
+        return ()
+    return tuple(edit for other, group in zip(mine, groups, strict=True) for edit in with_ids(other.service, group))
+
+
+@rule("TP002", WARNING)
+def wide_without_nvlink(facts: Facts) -> Iterable[Finding]:
+    """Tensor parallelism over three or more GPUs that PCIe alone joins.
+
+    Consequence: vLLM switches its own all-reduce off and falls back to NCCL, several times slower for small messages.
+
+    Evidence: vLLM 0.32.0, custom_all_reduce.py; https://github.com/vllm-project/vllm/issues/56128.
+
+    Fix: TP 2 and more replicas, pipeline parallelism, or a quantised model on fewer GPUs.
+
+    Fails:
+    ```topo.txt
+            GPU0  GPU1  GPU2  GPU3
+    GPU0    X     PHB   PHB   PHB
+    GPU1    PHB   X     PHB   PHB
+    GPU2    PHB   PHB   X     PHB
+    GPU3    PHB   PHB   PHB   X
+    ```
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-32B-Instruct, -tp, "4"]
+        gpus: all
+    ```
+
+    Passes:
+    ```topo.txt
+            GPU0  GPU1  GPU2  GPU3
+    GPU0    X     PHB   PHB   PHB
+    GPU1    PHB   X     PHB   PHB
+    GPU2    PHB   PHB   X     PHB
+    GPU3    PHB   PHB   PHB   X
+    ```
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-32B-Instruct, -tp, "2"]
+        gpus: [{device_ids: ["0", "1"]}]
+    ```
+    """
+    for placed, box, gpus in on_boxes(facts):
+        linked = any(box.link(a, b).kind is LinkKind.NV for a, b in combinations(gpus, 2))
+        if placed.tensor_parallel <= 2 or linked or box.pcie_only or placed.ours:
+            continue
+        fix = planned_fix(facts, placed.place.file, of_sizes(range(1, placed.tensor_parallel)))
+        if fix is not None:
+            what = f"{placed.name} splits a model over {placed.tensor_parallel} GPUs without NVLink"
+            yield found(placed.split, what, fix=fix)
+
+
+@rule("TP004", ERROR)
+def broken_peer_to_peer(facts: Facts) -> Iterable[Finding]:
+    """PCIe bridges send the traffic between GPUs up to the root port (ACS), on a box without NVLink between them.
+
+    Consequence: NCCL hangs or gives garbage at the start of tensor parallelism.
+
+    Evidence: NCCL's troubleshooting page (GPU Direct, ACS); https://github.com/vllm-project/vllm/issues/51513.
+
+    Fix: Switch ACS (and IOMMU translation) off, else NCCL_P2P_DISABLE=1 and --disable-custom-all-reduce.
+
+    Fails: with the output of `lspci -vvv`
+    ```lspci.txt
+    0000:00:01.0 PCI bridge: Example Corp Root Port
+            ACSCtl: SrcValid+ TransBlk- ReqRedir+ CmpltRedir+ UpstreamFwd+
+    ```
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
+    ```
+
+    Passes:
+    ```lspci.txt
+    0000:00:01.0 PCI bridge: Example Corp Root Port
+            ACSCtl: SrcValid- TransBlk- ReqRedir- CmpltRedir- UpstreamFwd-
+    ```
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
+    ```
+    """
+    bridges = facts.host.acs_redirect if facts.host is not None else None
+    if not bridges:
+        return
+    for placed in placements(facts):
+        over_nvlink = placed.box is not None and placed.gpus is not None and _inside_an_island(placed.box, placed.gpus)
+        told = placed.service is not None and "NCCL_P2P_DISABLE" in placed.service.environment
+        if placed.tensor_parallel > 1 and not over_nvlink and not told:
+            yield found(
+                placed.split, f"{placed.name} needs traffic between GPUs; ACS redirects it at {join(bridges[:3])}"
+            )
+
+
+@rule("TP005", WARNING)
+def nvlink_switched_off(facts: Facts) -> Iterable[Finding]:
+    """NCCL_P2P_DISABLE=1 on a box with NVLink.
+
+    Consequence: NVLink is left aside, and everything between the GPUs goes through the host's memory.
+
+    Evidence: NCCL's documentation of its environment variables.
+
+    Fix: Take it out, or NCCL_P2P_LEVEL=NVL.
+
+    Fails:
+    ```topo.txt
+            GPU0  GPU1
+    GPU0    X     NV12
+    GPU1    NV12  X
+    ```
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model, -tp, "2"]
+        environment:
+          NCCL_P2P_DISABLE: "1"
+          HF_HUB_OFFLINE: "1"
+    ```
+
+    Passes: a box without NVLink
+    ```topo.txt
+            GPU0  GPU1
+    GPU0    X     PHB
+    GPU1    PHB   X
+    ```
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model, -tp, "2"]
+        environment: [NCCL_P2P_DISABLE=1]
+    ```
+    """
+    for placed in placements(facts):
+        setting = placed.service.environment.get("NCCL_P2P_DISABLE") if placed.service is not None else None
+        if setting is not None and setting.value == "1" and placed.box is not None and _nvlinked(placed.box):
+            yield found(
+                setting.node,
+                "NCCL_P2P_DISABLE=1 switches NVLink off too",
+                edits=remove_setting(placed.service, setting),
+            )
+
+
+@rule("TP013", WARNING)
+def unequal_cards(facts: Facts) -> Iterable[Finding]:
+    """Different cards in one tensor-parallel group.
+
+    Consequence: The slowest card and the smallest memory set the pace of all.
+
+    Evidence: https://github.com/vllm-project/vllm/issues/9157.
+
+    Fix: Group equal cards.
+
+    Fails:
+    ```topo.txt
+    GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-11111111-0000-0000-0000-000000000000)
+    GPU 1: NVIDIA L40S (UUID: GPU-22222222-0000-0000-0000-000000000000)
+            GPU0  GPU1
+    GPU0    X     SYS
+    GPU1    SYS   X
+    ```
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
+    ```
+
+    Passes:
+    ```topo.txt
+    GPU 0: NVIDIA L40S (UUID: GPU-11111111-0000-0000-0000-000000000000)
+    GPU 1: NVIDIA L40S (UUID: GPU-22222222-0000-0000-0000-000000000000)
+            GPU0  GPU1
+    GPU0    X     SYS
+    GPU1    SYS   X
+    ```
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
+    ```
+    """
+    for placed, box, gpus in on_boxes(facts):
+        kinds = {box.gpu(index).name for index in gpus} - {None}
+        if placed.size > 1 and len(kinds) > 1:
+            yield found(placed.split, f"{placed.name} joins {join(sorted(str(kind) for kind in kinds))}")
+
+
+@rule("TP014", INFO)
+def unbound_processes(facts: Facts) -> Iterable[Finding]:
+    """No binding to the GPUs' side of a box with two sockets.
+
+    Consequence: The workers may run on the far socket.
+
+    Evidence: --numa-bind in the help of 0.32.0.
+
+    Fix: --numa-bind, or cpuset with the cores that `nvidia-smi topo -m` shows beside these GPUs.
+
+    Fails:
+    ```topo.txt
+            GPU0  GPU1  CPU Affinity  NUMA Affinity
+    GPU0    X     SYS   0-31          0
+    GPU1    SYS   X     32-63         1
+    ```
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model]
+        gpus: [{device_ids: ["1"]}]
+    ```
+
+    Passes:
+    ```topo.txt
+            GPU0  GPU1  CPU Affinity  NUMA Affinity
+    GPU0    X     SYS   0-31          0
+    GPU1    SYS   X     32-63         1
+    ```
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model]
+        cpuset: 32-63
+        gpus: [{device_ids: ["1"]}]
+    ```
+    """
+    for placed, box, gpus in on_boxes(facts):
+        service = placed.service
+        nodes = {gpu.numa_node for gpu in box.gpus if gpu.numa_node is not None}
+        mine = {box.gpu(index).cpu_affinity for index in gpus}
+        if service is None or service.vllm is None or len(nodes) < 2 or None in mine or placed.ours:
+            continue
+        if service.get("cpuset") is not None or service.vllm.has("--numa-bind"):
+            continue
+        if len(mine) == 1:
+            cores = next(iter(mine))
+            yield found(
+                service,
+                f"{service.name} may run on the socket far from its GPUs; theirs has cores {cores}",
+                edits=add_key(service.node, (f'cpuset: "{cores}"',)),
+            )
+        elif service.vllm.table.known("--numa-bind"):
+            yield found(
+                service,
+                f"the workers of {service.name} may run on the socket far from their GPU",
+                fix="--numa-bind: its GPUs are on both sockets, so that no cpuset serves them all.",
+                edits=add_option(service.vllm.words, ("--numa-bind",), service.get("command")),
+            )

@@ -1,0 +1,157 @@
+"""How a container ends and comes back; what it writes meanwhile."""
+
+import re
+from collections.abc import Iterable
+
+from atoll.doctor.checks.places import found, seconds_of, serving
+from atoll.doctor.edits import (
+    add_key,
+    replace_value,
+)
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import INFO, WARNING, rule
+
+
+@rule("DC008", WARNING)
+def nobody_heals(facts: Facts) -> Iterable[Finding]:
+    """A service is labelled to be restarted when unhealthy, and nothing does it.
+
+    Consequence: Plain Docker never restarts a container for its health; only an exit counts for `restart:`.
+
+    Evidence: seen with Docker: RestartCount 0.
+
+    Fix: Run an autoheal service, or let the engine exit.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, restart: always, labels: {autoheal: "true"}}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, restart: always, labels: {autoheal: "true"}}
+      autoheal: {image: "willfarrell/autoheal:1.2.0"}
+    ```
+    """
+    healers = re.compile(r"autoheal|watchdog")
+    for project, service in serving(facts):
+        labels = service.get("labels")
+        marked = labels is not None and (
+            labels.get("autoheal") is not None or any("autoheal" in (item.text or "") for item in labels.items)
+        )
+        present = any(other.image is not None and healers.search(other.image.path) for other in project.services)
+        if labels is not None and marked and not present:
+            yield found(labels, f"{service.name} waits for an autoheal that is not there")
+
+
+@rule("DC009", WARNING)
+def stays_down(facts: Facts) -> Iterable[Finding]:
+    """No restart policy.
+
+    Consequence: After one crash, driver fault or reboot the service stays down.
+
+    Evidence: Docker's documentation: the default is `no`.
+
+    Fix: restart: unless-stopped.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, restart: unless-stopped}
+    ```
+    """
+    for _, service in serving(facts):
+        node = service.get("restart")
+        if (node is None or node.text == "no") and service.get("deploy", "restart_policy") is None:
+            edits = replace_value(node, "unless-stopped") if node is not None else ()
+            yield found(
+                node or service,
+                f"{service.name} stays down after a crash",
+                edits=edits or add_key(service.node, ("restart: unless-stopped",)),
+            )
+
+
+_SHORTEST_GRACE_S = 30.0  # the shortest of the answers (30 to 150 s) in the load that atoll comes from
+
+
+@rule("DC016", WARNING)
+def killed_in_mid_answer(facts: Facts) -> Iterable[Finding]:
+    """No stop_grace_period.
+
+    Consequence: After 10 s Docker kills the container in mid-answer.
+
+    Evidence: seen with Docker: docker stop took 10.3 s and ended with 137.
+
+    Fix: stop_grace_period: 130s, with --shutdown-timeout 120 (VL018); for nginx also stop_signal: SIGQUIT.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, stop_grace_period: 130s}
+    ```
+    """
+    for _, service in serving(facts):
+        if service.kind not in {"vllm", "nginx"}:
+            continue
+        node = service.get("stop_grace_period")
+        grace = seconds_of(node, 10.0)
+        if node is not None and grace is not None and node.tag == "str" and grace < _SHORTEST_GRACE_S:
+            edits = replace_value(node, "130s")
+            yield found(node, f"{service.name} is killed {grace:g} s after it is told to stop", edits=edits)
+        elif node is None:
+            lines = ["stop_grace_period: 130s"]
+            if service.kind == "nginx" and service.get("stop_signal") is None:
+                lines.insert(0, "stop_signal: SIGQUIT")
+            edits = add_key(service.node, lines) if service.node.style != "flow" or len(lines) == 1 else ()
+            yield found(service, f"{service.name} is killed 10 s after it is told to stop", edits=edits)
+
+
+@rule("DC017", INFO)
+def endless_log(facts: Facts) -> Iterable[Finding]:
+    """Logs without a limit.
+
+    Consequence: Docker's json-file grows until the disk is full.
+
+    Evidence: Docker's documentation of the json-file driver.
+
+    Fix: logging options max-size 50m and max-file 3.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: m/model
+        logging: {driver: json-file, options: {max-size: 50m, max-file: "3"}}
+    ```
+    """
+    for project, service in serving(facts):
+        driver = service.string("logging", "driver") or "json-file"
+        limited = service.get("logging", "options", "max-size") or service.get("logging", "max-size")
+        if service.kind in {"vllm", "nginx"} and driver == "json-file" and limited is None:
+            lines = ("logging:", "  driver: json-file", '  options: {max-size: "50m", max-file: "3"}')
+            edits = (
+                add_key(service.node, lines) if service.get("logging") is None and project.origin == "compose" else ()
+            )
+            yield found(service, f"the log of {service.name} grows without end", edits=edits)

@@ -1,0 +1,160 @@
+"""Files that must outlive a container, and files that it is given."""
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+from atoll.doctor.checks.places import engines, found
+from atoll.doctor.compose import Mount, Service
+from atoll.doctor.edits import (
+    Edits,
+    add_item,
+    add_key,
+    add_volume,
+)
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import INFO, WARNING, rule
+
+_HUB_CACHE = "/root/.cache/huggingface"
+
+
+def covers(mounts: Iterable[Mount], path: str) -> bool:
+    """Whether a mount holds this path: at it or above it."""
+    return any(path == mount.target.rstrip("/") or path.startswith(mount.target.rstrip("/") + "/") for mount in mounts)
+
+
+@rule("DC011", WARNING)
+def downloads_again(facts: Facts) -> Iterable[Finding]:
+    """The Hugging Face cache is not mounted (or HF_HOME points elsewhere than the mount).
+
+    Consequence: The whole model is downloaded again for each new container.
+
+    Evidence: https://docs.vllm.ai/en/stable/deployment/docker/.
+
+    Fix: A volume or a host path at HF_HOME, by default /root/.cache/huggingface.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, volumes: ["hf:/cache"]}
+    volumes: {hf: {}}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: m/model
+        environment: {HF_HOME: /cache}
+        volumes: ["hf:/cache"]
+    volumes: {hf: {}}
+    ```
+    """
+    for _, service in engines(facts):
+        assert service.vllm is not None
+        model = service.vllm.model
+        if model is None or model.startswith(("/", ".", "s3:", "gs:", "${")) or "://" in model:
+            continue
+        home = service.environment.get("HF_HOME") or service.environment.get("HF_HUB_CACHE")
+        place = service.vllm.text("--download-dir") or (home.value if home is not None else None) or _HUB_CACHE
+        if not covers(service.mounts, place.rstrip("/")):
+            yield found(
+                service,
+                f"{service.name} keeps its model at {place}, which no volume holds",
+                edits=_mount(service, f"~/.cache/huggingface:{place}"),
+            )
+
+
+def _mount(service: Service, text: str) -> Edits:
+    listed = service.get("volumes")
+    if listed is not None:
+        return add_item(listed, text)
+    return add_key(service.node, ("volumes:", f"  - {text}"))
+
+
+@rule("DC012", INFO)
+def compiles_again(facts: Facts) -> Iterable[Finding]:
+    """The compile cache of vLLM is not kept.
+
+    Consequence: torch.compile runs again for each new container.
+
+    Evidence: https://github.com/vllm-project/vllm/issues/20264.
+
+    Fix: A volume for each engine at /root/.cache/vllm (VLLM_CACHE_ROOT).
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, volumes: ["hf:/root/.cache/huggingface"]}
+    volumes: {hf: {}}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, volumes: ["cache:/root/.cache"]}
+    volumes: {cache: {}}
+    ```
+    """
+    for project, service in engines(facts):
+        assert service.vllm is not None
+        root = service.environment.get("VLLM_CACHE_ROOT")
+        place = (root.value if root is not None and root.value else "/root/.cache/vllm").rstrip("/")
+        if not covers(service.mounts, place) and not service.vllm.has("--enforce-eager"):
+            edits = add_volume(service.node, project.root, f"{service.name}-cache", place)
+            yield found(service, f"{service.name} compiles anew in every container", edits=edits)
+
+
+@rule("DC021", WARNING)
+def old_file_stays(facts: Facts) -> Iterable[Finding]:
+    """nginx.conf is mounted as a single file.
+
+    Consequence: A tool that replaces the file (an editor, git, Ansible) leaves the container with the old one: a reload
+    reads what was there before.
+
+    Evidence: seen with Docker: still v1 after the reload.
+
+    Fix: Mount the folder, or make the container anew after a change (a label with the file's hash does it).
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
+      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf:ro"]}
+    ```
+    ```nginx.conf
+    events {}
+    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
+      nginx: {image: "nginx:1.31.3", volumes: ["./nginx:/etc/nginx/conf.d:ro"]}
+    ```
+    ```nginx/llm.conf
+    server { location /v1/ { proxy_pass http://vllm:8000; } }
+    ```
+    """
+    for config in facts.nginx:
+        service = config.service
+        if service is None or not any(route.config is config for route in facts.routes):
+            continue
+        for mount in service.mounts:
+            if (
+                mount.kind == "bind"
+                and mount.target.endswith(".conf")
+                and not _follows_the_file(service, config.source.text)
+            ):
+                yield found(mount.node, f"{mount.target} stays as it was when {mount.source} is replaced")
+
+
+def _follows_the_file(service: Service, text: str) -> bool:
+    """Whether a label carries the file's hash, so that Compose makes the container anew with it."""
+    digest = sha256(text.encode()).hexdigest()
+    labels = service.get("labels")
+    values = [value.text for _, value in labels.pairs()] if labels is not None else []
+    values += [(item.text or "").partition("=")[2] for item in labels.items] if labels is not None else []
+    return any(value and len(value) >= 8 and digest.startswith(value) for value in values)

@@ -1,0 +1,311 @@
+"""vLLM's options, held against the list of the very release that the image carries."""
+
+import json
+from collections.abc import Iterable, Iterator
+
+from atoll.doctor.checks.places import found, is_official, join, options
+from atoll.doctor.edits import Edits, remove_option, replace_option
+from atoll.doctor.facts import Facts, ServedEngine
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import ERROR, WARNING, rule
+from atoll.doctor.vllm import GivenOption, VllmCommand, is_listed, newest_version, show_version, table_for
+from atoll.engines.vllm.options import (
+    known_versions,
+    options_of,
+)
+
+# What took the place of an option that is gone. None: drop it, the engine does it by itself or not at all.
+# Sources: the help texts and changelogs of vLLM 0.9 to 0.33; each was refused by the parser of 0.32.0.
+_REPLACEMENTS: dict[str, str | None] = {
+    "--disable-log-requests": None,
+    "--swap-space": None,
+    "--num-scheduler-steps": None,
+    "--multi-step-stream-outputs": None,
+    "--use-v2-block-manager": None,
+    "--worker-use-ray": "--distributed-executor-backend ray (one node needs neither)",
+    "--engine-use-ray": None,
+    "--max-seq-len-to-capture": None,
+    "--max-context-len-to-capture": None,
+    "--rope-scaling": "--hf-overrides '{\"rope_scaling\": ...}'",
+    "--rope-theta": "--hf-overrides '{\"rope_theta\": ...}'",
+    "--preemption-mode": None,
+    "--enable-reasoning": "--reasoning-parser alone",
+    "--guided-decoding-backend": "--structured-outputs-config '{\"backend\": ...}'",
+    "--guided-decoding-disable-fallback": "--structured-outputs-config",
+    "--guided-decoding-disable-any-whitespace": "--structured-outputs-config",
+    "--guided-decoding-disable-additional-properties": "--structured-outputs-config",
+    "--speculative-model": '--speculative-config \'{"model": ..., "num_speculative_tokens": ...}\'',
+    "--num-speculative-tokens": "--speculative-config",
+    "--num-lookahead-slots": None,
+    "--disable-async-output-proc": None,
+    "--max-num-partial-prefills": None,
+    "--max-long-partial-prefills": None,
+    "--scheduler-delay-factor": None,
+    "--tokenizer-pool-size": None,
+    "--tokenizer-pool-type": None,
+    "--enable-prompt-adapter": None,
+    "--disable-frontend-multiprocessing": None,
+    "--cuda-graph-sizes": "--cudagraph-capture-sizes",
+    "--disable-mm-preprocessor-cache": "--mm-processor-cache-gb 0",
+    "--override-pooler-config": "--pooler-config",
+    "--override-neuron-config": "--additional-config",
+    "--calculate-kv-scales": None,
+    "--num-redundant-experts": "--eplb-config",
+    "--device": None,
+    "--task": "--runner or --convert",
+    "--eplb-window-size": "--eplb-config",
+    "--disable-chunked-prefill": "--no-enable-chunked-prefill",
+    "--disable-cascade-attn": None,
+    "--log-config-file": "VLLM_LOGGING_CONFIG_PATH",
+}
+
+
+# Options that no release ever had, seen in blogs; each was refused by the parser of 0.32.0.
+_INVENTED: dict[str, str | None] = {
+    "--enable-metrics": None,
+    "--metrics-port": None,
+    "--max-batch-size": "--max-num-seqs",
+    "--gpu-ids": "device_ids of the service",
+    "--num-gpus": "--tensor-parallel-size",
+    "--tp": "--tensor-parallel-size",
+    "--tp-size": "--tensor-parallel-size",
+    "--timeout": None,
+    "--workers": None,
+    "--num-workers": None,
+    "--max-concurrent-requests": "--max-num-seqs",
+    "--context-length": "--max-model-len",
+    "--max-tokens": "--max-model-len",
+}
+
+
+def compact(value: object) -> str:
+    """JSON without blanks: `: ` would end a plain YAML scalar."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _ever_known() -> frozenset[str]:
+    return frozenset(name for version in known_versions() for name in options_of(version))
+
+
+def _unknown(facts: Facts) -> Iterator[tuple[ServedEngine, GivenOption]]:
+    """Options that the image's release does not have, prefixes of one that it has left aside."""
+    for engine, option in options(facts):
+        table = engine.command.table
+        if not option.known or option.name.startswith("-O") or not is_listed(engine.command.version):
+            continue
+        if not engine.command.version_known and not is_official(engine):
+            continue  # a private image may carry any release
+        if not table.known(option.name) and option.name != "--optimization-level":
+            yield engine, option
+
+
+def _release(command: VllmCommand) -> str:
+    return show_version(command.table.version[:2] if command.version_known else newest_version()[:2])
+
+
+@rule("VL001", ERROR)
+def removed_option(facts: Facts) -> Iterable[Finding]:
+    """An option that the vLLM of this image no longer has.
+
+    Consequence: The parser refuses it, the container exits, and with `restart: unless-stopped` it does so for ever;
+    the balancer in front answers 502.
+
+    Evidence: the option lists of 25 releases from 0.8 to 0.33, read from their own parsers; 40 such options were
+    refused by 0.32.0; https://github.com/jdaln/dgx-spark-inference-stack/issues/12, https://github.com/kserve/kserve/pull/6037.
+
+    Fix: Drop it, or write what took its place.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --swap-space, "4", --disable-log-requests]
+    ```
+
+    Passes: the releases that still had them
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.8.5
+        command: [Qwen/Qwen2.5-7B-Instruct, --swap-space, "4", --disable-log-requests]
+    ```
+    """
+    ever = _ever_known()
+    for engine, option in _unknown(facts):
+        if option.name in _INVENTED or option.name not in {*ever, *_REPLACEMENTS}:
+            continue
+        instead = _REPLACEMENTS.get(option.name)
+        release = _release(engine.command)
+        yield found(
+            option.word,
+            f"{option.name} is gone in vLLM {release}",
+            fix=f"Write {instead}." if instead else "Drop it.",
+            edits=_replaced(option) if option.name in _REPLACEMENTS else (),
+        )
+
+
+def _replaced(option: GivenOption) -> Edits:
+    if option.name == "--enable-reasoning":
+        return remove_option(option)
+    if option.name == "--cuda-graph-sizes":
+        return replace_option(option, "--cudagraph-capture-sizes", option.value)
+    if option.name == "--disable-mm-preprocessor-cache":
+        return replace_option(option, "--mm-processor-cache-gb", "0")
+    if option.name in {"--rope-scaling", "--rope-theta"} and option.document() is not None:
+        return replace_option(option, "--hf-overrides", compact({option.name[2:].replace("-", "_"): option.document()}))
+    if option.name == "--guided-decoding-backend" and option.value:
+        return replace_option(option, "--structured-outputs-config", compact({"backend": option.value}))
+    return remove_option(option) if _REPLACEMENTS[option.name] is None else ()
+
+
+@rule("VL002", WARNING)
+def deprecated_option(facts: Facts) -> Iterable[Finding]:
+    """An option that is deprecated in this release, or gone in a later one.
+
+    Consequence: It does nothing already, or the next pull of a newer image stops the service.
+
+    Evidence: `vllm serve --help=all` of 0.32.0, and the option lists of the releases after.
+
+    Fix: Drop it, or write what took its place, before you upgrade.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --disable-cascade-attn]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct]
+    ```
+    """
+    newest = table_for(None)
+    for engine, option in options(facts):
+        command = engine.command
+        if not command.version_known or not is_listed(command.version) or not option.known:
+            continue
+        if not command.table.known(option.name):
+            continue
+        if option.name not in command.table.deprecated and newest.known(option.name):
+            continue
+        ends = "is deprecated" if newest.known(option.name) else f"is gone since vLLM {_gone_since(option.name)}"
+        instead = _REPLACEMENTS.get(option.name)
+        yield found(
+            option.word,
+            f"{option.name} {ends}; this image has {_release(command)}",
+            fix=f"Write {instead}." if instead else "Drop it before you upgrade.",
+            edits=_replaced(option) if _is_idle(option.name) else (),
+        )
+
+
+def _is_idle(name: str) -> bool:
+    """Whether dropping it changes nothing: not so for --disable-log-requests, which old releases need."""
+    return name in _REPLACEMENTS and name != "--disable-log-requests"
+
+
+def _gone_since(name: str) -> str:
+    versions = known_versions()
+    last = max(place for place, version in enumerate(versions) if name in options_of(version))
+    return ".".join(versions[last + 1].split(".")[:2])
+
+
+@rule("VL007", WARNING)
+def abbreviated_option(facts: Facts) -> Iterable[Finding]:
+    """An option is abbreviated.
+
+    Consequence: argparse accepts the beginning of a name until a newer release makes it ambiguous; `--device cuda` used
+    to work and in 0.32 is refused as `ambiguous option`.
+
+    Evidence: the parser of 0.32.0.
+
+    Fix: Write the whole name.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --tensor-parallel, "2"]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --tensor-parallel-size, "2"]
+    ```
+    """
+    for engine, option in _unknown(facts):
+        whole = engine.command.table.longer(option.name)
+        if option.name in _INVENTED or not whole or not option.name.startswith("--"):
+            continue
+        if option.name in _REPLACEMENTS and len(whole) == 1:
+            continue  # VL001 says what took its place
+        if len(whole) == 1:
+            value = option.value
+            yield found(
+                option.word,
+                f"{option.name} is short for {whole[0]}",
+                fix=f"Write {whole[0]}.",
+                edits=replace_option(option, whole[0], value),
+            )
+        else:
+            yield found(
+                option.word,
+                f"{option.name} could be {join(whole[:3])}, so vLLM refuses it as ambiguous",
+                fix="Write the whole name.",
+            )
+
+
+@rule("VL008", ERROR)
+def invented_option(facts: Facts) -> Iterable[Finding]:
+    """An option that vLLM never had.
+
+    Consequence: The parser refuses it and the container exits.
+
+    Evidence: refused by 0.32.0 and in none of the lists of 25 releases; such files are found in public.
+
+    Fix: Drop it. Metrics are served on the API's own port; the number of GPUs is --tensor-parallel-size.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-batch-size, "32", --enable-metrics]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-seqs, "256"]
+    ```
+    """
+    ever = _ever_known()
+    for engine, option in _unknown(facts):
+        if option.name in ever or option.name in _REPLACEMENTS or not option.name.startswith("--"):
+            continue
+        if engine.command.table.longer(option.name) and option.name not in _INVENTED:
+            continue
+        invented = option.name in _INVENTED
+        near = next(iter(engine.command.table.near(option.name)), None)
+        instead = _INVENTED[option.name] if invented else near
+        certain = invented and (instead is None or instead.startswith("--"))
+        edits: Edits = ()
+        if certain:
+            edits = replace_option(option, instead, option.value) if instead else remove_option(option)
+        yield found(
+            option.word,
+            f"vLLM has no option {option.name}",
+            fix=f"Write {instead}." if instead else "Drop it.",
+            edits=edits,
+        )

@@ -1,0 +1,226 @@
+"""What a container may do: shared memory, the host, the GPUs, one name for many."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from atoll.doctor.checks.places import engines, found, join, serving
+from atoll.doctor.compose import Service
+from atoll.doctor.edits import (
+    add_key,
+    remove_item,
+    remove_key,
+    replace_value,
+)
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import ERROR, INFO, rule
+
+_SIZES = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "m": 2**20, "mb": 2**20, "g": 2**30, "gb": 2**30}
+
+
+def _bytes(text: str) -> int | None:
+    found_ = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text)
+    factor = _SIZES.get(found_[2].lower()) if found_ is not None else None
+    return int(float(found_[1]) * factor) if found_ is not None and factor is not None else None
+
+
+@rule("DC004", ERROR)
+def small_shared_memory(facts: Facts) -> Iterable[Finding]:
+    """Tensor parallelism without `shm_size` or `ipc: host`.
+
+    Consequence: /dev/shm is 64 MiB; vLLM's ring to its workers is 24 MiB x 10, and NCCL uses it when peer-to-peer is
+    off: SIGBUS, a hang or an NCCL error, late and under load.
+
+    Evidence: seen with Docker: a segment of 240 MiB dies with exit 135 after 64 MiB;
+    https://github.com/vllm-project/vllm/issues/1710, https://github.com/vllm-project/vllm/pull/1125,
+    https://github.com/MiniMax-AI/MiniMax-01/issues/42.
+
+    Fix: shm_size: 16gb, or ipc: host.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"]}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], shm_size: 16gb}
+    ```
+    """
+    for _, service in engines(facts):
+        assert service.vllm is not None
+        tp, pp = service.vllm.tensor_parallel, service.vllm.pipeline_parallel
+        if tp is None or pp is None or tp * pp < 2 or service.string("ipc") not in {None, "private"}:
+            continue
+        if any(target.rstrip("/") == "/dev/shm" for target in _laid_in(service)):  # noqa: S108 - the name is the point
+            continue
+        node = service.get("shm_size")
+        size = _bytes(node.text or "") if node is not None and node.known else None
+        if node is None:
+            yield found(
+                service,
+                f"{service.name} has {tp * pp} workers and 64 MiB of shared memory",
+                edits=add_key(service.node, ("shm_size: 16gb",)),
+            )
+        elif size is not None and size < 2**30:
+            yield found(
+                node,
+                f"{service.name} has {tp * pp} workers and {node.text} of shared memory",
+                edits=replace_value(node, "16gb"),
+            )
+
+
+def _laid_in(service: Service) -> Iterator[str]:
+    """The places of a container that come from elsewhere: mounts and tmpfs."""
+    yield from (mount.target for mount in service.mounts)
+    temporary = service.get("tmpfs")
+    yield from ((node.text or "").partition(":")[0] for node in (temporary.scalars() if temporary is not None else ()))
+
+
+@rule("DC014", INFO)
+def runtime_and_devices(facts: Facts) -> Iterable[Finding]:
+    """`runtime: nvidia` beside a device request.
+
+    Consequence: One is enough; on a host with CDI alone Docker stops: `Unknown runtime specified nvidia`.
+
+    Evidence: seen with Docker.
+
+    Fix: Drop runtime.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, runtime: nvidia, gpus: all}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
+    ```
+    """
+    for project in facts.projects:
+        for service in project.services:
+            asked = service.get("deploy", "resources", "reservations", "devices") or service.get("gpus")
+            runtime = service.get("runtime")
+            if asked is not None and runtime is not None and runtime.text == "nvidia" and project.origin == "compose":
+                yield found(
+                    runtime, f"{service.name} asks for its GPUs twice", edits=remove_key(service.node, "runtime")
+                )
+
+
+@rule("DC015", ERROR)
+def no_toolkit(facts: Facts) -> Iterable[Finding]:
+    """This host's Docker has no NVIDIA runtime (with --live).
+
+    Consequence: Docker stops: `could not select device driver "nvidia" with capabilities: [[gpu]]`.
+
+    Evidence: seen with Docker.
+
+    Fix: Install the NVIDIA container toolkit.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
+    ```
+    ```host
+    runtimes: [runc, io.containerd.runc.v2]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
+    ```
+    ```host
+    runtimes: [runc, nvidia]
+    ```
+    """
+    runtimes = facts.host.runtimes if facts.host is not None else None
+    if runtimes is None or any("nvidia" in name or "cdi" in name for name in runtimes):
+        return
+    for project in facts.projects:
+        for service in project.gpu_services if project.origin == "compose" else ():
+            assert service.gpus is not None
+            yield found(
+                service.gpus.node, f"{service.name} wants GPUs and this Docker knows {join(sorted(runtimes))} only"
+            )
+
+
+@rule("DC018", ERROR)
+def takes_over_the_host(facts: Facts) -> Iterable[Finding]:
+    """An engine's container is privileged, or has Docker's socket.
+
+    Consequence: Code that came with a model takes over the host.
+
+    Evidence: https://github.com/vllm-project/vllm/pull/14217.
+
+    Fix: Drop it; a device request gives the GPUs.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, privileged: true, gpus: all}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
+    ```
+    """
+    for _, service in serving(facts):
+        if not service.serves_llm:
+            continue
+        node = service.get("privileged")
+        if node is not None and node.text == "true":
+            yield found(node, f"{service.name} is privileged", edits=remove_key(service.node, "privileged"))
+        for mount in service.mounts:
+            if mount.source is not None and mount.source.endswith("docker.sock"):
+                yield found(mount.node, f"{service.name} holds Docker's socket", edits=remove_item(mount.node))
+
+
+@rule("DC020", ERROR)
+def one_name_for_many(facts: Facts) -> Iterable[Finding]:
+    """container_name or device_ids together with several replicas.
+
+    Consequence: Compose refuses the first; the second pins every replica to the same GPUs.
+
+    Evidence: docker compose 2.40.3.
+
+    Fix: One service for each group of GPUs, without container_name.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: m/model
+        container_name: vllm
+        deploy:
+          replicas: 2
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: m/model
+        container_name: vllm
+    ```
+    """
+    for project in facts.projects:
+        for service in project.services:
+            named = service.get("container_name")
+            if service.replicas > 1 and named is not None:
+                yield found(
+                    named,
+                    f"{service.replicas} replicas of {service.name} cannot have one name",
+                    edits=remove_key(service.node, "container_name"),
+                )
+            if service.replicas > 1 and service.gpus is not None and service.gpus.ids is not None:
+                yield found(service.gpus.node, f"{service.replicas} replicas of {service.name} get the same GPUs")
