@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from atoll.doctor.facts import Facts
+from atoll.doctor.files import HeldFiles
 from atoll.doctor.finding import Finding
-from atoll.doctor.gather import Asked, HeldFiles, gather
+from atoll.doctor.gather import Asked, gather
 from atoll.doctor.tree import Node, Source, read_yaml
 from atoll.workflows.diagnose import ask, diagnose
 

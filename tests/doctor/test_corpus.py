@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from atoll.doctor.gather import DiskFiles, HeldFiles
+from atoll.doctor.files import DiskFiles, HeldFiles
 from atoll.documents import parse_yaml
 from atoll.workflows.diagnose import ask, correct
 

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atoll.doctor.examine import examine
-from atoll.doctor.gather import HeldFiles, gather
+from atoll.doctor.files import HeldFiles
+from atoll.doctor.gather import gather
 from atoll.doctor.mend import mend
 from atoll.doctor.show import show_github, show_text, to_sarif
 

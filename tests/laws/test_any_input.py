@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from atoll.cost.profile import MachineProfile
-from atoll.doctor.gather import HeldFiles
+from atoll.doctor.files import HeldFiles
 from atoll.errors import AtollError, BadDocument, BadTraffic
 from atoll.inventory.parse import parse_box
 from atoll.layout.layout import Layout

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from atoll.doctor.facts import Facts, Host, Load
+from atoll.doctor.files import HeldFiles
 from atoll.doctor.finding import Finding
-from atoll.doctor.gather import Asked, HeldFiles, gather
+from atoll.doctor.gather import Asked, gather
 from atoll.doctor.rule import Rule
 from atoll.documents import parse_yaml
 from atoll.model.card import ModelCard

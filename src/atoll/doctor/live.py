@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from atoll.doctor.facts import Host
-from atoll.doctor.gather import redirecting_bridges
+from atoll.doctor.recognise import redirecting_bridges
 from atoll.errors import AtollError
 from atoll.inventory.box import Box
 from atoll.inventory.probe import probe_box

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from atoll.doctor.examine import examine
 from atoll.doctor.facts import Facts, Load
+from atoll.doctor.files import DiskFiles, Files, HeldFiles
 from atoll.doctor.finding import Finding, Severity
-from atoll.doctor.gather import CORRECTED, Asked, DiskFiles, Files, HeldFiles, gather
+from atoll.doctor.gather import Asked, gather
 from atoll.doctor.live import CONTAINERS, ask_machine
 from atoll.doctor.mend import Mended, mend
+from atoll.doctor.sources import CORRECTED
 from atoll.errors import InputError
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard

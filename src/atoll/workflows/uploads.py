@@ -18,8 +18,9 @@ from pathlib import PurePosixPath
 from atoll.doctor.edits import apply_edits
 from atoll.doctor.examine import find_rule
 from atoll.doctor.facts import Load
+from atoll.doctor.files import HeldFiles
 from atoll.doctor.finding import Edit, Finding
-from atoll.doctor.gather import Asked, HeldFiles
+from atoll.doctor.gather import Asked
 from atoll.doctor.mend import choose_findings
 from atoll.documents import Document
 from atoll.errors import InputError, NotThere

@@ -9,10 +9,11 @@ from importlib.resources import files
 
 from atoll.doctor.checks.connections import engine_keep_alive_s, kept_s
 from atoll.doctor.checks.places import found, join, option_place, remove_setting
-from atoll.doctor.compose import Port, Service
+from atoll.doctor.compose import Service
 from atoll.doctor.edits import Edits, replace_option, replace_value
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
+from atoll.doctor.parts import Port
 from atoll.doctor.rule import ERROR, WARNING, rule
 from atoll.doctor.vllm import show_version
 from atoll.engines.vllm.options import known_versions

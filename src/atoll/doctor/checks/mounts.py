@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 from atoll.doctor.checks.places import engines, found
-from atoll.doctor.compose import Mount, Service
+from atoll.doctor.compose import Service
 from atoll.doctor.edits import (
     Edits,
     add_item,
@@ -13,6 +13,7 @@ from atoll.doctor.edits import (
 )
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
+from atoll.doctor.parts import Mount
 from atoll.doctor.rule import INFO, WARNING, rule
 
 _HUB_CACHE = "/root/.cache/huggingface"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from atoll.doctor.compose import Project, Service, Setting
+from atoll.doctor.compose import Project, Service
 from atoll.doctor.edits import (
     Edits,
     add_option,
@@ -14,6 +14,7 @@ from atoll.doctor.edits import (
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.nginx import Directive
+from atoll.doctor.parts import Setting
 from atoll.doctor.tree import Node
 from atoll.doctor.vllm import GivenOption, VllmCommand
 from atoll.doctor.words import Word, script_words, words_of

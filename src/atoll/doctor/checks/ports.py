@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.places import engines, found
-from atoll.doctor.compose import Port, Project, Service
+from atoll.doctor.compose import Project, Service
 from atoll.doctor.edits import (
     Edits,
     add_key,
@@ -12,6 +12,7 @@ from atoll.doctor.edits import (
 )
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
+from atoll.doctor.parts import Port
 from atoll.doctor.rule import ERROR, rule
 
 

@@ -1,0 +1,174 @@
+"""Compose projects of the files that make them: overrides, `include`, `extends`, `env_file`, as Compose joins them."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from atoll.doctor.compose import Project, Service
+from atoll.doctor.parts import Setting, environment_nodes, read_mount
+from atoll.doctor.tree import Member, Node, Source, read_yaml
+from atoll.errors import BadDocument
+
+_REPLACED = {"command", "entrypoint", "test"}  # lists that an override replaces; other lists grow
+
+Reader = Callable[[str, Source], Source | None]  # (name as written, the file that names it) -> that file
+
+
+def looks_like_compose(root: Node) -> bool:
+    services = root.get("services")
+    if services is None or not services.is_map or root.get("kind") is not None or root.get("apiVersion") is not None:
+        return False
+    return all(value.is_map or value.tag == "null" for _, value in services.pairs())
+
+
+def build_project(name: str, roots: Sequence[Node], read: Reader, parse: Callable[[Source], Node | None]) -> Project:
+    """One project of a base file and its overrides, in order.
+
+    Args:
+        name: what to call it.
+        roots: the parsed files, the base first.
+        read: gives the files that `include`, `extends` and `env_file` name; None when there is none.
+        parse: the tree of such a file; None when it cannot be read.
+    """
+    whole = roots[0]
+    for root in roots[1:]:
+        whole = merge(whole, root)
+    sources = tuple(dict.fromkeys(root.source for root in roots))
+    parts = list(roots)
+    for included, source in _included(whole, read, parse):
+        whole = merge(included, whole)
+        sources = (*sources, source)
+        parts.append(included)
+    listed = whole.get("services")
+    services = []
+    for service_name, entry in (listed.entries if listed is not None else {}).items():
+        node = _extended(service_name, whole, read, parse, ())
+        if node is not None and node.is_map:
+            services.append(_service(name, entry, node, read))
+    return Project(name=name, sources=sources, root=whole, services=tuple(services), roots=tuple(parts))
+
+
+def _service(project: str, entry: Member, node: Node, read: Reader) -> Service:
+    service = Service(
+        name=entry.key.raw or "", node=node, name_node=entry.key, project=project, env_file=_env_files(node, read)
+    )
+    path = service.vllm.text("--config") if service.vllm is not None else None
+    config = _config_file(service, path, read) if path else None
+    return replace(service, config=config) if config is not None else service
+
+
+def _config_file(service: Service, path: str, read: Reader) -> Node | None:
+    """The options in the file that a mount puts at this path of the container."""
+    for mount in service.mounts:
+        if mount.kind != "bind" or mount.source is None or not f"{path}/".startswith(f"{mount.target.rstrip('/')}/"):
+            continue
+        source = read(mount.source + path[len(mount.target.rstrip("/")) :], mount.node.source)
+        try:
+            roots = read_yaml(replace(source, fixable=False)) if source is not None else ()
+        except BadDocument:
+            return None  # vLLM says so itself
+        return roots[0] if roots and roots[0].is_map else None
+    return None
+
+
+def _included(root: Node, read: Reader, parse: Callable[[Source], Node | None]) -> Iterator[tuple[Node, Source]]:
+    listed = root.get("include")
+    for item in listed.items if listed is not None else ():
+        paths = item.get("path") if item.is_map else item
+        for path in paths.scalars() if paths is not None else ():
+            source = read(path.text or "", root.source)
+            tree = parse(source) if source is not None else None
+            if tree is not None and source is not None:
+                yield tree, source
+
+
+def _extended(
+    name: str, root: Node, read: Reader, parse: Callable[[Source], Node | None], seen: tuple[str, ...]
+) -> Node | None:
+    node = root.get("services", name)
+    extends = node.get("extends") if node is not None else None
+    if node is None or extends is None or name in seen or len(seen) > 10:
+        return node
+    base_name = extends.text if extends.is_scalar else extends.string("service")
+    path = extends.string("file") if extends.is_map else None
+    source = read(path, extends.source) if path is not None else None
+    base_root = root if path is None else parse(source) if source is not None else None
+    if base_root is None or not base_name:
+        return node
+    base = _extended(base_name, base_root, read, parse, (*seen, name) if path is None else (f"{name}@{path}",))
+    return node if base is None else merge(base, node)
+
+
+def _env_files(node: Node, read: Reader) -> dict[str, Setting]:
+    listed = node.get("env_file")
+    made: dict[str, Setting] = {}
+    if listed is None:
+        return made
+    for item in listed.items or (listed,):
+        path = item.string("path") if item.is_map else item.text
+        source = read(path, item.source) if path else None
+        if source is not None:
+            made |= {
+                name: Setting(name=name, value=value, node=_line_node(source, line))
+                for name, (value, line) in read_env(source).items()
+            }
+    return made
+
+
+def _line_node(source: Source, line: int) -> Node:
+    start = source.start(line)
+    text = source.line(line)
+    return Node(source=source, line=line, start=start, end=start + len(text), tag="str", text=text, raw=text)
+
+
+def read_env(source: Source) -> dict[str, tuple[str, int]]:
+    """The variables of a `.env` file -> value and line."""
+    made: dict[str, tuple[str, int]] = {}
+    for number, line in enumerate(source.lines, start=1):
+        found = re.match(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*$", line)
+        if found is not None:
+            made[found[1]] = (_unquote(found[2]), number)
+    return made
+
+
+def _unquote(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return re.sub(r"\s+#.*$", "", text)
+
+
+def merge(base: Node, over: Node, key: str = "") -> Node:
+    """What Compose makes of a value and its override: mappings join, most lists grow, the rest is replaced."""
+    if over.custom == "!override" or over.tag == "null":
+        return over if over.custom else base
+    if key == "environment":
+        base, over = _as_map(base), _as_map(over)
+    if base.is_map and over.is_map:
+        entries = dict(base.entries)
+        for name, entry in over.entries.items():
+            if entry.value.custom == "!reset":
+                entries.pop(name, None)
+            elif name in entries:
+                entries[name] = Member(entry.key, merge(entries[name].value, entry.value, name))
+            else:
+                entries[name] = entry
+        return replace(over, entries=entries)
+    if base.is_list and over.is_list and key not in _REPLACED:
+        return replace(over, items=_joined(base, over, key))
+    return over
+
+
+def _joined(base: Node, over: Node, key: str) -> tuple[Node, ...]:
+    if key != "volumes":
+        known = {item.text for item in over.items if item.is_scalar}
+        return (*(item for item in base.items if not item.is_scalar or item.text not in known), *over.items)
+    targets = {mount.target for mount in map(read_mount, over.items) if mount is not None}
+    kept = [item for item in base.items if (mount := read_mount(item)) is None or mount.target not in targets]
+    return (*kept, *over.items)
+
+
+def _as_map(node: Node) -> Node:
+    if not node.is_list:
+        return node
+    entries = {name: Member(item, item) for name, item in environment_nodes(node).items()}
+    return replace(node, tag="map", items=(), entries=entries)

@@ -1,0 +1,65 @@
+"""Container images: the parts of a name, and what it says of the program inside."""
+
+import re
+from dataclasses import dataclass
+
+from atoll.doctor.vllm import Version
+from atoll.engines.vllm.versions import tag_version
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """`registry/path/name:tag@digest` in its parts."""
+
+    text: str
+    path: str
+    tag: str | None
+    digest: str | None
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def version(self) -> Version | None:
+        return tag_version(self.tag)
+
+    @property
+    def kind(self) -> str | None:
+        """What runs inside, by its name: vllm, mongo, nginx, ...; None when the name does not say."""
+        path = self.path.lower()
+        return next((kind for kind, pattern in _KINDS if pattern.search(path)), None)
+
+
+def parse_image(text: str) -> Image:
+    path, _, digest = text.partition("@")
+    head, colon, tag = path.rpartition(":")
+    if not colon or "/" in tag:  # the colon belongs to a registry's port
+        head, tag = path, ""
+    return Image(text=text, path=head, tag=tag or None, digest=digest or None)
+
+
+# What an image's name says about what it runs; the first that matches counts.
+_KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (kind, re.compile(pattern))
+    for kind, pattern in (
+        ("vllm-router", r"vllm[-_]?router|production-stack.*router|lmcache/lmstack-router"),
+        ("sglang-router", r"sglang[-_]?router|sgl[-_]router|sgl-model-gateway"),
+        ("litellm", r"litellm"),
+        ("vllm", r"vllm(?!.*(exporter|bench|playground|proxy|dashboard|monitor|client|webui))"),
+        ("tgi", r"text-generation-inference"),
+        ("sglang", r"sglang"),
+        ("llama.cpp", r"llama[.-]?cpp|llama-server"),
+        ("ollama", r"(^|/)ollama(/ollama)?$"),
+        ("lmdeploy", r"lmdeploy"),
+        ("mongo-tools", r"mongo[-_]express|mongodb?[-_]?exporter|mongosh"),
+        ("mongo", r"(^|/)mongo(db)?(-community-server|-enterprise-server|-atlas-local)?$"),
+        ("nginx-proxy", r"nginx-proxy|ingress-nginx|proxy-manager|docker-gen"),
+        ("nginx", r"(^|/)(nginx|openresty|nginx-unprivileged)(/openresty|/nginx-unprivileged)?$"),
+        ("haproxy", r"haproxy"),
+        ("envoy", r"(^|/)envoy"),
+    )
+)
+LLM_KINDS = {"vllm", "tgi", "sglang", "llama.cpp", "ollama", "lmdeploy", "litellm", "vllm-router", "sglang-router"}
+DEFAULT_PORTS = {"vllm": 8000, "tgi": 80, "sglang": 30000, "llama.cpp": 8080, "ollama": 11434, "litellm": 4000}
+ROUTERS = frozenset({"vllm-router", "sglang-router", "litellm"})

@@ -1,0 +1,64 @@
+"""The walk over a folder: which of its files may be ours, and what was left out."""
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+
+from atoll.doctor.checks.files import unknown
+from atoll.doctor.sources import CORRECTED, Sources, is_within
+from atoll.doctor.tree import Source
+from atoll.errors import InputError
+
+_DEEPEST = 5  # folders below the one that was given
+_SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages", "dist", "build", "target"}
+_WALKED = re.compile(r"\.(ya?ml|conf|cfg|json|template)$|^nginx(?!.*\.pyc?$)|topo.*\.txt$|^sites-")
+_TOLD_BY = re.compile(
+    r'^\s*[{"]*(services|apiVersion|static_resources|replicas|applications|HostConfig|architectures|model_type)"?\s*:',
+    re.MULTILINE,
+)
+
+
+class Walk:
+    """A walk; `entered` are the folders, so that a link to one above does not lead round and round."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._entered: set[str] = set()
+
+    def over(self, path: str, names: Iterable[str]) -> Iterator[Source]:
+        """The files of a folder and those below it that can be ours."""
+        root = self._sources.files.identity(path)
+        self._sources.roots.add(root)
+        self._entered.add(root)
+        yield from self._folder(path, names, root=root, depth=0)
+
+    def _folder(self, path: str, names: Iterable[str], *, root: str, depth: int) -> Iterator[Source]:
+        for name in names:
+            child = posixpath.join(path, name) if path != "." else name
+            if name.startswith(".") or name in _SKIPPED or CORRECTED in name:
+                continue
+            try:
+                inside = self._sources.files.listing(child)
+            except InputError as error:
+                self._sources.problem(child, 1, unknown, str(error).rstrip("."))
+                continue
+            if not is_within(self._sources.files.identity(child), root):
+                if inside is not None or _WALKED.search(name):
+                    said = "this link leads out of the folder and was not followed"
+                    self._sources.problem(child, 1, unknown, said)
+                continue
+            if inside is not None:
+                if depth < _DEEPEST and self._sources.files.identity(child) not in self._entered:
+                    self._entered.add(self._sources.files.identity(child))
+                    yield from self._folder(child, inside, root=root, depth=depth + 1)
+            elif _WALKED.search(name):
+                source = self._sources.source(child)
+                if source is not None and _is_worth_reading(source):
+                    yield source
+
+
+def _is_worth_reading(source: Source) -> bool:
+    """Whether a YAML or JSON file met on a walk can be one of ours; reading a large one takes seconds."""
+    if not source.name.endswith((".yaml", ".yml", ".json")) or "compose" in source.name:
+        return True
+    return len(source.text) < 10**6 and _TOLD_BY.search(source.text) is not None
