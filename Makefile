@@ -26,8 +26,8 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.demo ## plan, simulate and load-test the example; prints the table, writes demo-out/report.html
 	$(BIN)/python examples/demo.py --out $(OUT)
 
-test: check ## everything that is not opt-in
-	$(BIN)/python -m pytest
+test: check ## everything that is not opt-in, a file at a time on each core
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 check: $(VENV)/.test ## ruff, mypy --strict, import contracts, generated docs
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """Options of the whole suite: what needs a real engine is run only when asked for, and says so otherwise."""
 
+import signal
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -19,6 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--docker", action="store_true", help="run the tests that start a Docker engine of their own")
     group.addoption("--gpu", action="store_true", help="run the tests that need a GPU")
     group.addoption("--regenerate", action="store_true", help="write the golden bundles of tests/data/bundles anew")
+
+
+def pytest_configure() -> None:
+    # Whoever is started in the background of a script ignores Ctrl-C, and so would all that the tests start and stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -104,11 +104,24 @@ def variable_of(pid: int, name: str) -> str | None:
     A program that shows a title in `ps` (nginx does) writes it over its environment, and then has none.
     """
     try:
-        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        while _is_being_loaded(pid):
+            os.sched_yield()
+        text = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return None
     start = name.encode() + b"="
+    entries = text.split(b"\0")
     return next((entry[len(start) :].decode(errors="replace") for entry in entries if entry.startswith(start)), None)
+
+
+def _is_being_loaded(pid: int) -> bool:
+    """Whether a program is still being put in its place: it has an address space, and neither words nor environment.
+
+    The kernel gives up the old memory in begin_new_exec, which also lets the parent go on, and notes where the new
+    words and variables stand some microseconds later (fs/binfmt_elf.c, create_elf_tables).
+    """
+    sizes = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    return sizes[0] != "0" and not Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def outputs_of(pid: int) -> frozenset[FileId]:
