@@ -82,11 +82,11 @@ class Service:
             entrypoint,
             command,
             image_serves="vllm-openai" in path,
-            version=self.image.version if self.image is not None else None,
-            version_known=self.image is not None and self.image.version is not None,
+            version=self.image.engine_version if self.image is not None else None,
+            version_known=self.image is not None and self.image.engine_version is not None,
         )
         if found is None and "vllm" in path and entrypoint is None and _are_options(command):
-            version = self.image.version if self.image is not None else None
+            version = self.image.engine_version if self.image is not None else None
             found = VllmCommand(words=command, version=version, version_known=version is not None)
         return with_config(found, self.config) if found is not None else None
 

@@ -71,6 +71,15 @@ class ServedEngine:
     def name(self) -> str:
         return self.service.name
 
+    @property
+    def release_told(self) -> bool:
+        """Whether the image says which release it carries, by its tag or as vLLM's own newest.
+
+        Elsewhere no rule about what a release has or lacks holds.
+        """
+        image = self.service.image
+        return self.command.version_known or (image is not None and image.newest_engine)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Route:

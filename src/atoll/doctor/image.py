@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from atoll.doctor.vllm import Version
+from atoll.engines.vllm.images import image_release, is_newest_image
 from atoll.engines.vllm.versions import tag_version
 
 
@@ -22,7 +23,18 @@ class Image:
 
     @property
     def version(self) -> Version | None:
+        """Of the tag, for images whose tags are their program's version (nginx, MongoDB); for vLLM's see below."""
         return tag_version(self.tag)
+
+    @property
+    def engine_version(self) -> Version | None:
+        """The release of the vLLM inside; None where the tag does not tell it."""
+        return image_release(self.path, self.tag)
+
+    @property
+    def newest_engine(self) -> bool:
+        """Whether it is meant to be vLLM's newest release: `latest`, or no tag."""
+        return self.digest is None and is_newest_image(self.path, self.tag)
 
     @property
     def kind(self) -> str | None:

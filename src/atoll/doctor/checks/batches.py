@@ -182,7 +182,7 @@ def says_the_default(facts: Facts) -> Iterable[Finding]:
     """
     for engine, option in named_options(facts, "--enable-chunked-prefill", "--enable-prefix-caching"):
         old = engine.command.version is not None and engine.command.version < ON_BY_DEFAULT_SINCE
-        if option.value is None and not old:
+        if option.value is None and not old and engine.release_told:
             yield found(option.word, f"{option.name} is on by default", edits=remove_option(option))
 
 
@@ -232,7 +232,7 @@ def no_length_limit(facts: Facts) -> Iterable[Finding]:
                 engine.service,
                 f"{engine.name} asks for the model's {engine.card.max_context:,} tokens; its KV cache holds"
                 f" {fit.kv_tokens:,}",
-                edits=add_to_command(engine, "--max-model-len", "auto") if shortens else (),
+                edits=add_to_command(engine, "--max-model-len", "auto") if shortens and engine.release_told else (),
             )
 
 
@@ -299,7 +299,7 @@ def no_admission_limit(facts: Facts) -> Iterable[Finding]:
         engines = [engine for engine in facts.engines if engine.service in route.services]
         limits = ("--max-num-queued-reqs", "--max-num-queued-tokens")
         unlimited = [engine for engine in engines if not engine.command.has(*limits)]
-        known = all(engine.command.table.known(limits[0]) for engine in engines)
+        known = all(engine.release_told and engine.command.table.known(limits[0]) for engine in engines)
         if len(engines) > 1 and unlimited and known and not made_by_atoll(facts, engines[0].service):
             names = join([engine.name for engine in unlimited])
             yield found(unlimited[0].service, f"{names} queue without a limit")

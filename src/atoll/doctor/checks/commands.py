@@ -85,7 +85,7 @@ def model_as_option(facts: Facts) -> Iterable[Finding]:
         command = engine.command
         module = any("api_server" in word.text for word in command.program)  # there it is the only way
         old = command.version is not None and command.version < MODEL_FIRST_SINCE
-        if not module and not old:
+        if not module and not old and engine.release_told:
             yield found(option.word, "--model is announced for removal from `vllm serve`", edits=_model_first(option))
 
 
@@ -123,7 +123,7 @@ def value_for_switch(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for engine, option in options(facts):
-        if engine.command.table.kinds.get(option.name) != "switch" or option.path:
+        if engine.command.table.kinds.get(option.name) != "switch" or option.path or not engine.release_told:
             continue
         value = option.value if option.joined else _following_boolean(engine.command, option)
         if value is None:
@@ -179,7 +179,7 @@ def old_value_syntax(facts: Facts) -> Iterable[Finding]:
         if option.name not in names or option.path not in {"", "level"}:
             continue
         old = command.version is not None and command.version < MODERN_VALUES_SINCE
-        if old or not option.known or option.value is None:
+        if old or not engine.release_told or not option.known or option.value is None:
             continue
         fixed = _modern_value(option)
         if fixed is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from atoll.doctor.checks.places import add_to_command, found, is_official, made_by_atoll, named_options
+from atoll.doctor.checks.places import add_to_command, found, made_by_atoll, named_options
 from atoll.doctor.edits import remove_option, replace_option
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
@@ -109,7 +109,7 @@ def abrupt_shutdown(facts: Facts) -> Iterable[Finding]:
         command = engine.command
         if command.has("--shutdown-timeout") or not command.table.known("--shutdown-timeout"):
             continue
-        if command.version is None and not is_official(engine):
+        if not engine.release_told:
             continue
         yield found(
             engine.service,

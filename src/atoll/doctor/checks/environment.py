@@ -195,8 +195,7 @@ def unknown_variable(facts: Facts) -> Iterable[Finding]:
     """
     for engine in facts.engines:
         version = engine.command.version or parse_version(_newest_with_variables())
-        official = engine.service.image is not None and "vllm-openai" in engine.service.image.path
-        if not engine.command.version_known and not official:
+        if not engine.release_told:
             continue
         for name, setting in engine.service.environment.items():
             if name.startswith("VLLM_"):

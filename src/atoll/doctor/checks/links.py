@@ -361,7 +361,7 @@ def unbound_processes(facts: Facts) -> Iterable[Finding]:
                 f"{service.name} may run on the socket far from its GPUs; theirs has cores {cores}",
                 edits=add_key(service.node, (f'cpuset: "{cores}"',)),
             )
-        elif service.vllm.table.known("--numa-bind"):
+        elif service.vllm.version_known and service.vllm.table.known("--numa-bind"):
             yield found(
                 service,
                 f"the workers of {service.name} may run on the socket far from their GPU",

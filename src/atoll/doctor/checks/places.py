@@ -70,12 +70,6 @@ def made_by_atoll(facts: Facts, place: Place) -> bool:
     return any(source.path.rpartition("/")[0] == folder for source, _ in facts.layouts)
 
 
-def is_official(engine: ServedEngine) -> bool:
-    """Whether the image is vLLM's own, by name; a digest may be any release."""
-    image = engine.service.image
-    return image is not None and image.path.startswith("vllm/vllm-openai") and image.digest is None
-
-
 def add_to_command(engine: ServedEngine, *words: str) -> Edits:
     """These words after the last one of an engine's `command:`."""
     return add_option(engine.command.words, words, engine.service.get("command"))

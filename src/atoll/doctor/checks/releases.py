@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 
-from atoll.doctor.checks.places import found, is_official, join, options
+from atoll.doctor.checks.places import found, join, options
 from atoll.doctor.edits import Edits, remove_option, replace_option
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
@@ -93,8 +93,8 @@ def _unknown(facts: Facts) -> Iterator[tuple[ServedEngine, GivenOption]]:
         table = engine.command.table
         if not option.known or option.name.startswith("-O") or not is_listed(engine.command.version):
             continue
-        if not engine.command.version_known and not is_official(engine):
-            continue  # a private image may carry any release
+        if not engine.release_told:
+            continue  # it may be any
         if not table.known(option.name) and option.name != "--optimization-level":
             yield engine, option
 

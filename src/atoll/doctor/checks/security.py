@@ -50,7 +50,7 @@ def known_holes(facts: Facts) -> Iterable[Finding]:
         if version is None or not engine.command.version_known or node is None or image is None:
             continue
         holes = [name for name, first, below in _HOLES if first <= version < below]
-        if holes and (image.name == "vllm" or image.name.startswith(("vllm-openai", "vllm-cpu"))):
+        if holes:
             edits = replace_value(node, f"{image.path}:{VLLM}") if image.path == "vllm/vllm-openai" else ()
             yield found(node, f"vLLM {show_version(version)} has {join(holes)}", edits=edits)
 
