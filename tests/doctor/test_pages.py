@@ -24,7 +24,7 @@ def test_every_fault_of_the_catalogue_has_its_rule():
     with CATALOGUE.open() as file:
         catalogue = {row["id"]: row["severity"] for row in csv.DictReader(file)}
     rules = {rule.id: str(rule.severity) for rule in all_rules() if rule.id not in OF_THE_DOCTOR}
-    assert len(catalogue) == 136
+    assert len(catalogue) >= 136
     assert rules == catalogue
 
 

@@ -1,11 +1,12 @@
 """Compose projects as the checks see them: services with their ports, mounts, GPUs and commands, each with its line."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from atoll.doctor.gpu_request import GpuRequest, chosen_inside, request_of
 from atoll.doctor.image import DEFAULT_PORTS, LLM_KINDS, ROUTERS, Image, parse_image
+from atoll.doctor.launch import made_of, read_command, with_config
 from atoll.doctor.parts import (
     Mount,
     Port,
@@ -18,7 +19,7 @@ from atoll.doctor.parts import (
     read_setting,
 )
 from atoll.doctor.tree import Node, Source
-from atoll.doctor.vllm import VllmCommand, read_command, with_config
+from atoll.doctor.vllm import VllmCommand
 from atoll.doctor.words import Word, words_of
 
 
@@ -87,7 +88,7 @@ class Service:
         )
         if found is None and "vllm" in path and entrypoint is None and _are_options(command):
             version = self.image.engine_version if self.image is not None else None
-            found = VllmCommand(words=command, version=version, version_known=version is not None)
+            found = replace(made_of(command), version=version, version_known=version is not None)
         return with_config(found, self.config) if found is not None else None
 
     @cached_property

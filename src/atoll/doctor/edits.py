@@ -193,6 +193,17 @@ def _quoted(text: str, word: Word) -> str:
     return text if re.fullmatch(r"[\w./=:,@+-]+", text) else "'" + text + "'"
 
 
+def split_item(word: Word, parts: Sequence[str]) -> Edits:
+    """An item of a list that holds several words as that many items, of the style of the list."""
+    item, text = word.item, word.source.text
+    if item is None or not word.direct or not word.source.fixable or item.style in {"|", ">"}:
+        return ()
+    before = text[text.rfind("\n", 0, item.start) + 1 : item.start]
+    quoted = [_quoted(part, word) for part in parts]
+    between = f"\n{before}" if re.fullmatch(r"\s*-\s*", before) else ", "
+    return (Edit(file=word.file, start=item.start, end=item.end, text=between.join(quoted)),)
+
+
 def add_option(words: Sequence[Word], option: Sequence[str], command: Node | None) -> Edits:
     """Words after the last one of a command."""
     if not words or command is None or not words[-1].source.fixable:

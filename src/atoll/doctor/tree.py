@@ -318,13 +318,24 @@ class Letter:
 
 
 def letters(node: Node) -> list[Letter]:
-    """The characters of a scalar with their places, variables substituted; folding is left to the reader."""
+    """The characters of a scalar with their places, variables substituted, line ends folded, indentation left in."""
     body = node.source.text[node.start : node.end]
     spell: Callable[[str, int], list[Letter]] = {"'": _single, '"': _double, "|": _block, ">": _block}.get(
         node.style, _plain
     )
     spelled = spell(body, node.start)
+    if node.style != "|" and "\n" in body:
+        spelled = list(_folded(spelled))
     return spelled if node.variables is None else _substitute(spelled, node.variables)
+
+
+def _folded(spelled: list[Letter]) -> Iterator[Letter]:
+    """Line ends as YAML folds them: one between two lines is a blank."""
+    for place, letter in enumerate(spelled):
+        following = spelled[place + 1].text if place + 1 < len(spelled) else ""
+        before = spelled[place - 1].text if place else ""
+        one = letter.text == "\n" and following not in {"", "\n"} and before != "\n"
+        yield Letter(" ", letter.offset) if one else letter
 
 
 def _plain(body: str, start: int) -> list[Letter]:

@@ -3,15 +3,14 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, cached_property
 from typing import Any
 
 from pydantic import ValidationError
 
-from atoll.doctor.tree import Node
-from atoll.doctor.words import Word, script_words
+from atoll.doctor.words import Word
 from atoll.engines.vllm.defaults import memory_utilization
 from atoll.engines.vllm.options import Option, known_versions, listed_version, options_of
 from atoll.engines.vllm.versions import parse_version
@@ -133,6 +132,7 @@ class VllmCommand:
     program: tuple[Word, ...] = ()  # `vllm serve`, `python -m ...`, as far as written out
     environment: dict[str, Word] = field(default_factory=dict)  # assignments before the program, exports
     stray: tuple[Word, ...] = ()  # `serve` given to an image that already says it
+    unsplit: tuple[Word, ...] = ()  # items that hold several words, which no program takes apart
 
     @cached_property
     def options(self) -> tuple[GivenOption, ...]:
@@ -190,9 +190,18 @@ class VllmCommand:
     def data_parallel(self) -> int | None:
         return self._size("--data-parallel-size")
 
+    @cached_property
+    def open_ended(self) -> bool:
+        """Whether arguments may come in that are not written here: `"$@"`, `${EXTRA_ARGS}` without a value."""
+        taken = {id(word) for option in self.options for word in option.words[1:]}
+        loose = [word.text for word in self.words if id(word) not in taken and not _is_option(word.text)]
+        return any(_MORE_ARGUMENTS.match(text) for text in loose) or any(
+            re.fullmatch(r"\$\{\w+\}", text) for text in loose[1 if self.option("--model") is None else 0 :]
+        )
+
     def _size(self, name: str) -> int | None:
         """1 unless told otherwise; None for what is not known or is no size."""
-        size = self.integer(name, 1)
+        size = self.integer(name, None if self.open_ended else 1)
         return size if size is not None and 0 < size < _MORE_THAN_ANY_BOX else None
 
     @property
@@ -232,6 +241,9 @@ class VllmCommand:
             )
         except ValidationError:
             return None
+
+
+_MORE_ARGUMENTS = re.compile(r"^\$\{(?:[@*]|\w*(?:ARG|OPT|FLAG|EXTRA|PARAM)\w*)\}$", re.IGNORECASE)
 
 
 def _read_options(words: Sequence[Word], table: OptionTable) -> Iterator[GivenOption]:
@@ -292,147 +304,3 @@ def _most_values(name: str, path: str, table: OptionTable) -> int:
     if kind is None:
         kind = "switch" if _FORMER_SWITCHES.match(name) else "value"
     return {"switch": 0, "value": 1, "optional": 1, "many": 1000}[kind]
-
-
-_SHELLS = re.compile(r"^(?:/usr)?(?:/bin/)?(?:ba|da|a|z)?sh$")
-
-
-def is_shell(text: str) -> bool:
-    return _SHELLS.match(text) is not None
-
-
-_ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
-_BEFORE_PROGRAM = {"exec", "nohup", "env", "command", "tini", "--", "dumb-init", "/bin/tini", "/usr/bin/tini"}
-
-
-def read_command(
-    entrypoint: Sequence[Word] | None,
-    command: Sequence[Word],
-    *,
-    image_serves: bool,
-    version: Version | None,
-    version_known: bool,
-) -> VllmCommand | None:
-    """The vLLM command of a container, or None when it does not start vLLM.
-
-    Args:
-        entrypoint: the words of `entrypoint:`; None when the image's own stands.
-        command: the words of `command:` (or `args:`).
-        image_serves: the image's own entrypoint is `vllm serve`.
-        version: of the image, None when not known.
-        version_known: whether the image's tag names a release.
-    """
-    common = {"version": version, "version_known": version_known}
-    found = _started(command if entrypoint is None else [*entrypoint, *command])
-    if entrypoint is None and image_serves:
-        stray = _stray(command)
-        words = found[2] if stray and found is not None else tuple(command[len(stray) :])
-        return VllmCommand(words=words, stray=stray, **common)  # type: ignore[arg-type]
-    if found is None:
-        return None
-    environment, program, words = found
-    return VllmCommand(words=words, program=program, environment=environment, **common)  # type: ignore[arg-type]
-
-
-_Started = tuple[dict[str, Word], tuple[Word, ...], tuple[Word, ...]]  # variables, program, arguments
-
-
-def _started(words: Sequence[Word]) -> _Started | None:
-    """The first of the simple commands that starts vLLM, with what the ones before it export."""
-    exported: dict[str, Word] = {}
-    for segment in _segments(words):
-        found = _after_program(segment)
-        if found is not None:
-            environment, program, arguments = found
-            return {**exported, **environment}, program, arguments
-        if segment and (segment[0].text == "export" or _ASSIGNMENT.match(segment[0].text)):
-            exported |= _assignments(segment)
-    return None
-
-
-def with_config(command: VllmCommand, config: Node | None) -> VllmCommand:
-    """The command with the options of its --config file before its own, as vLLM reads them (FlexibleArgumentParser)."""
-    if config is None:
-        return command
-    written = command.model_word
-    words = [
-        word
-        for name, value in config.pairs()
-        if name != "model" or written is None
-        for word in _config_words(name, value, config)
-    ]
-    return replace(command, words=(*words, *command.words))
-
-
-def _config_words(name: str, value: Node, config: Node) -> Iterator[Word]:
-    """`--name value`; a bare switch for true, nothing for false, the value alone for the model."""
-    place = config.key(name) or value
-    if value.tag == "bool" and value.text != "true":
-        return
-    if name != "model":
-        yield _word_at(place, f"--{name}")
-    if value.is_list:
-        yield from (_word_at(item, item.text or "") for item in value.items)
-    elif value.is_map:
-        yield _word_at(value, json.dumps(value.plain()))
-    elif value.tag != "bool":
-        yield _word_at(value, value.text or "")
-
-
-def _word_at(node: Node, text: str) -> Word:
-    return Word(text=text, source=node.source, line=node.line, start=node.start, end=node.end)
-
-
-def _stray(command: Sequence[Word]) -> tuple[Word, ...]:
-    """`vllm serve`, `serve`, `python -m ...api_server` or `bash -c` in place of arguments of the image's entrypoint."""
-    texts = [word.text for word in command[:3]]
-    if texts and is_shell(texts[0]):
-        return tuple(command[:2])
-    if texts[:2] == ["vllm", "serve"]:
-        return tuple(command[:2])
-    if texts[:1] == ["serve"]:
-        return tuple(command[:1])
-    if texts and re.fullmatch(r"(/usr/bin/)?python3?", texts[0]) and "vllm" in " ".join(texts):
-        return tuple(command[:3])
-    return ()
-
-
-def _segments(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
-    """The simple commands in it: `bash -c "a && b"` gives two."""
-    for place, word in enumerate(words[:-1]):
-        if is_shell(word.text):
-            flags = [n for n in range(place + 1, len(words) - 1) if re.fullmatch(r"-[a-z]*c[a-z]*", words[n].text)]
-            if flags:
-                yield from _split_at_operators(script_words(words[flags[0] + 1]))
-                return
-    yield tuple(words)
-
-
-def _split_at_operators(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
-    segment: list[Word] = []
-    for word in words:
-        if word.operator:
-            yield tuple(segment)
-            segment = []
-        else:
-            segment.append(word)
-    yield tuple(segment)
-
-
-def _assignments(words: Sequence[Word]) -> dict[str, Word]:
-    return {word.text.partition("=")[0]: word for word in words if _ASSIGNMENT.match(word.text)}
-
-
-def _after_program(words: Sequence[Word]) -> _Started | None:
-    place = 0
-    while place < len(words) and (_ASSIGNMENT.match(words[place].text) or words[place].text in _BEFORE_PROGRAM):
-        place += 1
-    environment = _assignments(words[:place])
-    for at in range(place, len(words)):
-        text = words[at].text
-        following = words[at + 1].text if at + 1 < len(words) else ""
-        if text.rpartition("/")[2] == "vllm" and following == "serve":
-            return environment, tuple(words[at : at + 2]), tuple(words[at + 2 :])
-        if text.startswith("vllm.entrypoints.") and text.endswith("api_server"):
-            return environment, tuple(words[place : at + 1]), tuple(words[at + 1 :])
-    return None

@@ -8,8 +8,9 @@ from atoll.doctor.checks.releases import compact
 from atoll.doctor.edits import Edits, remove_option, replace_option
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
+from atoll.doctor.launch import is_shell
 from atoll.doctor.rule import ERROR, INFO, rule
-from atoll.doctor.vllm import GivenOption, VllmCommand, is_shell
+from atoll.doctor.vllm import GivenOption, VllmCommand
 from atoll.engines.vllm.options import (
     MODEL_FIRST_SINCE,
     MODERN_VALUES_SINCE,
