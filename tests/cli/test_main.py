@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from atoll.cli.main import guarded
+from atoll.cli.main import COMMANDS, guarded, make_app
 from stand_ins.patience import PATIENCE_S
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "four-h100-nvl"
@@ -74,6 +75,30 @@ def test_text_that_is_no_capture_is_refused_on_standard_input(tmp_path):
 
 def test_a_wrong_option_is_exit_2(tmp_path):
     assert atoll("inspect", "--no-such-option", cwd=tmp_path).returncode == 2
+
+
+def test_the_table_of_commands_says_what_each_says_of_itself():
+    """`atoll --help` is shown without bringing in a single command."""
+    commands = typer.main.get_group(make_app()).commands
+    said = {name: (command.help or "").split("\n\n")[0].replace("\n", " ") for name, command in commands.items()}
+    assert said == dict(COMMANDS)
+
+
+def test_help_of_a_command_is_asked_for_as_elsewhere(tmp_path):
+    for words in (["help", "gpus"], ["gpus", "-h"]):
+        done = atoll(*words, cwd=tmp_path)
+        assert (done.returncode, "The kinds of GPU" in done.stdout) == (0, True)
+    assert atoll("help", cwd=tmp_path).stdout == atoll("--help", cwd=tmp_path).stdout
+    assert "Did you mean 'bench'" in atoll("bech", cwd=tmp_path).stderr
+
+
+def test_a_shell_completes_commands_and_options(tmp_path):
+    for words, position, expected in [("atoll ben", "1", "bench"), ("atoll bench --use", "2", "--users")]:
+        asked = os.environ | {"_ATOLL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": position}
+        done = subprocess.run(
+            [sys.executable, "-m", "atoll"], cwd=tmp_path, env=asked, capture_output=True, text=True, timeout=PATIENCE_S
+        )
+        assert done.stdout.split() == [expected]
 
 
 def test_the_version_is_shown(tmp_path):

@@ -5,7 +5,7 @@ import io
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -13,32 +13,37 @@ import typer
 
 import atoll
 from atoll.errors import AtollError
+from atoll.outside.shell import environment
 
-# Every module of cli/commands has register(app); the order is the order of `atoll --help`.
-COMMANDS: tuple[str, ...] = (
-    "inspect",
-    "model",
-    "models",
-    "gpus",
-    "plan",
-    "simulate",
-    "render",
-    "doctor",
-    "up",
-    "down",
-    "status",
-    "logs",
-    "emulate",
-    "bench",
-    "exchange",
-    "study",
-    "compare",
-    "validate",
-    "calibrate",
-    "report",
-    "runs",
-    "serve",
-)
+# Every module of cli/commands has register(app); the order is the order of `atoll --help`, which is shown from here,
+# since bringing in every stage takes five times as long. A test holds each sentence to what the command itself says.
+COMMANDS: Mapping[str, str] = {
+    "inspect": "Cards, NVLink islands and the best split of a box, from a capture, this machine or the catalogue.",
+    "model": "Weights, KV cache per token, legal tensor-parallel sizes and the users that fit on each kind of GPU.",
+    "models": "The models that atoll knows by name, with their size; a folder or a config.json does for any other.",
+    "gpus": "The kinds of GPU that atoll knows, with what their makers say of them.",
+    "plan": "Which layout serves a model fastest on a box: every one worth looking at, ranked, with the reasons.",
+    "simulate": "Say what the users of a layout would see, without a GPU and in a moment.",
+    "render": "Write the files that deploy a layout: Compose or plain processes, and nginx before the replicas.",
+    "doctor": "What is wrong with these compose, nginx and layout files, what follows from it, and the fix.",
+    "up": "Start the replicas and nginx, wait until they answer, and leave them running.",
+    "down": "End every process of a deployment. A second time there is nothing to do.",
+    "status": "Show each replica's GPUs, health, running and waiting requests, KV use and throughput, over one second.",
+    "logs": "Show the logs of a deployment, running or ended.",
+    "emulate": "Serve a model without a GPU, as fast as the cost model says that it would be.",
+    "bench": "Load-test an OpenAI-compatible server; every request is kept in a run folder.",
+    "exchange": "Runs of other load generators in, runs of ours out.",
+    "study": "Run the variants of a study, compare them, write the report.",
+    "compare": "Compare runs with the first: TTFT, TPOT and E2E with 95 % intervals.",
+    "validate": "Predict every row of a table of measurements or of start-up logs, and say how far off that is.",
+    "calibrate": "Measure a live engine (or, with --links, this box's all-reduce) and fit the cost model to it.",
+    "report": "Write one self-contained HTML page of a run or a study, and its charts as SVG and PNG beside it.",
+    "runs": "The catalogue of runs: list, tag, forget.",
+    "serve": "A page for what the terminal does, over one workspace; prints the link that lets you in.",
+}
+
+
+_COMPLETION = "_ATOLL_COMPLETE"  # the shell asks what may follow: all commands with their options
 
 
 def _show_version(value: bool) -> None:
@@ -48,25 +53,39 @@ def _show_version(value: bool) -> None:
 
 
 def _atoll(
-    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", "-V", callback=_show_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     """Options of atoll itself."""
 
 
-def make_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
+def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """The command line with these commands; importing one brings in its stage, which takes time."""
+    app = _bare_app()
+    for name in names:
+        import_module(f"atoll.cli.commands.{name}").register(app)
+    return app
+
+
+def _table_of_contents() -> typer.Typer:
+    """The command line as `atoll --help` shows it, without any of its commands."""
+    app = _bare_app()
+    for name, sentence in COMMANDS.items():
+        app.command(name, help=sentence)(lambda: None)
+    return app
+
+
+def _bare_app() -> typer.Typer:
     app = typer.Typer(
         name="atoll",
         help="From `nvidia-smi topo -m` to a proven vLLM deployment.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_atoll)
-    for name in names:
-        import_module(f"atoll.cli.commands.{name}").register(app)
     return app
 
 
@@ -75,10 +94,17 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8, nor the terminal
-    asked = sys.argv[1:2]
-    names = asked if asked and asked[0] in COMMANDS else COMMANDS
-    code = guarded(lambda: make_app(names)(standalone_mode=False))
+    words = sys.argv[1:]
+    if words[:1] == ["help"]:  # `atoll help plan`, as git and docker have it
+        words = [*words[1:], "--help"]
+    code = guarded(lambda: _app_for(words)(words, prog_name="atoll", standalone_mode=False))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _app_for(words: list[str]) -> typer.Typer:
+    if words and words[0] in COMMANDS:
+        return make_app(words[:1])
+    return make_app() if _COMPLETION in environment() else _table_of_contents()
 
 
 # typer brings its own click along or uses the installed one, release by release; this is UsageError's base of either.

@@ -27,7 +27,7 @@ def validate(
     engine: EngineOptions = NOTHING,
     json: options.Json = False,
 ) -> None:
-    """Predict every row of a table of measurements or of start-up logs, and say how far off the predictions are.
+    """Predict every row of a table of measurements or of start-up logs, and say how far off that is.
 
     An option of the engine holds for the rows that leave it open.
     """
