@@ -1,6 +1,8 @@
 """Options of the whole suite: what needs a real engine is run only when asked for, and says so otherwise."""
 
+import os
 import signal
+from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -33,6 +35,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name, reason in LIVE.items():
             if item.get_closest_marker(name) is not None and not config.getoption(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a browser test may not be skipped, whatever was missing: nobody would see that the pages are untested."""
+    report = yield
+    if os.environ.get("CI") == "true" and report.skipped and "browser" in getattr(item, "fixturenames", ()):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"{item.nodeid} is a browser test and was skipped in CI: {reason}"
+    return report
 
 
 @pytest.fixture

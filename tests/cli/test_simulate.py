@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from atoll.store.catalog import Query
+from atoll.workflows.runs import list_runs
+
 STUDY = Path(__file__).parents[2] / "examples" / "four-h100-nvl" / "study.yaml"
 PLAIN = (
     *("--gpu", "H100-SXM-80GB", "--gpus", "4", "--tp", "2", "--replicas", "2"),
@@ -14,9 +17,9 @@ PLAIN = (
 )
 
 
-def atoll(*arguments: str) -> subprocess.CompletedProcess[str]:
+def atoll(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "atoll", "simulate", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "atoll", "simulate", *arguments], cwd=cwd, capture_output=True, text=True, check=False
     )
 
 
@@ -32,11 +35,13 @@ def test_the_plain_form_gives_one_summary():
 
 
 def test_tables_for_a_person(tmp_path):
-    done = atoll(*PLAIN, "--requests", "60", "--fail", "1@20s-30s", "--slo-ttft", "2s", "-o", str(tmp_path / "kept"))
+    done = atoll(*PLAIN, "--requests", "60", "--fail", "1@20s-30s", "--slo-ttft", "2s", "-o", "kept", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2xTP2, simulated" in done.stdout
     assert "connection_reset" in done.stdout
     assert (tmp_path / "kept" / "records.parquet").is_file()
+    (listed,) = list_runs(Query(), catalog=f"sqlite:{tmp_path / 'runs' / 'runs.db'}")
+    assert (listed.name, listed.source, listed.model) == ("kept", "simulated", "Qwen/Qwen2.5-32B-Instruct")
 
 
 def test_a_study_gives_one_row_a_variant():

@@ -1,18 +1,14 @@
 """The catalogue of runs: one set of tests, run on SQLite and over MongoDB's wire protocol.
 
-The MongoDB side talks to a SecantusDB server in a process of its own, when `secantusd-py` is installed; it is never
-imported and is no dependency.
+The MongoDB side is stand_ins/mongo.py.
 """
 
 import os
-import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
@@ -21,55 +17,18 @@ from atoll.store.catalog import Paper, Query, RunEntry
 from atoll.store.opening import open_catalog
 from atoll.store.sqlite import _m001_runs
 from atoll.traffic.record import Source
-from stand_ins.patience import PATIENCE_S, wait_until
+from stand_ins.mongo import mongo_server
+from stand_ins.patience import PATIENCE_S
 
 
 def entry(run_id="a", **fields):
     return RunEntry(**({"run_id": run_id, "name": "2xTP2", "engine": "emulated", "started_at": 1.0} | fields))
 
 
-def secantus():
-    beside = Path(sys.executable).with_name("secantusd-py")
-    return str(beside) if beside.exists() else shutil.which("secantusd-py")
-
-
-class MongoServer:
-    """A SecantusDB process on loopback, with its data in `folder`."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.start()
-
-    def start(self):
-        argv = [secantus(), "--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(self.folder)]
-        self.process = subprocess.Popen(
-            [*argv, "--sync-on-commit"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        wait_until(self.listens)
-
-    def listens(self):
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(timeout=PATIENCE_S)
-
-    def url(self, database):
-        return f"mongodb://127.0.0.1:{self.port}/{database}"
-
-
 @pytest.fixture(scope="module")
 def mongo(tmp_path_factory):
-    if secantus() is None:
-        pytest.skip("secantusd-py is not installed: no MongoDB-protocol server to test against")
-    pytest.importorskip("pymongo")
-    server = MongoServer(tmp_path_factory.mktemp("mongo"))
-    yield server
-    server.kill()
+    with mongo_server(tmp_path_factory.mktemp("mongo")) as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "mongodb"])

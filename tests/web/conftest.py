@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import pytest
 
 from atoll.store.opening import open_catalog
-from atoll.web.auth import Role, TokenFile
-from atoll.web.site import Site
+from atoll.web.tokens import open_private
 from atoll.web.workspace import Workspace
-from stand_ins.control_plane import OPERATOR, PATIENCE_S, VIEWER, chromium, client_of, start_engine, start_server
+from stand_ins.control_plane import PATIENCE_S, chromium, client_of, site_over, start_engine, start_server
 
 
 @pytest.fixture
@@ -25,11 +24,11 @@ def asked_often(tmp_path_factory):
 
 
 def make_site(tmp_path):
-    tokens = TokenFile(
-        tmp_path / "state" / "tokens.json", extra=(("olga", OPERATOR, Role.OPERATOR), ("vera", VIEWER, Role.VIEWER))
+    return site_over(
+        Workspace(tmp_path / "workspace"),
+        catalog=open_catalog(f"sqlite:{tmp_path / 'runs.db'}"),
+        kept=open_private(tmp_path / "state" / "tokens.db"),
     )
-    workspace = Workspace(tmp_path / "workspace")
-    return Site(workspace=workspace, tokens=tokens, catalog=open_catalog(f"sqlite:{tmp_path / 'runs.db'}"))
 
 
 @pytest.fixture

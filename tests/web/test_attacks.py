@@ -26,11 +26,12 @@ from atoll.store.folder import RunInfo, start_run, with_id
 from atoll.store.opening import open_catalog
 from atoll.traffic.record import Source
 from atoll.web.app import create_app
-from atoll.web.auth import QUESTIONS, Role, TokenFile
+from atoll.web.auth import QUESTIONS
 from atoll.web.jobs import JobNote
-from atoll.web.site import PAGES, Site
+from atoll.web.site import PAGES
+from atoll.web.tokens import Role, open_private
 from atoll.web.workspace import Workspace
-from stand_ins.control_plane import HOST, OPERATOR, VIEWER, client_of
+from stand_ins.control_plane import HOST, OPERATOR, VIEWER, client_of, site_over
 
 EVIL = "<img src=x onerror=alert(1)>\"'"
 CLOSING = "</script><img src=x onerror=alert(2)>"  # where a name may hold a slash
@@ -542,10 +543,9 @@ def _print_table():
     for attack in ATTACKS:
         with tempfile.TemporaryDirectory() as name:
             place = Path(name)
-            extra = (("olga", OPERATOR, Role.OPERATOR), ("vera", VIEWER, Role.VIEWER))
-            tokens = TokenFile(place / "state" / "tokens.json", extra=extra)
-            workspace = Workspace(place / "workspace")
-            made = Site(workspace=workspace, tokens=tokens, catalog=open_catalog(f"sqlite:{place / 'runs.db'}"))
+            kept = open_private(place / "tokens.db")
+            catalog = open_catalog(f"sqlite:{place / 'runs.db'}")
+            made = site_over(Workspace(place / "workspace"), catalog=catalog, kept=kept)
             for one in attack(made):
                 print(f"{one.attack:58} {one.tries:>5}  {one.got}{'' if one.held else '   <-- FELL'}")
 

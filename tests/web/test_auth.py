@@ -2,7 +2,6 @@
 
 import pytest
 
-from atoll.web.auth import Role, TokenFile
 from stand_ins.control_plane import HOST, OPERATOR, VIEWER, client_of
 
 
@@ -84,6 +83,14 @@ def test_a_body_over_the_limit_is_refused(site):
     with client_of(site) as client:
         assert client.post("/api/runs", content=b"x" * (9 << 20)).status_code == 413
         assert client.post("/api/runs", content=(b"x" * (1 << 20) for _ in range(9))).status_code == 413
+        assert client.post("/api/runs", headers={"Content-Length": str(1 << 30)}).status_code == 413
+
+
+def test_an_import_may_be_larger_than_other_bodies_and_has_its_own_limit(client):
+    taken = client.post("/runs/import", files={"file": ("big.json", b" " * (9 << 20))})
+    assert taken.status_code == 400  # read, and no result of a load generator
+    refused = client.post("/runs/import", headers={"Content-Length": str(65 << 20)})
+    assert (refused.status_code, "64 MiB" in refused.text) == (413, True)
 
 
 def test_every_answer_carries_the_headers(client):
@@ -92,15 +99,3 @@ def test_every_answer_carries_the_headers(client):
         assert headers["content-security-policy"].startswith("default-src 'none';")
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-store"
-
-
-def test_tokens_are_kept_as_hashes_and_can_be_revoked(tmp_path):
-    path = tmp_path / "tokens.json"
-    tokens = TokenFile(path)
-    made, secret = tokens.make("김 팀장", Role.VIEWER, now=1.0)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert secret not in path.read_text()
-    assert tokens.check(secret) == made
-    assert tokens.check("käse") is None
-    tokens.revoke(made.id)
-    assert tokens.check(secret) is None

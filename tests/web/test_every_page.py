@@ -1,8 +1,6 @@
 """Every page in a real browser: what axe finds, the keyboard alone, nothing in the console, nobody else asked."""
 
-import os
-import tarfile
-from pathlib import Path
+from importlib import resources
 
 import httpx
 import pytest
@@ -13,8 +11,6 @@ from atoll.web.site import PAGES
 from stand_ins.control_plane import start_server
 
 PATHS = tuple("/" if name == "home" else f"/{name}" for name in PAGES)
-AXE = "axe-core-*.tgz"  # of `npm pack axe-core`; it is MPL-2.0 and not in this repository
-AXE_VARIABLE = "ATOLL_AXE"
 SERIOUS = {"serious", "critical"}
 REACHED = """() => {
   const one = document.activeElement;
@@ -31,12 +27,8 @@ LEFT = """() => [...document.querySelectorAll("a[href], button, input, select, t
 
 @pytest.fixture(scope="module")
 def axe():
-    place = Path(os.environ.get(AXE_VARIABLE) or "/tmp/vend")
-    packed = sorted(place.glob(AXE)) if place.is_dir() else [place] * place.is_file()
-    if not packed:
-        pytest.skip(f"no axe-core here: `npm pack axe-core` and {AXE_VARIABLE}=FOLDER")
-    with tarfile.open(packed[-1]) as archive:
-        return archive.extractfile("package/axe.min.js").read().decode()
+    """The text of axe-core, which a test dependency brings; it is MPL-2.0 and not in this repository."""
+    return resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from atoll.store.catalog import Query
 from atoll.store.folder import RunInfo, start_run, with_id
 from atoll.traffic import RecordTable
 from atoll.workflows import runs
-from atoll.workflows.runs import list_runs, remember
+from atoll.workflows.runs import forget_run, list_runs, reindex_runs, remember, tag_run
 
 SUMMARY = summarise(RecordTable.from_records([]))
 
@@ -77,3 +77,27 @@ def test_a_file_that_is_no_catalogue_is_one_sentence(tmp_path):
     trouble = remember(tmp_path, info, SUMMARY, catalog=f"sqlite:{tmp_path / 'runs.db'}")
     assert "The run is not in the catalogue" in trouble
     assert "cannot be used as a catalogue" in trouble
+
+
+def test_a_catalogue_is_made_anew_from_the_folders_with_tags_and_studies(tmp_path, catalog):
+    study = tmp_path / "work" / "cards"
+    first, second = run_in(study / "one", catalog), run_in(study / "two", catalog)
+    (study / "study.yaml").write_text("name: cards\n")
+    tag_run(first, "밤", catalog=catalog)
+    elsewhere = run_in(tmp_path / "elsewhere", catalog)
+    forget_run(second, catalog=catalog)
+    gone = run_in(tmp_path / "work" / "gone", catalog)
+    shutil.rmtree(tmp_path / "work" / "gone")
+    (tmp_path / "work" / "broken").mkdir()
+    (tmp_path / "work" / "broken" / "run.yaml").write_text("name: [")
+    (tmp_path / "work" / "link").symlink_to(tmp_path / "elsewhere")
+    for address in (catalog, f"sqlite:{tmp_path / 'new.db'}"):
+        done = reindex_runs(tmp_path / "work", catalog=address)
+        assert (done.found, done.gone) == (2, 1 if address == catalog else 0)
+        assert len(done.troubles) == 1
+        assert "broken" in done.troubles[0]
+        found = {entry.run_id: entry for entry in list_runs(Query(), catalog=address)}
+        assert set(found) == {first, second} | ({elsewhere} if address == catalog else set())
+        assert gone not in found
+        assert (found[first].tags, found[first].study, found[second].tags) == (("밤",), "cards", ())
+        assert [entry.run_id for entry in list_runs(Query(tag="밤"), catalog=address)] == [first]

@@ -148,7 +148,8 @@ def test_a_variant_that_does_not_fit_is_no_end_of_the_study():
     assert [run[0] for run in runs if isinstance(run, tuple)] == ["1xTP1", "2xTP2"]
 
 
-def test_a_layouts_file_and_a_kept_run(tmp_path):
+def test_a_layouts_file_and_a_kept_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATOLL_CATALOG", f"sqlite:{tmp_path / 'runs.db'}")
     from atoll.store.folder import read_run
 
     layout = plain()
@@ -156,7 +157,7 @@ def test_a_layouts_file_and_a_kept_run(tmp_path):
     path.write_text(layout.to_yaml())
     assert work.read_layout_or_study(path) == layout
     run = work.simulate_run(layout, load(requests=20))
-    work.keep_run(run, tmp_path / "kept")
+    assert work.keep_run(run, tmp_path / "kept") is None
     kept = read_run(tmp_path / "kept")
     assert kept.summary == run.summary
     assert kept.table.token_times(7).tolist() == run.table.token_times(7).tolist()

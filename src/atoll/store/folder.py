@@ -5,6 +5,7 @@
     token_clock.parquet  token_spans.parquet only of simulated runs, whose requests share a step clock
     telemetry.parquet                        counters of engines and GPUs meanwhile
     summary.json
+    tags.json                                what people call it; the catalogue finds it by them
 
 A measured run has its token times in records.parquet itself. While it is under way its records stand in parts and a
 tail beside it (load/records.py), so a kill loses at most the last second; `read_run` reads whatever is there.
@@ -47,6 +48,7 @@ _OF_A_RUN = (
     "summary.json",
     "client.json",
     "report.html",
+    "tags.json",
 )
 _TOKEN_FIELDS = ("token_clock", "span_row", "span_start", "span_stop")
 _ROW_FIELDS = tuple(field.name for field in fields(RecordTable) if field.name not in _TOKEN_FIELDS)
@@ -74,6 +76,12 @@ class RunInfo(Document):
     @classmethod
     def _source_from_engine(cls, plain: Any) -> Any:
         return with_source(plain)
+
+
+class Tags(Document):
+    """tags.json."""
+
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -273,7 +281,7 @@ def read_run(folder: Path) -> Run:
         BadRun: the folder holds no run, or nothing in it can be read.
     """
     info = read_info(folder)
-    layout = _document(folder / "layout.yaml", Layout)
+    layout = read_layout(folder)
     workload = _document(folder / "workload.yaml", Workload)
     table = _whatever_records(folder)
     summary = _document(folder / "summary.json", Summary) if info.complete else None
@@ -289,6 +297,27 @@ def read_run(folder: Path) -> Run:
         summary=summary,
         telemetry=read_parquet(telemetry) if telemetry.is_file() else None,
     )
+
+
+def read_summary(folder: Path, info: RunInfo) -> Summary:
+    """What `read_run` would sum up, without the records where the run is complete; raises BadRun."""
+    kept = _document(folder / "summary.json", Summary) if info.complete else None
+    return read_run(folder).summary if kept is None else kept
+
+
+def read_layout(folder: Path) -> Layout | None:
+    """What was run, where that is known."""
+    return _document(folder / "layout.yaml", Layout)
+
+
+def read_tags(folder: Path) -> tuple[str, ...]:
+    found = _document(folder / "tags.json", Tags)
+    return () if found is None else found.tags
+
+
+def write_tags(folder: Path, tags: tuple[str, ...]) -> None:
+    """Keep a run's tags with it, so that a catalogue can be made anew."""
+    write_whole(folder / "tags.json", Tags(tags=tags).to_json(), sync=False)
 
 
 def _whatever_records(folder: Path) -> RecordTable:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 from types import TracebackType
 from typing import Self
 
@@ -48,10 +49,10 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_m001_runs, _m00
 
 
 class SqliteCatalog:
-    """Entries as JSON beside the columns they are found by."""
+    """Entries as JSON beside the columns they are found by. Threads may share it: one is served at a time."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path, self._turn = path, RLock()
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -124,8 +125,9 @@ class SqliteCatalog:
 
     def tag(self, run_id: str, tag: str) -> RunEntry:
         """The entry with the tag added."""
-        entry = self.load(run_id).with_tag(tag)
-        self.save(entry)
+        with self._turn:
+            entry = self.load(run_id).with_tag(tag)
+            self.save(entry)
         return entry
 
     def remove(self, run_id: str) -> None:
@@ -171,9 +173,10 @@ class SqliteCatalog:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """What goes wrong in SQLite is told in a sentence."""
+        """One thread at a time; what goes wrong in SQLite is told in a sentence."""
         try:
-            yield
+            with self._turn:
+                yield
         except sqlite3.Error as error:
             raise CatalogFailed(f"The catalogue {self._path} could not be used: {error}.") from None
 

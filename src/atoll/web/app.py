@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 import atoll
 from atoll.documents import show_path
-from atoll.errors import AtollError, InputError, NotThere, RunFailed
+from atoll.errors import AtollError, CatalogFailed, InputError, NotThere, RunFailed
 from atoll.web.api import make_routes
 from atoll.web.auth import Guard
 from atoll.web.site import PAGES, STATIC, Site, is_fragment, render, static_digest
@@ -70,10 +70,10 @@ class CachedFiles(StaticFiles):
 
 
 def status_of(error: Exception) -> int:
-    """404 for what is not there, 400 for what was given wrong, 502 for a run that failed, else 500."""
+    """404: not there; 400: given wrong; 502: a run failed; 503: the catalogue failed; else 500."""
     if isinstance(error, HTTPException):
         return error.status_code
-    kinds = ((NotThere, 404), (InputError, 400), (RequestValidationError, 422), (RunFailed, 502))
+    kinds = ((NotThere, 404), (InputError, 400), (RequestValidationError, 422), (RunFailed, 502), (CatalogFailed, 503))
     return next((status for kind, status in kinds if isinstance(error, kind)), 500)
 
 

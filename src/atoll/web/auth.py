@@ -1,24 +1,21 @@
-"""Who may come in: access tokens with roles, kept as hashes outside the workspace, and the door before every route."""
+"""The door before every route: who comes in, from where, with how much."""
 
-import hashlib
 import re
-import secrets
 from collections import deque
-from collections.abc import Callable, Iterable
-from enum import StrEnum
-from pathlib import Path
+from collections.abc import Callable
 from urllib.parse import parse_qsl, quote, urlencode
 
-from pydantic import Field
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from atoll.documents import Document
-from atoll.errors import InputError
-from atoll.outside.files import read_text, write_whole
+from atoll.web.tokens import Role, Token, Tokens
 
 COOKIE_AGE_S = 7 * 24 * 3600
-MOST_BODY_BYTES = 8 << 20  # of a request; routes for uploads say so when theirs may be larger
+MOST_BODY_BYTES = 8 << 20  # of a request
+FORM_BYTES = 1 << 16  # what a form says around a file
+MOST_IMPORT_BYTES = 64 << 20
+LARGER_BODIES = {"/runs/import": MOST_IMPORT_BYTES + FORM_BYTES}
 WRONG_TOKENS, WRONG_WINDOW_S = 20, 60.0  # so many wrong tokens a minute from one address, then 429
 MOST_ADDRESSES = 4096  # that are remembered for it
 LONGEST_BODY_NUMBER = 12  # digits of a Content-Length
@@ -41,79 +38,6 @@ HEADERS = {
 }
 
 
-class Role(StrEnum):
-    """An operator does everything; a viewer reads."""
-
-    OPERATOR = "operator"
-    VIEWER = "viewer"
-
-
-class Token(Document):
-    """One access token, without its secret."""
-
-    id: str
-    name: str
-    role: Role
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    made_at: float  # seconds since 1970
-
-
-class _Tokens(Document):
-    tokens: tuple[Token, ...] = ()
-
-
-class TokenFile:
-    """The tokens of one workspace, as hashes in a file of mode 600. Read anew at each look, so a revoked one is out."""
-
-    def __init__(self, path: Path, *, extra: Iterable[tuple[str, str, Role]] = ()) -> None:
-        """`extra`: (name, secret, role) that hold for this server only and are not written."""
-        self._path = path
-        self._extra = tuple(
-            Token(id=f"here-{place}", name=name, role=role, sha256=_hash(secret), made_at=0.0)
-            for place, (name, secret, role) in enumerate(extra)
-        )
-
-    def all(self) -> tuple[Token, ...]:
-        return (*self._extra, *self._kept())
-
-    def check(self, secret: str) -> Token | None:
-        """The token with this secret, if there is one; takes the same time either way."""
-        digest, found = _hash(secret), None
-        for token in self.all():
-            if secrets.compare_digest(token.sha256, digest):
-                found = token
-        return found
-
-    def make(self, name: str, role: Role, *, now: float) -> tuple[Token, str]:
-        """A new token and its secret, which is shown once and not kept."""
-        if not name.strip() or len(name) > 80:
-            raise InputError("A token needs a name of 1 to 80 characters, such as whose it is.")
-        secret = secrets.token_urlsafe(32)
-        token = Token(id=secrets.token_hex(4), name=name.strip(), role=role, sha256=_hash(secret), made_at=now)
-        self._write((*self._kept(), token))
-        return token, secret
-
-    def revoke(self, token_id: str) -> Token:
-        """Take a token away; raises InputError when there is none, or when it is the printed link's own."""
-        gone = next((token for token in self._kept() if token.id == token_id), None)
-        if gone is None:
-            raise InputError(f"There is no token {token_id} that could be revoked.")
-        self._write(token for token in self._kept() if token.id != token_id)
-        return gone
-
-    def _kept(self) -> tuple[Token, ...]:
-        if not self._path.is_file():
-            return ()
-        return _Tokens.parse(read_text(self._path), origin=str(self._path)).tokens
-
-    def _write(self, tokens: Iterable[Token]) -> None:
-        write_whole(self._path, _Tokens(tokens=tuple(tokens)).to_json(), mode=0o600)
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 class Guard:
     """The door before every route, as plain ASGI.
 
@@ -128,7 +52,7 @@ class Guard:
         self,
         app: ASGIApp,
         *,
-        tokens: TokenFile,
+        tokens: Tokens,
         hosts: frozenset[str],
         cookie: str,
         refuse: Callable[[int, str, Scope], tuple[bytes, bytes]],
@@ -141,7 +65,7 @@ class Guard:
         `refuse` makes (content type, body) of (status, sentence, scope).
         """
         self._app, self._tokens, self._hosts, self._cookie = app, tokens, hosts, cookie
-        self._refuse, self._now, self._secure, self._most = refuse, now, secure, most_bytes
+        self._refuse, self._now, self._secure, self._most_of_all = refuse, now, secure, most_bytes
         self._wrong: dict[str, deque[float]] = {}
         self._known: set[tuple[str, str]] = set()  # addresses with the tokens that came in from there
 
@@ -150,6 +74,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if self._tokens.stale:
+            await run_in_threadpool(self._tokens.refresh)
         wrong = self._objection(scope, headers)
         if wrong is not None:
             await self._answer(scope, send, *wrong)
@@ -167,8 +93,8 @@ class Guard:
         if not self._is_ours(headers.get("host", "").lower()):
             return 421, "This server was not started for that host name; give it with --host-name."
         length = headers.get("content-length") or "0"
-        if not _is_number(length) or int(length) > self._most:
-            return 413, f"The request is larger than the {self._most >> 20} MiB that are taken here."
+        if not _is_number(length) or int(length) > self._most(scope):
+            return 413, _too_large(self._most(scope))
         if scope["path"].startswith(OPEN_PATHS):
             return None
         secret, by_header = self._secret(scope, headers)
@@ -177,6 +103,10 @@ class Guard:
             return wrong
         scope.setdefault("state", {})["token"] = token
         return None if scope["method"] in SAFE_METHODS else _why_not_change(scope, headers, token, by_header)
+
+    def _most(self, scope: Scope) -> int:
+        """Bytes of a body that are taken at that address."""
+        return LARGER_BODIES.get(scope["path"], self._most_of_all)
 
     def _is_ours(self, host: str) -> bool:
         """By its name; the port is what the browser found us at, through a published port or a tunnel."""
@@ -247,13 +177,13 @@ class Guard:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         taken, over, started = 0, False, False
-        static = scope["path"].startswith("/static/")
+        static, most = scope["path"].startswith("/static/"), self._most(scope)
 
         async def counted() -> Message:
             nonlocal taken, over
             message = await receive()
             taken += len(message.get("body", b""))
-            over = over or taken > self._most
+            over = over or taken > most
             return {"type": "http.disconnect"} if over else message
 
         async def dressed(message: Message) -> None:
@@ -274,7 +204,11 @@ class Guard:
             if not over:
                 raise
         if over and not started:
-            await self._answer(scope, send, 413, f"The request is larger than the {self._most >> 20} MiB taken here.")
+            await self._answer(scope, send, 413, _too_large(most))
+
+
+def _too_large(most: int) -> str:
+    return f"The request is larger than the {most >> 20} MiB that are taken here."
 
 
 def _is_number(text: str) -> bool:

@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from shlex import join
@@ -144,7 +145,8 @@ class Jobs:
         job = self.find(job_id)
         who = _process_of(job.note)
         if job.state is JobState.RUNNING and who is not None:
-            write_whole(self._root / job_id / "stop", b"")
+            with suppress(InputError):  # a full disk: then it shows as failed, and it is stopped all the same
+                write_whole(self._root / job_id / "stop", b"")
             send_signal(who, signal.SIGINT)
             if wait_s:
                 _wait(who, wait_s)

@@ -13,11 +13,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from atoll.errors import InputError, MissingProgram
+from atoll.outside.clock import SystemClock
 from atoll.outside.files import make_folder
 from atoll.outside.shell import RealShell, environment
 from atoll.web.app import create_app
-from atoll.web.auth import Role, TokenFile
 from atoll.web.site import Site
+from atoll.web.tokens import Role, Tokens, open_private
 from atoll.web.workspace import Workspace
 from atoll.workflows.runs import DEFAULT, VARIABLE, open_runs
 
@@ -76,12 +77,15 @@ def make_application(serving: Serving, *, port: int, secure: bool = False) -> tu
     workspace = Workspace(serving.workspace)
     known = serving.environment
     secret = known.get(TOKEN_VARIABLE) or secrets.token_urlsafe(32)
-    tokens = TokenFile(token_path(workspace.root, known), extra=(("the printed link", secret, Role.OPERATOR),))
-    catalog = serving.catalog or known.get(VARIABLE) or f"sqlite:{workspace.root / DEFAULT.removeprefix('sqlite:')}"
+    address = serving.catalog or known.get(VARIABLE) or f"sqlite:{workspace.root / DEFAULT.removeprefix('sqlite:')}"
+    catalog, clock = open_runs(address), SystemClock()
+    # A file of the workspace would hand the hashes to everybody who may read the workspace.
+    kept = open_private(token_path(workspace.root, known)) if address.startswith("sqlite:") else catalog
     site = Site(
         workspace=workspace,
-        tokens=tokens,
-        catalog=open_runs(catalog),
+        tokens=Tokens(kept, now=clock.now, extra=(("the printed link", secret, Role.OPERATOR),)),
+        catalog=catalog,
+        clock=clock,
         door=known.get(ENGINE_VARIABLE),
         contained=ENGINE_VARIABLE in known,
         warm=True,
@@ -139,7 +143,7 @@ def token_path(workspace: Path, known: dict[str, str]) -> Path:
     """Outside the workspace, which may be shared, in the user's own state folder."""
     base = known.get("XDG_STATE_HOME") or str(Path(known.get("HOME") or "/tmp") / ".local" / "state")  # noqa: S108
     name = hashlib.sha256(str(workspace).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return Path(base) / "atoll" / f"tokens-{name}.json"
+    return Path(base) / "atoll" / f"tokens-{name}.db"
 
 
 def certificate_of(serving: Serving) -> tuple[str, str] | None:

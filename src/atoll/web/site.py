@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 import atoll
-from atoll.documents import Document
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.workers import Workers
 from atoll.store.catalog import Catalog
 from atoll.units import show_bytes, show_seconds
-from atoll.web.auth import Role, Token, TokenFile
+from atoll.web.audit import Audit, AuditLine
 from atoll.web.jobs import Jobs
 from atoll.web.looks import Looks
 from atoll.web.planning import Planner
+from atoll.web.tokens import Role, Token, Tokens
 from atoll.web.words import Words, choose_language, words_of
 from atoll.web.workspace import Workspace
 
@@ -32,20 +33,12 @@ PAGES = ("home", "boxes", "plan", "deployments", "jobs", "studies", "runs", "doc
 MOST_WORKERS = 2  # heavy questions that are answered at the same time; further ones wait
 
 
-class AuditLine(Document):
-    """Who did what, when."""
-
-    at: float  # seconds since 1970
-    who: str
-    what: str  # the command line, or the change in words
-
-
 @dataclass(kw_only=True)
 class Site:
     """The control plane of one workspace."""
 
     workspace: Workspace
-    tokens: TokenFile
+    tokens: Tokens
     catalog: Catalog
     door: str | None = None  # the URL that chat and load tests go to when no deployment of the workspace runs
     contained: bool = False  # inside the Compose stack: no Docker socket, up and down are the operator's on the host
@@ -74,6 +67,7 @@ class Site:
         """End what was started and let the catalogue go."""
         if "workers" in self.__dict__:
             self.workers.close()
+        self.tokens.close()
         self.catalog.close()
 
     @cached_property
@@ -84,13 +78,13 @@ class Site:
         """A page's words in the reader's language."""
         return words_of(page, _language_of(request))
 
-    def note(self, request: Request, what: str) -> None:
-        """One line in the audit log of the workspace; it is written before what it tells of is done."""
-        line = AuditLine(at=self.clock.wall(), who=token_of(request).name, what=what)
-        path = self.workspace.own / "audit.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(line.model_dump_json() + "\n")
+    @cached_property
+    def audit(self) -> Audit:
+        return Audit(self.workspace.own, self.catalog)
+
+    def note(self, request: Request, what: str, *, insist: bool = True) -> None:
+        """One line in the audit log; it is written before what it tells of is done. See Audit.note for `insist`."""
+        self.audit.note(AuditLine(at=self.clock.wall(), who=token_of(request).name, what=what), insist=insist)
 
     def show(self, request: Request, template: str, *, page: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A page or a fragment of one, in the reader's language and theme."""
@@ -164,6 +158,7 @@ def _make_environment() -> Environment:
     environment.filters["bytes"] = show_bytes
     environment.filters["count"] = lambda value: "–" if value is None else f"{value:,.0f}"
     environment.filters["percent"] = _percent
+    environment.filters["moment"] = _moment
     environment.filters["safe_json"] = _safe_json
     return environment
 
@@ -192,6 +187,14 @@ def _percent(share: float | None) -> str:
     if share is None:
         return "–"
     return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
+
+
+def _moment(at: float) -> str:
+    """`2026-11-30 21:04`, UTC; a time that no calendar has is a dash."""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return "–"
 
 
 def _safe_json(text: str) -> Markup:

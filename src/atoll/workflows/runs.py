@@ -1,15 +1,19 @@
-"""The catalogue of runs: remember one, find them again."""
+"""The catalogue of runs: remember one, find them again, make it anew from the folders."""
 
+import os
+from collections.abc import Iterator
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.analyse.summary import Summary
+from atoll.documents import parse_yaml
 from atoll.errors import AtollError, InputError
 from atoll.layout.layout import Layout
-from atoll.outside.files import make_folder, path_text
+from atoll.outside.files import make_folder, path_text, read_text
 from atoll.outside.shell import environment, hostname
 from atoll.store.catalog import Catalog, Query, RunEntry
-from atoll.store.folder import RunInfo
+from atoll.store.folder import RunInfo, is_run, read_info, read_layout, read_summary, read_tags, write_tags
 from atoll.store.opening import open_catalog
 from atoll.store.run_id import new_run_id
 
@@ -46,6 +50,7 @@ def entry_of(
         folder=path_text(folder.resolve()),
         host=hostname(),
         started_at=info.started_at or 0.0,
+        tags=read_tags(folder),
         summary=summary.to_plain(),
     )
 
@@ -92,9 +97,99 @@ def list_runs(query: Query, *, catalog: str | None = None) -> tuple[RunEntry, ..
 
 def tag_run(run_id: str, tag: str, *, catalog: str | None = None) -> RunEntry:
     with open_runs(catalog) as opened:
-        return opened.tag(run_id, tag)
+        return tag_entry(opened, run_id, tag)
+
+
+def tag_entry(opened: Catalog, run_id: str, tag: str, *, within: Path = Path("/")) -> RunEntry:
+    """The entry with the tag added, which stands in the run's folder too where that is on this machine.
+
+    Args:
+        opened: the catalogue.
+        run_id: whose tag it is.
+        tag: what it is to be found by.
+        within: no folder elsewhere is written to, whatever the entry says.
+    """
+    entry = opened.load(run_id).with_tag(tag)
+    folder = Path(entry.folder or "/nowhere")
+    if entry.host == hostname() and _holds(folder, run_id, within):
+        write_tags(folder, entry.tags)
+    return opened.tag(run_id, tag)
+
+
+def _holds(folder: Path, run_id: str, within: Path) -> bool:
+    """Whether that run is in the folder yet."""
+    try:
+        return folder.resolve().is_relative_to(within) and is_run(folder) and read_info(folder).run_id == run_id
+    except (AtollError, OSError, ValueError):
+        return False
 
 
 def forget_run(run_id: str, *, catalog: str | None = None) -> None:
     with open_runs(catalog) as opened:
         opened.remove(run_id)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reindexed:
+    """What became of a catalogue that was made anew."""
+
+    found: int  # runs below the folder that the catalogue has now
+    gone: int  # entries of this machine that were taken out, since their folder below it holds no such run any more
+    troubles: tuple[str, ...]  # of folders that could not be read, a sentence each
+
+
+def reindex_runs(folder: Path, *, catalog: str | None = None) -> Reindexed:
+    """Bring the catalogue up to date with the runs below a folder: those it had forgotten come back.
+
+    Links are not followed. Tags are those in the runs' folders; entries of other machines and places stay as they are.
+
+    Raises:
+        InputError: there is no such folder, or the catalogue cannot be used.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}.")
+    found, troubles = set(), []
+    with open_runs(catalog) as opened:
+        for place in runs_below(folder):
+            try:
+                info = read_info(place)
+                summary = read_summary(place, info)
+                entry = entry_of(place, info, summary, layout=read_layout(place), study=study_of(place))
+            except (AtollError, OSError) as error:
+                troubles.append(f"{path_text(place)}: {error}")
+                continue
+            opened.save(entry)
+            found.add(entry.run_id)
+        gone = [entry.run_id for entry in _below(opened, folder) if entry.run_id not in found]
+        for run_id in gone:
+            with suppress(InputError):  # somebody else was quicker
+                opened.remove(run_id)
+    return Reindexed(found=len(found), gone=len(gone), troubles=tuple(troubles))
+
+
+def runs_below(folder: Path) -> Iterator[Path]:
+    """The folders with a run in them, by name; what lies inside of a run is its own."""
+    for place, below, files in os.walk(folder):
+        if "run.yaml" in files:
+            below.clear()
+            yield Path(place)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+
+
+def study_of(place: Path) -> str | None:
+    """The name of the study that a run is a variant of: its folder lies in the study's."""
+    try:
+        plain = parse_yaml(read_text(place.parent / "study.yaml"), origin="study.yaml")
+    except AtollError:
+        return None
+    name = plain.get("name") if isinstance(plain, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _below(opened: Catalog, folder: Path) -> list[RunEntry]:
+    """This machine's entries whose folders lie below one."""
+    here, root, skip, found = hostname(), folder.resolve(), 0, []
+    while part := opened.find(Query(skip=skip, limit=1000)):
+        skip += len(part)
+        found += [one for one in part if one.host == here and one.folder and Path(one.folder).is_relative_to(root)]
+    return found

@@ -1,6 +1,6 @@
 """Layouts under a load, in virtual time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +37,7 @@ from atoll.traffic.workload import Workload
 from atoll.units import parse_seconds
 from atoll.workflows.boxes import box_of_study, named_box
 from atoll.workflows.profiles import read_profile
+from atoll.workflows.runs import remember
 from atoll.workflows.traces import trace_beside
 
 _AS_IT_SHOULD_BE = Conditions()
@@ -225,8 +226,11 @@ def conditions_of(
     )
 
 
-def keep_run(run: SimulatedRun, folder: Path) -> None:
-    """Write the run's folder, which `atoll compare` and `atoll report` read."""
+def keep_run(run: SimulatedRun, folder: Path, *, study: str | None = None) -> str | None:
+    """Write the run's folder, which `atoll compare` and `atoll report` read, and put it into the catalogue.
+
+    Gives why it is not in the catalogue, if so.
+    """
     info = RunInfo(
         name=name_of(folder),
         engine="simulated",
@@ -237,6 +241,7 @@ def keep_run(run: SimulatedRun, folder: Path) -> None:
     info = with_id(folder, info)
     start_run(folder, info, layout=run.layout, workload=run.workload)
     finish_run(folder, info, run.table, run.summary)
+    return remember(folder, info, run.summary, layout=run.layout, study=study)
 
 
 def simulate_study(
@@ -246,6 +251,7 @@ def simulate_study(
     only: Sequence[str] | None = None,
     out: Path | None = None,
     slo: SLO | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[SimulatedRun | tuple[str, str], ...]:
     """Every variant under the study's workload, in its order; one that does not fit is (name, reason).
 
@@ -255,6 +261,7 @@ def simulate_study(
         only: names of the variants that are wanted.
         out: keep the runs in folders under this one.
         slo: latencies that requests should keep.
+        say: is told where a run could not be put into the catalogue.
     """
     runs: list[SimulatedRun | tuple[str, str]] = []
     trace = trace_beside(folder, study.workload)
@@ -273,7 +280,9 @@ def simulate_study(
             runs.append((layout.name, str(error)))
             continue
         if out is not None:
-            keep_run(run, out / layout.name)
+            trouble = keep_run(run, out / layout.name, study=study.name)
+            if trouble is not None:
+                say(trouble)
         runs.append(run)
     return tuple(runs)
 

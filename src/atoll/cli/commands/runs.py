@@ -1,6 +1,7 @@
-"""`atoll runs list|tag|forget`: the catalogue of runs."""
+"""`atoll runs list|tag|forget|reindex`: the catalogue of runs."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +19,7 @@ _RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="As `atoll runs li
 
 def register(app: typer.Typer) -> None:
     runs = typer.Typer(
-        help="The catalogue of runs: list, tag, forget.",
+        help="The catalogue of runs: list, tag, forget, reindex.",
         epilog="Example: `atoll runs list --model Qwen/Qwen2.5-32B-Instruct`",
         no_args_is_help=True,
     )
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     runs.command("list")(list_)
     runs.command("tag")(tag)
     runs.command("forget")(forget)
+    runs.command("reindex")(reindex)
 
 
 def list_(
@@ -84,3 +86,23 @@ def forget(run_id: _RunId, catalog: _Catalog = None) -> None:
 
     forget_run(run_id, catalog=catalog)
     out.print(f"{run_id} is forgotten; its folder stays.")
+
+
+def reindex(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Below which runs are looked for.")] = Path(),
+    catalog: _Catalog = None,
+) -> None:
+    """Make the catalogue anew from the runs' folders, with their tags; a run that was forgotten comes back.
+
+    Example: atoll runs reindex ~/atoll
+    """
+    from atoll.cli.show import progress
+    from atoll.workflows.runs import catalog_address, reindex_runs
+
+    done = reindex_runs(folder, catalog=catalog)
+    for trouble in done.troubles:
+        progress.print(trouble, markup=False, soft_wrap=True)
+    gone = f", {done.gone} that are gone taken out" if done.gone else ""
+    out.print(
+        f"{done.found} runs below {folder} are in {catalog_address(catalog)}{gone}.", markup=False, soft_wrap=True
+    )

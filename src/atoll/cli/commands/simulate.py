@@ -127,7 +127,7 @@ def simulate(
         _refuse([n for n in _given(context) if n not in allowed], path, "is a study with its own layouts")
         study = given.replace(workload=load_of(given.workload, load))
         slo = slo_of(None, slo_ttft, slo_tpot)
-        runs = work.simulate_study(study, path.parent, only=only, out=out, slo=slo)
+        runs = work.simulate_study(study, path.parent, only=only, out=out, slo=slo, say=_warn)
         _show_study(given, runs, json=json)
         return
     if only:
@@ -159,8 +159,16 @@ def simulate(
         ),
     )
     if out is not None:
-        work.keep_run(run, out)
+        trouble = work.keep_run(run, out)
+        if trouble is not None:
+            _warn(trouble)
     _show(run, json=json)
+
+
+def _warn(sentence: str) -> None:
+    from atoll.cli.show import progress
+
+    progress.print(sentence, markup=False, soft_wrap=True)
 
 
 def _show(run: "SimulatedRun", *, json: bool) -> None:

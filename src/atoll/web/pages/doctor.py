@@ -12,8 +12,8 @@ from atoll.doctor.finding import Severity
 from atoll.errors import InputError
 from atoll.inventory.catalog import all_gpus
 from atoll.outside.confined import call_confined
-from atoll.web.auth import Role
 from atoll.web.site import Site, is_fragment, token_of
+from atoll.web.tokens import Role
 from atoll.web.uploads import UploadNote, Uploads
 from atoll.web.workspace import Kind
 from atoll.workflows import uploads as work
@@ -39,6 +39,7 @@ def make_page(site: Site) -> APIRouter:
             kinds=[kind.name for kind in all_gpus()],
             uploads=kept.all(now=site.clock.wall()),
             most_files=work.MOST_FILES,
+            most_upload=MOST_UPLOAD_BYTES,
             most_bytes=f"{work.MOST_BYTES // 10**6} MB",
         )
 

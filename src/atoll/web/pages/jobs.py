@@ -106,7 +106,7 @@ def make_page(site: Site) -> APIRouter:
 
     @routes.post("/jobs/{job_id}/stop")
     def stop(request: Request, job_id: str) -> Response:
-        site.note(request, f"stop job {job_id}")
+        site.note(request, f"stop job {job_id}", insist=False)
         site.jobs.stop(job_id, wait_s=STOP_WAIT_S)
         return RedirectResponse(f"/jobs/{job_id}", status_code=303)
 

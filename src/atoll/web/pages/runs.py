@@ -17,16 +17,16 @@ from atoll.store.catalog import Query, RunEntry
 from atoll.store.folder import is_run, read_run
 from atoll.store.foreign import WRITERS
 from atoll.traffic.record import Source
+from atoll.web.auth import MOST_IMPORT_BYTES
 from atoll.web.site import Site
 from atoll.web.words import LANGUAGES
 from atoll.web.workspace import Kind
 from atoll.workflows.compare import ComparedRuns, compare_folders
 from atoll.workflows.exchange import export_run, import_run
 from atoll.workflows.report import report_path
-from atoll.workflows.runs import remember
+from atoll.workflows.runs import remember, study_of, tag_entry
 
 SHOWN = 100  # runs on one page
-MOST_IMPORT_BYTES = 64 << 20
 # A report has scripts and styles of its own, so it gets rules of its own: no origin, no way out.
 REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:;"
@@ -63,6 +63,7 @@ def make_page(site: Site) -> APIRouter:
             studies=found.studies,
             tags=found.tags,
             sources=tuple(Source),
+            most_bytes=MOST_IMPORT_BYTES,
         )
 
     @routes.get("/runs/compare")
@@ -119,7 +120,7 @@ def make_page(site: Site) -> APIRouter:
         if not tag.strip() or len(tag) > 60:
             raise InputError("A tag has 1 to 60 characters.")
         site.note(request, f"atoll runs tag {run_id} {tag}")
-        site.catalog.tag(run_id, tag.strip())
+        tag_entry(site.catalog, run_id, tag.strip(), within=site.workspace.root)
         return RedirectResponse(f"/runs/{quote(run_id, safe='')}", status_code=303)
 
     @routes.post("/runs/{run_id}/forget")
@@ -151,7 +152,7 @@ def _page_link(wanted: dict[str, str], skip: int) -> str:
 def index_run(site: Site, folder: Path) -> None:
     """Put a run of the workspace into this server's catalogue."""
     run = read_run(folder)
-    remember(folder, run.info, run.summary, layout=run.layout, opened=site.catalog)
+    remember(folder, run.info, run.summary, layout=run.layout, study=study_of(folder), opened=site.catalog)
 
 
 def _entry(site: Site, run_id: str) -> RunEntry | None:

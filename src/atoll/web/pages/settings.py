@@ -7,11 +7,12 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from atoll.errors import InputError
-from atoll.web.auth import Role
 from atoll.web.site import STATIC, Site
+from atoll.web.tokens import Role
 from atoll.web.words import LANGUAGES
 
 YEAR_S = 365 * 24 * 3600
+SHOWN_LINES = 50  # of the audit log
 THEMES = ("auto", "light", "dark")
 
 
@@ -19,8 +20,8 @@ def make_page(site: Site) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/settings")
-    def settings(request: Request) -> HTMLResponse:
-        return _show(site, request)
+    def settings(request: Request, find: str = "") -> HTMLResponse:
+        return _show(site, request, find=find)
 
     @routes.get("/settings/look")
     def look(lang: str = "", theme: str = "") -> Response:
@@ -56,13 +57,15 @@ def vendored() -> list[dict[str, str]]:
     return files
 
 
-def _show(site: Site, request: Request, **values: Any) -> HTMLResponse:
+def _show(site: Site, request: Request, *, find: str = "", **values: Any) -> HTMLResponse:
     shown = {"made": None, "secret": None} | values
     return site.show(
         request,
         "settings.html",
         page="settings",
         tokens=site.tokens.all(),
+        find=find,
+        lines=site.audit.last(words=find, limit=SHOWN_LINES),
         files=vendored(),
         languages=LANGUAGES,
         themes=THEMES,

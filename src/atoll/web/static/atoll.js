@@ -48,6 +48,15 @@ function sortBy(head) {
   body.append(...rows);
 }
 
+// A file that is too large is told of before it is sent: a server that cuts a long upload is not heard.
+document.addEventListener("change", (event) => {
+  const input = event.target.closest("input[type=file][data-most]");
+  if (!input) return;
+  const size = [...input.files].reduce((sum, file) => sum + file.size, 0);
+  input.setCustomValidity(size > Number(input.dataset.most) ? input.dataset.tooLarge : "");
+  input.reportValidity();
+});
+
 // A button with data-plain sends its form as a browser does, whatever the form does otherwise.
 document.addEventListener("click", (event) => {
   const plain = event.target.closest("button[data-plain]");
