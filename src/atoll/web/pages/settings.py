@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from atoll.errors import InputError
+from atoll.errors import CatalogFailed, InputError
 from atoll.web.site import STATIC, Site
 from atoll.web.tokens import Role
 from atoll.web.words import LANGUAGES
@@ -57,6 +57,14 @@ def vendored() -> list[dict[str, str]]:
     return files
 
 
+def _last_lines(site: Site, find: str) -> dict[str, Any]:
+    """Of the audit log; a catalogue that fails is told there, and the rest of the page works."""
+    try:
+        return {"lines": site.audit.last(words=find, limit=SHOWN_LINES), "trouble": None}
+    except CatalogFailed as error:
+        return {"lines": (), "trouble": str(error)}
+
+
 def _show(site: Site, request: Request, *, find: str = "", **values: Any) -> HTMLResponse:
     shown = {"made": None, "secret": None} | values
     return site.show(
@@ -65,7 +73,7 @@ def _show(site: Site, request: Request, *, find: str = "", **values: Any) -> HTM
         page="settings",
         tokens=site.tokens.all(),
         find=find,
-        lines=site.audit.last(words=find, limit=SHOWN_LINES),
+        **_last_lines(site, find),
         files=vendored(),
         languages=LANGUAGES,
         themes=THEMES,
