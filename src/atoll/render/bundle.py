@@ -7,6 +7,7 @@ from typing import Protocol
 
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
+from atoll.render.app import OwnBackend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class RenderSettings:
     models: str | None = None  # the folder of this host that is mounted at /models
     bind: str = "127.0.0.1"  # where the door is published
     stack: str | None = None  # "app": with the backend and MongoDB
+    backend: OwnBackend | None = None  # of that stack; None: the control plane
     requirements: Callable[[], str] = str  # what an image with atoll installs, one pinned package a line
     secrets: Mapping[str, str] = field(default_factory=dict)  # variables for .env, made by the caller
 

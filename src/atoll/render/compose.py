@@ -16,9 +16,11 @@ from atoll.render.app import (
     APP_NETWORKS,
     APP_VOLUMES,
     BACKEND_PORT,
+    OwnBackend,
     app_services,
     check_stack,
     dockerfile,
+    published_port,
 )
 from atoll.render.bundle import Bundle, RenderSettings
 from atoll.render.dotenv import show_value
@@ -38,7 +40,7 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
         "nginx.conf": compose_nginx(layout),
         ".env": _env_file(layout, settings),
         "layout.yaml": layout.to_yaml(),
-        "README.md": _readme(layout, card) + (_app_readme() if settings.stack == "app" else ""),
+        "README.md": _readme(layout, card) + (_stack_readme(layout, settings)),
     }
     if _brings_atoll(layout, settings):
         files |= {"backend/Dockerfile": dockerfile(), "backend/requirements.txt": settings.requirements()}
@@ -47,7 +49,8 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
 
 def _brings_atoll(layout: Layout, settings: RenderSettings) -> bool:
     """Whether an image with atoll is built from the bundle: for the backend, or for the emulated engine."""
-    return settings.stack == "app" or (find_engine(layout.engine).emulates and settings.engine_image is None)
+    ours = settings.stack == "app" and settings.backend is None
+    return ours or (find_engine(layout.engine).emulates and settings.engine_image is None)
 
 
 def _document(layout: Layout, card: ModelCard, settings: RenderSettings) -> dict[str, Any]:
@@ -59,9 +62,16 @@ def _document(layout: Layout, card: ModelCard, settings: RenderSettings) -> dict
     networks: dict[str, Any] = {"door": {}, "replicas": {"internal": True}}
     volumes = _volumes(layout)
     if settings.stack == "app":
-        services |= app_services(backend_image=BACKEND_IMAGE, care=_care(stop_s=60))
-        networks |= APP_NETWORKS
-        volumes |= APP_VOLUMES
+        own = settings.backend
+        services |= app_services(
+            backend_image=BACKEND_IMAGE,
+            care=_care(stop_s=60),
+            own=own,
+            model=served_name(card),
+            door_port=layout.router.port,
+        )
+        networks |= APP_NETWORKS | dict(own.networks if own is not None else {})
+        volumes |= APP_VOLUMES if own is None else _without_ours(APP_VOLUMES) | dict(own.volumes)
     document = {
         "name": project_name(layout),
         "x-atoll": {"model": served_name(card), "engine": layout.engine},
@@ -69,6 +79,11 @@ def _document(layout: Layout, card: ModelCard, settings: RenderSettings) -> dict
         "networks": networks,
     }
     return {**document, "volumes": volumes} if volumes else document
+
+
+def _without_ours(volumes: dict[str, Any]) -> dict[str, Any]:
+    """The control plane's workspace is its own."""
+    return {name: value for name, value in volumes.items() if name != "workspace"}
 
 
 def project_name(layout: Layout) -> str:
@@ -247,13 +262,32 @@ def _env_file(layout: Layout, settings: RenderSettings) -> str:
         lines += [
             "# MongoDB takes it on its first start only; it is changed there, not here.",
             f"MONGO_PASSWORD={settings.secrets.get('MONGO_PASSWORD', '')}",
-            "# Who holds it may do everything in the control plane.",
-            f"ATOLL_TOKEN={settings.secrets.get('ATOLL_TOKEN', '')}",
-            "# The backend's port on this machine, and further names it may be asked under (a,b).",
-            f"ATOLL_BACKEND_PORT={BACKEND_PORT}",
-            "ATOLL_HOSTS=",
+            *(_control_plane_lines(settings) if settings.backend is None else _backend_lines(settings.backend, layout)),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _control_plane_lines(settings: RenderSettings) -> list[str]:
+    return [
+        "# Who holds it may do everything in the control plane.",
+        f"ATOLL_TOKEN={settings.secrets.get('ATOLL_TOKEN', '')}",
+        "# The backend's port on this machine, and further names it may be asked under (a,b).",
+        f"ATOLL_BACKEND_PORT={BACKEND_PORT}",
+        "ATOLL_HOSTS=",
+    ]
+
+
+def _backend_lines(own: OwnBackend, layout: Layout) -> list[str]:
+    lines = [
+        "# Who reaches the backend: 127.0.0.1 is this machine alone, 0.0.0.0 the network.",
+        "ATOLL_BACKEND_BIND=127.0.0.1",
+        f"ATOLL_BACKEND_PORT={published_port(own, layout.router.port)}",
+    ]
+    if own.context is not None:
+        lines += ["# The folder of its Dockerfile.", f"ATOLL_BACKEND={show_value(own.context)}"]
+    if own.secrets:
+        lines.append("# The backend's own.")
+    return [*lines, *(f"{name}={show_value(value)}" for name, value in own.secrets.items())]
 
 
 def bind_address(text: str) -> str:
@@ -287,6 +321,22 @@ The door is http://127.0.0.1:{layout.router.port}/v1, the model `{served_name(ca
 reachable.
 `.env` holds what belongs to this machine: the folder of the models, the address and port of the door, the API key.
 """
+
+
+def _stack_readme(layout: Layout, settings: RenderSettings) -> str:
+    if settings.stack != "app":
+        return ""
+    return _app_readme() if settings.backend is None else _backend_readme(layout, settings.backend)
+
+
+def _backend_readme(layout: Layout, own: OwnBackend) -> str:
+    where = "is built from the folder ATOLL_BACKEND of `.env`" if own.context is not None else f"is {own.image}"
+    notes = "".join(f"- {note}\n" for note in own.notes)
+    return f"""
+The backend {where} and listens at http://127.0.0.1:{published_port(own, layout.router.port)} (`ATOLL_BACKEND_PORT`
+and `ATOLL_BACKEND_BIND` in `.env`). It asks the model through nginx, and MongoDB with the password of `.env`.
+
+{notes}"""
 
 
 def _app_readme() -> str:

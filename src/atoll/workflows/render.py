@@ -17,6 +17,7 @@ from atoll.outside.files import read_bytes, read_text, write_whole
 from atoll.render import Bundle, RenderSettings, render_bundle
 from atoll.render.app import SECRETS
 from atoll.render.dotenv import keep_settings
+from atoll.workflows.backend import read_backend
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,10 +84,22 @@ def _copy_atoll(target: Path) -> None:
 
 
 def render_settings(
-    *, stack: str | None = None, secret: Callable[[], str] = new_secret, **given: str | None
+    *,
+    stack: str | None = None,
+    backend: str | None = None,
+    secret: Callable[[], str] = new_secret,
+    **given: str | None,
 ) -> RenderSettings:
-    """Settings from what a person gave; what was not given (None) keeps its default."""
+    """Settings from what a person gave; what was not given (None) keeps its default.
+
+    Raises:
+        InputError: a backend without the stack that it stands in, or one that cannot be read.
+    """
     chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if backend is not None:
+        if stack != "app":
+            raise InputError("--backend is the backend of a stack; say --stack app too.")
+        chosen["backend"] = read_backend(backend)
     if stack is not None:
         chosen |= {"stack": stack, "secrets": {name: secret() for name in SECRETS}}
     return RenderSettings(**chosen)

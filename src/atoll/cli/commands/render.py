@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from atoll.cli.options import Force, Json, OutPath
-from atoll.cli.show import out, show_json
+from atoll.cli.show import out, progress, show_json
 from atoll.outside.files import refuse_to_overwrite
 from atoll.workflows.render import Rendered
 
@@ -33,13 +33,19 @@ def render(
     stack: Annotated[
         str | None, typer.Option("--stack", metavar="NAME", help="app: with the backend and MongoDB.")
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option("--backend", metavar="DIR|IMAGE", help="Your own service in the app stack, in place of atoll's."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the files, write nothing.")] = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Write the files that deploy a layout: Compose or plain processes, and nginx before the replicas.
 
-    A folder that holds something is overwritten with --force only; what its .env says stays.
+    A folder that holds something is overwritten with --force only; what its .env says stays. With --stack app and
+    --backend your own service stands beside MongoDB: an image, or the folder of a Dockerfile. The Compose file that
+    builds it is read for its port, networks and variables; what could not work in the stack is put right, and said.
 
     Example: atoll render layout.yaml --to compose -o bundle
     """
@@ -51,7 +57,11 @@ def render(
     changes = {key: value for key, value in {"engine": engine, "engine_version": version}.items() if value}
     wanted = wanted.replace(**changes)
     target = None if dry_run else folder or Path(f"{wanted.name}-{to}")
-    settings = render_settings(stack=stack, engine_image=image, nginx_image=nginx_image, models=models, bind=bind)
+    settings = render_settings(
+        stack=stack, backend=backend, engine_image=image, nginx_image=nginx_image, models=models, bind=bind
+    )
+    for note in settings.backend.notes if settings.backend is not None else ():
+        progress.print(f"backend: {note}", markup=False, soft_wrap=True)
     if target is not None:
         refuse_to_overwrite(target, force=force)
     rendered = render_layout(wanted, to=to, folder=target, settings=settings)
