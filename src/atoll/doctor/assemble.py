@@ -108,11 +108,16 @@ def _env_files(node: Node, read: Reader) -> dict[str, Setting]:
         path = item.string("path") if item.is_map else item.text
         source = read(path, item.source) if path else None
         if source is not None:
-            made |= {
-                name: Setting(name=name, value=value, node=_line_node(source, line))
-                for name, (value, line) in read_env(source).items()
-            }
+            made |= env_settings(source)
     return made
+
+
+def env_settings(source: Source) -> dict[str, Setting]:
+    """The variables of a `.env` file as settings of a service."""
+    return {
+        name: Setting(name=name, value=value, node=_line_node(source, line))
+        for name, (value, line) in read_env(source).items()
+    }
 
 
 def _line_node(source: Source, line: int) -> Node:

@@ -33,6 +33,7 @@ class Service:
     project: str
     env_file: Mapping[str, Setting]
     config: Node | None = None  # the file of vLLM's --config, where it is mounted and lies here
+    on_host: bool = False  # a program of the machine itself, in no container
 
     def get(self, *path: str | int) -> Node | None:
         return self.node.get(*path)
@@ -115,7 +116,11 @@ class Service:
 
     @cached_property
     def requested_gpus(self) -> GpuRequest | None:
-        """What the container gets."""
+        """What the container gets; of a program on the host what it takes: the first cards unless it is told which."""
+        if self.on_host:
+            size = self.vllm.world_size if self.vllm is not None else None
+            chosen = chosen_inside(self.environment, self.vllm)
+            return chosen or (GpuRequest(ids=None, count=size, node=self.name_node) if size is not None else None)
         return request_of(self.node, self.environment)
 
     @cached_property
@@ -203,7 +208,7 @@ class Project:
     sources: tuple[Source, ...]
     root: Node
     services: tuple[Service, ...]
-    origin: str = "compose"  # or inspect, kubernetes
+    origin: str = "compose"  # or inspect, kubernetes, script, unit
     roots: tuple[Node, ...] = ()  # the files that it was made of, each for itself
 
     @cached_property

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from atoll.doctor.compose import Project, Service
-from atoll.doctor.finding import Finding
+from atoll.doctor.finding import Finding, Unread
 from atoll.doctor.nginx import Location, NginxConfig
 from atoll.doctor.tree import Node, Source
 from atoll.doctor.vllm import VllmCommand
@@ -128,6 +128,9 @@ class Facts:
     load: Load = Load()
     host: Host | None = None
     problems: tuple[Finding, ...] = ()  # what could not be read
+    looked_at: Mapping[str, str] = field(default_factory=dict)  # path -> what it was understood as
+    not_understood: tuple[Unread, ...] = ()
+    not_entered: tuple[str, ...] = ()  # names of folders that hold other people's things: .git, node_modules
 
     @cached_property
     def services(self) -> tuple[Service, ...]:

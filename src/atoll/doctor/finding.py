@@ -26,6 +26,14 @@ class Edit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Unread:
+    """A file or folder that was not understood, and why."""
+
+    file: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
     """One thing that is wrong. A check leaves out `rule`, `severity` and, mostly, `why`: its page supplies them."""
 

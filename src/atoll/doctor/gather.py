@@ -94,6 +94,9 @@ def _join(pile: Pile, sources: Sources, asked: Asked) -> Facts:
         load=asked.load,
         host=_host(pile, asked),
         problems=tuple(sources.problems),
+        looked_at={path: kind for path, kind in sources.read_as.items() if path not in sources.unread},
+        not_understood=tuple(sources.unread.values()),
+        not_entered=tuple(sources.not_entered),
     )
     return replace(facts, cards=_find_cards(facts, pile, asked))
 

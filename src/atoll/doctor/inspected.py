@@ -1,10 +1,10 @@
 """`docker inspect` output as a Compose project, so that the same checks see running containers."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from atoll.doctor.compose import Project, Service
-from atoll.doctor.tree import Member, Node
+from atoll.doctor.form import listing, mapping, scalar
+from atoll.doctor.tree import Node
 
 
 def looks_like_inspect(root: Node) -> bool:
@@ -55,21 +55,7 @@ def _compose_form(container: Node) -> Node:
         "logging": _filled(host.get("LogConfig", "Config")),
         "cpuset": _unless(host.get("CpusetCpus"), {""}),
     }
-    return _mapping(container, {name: node for name, node in made.items() if node is not None})
-
-
-def _mapping(near: Node, values: dict[str, Node]) -> Node:
-    entries = {name: Member(_scalar(value, name), value) for name, value in values.items()}
-    return Node(source=near.source, line=near.line, start=near.start, end=near.end, tag="map", entries=entries)
-
-
-def _listing(near: Node, items: Iterable[Node]) -> Node:
-    return Node(source=near.source, line=near.line, start=near.start, end=near.end, tag="seq", items=tuple(items))
-
-
-def _scalar(near: Node, text: str) -> Node:
-    source = replace(near.source, fixable=False)
-    return Node(source=source, line=near.line, start=near.start, end=near.end, tag="str", text=text, raw=text)
+    return mapping(container, made)
 
 
 def _filled(node: Node | None) -> Node | None:
@@ -89,7 +75,7 @@ def _own_entrypoint(config: Node) -> Node | None:
         return None
     words = [item.text for item in node.items]
     ours = words in (["vllm", "serve"], ["python3", "-m", "vllm.entrypoints.openai.api_server"])
-    return None if ours else _listing(node, node.items)  # null, too, says that the image's own was cleared
+    return None if ours else listing(node, node.items)  # null, too, says that the image's own was cleared
 
 
 def _ports(bindings: Node | None) -> Node | None:
@@ -99,8 +85,8 @@ def _ports(bindings: Node | None) -> Node | None:
     for target, listed in bindings.pairs():
         for binding in listed.items:
             ip, port = binding.string("HostIp") or "", binding.string("HostPort") or ""
-            made.append(_scalar(binding, f"{ip + ':' if ip else ''}{port}:{target}"))
-    return _listing(bindings, made)
+            made.append(scalar(binding, f"{ip + ':' if ip else ''}{port}:{target}"))
+    return listing(bindings, made)
 
 
 def _mounts(mounts: Node | None) -> Node | None:
@@ -111,14 +97,14 @@ def _mounts(mounts: Node | None) -> Node | None:
         name = mount.string("Name") if mount.string("Type") == "volume" else mount.string("Source")
         anonymous = len(name or "") == 64  # Docker names a volume that nobody named by 64 hex digits
         target = mount.string("Destination") or ""
-        made.append(_scalar(mount, target if anonymous else f"{name}:{target}"))
-    return _listing(mounts, made)
+        made.append(scalar(mount, target if anonymous else f"{name}:{target}"))
+    return listing(mounts, made)
 
 
 def _names(networks: Node | None) -> Node | None:
     if networks is None or not networks.entries:
         return None
-    return _listing(networks, (_scalar(entry.key, name) for name, entry in networks.entries.items()))
+    return listing(networks, (scalar(entry.key, name) for name, entry in networks.entries.items()))
 
 
 def _healthcheck(node: Node | None) -> Node | None:
@@ -129,11 +115,11 @@ def _healthcheck(node: Node | None) -> Node | None:
     for ours, theirs in (("interval", "Interval"), ("start_period", "StartPeriod"), ("timeout", "Timeout")):
         nanoseconds = node.string(theirs)
         if nanoseconds and nanoseconds.isdecimal():
-            values[ours] = _scalar(node, f"{int(nanoseconds) / 1e9:g}s")
+            values[ours] = scalar(node, f"{int(nanoseconds) / 1e9:g}s")
     retries = node.get("Retries")
     if retries is not None:
         values["retries"] = retries
-    return _mapping(node, values)
+    return mapping(node, values)
 
 
 def _devices(requests: Node | None) -> Node | None:
@@ -142,16 +128,16 @@ def _devices(requests: Node | None) -> Node | None:
     made = []
     for request in requests.items:
         ids = _filled(request.get("DeviceIDs"))
-        values = {"driver": _scalar(request, "nvidia"), "capabilities": _listing(request, [_scalar(request, "gpu")])}
+        values = {"driver": scalar(request, "nvidia"), "capabilities": listing(request, [scalar(request, "gpu")])}
         if ids is not None:
             values["device_ids"] = ids
         else:
-            values["count"] = request.get("Count") or _scalar(request, "-1")
-        made.append(_mapping(request, values))
-    devices = _listing(requests, made)
-    reservations = _mapping(requests, {"devices": devices})
-    return _mapping(requests, {"resources": _mapping(requests, {"reservations": reservations})})
+            values["count"] = request.get("Count") or scalar(request, "-1")
+        made.append(mapping(request, values))
+    devices = listing(requests, made)
+    reservations = mapping(requests, {"devices": devices})
+    return mapping(requests, {"resources": mapping(requests, {"reservations": reservations})})
 
 
 def _seconds(node: Node | None) -> Node | None:
-    return _scalar(node, f"{node.text}s") if node is not None and (node.text or "").isdecimal() else None
+    return scalar(node, f"{node.text}s") if node is not None and (node.text or "").isdecimal() else None

@@ -9,8 +9,10 @@ from atoll.doctor.checks.files import unknown
 from atoll.doctor.compose import Project
 from atoll.doctor.inspected import looks_like_inspect, project_of_inspect
 from atoll.doctor.nginx import Directive, looks_like_nginx, parse_nginx
+from atoll.doctor.scripts import STARTS_ENGINE, project_of_script, projects_of_readme, script_of
+from atoll.doctor.shell import Document
 from atoll.doctor.sources import NOT_UTF8, Sources
-from atoll.doctor.tree import Node, Source, read_yaml
+from atoll.doctor.tree import Node, Source, cut_out, read_yaml
 from atoll.errors import BadDocument, BadTopology, InputError
 from atoll.inventory.box import Box
 from atoll.inventory.parse import parse_box
@@ -47,28 +49,68 @@ class Recogniser:
 
     def take(self, source: Source, *, explicit: bool) -> None:
         """Put a file where its kind is gathered; `explicit` when it was named, so that an unknown one is said to be."""
-        name = source.name.lower()
-        if name.endswith((".yaml", ".yml", ".json")) or name.startswith(("compose", "docker-compose")):
-            known = self._take_yaml(source, explicit=explicit, certain=True)
-        elif name.endswith((".conf", ".template")) or name.startswith(("nginx", "sites-")):
-            known = self._take_nginx(source, explicit=explicit)
-        else:
-            known = (
-                self._take_plain(source)
-                or (not _NGINX_BLOCK.search(source.text) and self._take_yaml(source, explicit=explicit, certain=False))
-                or self._take_nginx(source, explicit=False)
-            )
-        if not known and explicit:
+        if self._take(source, explicit=explicit):
+            return
+        if explicit:
             self._sources.problem(source, 1, unknown, "this is no file that the doctor knows")
+        elif STARTS_ENGINE.search(source.text):
+            self._sources.not_understood(source.path, _unknown_kind(source))
+
+    def _take(self, source: Source, *, explicit: bool) -> bool:
+        name = source.name.lower()
+        if name.endswith((".sh", ".bash")) or re.match(r"#!.*\b(ba|da|z)?sh\b", source.text):
+            return self._take_script(source)
+        if name.endswith((".md", ".rst")):
+            return self._take_readme(source)
+        if name.endswith((".yaml", ".yml", ".json")) or name.startswith(("compose", "docker-compose")):
+            return self._take_yaml(source, explicit=explicit, certain=True)
+        if name.endswith((".conf", ".template")) or name.startswith(("nginx", "sites-")):
+            return self._take_nginx(source, explicit=explicit)
+        return (
+            self._take_plain(source)
+            or (not _NGINX_BLOCK.search(source.text) and self._take_yaml(source, explicit=explicit, certain=False))
+            or self._take_nginx(source, explicit=False)
+            or (explicit and bool(STARTS_ENGINE.search(source.text)) and self._take_script(source))
+        )
+
+    def _take_script(self, source: Source) -> bool:
+        script = script_of(source, self._sources.near)
+        project = project_of_script(source, script, self._sources.near)
+        if project is not None:
+            self.pile.projects.append(project)
+        written = [self._take_document(source, document) for document in script.documents]
+        if project is not None or any(written):
+            self._sources.understood(source, "script")
+            return True
+        return False
+
+    def _take_document(self, source: Source, document: Document) -> bool:
+        """A YAML text that a script writes: read where it stands."""
+        inner = cut_out(source, document.start, document.end)
+        if not re.search(r"^\s*(services|apiVersion)\s*:", inner.text, re.MULTILINE):
+            return False
+        try:
+            return self._take_tree(inner, read_yaml(inner))
+        except BadDocument:
+            return False
+
+    def _take_readme(self, source: Source) -> bool:
+        found = list(projects_of_readme(source, self._sources.near))
+        self.pile.projects += found
+        if found:
+            self._sources.understood(source, "README")
+        return bool(found)
 
     def _take_plain(self, source: Source) -> bool:
         if _TOPOLOGY.search(source.text):
             return self._take_topology(source)
         if "ACSCtl:" in source.text:
+            self._sources.understood(source, "capture")
             self.pile.acs = [*(self.pile.acs or []), *redirecting_bridges(source.text)]
             return True
         if _HAPROXY.search(source.text) and re.search(r"^\s*(server|bind|mode)\s", source.text, re.MULTILINE):
             self.pile.haproxy.append(source)
+            self._sources.understood(source, "HAProxy file")
             return True
         return False
 
@@ -77,6 +119,7 @@ class Recogniser:
             self.pile.box = (source, parse_box(source.text, origin=source.path))
         except BadTopology as error:
             self._sources.unreadable(source, 1, str(error))
+        self._sources.understood(source, "capture")
         return True
 
     def _take_yaml(self, source: Source, *, explicit: bool, certain: bool) -> bool:
@@ -109,24 +152,24 @@ class Recogniser:
         root = roots[0]
         if any(document.string("kind") == "List" for document in roots):
             roots = [one for document in roots for one in _listed_objects(document)] or roots
-        if looks_like_inspect(root):
+        kind = _kind_of(roots)
+        if kind is None:
+            return False
+        self._sources.understood(source, kind)
+        if kind == "docker inspect":
             output = replace(source, fixable=False)  # a program's words, nothing that one could mend
             self.pile.projects.append(project_of_inspect(read_yaml(output)[0]))
-        elif any(document.get("apiVersion") is not None and document.get("kind") is not None for document in roots):
+        elif kind == "Kubernetes manifest":
             self.pile.manifests += [document for document in roots if document.string("kind")]
             self.pile.ray += [document for document in roots if document.string("kind") == "RayService"]
-        elif looks_like_compose(root):
+        elif kind == "Compose file":
             self.pile.compose.append(source)
-        elif root.get("replicas") is not None and root.get("box") is not None:
+        elif kind == "layout":
             self._take_layout(source)
-        elif root.get("static_resources") is not None:
-            self.pile.envoy.append(root)
-        elif root.get("applications") is not None and root.get("applications", 0, "import_path") is not None:
-            self.pile.ray.append(root)
-        elif root.get("model_type") is not None or root.get("architectures") is not None:
+        elif kind == "model's config":
             self._take_card(source)
         else:
-            return False
+            {"Envoy file": self.pile.envoy, "Ray Serve file": self.pile.ray}[kind].append(root)
         return True
 
     def _take_layout(self, source: Source) -> None:
@@ -156,7 +199,48 @@ class Recogniser:
         if not looks_like_nginx(directives):
             return self._take_plain(source)
         self.pile.nginx[source.path] = directives
+        self._sources.understood(source, "nginx file")
         return True
+
+
+def _kind_of(roots: Sequence[Node]) -> str | None:
+    """What a YAML text describes; None when it is nothing that is known here."""
+    root = roots[0]
+    if looks_like_inspect(root):
+        return "docker inspect"
+    if any(document.get("apiVersion") is not None and document.get("kind") is not None for document in roots):
+        return "Kubernetes manifest"
+    if looks_like_compose(root):
+        return "Compose file"
+    told_by = {
+        "layout": ("replicas", "box"),
+        "Envoy file": ("static_resources",),
+        "Ray Serve file": ("applications",),
+        "model's config": ("model_type",),
+    }
+    if root.get("architectures") is not None:
+        return "model's config"
+    return next((kind for kind, keys in told_by.items() if all(root.get(key) is not None for key in keys)), None)
+
+
+_UNKNOWN_KINDS = (
+    (r"(?i)(^|/)((gnu)?makefile|justfile)$|\.mk$", "Makefile"),
+    (r"\.(tf|hcl|nomad)$", "Terraform or Nomad"),
+    (r"\.(j2|tpl)$", "template"),
+    (r"\.toml$", "TOML"),
+    (r"\.(ps1|bat)$", "script of Windows"),
+    (r"(?i)(docker|container)file", "Dockerfile"),
+    (r"\.(md|rst|txt)$", "commands in a text"),
+    (r"\.(sh|bash)$", "script"),
+)
+
+
+def _unknown_kind(source: Source) -> str:
+    """What is not understood, in a few words, for a file that names an engine."""
+    named = next((kind for pattern, kind in _UNKNOWN_KINDS if re.search(pattern, source.path)), None)
+    if named is None and _TEMPLATE.search(source.text):
+        return "template"
+    return named or "names an engine in a form that is not known"
 
 
 def _listed_objects(document: Node) -> tuple[Node, ...]:

@@ -12,8 +12,16 @@ from atoll.doctor.rule import AREAS, Rule
 from atoll.doctor.tree import Source
 
 
-def show_text(findings: Sequence[Finding], sources: Mapping[str, Source]) -> Iterator[tuple[str, str]]:
-    """(style, line) of a report: by file, each finding with its line; what follows and the fix are told once a rule."""
+def show_text(
+    findings: Sequence[Finding], sources: Mapping[str, Source], *, complete: bool = True
+) -> Iterator[tuple[str, str]]:
+    """(style, line) of a report: by file, each finding with its line; what follows and the fix are told once a rule.
+
+    Args:
+        findings: in the order in which they are told.
+        sources: the files.
+        complete: whether all that was given was understood.
+    """
     told: set[tuple[str, str, str]] = set()
     for path, group in groupby(findings, key=lambda finding: finding.file):
         yield "bold", path
@@ -25,7 +33,7 @@ def show_text(findings: Sequence[Finding], sources: Mapping[str, Source]) -> Ite
                 yield "green", f"      fix: {finding.fix}"
             told.add(lesson)
         yield "", ""
-    yield "bold", count_line(findings)
+    yield "bold", count_line(findings, complete=complete)
 
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
@@ -39,10 +47,10 @@ def _show_one(finding: Finding, source: Source | None) -> Iterator[tuple[str, st
         yield "dim", f"      | {text[:110]}"
 
 
-def count_line(findings: Sequence[Finding]) -> str:
-    """`3 errors, 1 warning, 2 infos`; `Nothing to report.` when there are none."""
+def count_line(findings: Sequence[Finding], *, complete: bool = True) -> str:
+    """`3 errors, 1 warning, 2 infos`; `Nothing to report.` when there are none and all was understood."""
     if not findings:
-        return "Nothing to report."
+        return "Nothing to report." if complete else "Nothing to report in what was understood."
     counts = [(severity, sum(finding.severity is severity for finding in findings)) for severity in Severity]
     return ", ".join(f"{count} {severity}{'s' if count != 1 else ''}" for severity, count in counts if count) + "."
 

@@ -1,11 +1,10 @@
 """Sources: every file once, by whatever name it is reached, and what of them could not be read."""
 
 import posixpath
-from dataclasses import dataclass
 
 from atoll.doctor.checks.files import unknown, unreadable
 from atoll.doctor.files import Files
-from atoll.doctor.finding import Finding
+from atoll.doctor.finding import Finding, Unread
 from atoll.doctor.rule import Rule
 from atoll.doctor.tree import Node, Source, read_yaml
 from atoll.errors import BadDocument, InputError
@@ -14,12 +13,7 @@ NOT_UTF8 = "\ufffd"  # what stands for such bytes; a file that has them is not m
 CORRECTED = ".fixed."  # in the name of a corrected copy, which is looked at only when it is named
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unread:
-    """A file or folder that was not understood, and why."""
-
-    file: str
-    why: str
+NAMED_BY_ANOTHER = "file that another one names"
 
 
 def is_within(identity: str, root: str) -> bool:
@@ -37,6 +31,8 @@ class Sources:
         self.by_path: dict[str, Source] = {}
         self.problems: list[Finding] = []
         self.unread: dict[str, Unread] = {}
+        self.read_as: dict[str, str] = {}  # path -> what it was understood as: "Compose file", "nginx file"
+        self.not_entered: dict[str, None] = {}  # names of folders of other people's things: .git, node_modules
         self.roots: set[str] = set()
         self._named: dict[str, str] = {}  # what a file is -> the first path by which it was reached
 
@@ -65,7 +61,10 @@ class Sources:
         path = posixpath.join(source.folder, name)
         stem, suffix = posixpath.splitext(path)
         corrected = self.source(f"{stem}.fixed{suffix}") if CORRECTED in source.name else None
-        return corrected or self.source(path)
+        found = corrected or self.source(path)
+        if found is not None:
+            self.read_as.setdefault(found.path, NAMED_BY_ANOTHER)
+        return found
 
     def tree(self, source: Source, variables: dict[str, str] | None = None) -> Node | None:
         """The mapping that a YAML file holds; None when it holds none, or cannot be read (which is then a problem)."""
@@ -105,6 +104,9 @@ class Sources:
         )
         if rule in {unknown, unreadable}:
             self.not_understood(path, what)
+
+    def understood(self, source: Source, kind: str) -> None:
+        self.read_as[source.path] = kind
 
     def not_understood(self, path: str, why: str) -> None:
         """Say so once for a file; the first reason counts."""

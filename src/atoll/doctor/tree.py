@@ -71,6 +71,12 @@ class Source:
         return self.path.rpartition("/")[2]
 
 
+def cut_out(source: Source, start: int, end: int) -> Source:
+    """A text inside a file (a here-document, a block scalar) as a file of its own, every character where it stands."""
+    blank = re.sub(r"[^\n]", " ", source.text[:start])
+    return Source(source.path, blank + source.text[start:end], fixable=source.fixable)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Node:
     """A value: a mapping (`entries`), a list (`items`) or a scalar (`text`, None for null)."""

@@ -5,15 +5,21 @@ import re
 from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.files import unknown
+from atoll.doctor.scripts import STARTS_ENGINE
 from atoll.doctor.sources import CORRECTED, Sources, is_within
 from atoll.doctor.tree import Source
 from atoll.errors import InputError
 
 _DEEPEST = 5  # folders below the one that was given
 _SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages", "dist", "build", "target"}
-_WALKED = re.compile(r"\.(ya?ml|conf|cfg|json|template)$|^nginx(?!.*\.pyc?$)|topo.*\.txt$|^sites-")
+_WALKED = re.compile(
+    r"\.(ya?ml|conf|cfg|json|template|sh|bash|service|container|toml|tf|hcl|nomad|j2|tpl|mk|ps1|bat)$"
+    r"|^nginx(?!.*\.pyc?$)|topo.*\.txt$|^sites-|^README[\w.-]*\.(md|rst|txt)$|(^|\.)Caddyfile|\.caddy(file)?$"
+    r"|^(GNUm|M|m)akefile$|^[Jj]ustfile$|(^|[./_-])(Docker|Container)file|\.[Dd]ockerfile$"
+)
 _TOLD_BY = re.compile(
-    r'^\s*[{"]*(services|apiVersion|static_resources|replicas|applications|HostConfig|architectures|model_type)"?\s*:',
+    r'^\s*[{"]*(services|apiVersion|static_resources|replicas|applications|HostConfig|architectures|model_type'
+    r'|model_list|servingEngineSpec|entryPoints|routers)"?\s*:',
     re.MULTILINE,
 )
 
@@ -35,7 +41,10 @@ class Walk:
     def _folder(self, path: str, names: Iterable[str], *, root: str, depth: int) -> Iterator[Source]:
         for name in names:
             child = posixpath.join(path, name) if path != "." else name
-            if name.startswith(".") or name in _SKIPPED or CORRECTED in name:
+            if CORRECTED in name:
+                continue
+            if name.startswith(".") or name in _SKIPPED:
+                self._pass_by(child, name)
                 continue
             try:
                 inside = self._sources.files.listing(child)
@@ -48,7 +57,11 @@ class Walk:
                     self._sources.problem(child, 1, unknown, said)
                 continue
             if inside is not None:
-                if depth < _DEEPEST and self._sources.files.identity(child) not in self._entered:
+                if depth >= _DEEPEST:
+                    self._sources.not_understood(
+                        child, f"more than {_DEEPEST} folders down; name it to have it looked at"
+                    )
+                elif self._sources.files.identity(child) not in self._entered:
                     self._entered.add(self._sources.files.identity(child))
                     yield from self._folder(child, inside, root=root, depth=depth + 1)
             elif _WALKED.search(name):
@@ -56,9 +69,21 @@ class Walk:
                 if source is not None and _is_worth_reading(source):
                     yield source
 
+    def _pass_by(self, child: str, name: str) -> None:
+        """A folder of other people's things is not entered, and its name is kept."""
+        try:
+            if self._sources.files.listing(child) is not None:
+                self._sources.not_entered.setdefault(name)
+        except InputError:
+            self._sources.not_entered.setdefault(name)
+
 
 def _is_worth_reading(source: Source) -> bool:
-    """Whether a YAML or JSON file met on a walk can be one of ours; reading a large one takes seconds."""
-    if not source.name.endswith((".yaml", ".yml", ".json")) or "compose" in source.name:
+    """Whether a file met on a walk can be one of ours; reading a large one takes seconds."""
+    name, text = source.name, source.text
+    if name.endswith((".conf", ".cfg", ".template", ".txt")) or "compose" in name or "nginx" in name or "addy" in name:
         return True
-    return len(source.text) < 10**6 and _TOLD_BY.search(source.text) is not None
+    if len(text) >= 10**6:
+        return False
+    told = name.endswith((".yaml", ".yml", ".json", ".toml")) and _TOLD_BY.search(text) is not None
+    return told or STARTS_ENGINE.search(text) is not None

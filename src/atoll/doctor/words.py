@@ -32,8 +32,27 @@ class Word:
         return "${" not in self.text
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WordList(Node):
+    """The command of a service that no Compose file describes: words that were read elsewhere."""
+
+    words: tuple[Word, ...] = ()
+
+
+def word_list(words: Sequence[Word], near: Node) -> WordList:
+    """These words as a value in a service's tree; where there are none, it stands near another one."""
+    first, last = (words[0], words[-1]) if words else (near, near)
+    texts = " ".join(word.text for word in words)
+    return WordList(
+        source=first.source, line=first.line, start=first.start, end=max(first.start, last.end), tag="str", text=texts,
+        raw=texts, words=tuple(words),
+    )  # fmt: skip
+
+
 def words_of(node: Node | None) -> tuple[Word, ...]:
     """The words of a `command` or `entrypoint`: list items as they are, a string split as a shell does."""
+    if isinstance(node, WordList):
+        return node.words
     if node is None or (node.text is None and not node.is_list):
         return ()
     if node.is_list:

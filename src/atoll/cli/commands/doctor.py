@@ -11,6 +11,7 @@ import typer
 from atoll.cli.options import BoxFile, GpuName, Json, ModelName, Users
 from atoll.cli.show import out, progress, show_json, visible
 from atoll.doctor.checks import all_rules
+from atoll.doctor.coverage import coverage_line, to_plain, understood_all
 from atoll.doctor.examine import find_rule
 from atoll.doctor.facts import Load
 from atoll.doctor.show import count_line, show_github, show_page, show_text, to_sarif
@@ -106,14 +107,19 @@ def _correct(question: Question, *, in_place: bool) -> Diagnosis:
         progress.print(one.diff, markup=False, soft_wrap=True)
     for path in write_corrected(mended, in_place=in_place):
         progress.print(f"Written: {path}", markup=False, soft_wrap=True)
-    progress.print(f"Left after the fixes: {count_line(left.findings)}", markup=False, soft_wrap=True)
+    progress.print(f"Left after the fixes: {_count(left)}", markup=False, soft_wrap=True)
     return left
+
+
+def _count(diagnosis: Diagnosis) -> str:
+    return count_line(diagnosis.findings, complete=understood_all(diagnosis.facts))
 
 
 def _show(diagnosis: Diagnosis, form: Format) -> None:
     findings, sources = diagnosis.findings, diagnosis.facts.sources
     if form is Format.JSON:
         document: dict[str, object] = {"findings": [finding.to_plain() for finding in findings]}
+        document |= to_plain(diagnosis.facts)
         if diagnosis.advice:
             document["advice"] = [advice.to_plain() for advice in diagnosis.advice]
         show_json(document)
@@ -122,7 +128,8 @@ def _show(diagnosis: Diagnosis, form: Format) -> None:
     elif form is Format.GITHUB:
         sys.stdout.writelines(visible(line) + "\n" for line in show_github(findings, str(Path.cwd())))
     else:
-        for style, line in show_text(findings, sources):
+        for style, line in show_text(findings, sources, complete=understood_all(diagnosis.facts)):
             out.print(line, style=style or None, markup=False, soft_wrap=True)
+        out.print(coverage_line(diagnosis.facts), markup=False, soft_wrap=True)
         for advice in diagnosis.advice:
             out.print(f"\nSuggested layout: {advice.sentence}", markup=False, soft_wrap=True)

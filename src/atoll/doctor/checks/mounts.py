@@ -52,7 +52,7 @@ def downloads_again(facts: Facts) -> Iterable[Finding]:
     volumes: {hf: {}}
     ```
     """
-    for _, service in engines(facts):
+    for _, service in engines(facts, by_hand=True):
         assert service.vllm is not None
         model = service.vllm.model
         if model is None or model.startswith(("/", ".", "s3:", "gs:", "${")) or "://" in model:

@@ -75,18 +75,26 @@ def add_to_command(engine: ServedEngine, *words: str) -> Edits:
     return add_option(engine.command.words, words, engine.service.get("command"))
 
 
-def serving(facts: Facts) -> Iterator[tuple[Project, Service]]:
-    """The services on an answer's way, in Compose projects: engines, proxies, nginx before them."""
+def serving(facts: Facts, *, by_hand: bool = False) -> Iterator[tuple[Project, Service]]:
+    """The containers on an answer's way: engines, proxies, nginx before them.
+
+    Args:
+        facts: what was gathered.
+        by_hand: those of a `docker run` in a script too, which nobody promised to keep running.
+    """
     routed = {id(route.config.service) for route in facts.routes}
     for project in facts.projects:
-        for service in project.services if project.origin != "kubernetes" else ():
+        kept = project.origin not in ({"kubernetes"} if by_hand else {"kubernetes", "script"})
+        for service in project.services if kept else ():
+            if service.on_host:
+                continue
             if service.serves_llm or id(service) in routed:
                 yield project, service
 
 
-def engines(facts: Facts) -> Iterator[tuple[Project, Service]]:
-    """The vLLM services of Compose projects."""
-    return ((project, service) for project, service in serving(facts) if service.vllm is not None)
+def engines(facts: Facts, *, by_hand: bool = False) -> Iterator[tuple[Project, Service]]:
+    """The containers that run vLLM; `by_hand` as for `serving`."""
+    return ((project, service) for project, service in serving(facts, by_hand=by_hand) if service.vllm is not None)
 
 
 def seconds_of(node: Node | None, default: float) -> float | None:

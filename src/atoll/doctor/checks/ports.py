@@ -42,7 +42,7 @@ def engine_published(facts: Facts) -> Iterable[Finding]:
       backend: {image: "example/backend:1.0", depends_on: [vllm]}
     ```
     """
-    for project, service in engines(facts):
+    for project, service in engines(facts, by_hand=True):
         before = _in_front(facts, project, service)
         for port in service.ports:
             if before and port.open_to_all:

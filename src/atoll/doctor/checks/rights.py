@@ -49,7 +49,7 @@ def small_shared_memory(facts: Facts) -> Iterable[Finding]:
       vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], shm_size: 16gb}
     ```
     """
-    for _, service in engines(facts):
+    for _, service in engines(facts, by_hand=True):
         assert service.vllm is not None
         tp, pp = service.vllm.tensor_parallel, service.vllm.pipeline_parallel
         if tp is None or pp is None or tp * pp < 2 or service.string("ipc") not in {None, "private"}:
@@ -172,7 +172,7 @@ def takes_over_the_host(facts: Facts) -> Iterable[Finding]:
       vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
     ```
     """
-    for _, service in serving(facts):
+    for _, service in serving(facts, by_hand=True):
         if not service.serves_llm:
             continue
         node = service.get("privileged")
