@@ -32,7 +32,7 @@ def test_the_page_fetches_nothing(page):
 
 
 def test_the_page_says_the_verdict_the_numbers_and_where_they_are_from(page, view):
-    assert "2xTP2 serves this load best" in page
+    assert "With two replicas of two cards each (2xTP2), the first token comes sooner" in page
     assert '<span class="chip emulated">emulated</span>' in page
     assert "the engines that answered were emulated" in page
     assert "Three ways over four cards" in page
@@ -60,7 +60,7 @@ def test_the_page_is_well_formed_and_small(page):
 def test_the_korean_page_says_so_and_has_the_same_numbers(view, page):
     korean = render_report(view, lang="ko")
     assert '<html lang="ko">' in korean
-    assert "구성이 가장 좋습니다" in korean
+    assert "의 첫 토큰이 카드 4장 전부에 걸친" in korean
     assert "에뮬레이션" in korean
     cells = re.compile(r"<td data-title=\"TTFT p50\">([^<]*)")
     assert cells.findall(korean) == cells.findall(page)

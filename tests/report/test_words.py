@@ -11,6 +11,7 @@ from atoll.analyse.band import Band
 from atoll.analyse.rank import Contender, rank_runs
 from atoll.analyse.summary import summarise
 from atoll.errors import InputError
+from atoll.layout.layout import Policy, Router
 from atoll.report.view import RunView
 from atoll.report.words import tell_load, tell_place, tell_verdict, words_in
 from atoll.traffic.record import Source
@@ -26,10 +27,15 @@ def test_a_measurement_is_held_against_its_prediction(make_view):
 
 def test_the_verdict_names_the_winner_the_margin_and_what_went_wrong(view):
     told = tell_verdict(view)
-    assert told[0].startswith("2xTP2 serves this load best: the first token comes within ")
-    assert told[1].startswith("Against 1xTP4, the 95th percentile of the wait is ")
-    assert "95 % interval" in told[1]
-    assert "times as short" in told[1]
+    assert told[0].startswith(
+        "With two replicas of two cards each (2xTP2), the first token comes sooner than with one replica over all four"
+        " cards (1xTP4): within "
+    )
+    against = next(
+        sentence for sentence in told if sentence.startswith("Against 1xTP4, the 95th percentile of the wait")
+    )
+    assert "95 % interval" in against
+    assert "times as short" in against
     assert any("Next comes 1xTP4" in sentence for sentence in told)
     assert any("a check of the plumbing, not of the prediction" in sentence for sentence in told)
     assert "1xTP4: 3 of 120 requests failed." in told
@@ -38,8 +44,10 @@ def test_the_verdict_names_the_winner_the_margin_and_what_went_wrong(view):
 
 def test_the_verdict_is_told_in_korean_with_the_same_numbers(view):
     english, korean = " ".join(tell_verdict(view)), " ".join(tell_verdict(view, lang="ko"))
-    assert "2xTP2 구성이 가장 좋습니다" in korean
-    p95 = english.split("within ")[1].split(" for")[0]
+    assert korean.startswith(
+        "카드 2장짜리 레플리카 2개(2xTP2)의 첫 토큰이 카드 4장 전부에 걸친 레플리카 1개(1xTP4)보다 빠릅니다."
+    )
+    p95 = english.split("within ")[1].split(" instead")[0]
     assert p95 in korean
 
 
@@ -51,8 +59,44 @@ def test_runs_that_cannot_be_told_apart_share_the_place_and_the_words_say_so(mak
     )
     ranking = rank_runs([Contender(name=run.name, table=table, summary=run.summary) for run in runs])
     view = make_view(runs=runs, ranking=ranking, baseline="a")
-    assert tell_verdict(view)[0].startswith("a, b share the first place")
+    assert tell_verdict(view)[0].startswith("b share the first place with a: nothing that was measured")
     assert tell_place(ranking, "a") == "=1"
+
+
+def test_ways_of_balancing_that_make_no_difference_are_one_sentence(make_view, make_records, make_layout):
+    pairs = ((0, 1), (2, 3))
+    good, slow = make_records(wait_s=0.2, step_s=0.02, replicas=2), make_records(wait_s=0.2, step_s=0.03, replicas=1)
+    turns = make_layout("turns", pairs)
+    made = [
+        ("turns", turns, good),
+        ("least", turns.replace(router=Router(policy=Policy.ROUND_ROBIN)), good),
+        ("whole", make_layout("whole", ((0, 1, 2, 3),)), slow),
+    ]
+    runs = tuple(RunView(name=n, layout=layout, table=t, summary=summarise(t)) for n, layout, t in made)
+    ranking = rank_runs([Contender(name=run.name, table=run.table, summary=run.summary) for run in runs])
+    told = tell_verdict(make_view(runs=runs, ranking=ranking, baseline="turns"))
+    assert told[0].startswith("With two replicas of two cards each (turns), an answer ends ")
+    assert told[0].endswith(" in the mean instead of 771 ms.")
+    assert told[1] == "How requests are balanced makes no difference here: least_conn, round_robin."
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (((0, 1, 2, 3),), "one replica over all four cards (x)"),
+        (((0, 1),), "one replica over two cards (x)"),
+        (((2,),), "one replica on one card (x)"),
+        (((0,), (1,), (2,)), "three replicas of one card each (x)"),
+        (((0, 1), (2,)), "the replicas of x"),
+    ],
+)
+def test_an_arrangement_is_said_in_words(make_view, make_records, make_layout, groups, words):
+    quick = make_records(wait_s=0.2, step_s=0.02, replicas=1)
+    slow = make_records(wait_s=3.0, step_s=0.02, replicas=1)
+    made = (("x", make_layout("x", groups), quick), ("y", make_layout("y", ((0, 1), (2, 3))), slow))
+    runs = tuple(RunView(name=n, layout=layout, table=t, summary=summarise(t)) for n, layout, t in made)
+    ranking = rank_runs([Contender(name=run.name, table=run.table, summary=run.summary) for run in runs])
+    assert tell_verdict(make_view(runs=runs, ranking=ranking, baseline="y"))[0].startswith(f"With {words}, the first")
 
 
 def test_an_unclear_difference_is_called_unclear(make_view, make_records, make_layout):
@@ -142,7 +186,8 @@ def test_what_is_layout_and_what_is_version_are_two_steps_each_with_its_band(mak
     ranking = rank_runs(contenders, baseline="1xTP4-plain", ratio_of=lambda _one, _other: band)
     view = make_view(runs=runs, ranking=ranking, baseline="1xTP4-plain", engine="simulated", source=Source.SIMULATED)
     told = tell_verdict(view)
-    assert told[0].startswith("2xTP2, 1xTP4 share the first place: statistics and the bands of such predictions do not")
+    assert told[0].startswith("With two replicas of two cards each (2xTP2), an answer ends 25% sooner than with one")
+    assert any(sentence.startswith("1xTP4 share the first place with 2xTP2: statistics and the") for sentence in told)
     total, engine, layout = (
         runs[a].summary.e2e_s.mean - runs[b].summary.e2e_s.mean for a, b in ((0, 2), (0, 1), (1, 2))
     )

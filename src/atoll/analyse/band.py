@@ -31,6 +31,11 @@ class Band(Document):
         found: Interval | None = getattr(self, measure)
         return found
 
+    def inverse(self) -> "Band":
+        """The band of the inverse ratio."""
+        turned = {name: None if (one := self.of(name)) is None else (1 / one[1], 1 / one[0]) for name in MEASURES}
+        return self.replace(**turned)
+
     def around(self, figures: Mapping[str, float | None]) -> "Band":
         """This relative band around figures; a figure that is missing has none.
 

@@ -46,6 +46,18 @@ class Difference(Document):
         """Whether the second run is told from the first."""
         return self.verdict in {Verdict.FASTER, Verdict.SLOWER}
 
+    def turned(self) -> "Difference":
+        """`first - second`."""
+        turns = {Verdict.FASTER: Verdict.SLOWER, Verdict.SLOWER: Verdict.FASTER}
+        return self.replace(
+            first=self.second,
+            second=self.first,
+            difference=None if self.difference is None else -self.difference,
+            low=None if self.high is None else -self.high,
+            high=None if self.low is None else -self.low,
+            verdict=turns.get(self.verdict, self.verdict),
+        )
+
 
 class Comparison(Document):
     """The differences of a second run from a first, which is the baseline.
@@ -61,6 +73,15 @@ class Comparison(Document):
 
     def difference(self, measure: str, statistic: str) -> Difference:
         return next(d for d in self.differences if d.measure == measure and d.statistic == statistic)
+
+    def turned(self) -> "Comparison":
+        """The same two runs, the first held against the second."""
+        return Comparison(
+            first=self.second,
+            second=self.first,
+            differences=tuple(one.turned() for one in self.differences),
+            ratio=None if self.ratio is None else self.ratio.inverse(),
+        )
 
 
 MEASURES = ("ttft_s", "tpot_s", "e2e_s")

@@ -10,7 +10,15 @@ from atoll.analyse.compare import Comparison, Difference, Verdict
 from atoll.analyse.rank import FELT_S, Place
 from atoll.analyse.summary import Summary
 from atoll.errors import InputError
-from atoll.layout.layout import Layout
+from atoll.report.message import (
+    Measure,
+    Message,
+    alike_but_balancing,
+    engine_of,
+    find_message,
+    place_of,
+    split_of,
+)
 from atoll.report.view import RunView, StudyView
 from atoll.traffic.record import Source
 from atoll.units import show_seconds
@@ -49,19 +57,77 @@ def _tell_ranking(view: StudyView, say: Words) -> list[str]:
     first = runs[0]
     if len(view.ranking) < 2 or first.summary is None:
         return [*_tell_alone(first, say), *_tell_prediction(view, first, say)]
-    best = [place.name for place in view.ranking if place.place == 1]
-    if len(best) > 1:
-        told = [_tell_tie(best, view, say), _fill(say["alone"], first.summary, name=first.name)]
-    else:
-        told = [_fill(say["best"], first.summary, best=first.name)]
-    told += _tell_against_baseline(view, first, say)
+    message = find_message(view)
+    told = [] if message is None else [_tell_message(message, say), *_tell_steps(view, message, say)]
+    told += _tell_company(view, first, message, say)
+    told += _tell_against_baseline(view, first, message, say)
     told += _tell_next(view, first, say)
     return told + _tell_prediction(view, first, say)
 
 
-def _tell_tie(names: Sequence[str], view: StudyView, say: Words) -> str:
-    kind = "tie_predicted" if view.source is Source.SIMULATED else "tie"
-    return say[kind].format(best=", ".join(names))
+def _tell_message(message: Message, say: Words) -> str:
+    """Two arrangements against each other by the measure that parts them; that none does is a message too."""
+    best, other = message.found.second or 0.0, message.found.first or 0.0
+    sentence = say[_kind_of(message)].format(
+        best=_tell_arrangement(message.best, say),
+        other=_tell_arrangement(message.other, say),
+        best_figure=show_seconds(best),
+        other_figure=show_seconds(other),
+        share=f"{abs(best / other - 1):.0%}" if other else "-",
+        band=_tell_doubt(message, say),
+    )
+    return sentence[0].upper() + sentence[1:]
+
+
+def _kind_of(message: Message) -> str:
+    if message.found.verdict is Verdict.UNCLEAR:
+        return "headline_alike"
+    kind = "within" if message.found.verdict is Verdict.WITHIN_BAND else message.measure
+    return f"headline_{kind}_{'sooner' if (message.found.difference or 0) < 0 else 'later'}"
+
+
+def _tell_doubt(message: Message, say: Words) -> str:
+    """How far off a predicted ratio of answers may be."""
+    if message.measure is Measure.WAIT:
+        return ""
+    known = _tell_ratio(message.comparison.ratio, say)
+    return known or (say["band_unknown"] if message.found.verdict is Verdict.WITHIN_BAND else "")
+
+
+def _tell_arrangement(run: RunView, say: Words) -> str:
+    """`two replicas of two cards each (2xTP2)`; the name alone where that is shorter than saying it."""
+    assert run.layout is not None
+    split = split_of(run.layout)
+    tensor, pipeline = split[0]
+    if len(set(split)) > 1 or pipeline > 1:
+        return say["arranged_otherwise"].format(name=run.name)
+    counts, count = say["counts"].split(), len(split)
+    kind = "arranged" + ("_many" if count > 1 else "_one") + ("_single" if tensor == 1 else "")
+    if count == 1 and tensor > 1 and tensor == len(run.layout.box.gpus):
+        kind = "arranged_all"
+    return say[kind].format(count=_count(count, counts), cards=_count(tensor, counts), name=run.name)
+
+
+def _count(number: int, words: Sequence[str]) -> str:
+    return words[number - 1] if number <= len(words) else str(number)
+
+
+def _tell_company(view: StudyView, first: RunView, message: Message | None, say: Words) -> list[str]:
+    """Who shares the first place: ways of balancing that make no difference, then the others; and how long it waits."""
+    best = [place.name for place in view.ranking if place.place == 1]
+    alike = [run for run in alike_but_balancing(view, first) if run.name in best]
+    policies = dict.fromkeys(str(run.layout.router.policy) for run in alike if run.layout)
+    told, said = [], {first.name} | ({message.other.name} if message else set())
+    if len(policies) > 1:
+        told.append(say["balancing"].format(policies=", ".join(policies)))
+        said |= {run.name for run in alike}
+    others = [name for name in best if name not in said]
+    if others:
+        kind = "tie_predicted" if view.source is Source.SIMULATED else "tie"
+        told.append(say[kind].format(best=first.name, names=", ".join(others)))
+    assert first.summary is not None
+    alone = "alone" if told or message else "best"
+    return [*told, _fill(say[alone], first.summary, name=first.name)]
 
 
 def _tell_alone(run: RunView, say: Words) -> list[str]:
@@ -74,26 +140,29 @@ def _fill(sentence: str, summary: Summary, **names: str) -> str:
     return sentence.format(p95=show_seconds(summary.ttft_s.p95), p50=show_seconds(summary.ttft_s.p50), **names)
 
 
-def _tell_against_baseline(view: StudyView, best: RunView, say: Words) -> list[str]:
-    place = _place(view, best.name)
-    if place.against_baseline is None:  # the best is the baseline itself
+def _tell_against_baseline(view: StudyView, best: RunView, message: Message | None, say: Words) -> list[str]:
+    """Waits, tokens and answers beside the baseline's, but for what the message has said."""
+    against = place_of(view, best.name).against_baseline
+    if against is None:  # the best is the baseline itself
         return []
-    told = [tell_difference(place.against_baseline, say=say)]
-    base = view.run(place.against_baseline.first)
+    said = message.measure if message is not None and message.other.name == against.first else None
+    told = []
+    if said is None or against.difference("ttft_s", "p95").is_clear:
+        told.append(tell_difference(against, say=say))
+    base = view.run(against.first)
     if best.summary is not None and base.summary is not None and _rate(base.summary) > 0:
         share = _rate(best.summary) / _rate(base.summary)
         rate, base_rate = f"{_rate(best.summary):,.0f}", f"{_rate(base.summary):,.0f}"
         told.append(say["rate"].format(rate=rate, base=base.name, base_rate=base_rate, share=f"{share:.0%}"))
-    return told + _tell_answers(view, best, base, say)
+    return told if said is Measure.ANSWER else [*told, *_tell_answers(best, base, against, say)]
 
 
-def _tell_answers(view: StudyView, best: RunView, base: RunView, say: Words) -> list[str]:
-    """How long whole answers take against the baseline; and how much of that is the engine, how much the layout."""
+def _tell_answers(best: RunView, base: RunView, against: Comparison, say: Words) -> list[str]:
+    """How long whole answers take against the baseline."""
     best_s, base_s = _answer_s(best), _answer_s(base)
-    against = _place(view, best.name).against_baseline
-    if best_s is None or base_s is None or against is None:
+    if best_s is None or base_s is None:
         return []
-    told = [
+    return [
         say["answer"].format(
             best_answer=show_seconds(best_s),
             base=base.name,
@@ -102,58 +171,50 @@ def _tell_answers(view: StudyView, best: RunView, base: RunView, say: Words) -> 
             band=_tell_ratio(against.ratio, say),
         )
     ]
-    corner = _corner(view, best, base)
-    if corner is not None and best_s < base_s:
-        told.append(_tell_steps(view, best, corner, base, say))
-    return told
 
 
 def _corner(view: StudyView, best: RunView, base: RunView) -> RunView | None:
     """The baseline's split with the best's engine: what lies between two runs that differ in both."""
-    if best.layout is None or base.layout is None:
+    if best.layout is None or base.layout is None or engine_of(best.layout) == engine_of(base.layout):
         return None
-    if _split(best.layout) == _split(base.layout) or _engine(best.layout) == _engine(base.layout):
-        return None
+    wanted = split_of(base.layout), engine_of(best.layout)
     alike = [
-        run
-        for run in view.measured_runs
-        if run.layout and _split(run.layout) == _split(base.layout) and _engine(run.layout) == _engine(best.layout)
+        run for run in view.measured_runs if run.layout and (split_of(run.layout), engine_of(run.layout)) == wanted
     ]
     return alike[0] if alike and _answer_s(alike[0]) is not None else None
 
 
-def _split(layout: Layout) -> tuple[tuple[int, int], ...]:
-    return tuple((replica.tensor_parallel, replica.pipeline_parallel) for replica in layout.replicas)
-
-
-def _engine(layout: Layout) -> tuple[object, ...]:
-    return layout.engine, layout.engine_version, layout.flags
-
-
-def _tell_steps(view: StudyView, best: RunView, corner: RunView, base: RunView, say: Words) -> str:
-    """From the baseline over the corner to the best, with the band of each step."""
-    best_s, corner_s, base_s = (_answer_s(run) or 0.0 for run in (best, corner, base))
-    place = _place(view, corner.name)
+def _tell_steps(view: StudyView, message: Message, say: Words) -> list[str]:
+    """What of the message's difference is the engine and what the layout, with the band of each step."""
+    best, base = message.best, message.other
+    corner = _corner(view, best, base)
+    best_s, base_s = _answer_s(best), _answer_s(base)
+    if corner is None or best_s is None or base_s is None or best_s >= base_s or message.measure is Measure.WAIT:
+        return []
+    corner_s = _answer_s(corner) or 0.0
+    place = place_of(view, corner.name)
     engine, back = (None if one is None else one.ratio for one in (place.against_baseline, place.against_best))
-    return say["steps"].format(
-        total=show_seconds(base_s - best_s),
-        engine=_signed(base_s - corner_s),
-        layout=_signed(corner_s - best_s),
-        base=base.name,
-        corner=corner.name,
-        best=best.name,
-        engine_share=f"{corner_s / base_s:.0%}",
-        layout_share=f"{best_s / corner_s:.0%}",
-        engine_band=_tell_ratio(engine, say),
-        layout_band=_tell_ratio(back, say, inverse=True),
-    )
+    return [
+        say["steps"].format(
+            total=show_seconds(base_s - best_s),
+            engine=_signed(base_s - corner_s),
+            layout=_signed(corner_s - best_s),
+            base=base.name,
+            corner=corner.name,
+            best=best.name,
+            engine_share=f"{corner_s / base_s:.0%}",
+            layout_share=f"{best_s / corner_s:.0%}",
+            engine_band=_tell_ratio(engine, say),
+            layout_band=_tell_ratio(None if back is None else back.inverse(), say),
+        )
+    ]
 
 
-def _tell_ratio(ratio: Band | None, say: Words, *, inverse: bool = False) -> str:
+def _tell_ratio(ratio: Band | None, say: Words) -> str:
     """The band of how two whole answers compare; nothing where there is none."""
     if ratio is None or ratio.e2e_s is None:
         return ""
-    low, high = (1 / ratio.e2e_s[1], 1 / ratio.e2e_s[0]) if inverse else ratio.e2e_s
+    low, high = ratio.e2e_s
     kind = "band_unclear" if low <= 1 <= high else "band_clear"
     return say[kind].format(low=f"{low:.0%}", high=f"{high:.0%}")
 
@@ -164,10 +225,6 @@ def _answer_s(run: RunView) -> float | None:
 
 def _signed(seconds: float) -> str:
     return ("-" if seconds < 0 else "") + show_seconds(abs(seconds))
-
-
-def _place(view: StudyView, name: str) -> Place:
-    return next(place for place in view.ranking if place.name == name)
 
 
 def tell_difference(comparison: Comparison, *, say: Words | None = None, lang: str = "en") -> str:
