@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -241,3 +242,52 @@ def test_a_fault_of_our_own_is_a_sentence_with_a_file_to_send(capsys):
         assert secret not in said + story
     path.unlink()
     path.parent.rmdir()
+
+
+NO_TEXT = "n\udcff"  # as the byte 0xff of a command line arrives
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["simulate", "--gpu", "H100-NVL-94GB", "--gpus", "2", "--model", NO_TEXT, "--users", "2"],
+        ["simulate", "--gpu", NO_TEXT, "--model", MODEL],
+        ["plan", "--gpu", "H100-NVL-94GB", "--gpus", "2", "--model", NO_TEXT],
+        ["emulate", "--gpu", "H100-NVL-94GB", "--model", NO_TEXT],
+        ["bench", "http://127.0.0.1:1", "--model", NO_TEXT],
+        ["bench", "http://127.0.0.1:1", "--header", f"X-A: {NO_TEXT}"],
+        ["bench", "http://127.0.0.1:1", "--api-key", NO_TEXT],
+        ["runs", "tag", NO_TEXT, "good"],
+        ["runs", "list", "--tag", NO_TEXT],
+        ["study", "run", NO_TEXT],
+        ["render", "layout.yaml", "--bind", NO_TEXT],
+    ],
+    ids=lambda words: f"{words[0]} {words[words.index(NO_TEXT) - 1] if NO_TEXT in words else '--header'}",
+)
+def test_a_value_that_is_no_text_is_one_sentence_in_every_command(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        guarded(lambda: make_app(words[:1])(words, standalone_mode=False))
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.count("\n") == 1
+    assert "n\\udcff" in said
+
+
+@pytest.mark.parametrize("name", ["m\udcff", "m\nb", "m\u2028", "m\x1b[31m"])
+def test_a_model_folder_whose_name_no_layout_can_hold_is_one_sentence(name, tmp_path, capsys):
+    (tmp_path / name).mkdir()
+    for words in (["simulate", "--gpus", "2"], ["plan", "--gpus", "2", "--users", "2"], ["emulate"]):
+        wanted = [*words, "--gpu", "H100-NVL-94GB", "--model", str(tmp_path / name)]
+        with pytest.raises(SystemExit) as ended:
+            guarded(lambda wanted=wanted: make_app(wanted[:1])(wanted, standalone_mode=False))
+        assert ended.value.code == 2
+        assert "holds the character" in capsys.readouterr().err
+
+
+def test_files_whose_names_are_no_text_are_files_like_others(tmp_path, capsys):
+    shutil.copy(TOPO, tmp_path / NO_TEXT)
+    compose = tmp_path / f"compose{NO_TEXT}.yaml"
+    compose.write_text("services: {a: {image: vllm/vllm-openai, command: [m/x]}}\n")
+    guarded(lambda: make_app(["inspect"])(["inspect", str(tmp_path / NO_TEXT)], standalone_mode=False))
+    guarded(lambda: make_app(["doctor"])(["doctor", str(compose), "--format", "sarif"], standalone_mode=False))
+    assert "composen%FF.yaml" in capsys.readouterr().out

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from atoll.doctor.files import HeldFiles
+from atoll.doctor.walk import MOST_FILES, MOST_NAMES
+from atoll.documents import write_yaml
 from atoll.errors import InputError
 from atoll.workflows.diagnose import ask, correct, diagnose, write_corrected
+from stand_ins.layouts import two_pairs
 
 COMPOSE = "services:\n  vllm:\n    image: vllm/vllm-openai:v0.32.0\n    command: m/x -tp 2\n"
 NGINX = "events {}\nhttp { server {\nlocation /v1 { proxy_pass http://vllm:8000; }\n} }\n"
@@ -165,3 +169,40 @@ def test_a_name_that_no_file_can_have_is_that_of_no_file(tmp_path):
     assert isinstance(rules(tmp_path), list)
     with pytest.raises(InputError, match="There is no file"):
         diagnose(ask(["x" * 5000]))
+
+
+def test_a_huge_folder_is_looked_at_in_part_and_that_is_said():
+    held = {f"a/{number:03}/compose.yaml": COMPOSE for number in range(MOST_FILES + 20)}
+    findings = diagnose(ask(["."], select=["AT"]), HeldFiles(held)).findings
+    assert [(one.file, one.rule, one.what.partition(";")[2]) for one in findings] == [
+        (".", "AT002", " the rest of this folder was not looked at")
+    ]
+    names = {f"pile/{number}": "" for number in range(MOST_NAMES + 20)} | {"a/compose.yaml": COMPOSE}
+    found = [one.file for one in diagnose(ask(["."], select=["AT", "DC002"]), HeldFiles(names)).findings]
+    assert found == ["."]
+    assert {one.file for one in diagnose(ask(["."]), HeldFiles(held | {"b": ""})).findings} > {"."}
+
+
+@pytest.mark.parametrize("change", [("engine", "toy"), ("engine_version", "new"), ("engine_version", "9" * 400)])
+def test_a_layout_for_an_engine_that_is_not_known_is_one_finding_and_the_rest_is_looked_at(change):
+    odd = two_pairs().to_plain() | dict([change])
+    held = {"compose.yaml": COMPOSE, "odd.yaml": write_yaml(odd)}
+    found = {(one.file, one.rule) for one in diagnose(ask(["."]), HeldFiles(held)).findings}
+    assert ("odd.yaml", "AT001") in found
+    assert ("compose.yaml", "DC004") in found
+
+
+def test_figures_that_no_machine_has_are_said():
+    text = (
+        "services:\n  a:\n    image: web:1\n    cpuset: 0-99999999999\n    ports: ['80:80', '0-9999999999:1', '70000']\n"
+        "  b: {image: 'web:1', cpuset: 9-1, ports: ['127.0.0.1:65535:65535/tcp', '${PORT}:80']}\n"
+        "  c: {image: 'web:1', cpuset: '${CORES}', ports: [{target: 80, published: 123456}]}\n"
+    )
+    findings = diagnose(ask(["compose.yaml"], select=["AT"]), HeldFiles({"compose.yaml": text})).findings
+    assert [(one.line, one.rule, one.what) for one in findings] == [
+        (4, "AT004", "cpuset of a: no machine has a processor 99999999999"),
+        (5, "AT004", "ports of a: there is no port 70000"),
+        (5, "AT004", "ports of a: there is no port 9999999999"),
+        (6, "AT004", "cpuset of b: the processors 9-1 run backwards"),
+        (7, "AT004", "ports of c: there is no port 123456"),
+    ]

@@ -7,12 +7,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 import atoll
-from atoll.errors import AtollError
+from atoll.errors import AtollError, InputError
 from atoll.outside.shell import environment
 
 # Every module of cli/commands has register(app); the order is the order of `atoll --help`, which is shown from here,
@@ -60,12 +62,37 @@ def _atoll(
     """Options of atoll itself."""
 
 
+class _Command(TyperCommand):
+    """A command whose values are text, or the name of a file: such a name may hold any byte, nothing else may."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        for name, value in ctx.params.items():
+            for text in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(text, str) and _NO_TEXT.search(text) and not Path(text).exists():
+                    given = f"{text[:60]!r}, given for {name.replace('_', '-')},"
+                    raise InputError(f"{given} is not UTF-8 text, and no file has that name.")
+        return rest
+
+
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # what stands in a str for bytes of the command line that are not UTF-8
+
+
+def _checked(app: typer.Typer) -> typer.Typer:
+    for command in app.registered_commands:
+        command.cls = _Command
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _checked(group.typer_instance)
+    return app
+
+
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """The command line with these commands; importing one brings in its stage, which takes time."""
     app = _bare_app()
     for name in names:
         import_module(f"atoll.cli.commands.{name}").register(app)
-    return app
+    return _checked(app)
 
 
 def _table_of_contents() -> typer.Typer:

@@ -15,10 +15,11 @@ from atoll.analyse.band import Band, tell_bands
 from atoll.analyse.summary import Distribution, Summary
 from atoll.units import show_seconds
 
-# What a terminal does instead of showing it: controls but for line end and tab, and the marks that turn the direction
-# of writing or end a line where none is seen. Names, files, servers and logs may hold any of them.
+# What a terminal does instead of showing it: controls but for line end and tab, the marks that turn the direction of
+# writing or end a line where none is seen, bytes that are no text. Names, files, servers and logs may hold any of them.
 _UNSEEN = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
 _UNSEEN |= {code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)}
+_UNSEEN |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}
 _IN_JSON = {code: f"\\u{code:04x}" for code in (*range(127, 160), *(code for code in _UNSEEN if code > 160))}
 
 

@@ -13,6 +13,7 @@ from atoll.doctor.scripts import STARTS_ENGINE, project_of_script, projects_of_r
 from atoll.doctor.shell import Document
 from atoll.doctor.sources import NOT_UTF8, Sources
 from atoll.doctor.tree import Node, Source, cut_out, read_yaml
+from atoll.engines import find_engine
 from atoll.errors import BadDocument, BadTopology, InputError
 from atoll.inventory.box import Box
 from atoll.inventory.parse import parse_box
@@ -175,7 +176,8 @@ class Recogniser:
     def _take_layout(self, source: Source) -> None:
         try:
             layout = Layout.parse(source.text, origin=source.path)
-        except BadDocument as error:
+            find_engine(layout.engine).parse_version(layout.engine_version)
+        except InputError as error:
             self._sources.unreadable(source, 1, str(error).removeprefix(f"{source.path}: "))
             return
         self.pile.layouts.append((source, layout))

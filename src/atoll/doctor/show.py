@@ -145,7 +145,8 @@ def _sarif_change(uri: str, edits: Sequence[Edit]) -> dict[str, Any]:
 
 def _uri(path: str, folder: str) -> str:
     name = _seen_from(folder, path)
-    return f"file://{quote(name)}" if name.startswith("/") else quote(name)
+    quoted = quote(name, errors="surrogateescape")  # a file's name may hold any byte
+    return f"file://{quoted}" if name.startswith("/") else quoted
 
 
 def _seen_from(folder: str, path: str) -> str:

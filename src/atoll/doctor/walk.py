@@ -11,6 +11,11 @@ from atoll.doctor.tree import Source
 from atoll.errors import InputError
 
 _DEEPEST = 5  # folders below the one that was given
+# What is looked at below the folders that are given; a larger tree (a whole disk) is named by its part that matters.
+MOST_NAMES = 20_000
+MOST_FILES = 400  # read
+MOST_CHARACTERS = 15 * 10**5  # of them together; YAML is read at some 300,000 a second
+_KERNEL = {"/proc", "/sys", "/dev"}  # no files of anybody
 _SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages", "dist", "build", "target"}
 _WALKED = re.compile(
     r"\.(ya?ml|conf|cfg|json|template|sh|bash|service|container|toml|tf|hcl|nomad|j2|tpl|mk|ps1|bat)$"
@@ -30,6 +35,8 @@ class Walk:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._entered: set[str] = set()
+        self._names, self._files, self._characters = 0, 0, 0
+        self._left_out = False
 
     def over(self, path: str, names: Iterable[str]) -> Iterator[Source]:
         """The files of a folder and those below it that can be ours."""
@@ -37,13 +44,24 @@ class Walk:
         self._sources.roots.add(root)
         self._entered.add(root)
         yield from self._folder(path, names, root=root, depth=0)
+        if self._left_out:
+            seen = f"{self._names:,} names were met and {self._files:,} files read, which is enough"
+            self._sources.problem(path, 1, unknown, f"{seen}; the rest of this folder was not looked at")
+
+    @property
+    def _is_enough(self) -> bool:
+        return self._names >= MOST_NAMES or self._files >= MOST_FILES or self._characters >= MOST_CHARACTERS
 
     def _folder(self, path: str, names: Iterable[str], *, root: str, depth: int) -> Iterator[Source]:
         for name in names:
+            if self._is_enough:
+                self._left_out = True
+                return
+            self._names += 1
             child = posixpath.join(path, name) if path != "." else name
             if CORRECTED in name:
                 continue
-            if name.startswith(".") or name in _SKIPPED:
+            if name.startswith(".") or name in _SKIPPED or child in _KERNEL:
                 self._pass_by(child, name)
                 continue
             try:
@@ -67,6 +85,8 @@ class Walk:
             elif _WALKED.search(name):
                 source = self._sources.source(child)
                 if source is not None and _is_worth_reading(source):
+                    self._files += 1
+                    self._characters += len(source.text)
                     yield source
 
     def _pass_by(self, child: str, name: str) -> None:

@@ -35,6 +35,7 @@ def read_model(name_or_path: str, *, hub: bool = False) -> ModelCard:
         UnknownModel: neither in the catalogue nor on disk, with near names.
         BadModel: a config.json that cannot be understood.
     """
+    check_name(name_or_path)
     path = _existing_path(name_or_path)
     if path is not None and path.is_dir():
         return _read_folder(path)
@@ -46,6 +47,15 @@ def read_model(name_or_path: str, *, hub: bool = False) -> ModelCard:
     if hub:
         return _read_hub(name_or_path)
     raise UnknownModel(_unknown(name_or_path))
+
+
+def check_name(name_or_path: str) -> None:
+    """What a layout, a command line or an engine could not hold is no model's name; raises UnknownModel."""
+    wrong = next((letter for letter in name_or_path if not letter.isprintable()), None)
+    if wrong is not None:
+        raise UnknownModel(
+            f"The model {name_or_path[-60:]!r} holds the character {wrong!r}, which no layout can; rename its folder."
+        )
 
 
 def _existing_path(text: str) -> Path | None:

@@ -347,21 +347,26 @@ def key_of(
     """The API key: of a file, of the command line (which says who can see it there), or of the first variable set.
 
     Raises:
-        InputError: both are given, or the file cannot be read or is empty.
+        InputError: both are given, the file cannot be read, or what is there is no key.
     """
     if file is not None:
         if given is not None:
             raise InputError("--api-key and --api-key-file are two ways to say one thing. Give one.")
-        key = read_text(file).strip()
-        if not key or any(letter.isspace() or not letter.isprintable() for letter in key):
-            raise InputError(f"{file} is expected to hold one key and nothing else.")
-        return key
+        return _one_key(read_text(file).strip(), str(file))
     if given is not None:
         hide_argument(given)
         hiding = f"--api-key-file and {variables[0]} hide it"
         say(f"--api-key stands in the shell's history, and stood in `ps` for a moment; {hiding}.")
-        return given
-    return next((value for name in variables if (value := environment().get(name))), None)
+        return _one_key(given, "--api-key")
+    found = environment()
+    return next((_one_key(found[name], name) for name in variables if found.get(name)), None)
+
+
+def _one_key(text: str, place: str) -> str:
+    """The text, which goes into a header: no line ends, no blanks, no bytes that are no text."""
+    if not text or any(letter.isspace() or not letter.isprintable() for letter in text):
+        raise InputError(f"{place} is expected to hold one key and nothing else.")
+    return text
 
 
 def asking_of(
@@ -381,8 +386,7 @@ def asking_of(
     proxy: str | None,
     replica_header: str,
 ) -> RequestOptions:
-    """The RequestOptions of a command line; the key may come from the environment."""
-    variables = environment()
+    """The RequestOptions of a command line."""
     if endpoint is not None and endpoint not in set(Endpoint):
         raise InputError(f"--endpoint {endpoint} is not one of {', '.join(Endpoint)}.")
     return RequestOptions(
@@ -390,7 +394,7 @@ def asking_of(
         endpoint=None if endpoint is None else Endpoint(endpoint),
         stream=stream,
         exact_output=exact_output,
-        api_key=api_key or variables.get("ATOLL_API_KEY") or variables.get("OPENAI_API_KEY"),
+        api_key=api_key,
         headers=dict(_header(text) for text in headers),
         extra_body=_json_object(extra_body) if extra_body else {},
         timeouts=Timeouts(
@@ -407,7 +411,8 @@ def asking_of(
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
-    if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name.strip()) or "\n" in value or "\r" in value:
+    is_token = re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name.strip()) is not None
+    if not colon or not is_token or not value.replace("\t", "").isprintable():
         raise InputError(f"--header {text!r} is no header. Write it like 'X-Name: value'.")
     return name.strip(), value.strip()
 

@@ -8,7 +8,7 @@ from atoll.emulate.replica import blueprint_of
 from atoll.errors import InputError
 from atoll.inventory.catalog import make_box
 from atoll.layout.layout import EngineFlags, Layout, Replica
-from atoll.model.read import read_model
+from atoll.model.read import check_name, read_model
 from atoll.outside.files import read_text
 from atoll.run.process import PROFILE_FILE
 from atoll.workflows.profiles import read_profile
@@ -57,6 +57,7 @@ def layout_to_emulate(
         return Layout.parse(read_text(file), origin=str(file))
     if gpu is None or model is None:
         raise InputError("Say what to emulate: --layout FILE, or --gpu NAME and --model M.")
+    check_name(model)
     return Layout(
         name="emulated",
         model=model,

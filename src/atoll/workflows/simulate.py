@@ -22,7 +22,7 @@ from atoll.layout.layout import EngineFlags, Layout, Replica, Router
 from atoll.layout.study import Study, study_layouts
 from atoll.layout.trouble import Failure, Slowness
 from atoll.model.card import ModelCard
-from atoll.model.read import read_model
+from atoll.model.read import check_name, read_model
 from atoll.outside.files import read_text
 from atoll.plan.goal import Goal
 from atoll.plan.score import Station, score_stations_of
@@ -176,6 +176,7 @@ def plain_layout(
     """
     if model is None:
         raise InputError("Say which model: --model NAME, such as Qwen/Qwen2.5-32B-Instruct.")
+    check_name(model)
     find_engine(DEFAULT_ENGINE).parse_version(engine_version)
     size = tensor_parallel * pipeline_parallel
     wanted = size * replicas

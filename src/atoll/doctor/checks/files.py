@@ -1,10 +1,17 @@
 """Files that cannot be read. The findings are made while gathering; the pages stand here."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
+from atoll.doctor.checks.places import found
+from atoll.doctor.compose import Service
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, rule
+from atoll.doctor.tree import Node
+from atoll.inventory.box import cpu_ranges
+
+LAST_PORT = 65535
 
 
 @rule("AT001", ERROR)
@@ -36,7 +43,7 @@ def unreadable(facts: Facts) -> Iterable[Finding]:
 
 @rule("AT002", INFO)
 def unknown(facts: Facts) -> Iterable[Finding]:
-    """A file that the doctor does not know, may not read, or that a link leads to out of the folder.
+    """A file that is not known, may not be read, or that a link leads to out of the folder; the rest of a huge folder.
 
     Consequence: It was not looked at; the rest was.
 
@@ -82,3 +89,45 @@ def careless_silence(facts: Facts) -> Iterable[Finding]:
     ```
     """
     yield from (problem for problem in facts.problems if problem.rule == "AT003")
+
+
+@rule("AT004", ERROR)
+def impossible_figure(facts: Facts) -> Iterable[Finding]:
+    """A processor or a port that no machine has, or a range that runs backwards.
+
+    Consequence: Docker refuses the service (`Requested CPUs are not available`, `invalid port`); nothing starts.
+
+    Evidence: the figure; Linux knows at most 8192 processors, TCP 65535 ports.
+
+    Fix: Write what `lscpu` or `nvidia-smi topo -m` shows, and a port up to 65535.
+
+    Fails:
+    ```compose.yaml
+    services:
+      web: {image: "ghcr.io/example/web:1.4.2", cpuset: "0-99999999999"}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      web: {image: "ghcr.io/example/web:1.4.2", cpuset: "0-31,64-95"}
+    ```
+    """
+    for service in facts.services:
+        node = service.get("cpuset")
+        if node is not None and node.known and node.text:
+            try:
+                cpu_ranges(node.text)
+            except ValueError as error:
+                yield found(node, f"cpuset of {service.name}: {error}")
+        ports = service.get("ports")
+        for item in ports.items if ports is not None else ():
+            for said in [item] if not item.is_map else [item.get("published"), item.get("target")]:
+                yield from _no_port(service, item, (said.text or "") if said is not None and said.known else "")
+
+
+def _no_port(service: Service, item: Node, text: str) -> Iterator[Finding]:
+    figures = re.findall(r"\d{5,}", text.partition("/")[0])
+    wrong = next((figure for figure in figures if int(figure[:9]) > LAST_PORT), None)
+    if wrong is not None:
+        yield found(item, f"ports of {service.name}: there is no port {wrong[:20]}")
