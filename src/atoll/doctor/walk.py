@@ -61,7 +61,7 @@ class Walk:
             child = posixpath.join(path, name) if path != "." else name
             if CORRECTED in name:
                 continue
-            if name.startswith(".") or name in _SKIPPED or child in _KERNEL:
+            if _is_of_others(name, child):
                 self._pass_by(child, name)
                 continue
             try:
@@ -96,6 +96,10 @@ class Walk:
                 self._sources.not_entered.setdefault(name)
         except InputError:
             self._sources.not_entered.setdefault(name)
+
+
+def _is_of_others(name: str, path: str) -> bool:
+    return name.startswith(".") or name in _SKIPPED or path in _KERNEL
 
 
 def _is_worth_reading(source: Source) -> bool:
