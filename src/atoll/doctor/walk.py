@@ -48,16 +48,17 @@ class Walk:
             seen = f"{self._names:,} names were met and {self._files:,} files read, which is enough"
             self._sources.problem(path, 1, unknown, f"{seen}; the rest of this folder was not looked at")
 
-    @property
-    def _is_enough(self) -> bool:
-        return self._names >= MOST_NAMES or self._files >= MOST_FILES or self._characters >= MOST_CHARACTERS
-
-    def _folder(self, path: str, names: Iterable[str], *, root: str, depth: int) -> Iterator[Source]:
+    def _counted(self, names: Iterable[str]) -> Iterator[str]:
+        """The names, as far as they are looked at."""
         for name in names:
-            if self._is_enough:
+            if self._names >= MOST_NAMES or self._files >= MOST_FILES or self._characters >= MOST_CHARACTERS:
                 self._left_out = True
                 return
             self._names += 1
+            yield name
+
+    def _folder(self, path: str, names: Iterable[str], *, root: str, depth: int) -> Iterator[Source]:
+        for name in self._counted(names):
             child = posixpath.join(path, name) if path != "." else name
             if CORRECTED in name:
                 continue
