@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from atoll.cost.profile import MachineProfile
 from atoll.cost.step import StepTimer
 from atoll.emulate.ask import Served
-from atoll.engines import served_name
+from atoll.engines import find_engine, served_name
 from atoll.engines.engine import BLOCK_TOKENS, SchedulerLimits
 from atoll.engines.spec import kind_of
 from atoll.errors import InputError
@@ -52,7 +52,7 @@ def blueprint_of(layout: Layout, number: int, card: ModelCard, *, profile: Machi
         served=Served(model=name, root=layout.model, max_model_len=equipment.max_model_len),
         limits=limits,
         kv_blocks=kv_blocks,
-        prefix_caching=layout.flags.enable_prefix_caching,
+        prefix_caching=find_engine(layout.engine).caches_prefixes(layout.flags, layout.engine_version, card),
         timer=equipment.timers[0],
         version=layout.engine_version,
         fingerprint=f"emulated-{layout.engine_version}-tp{replica.tensor_parallel}",

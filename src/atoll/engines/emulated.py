@@ -4,6 +4,7 @@ import atoll
 from atoll.engines.engine import Launch
 from atoll.engines.vllm import (
     cache_dtype,
+    caches_prefixes,
     counters,
     explain_sizes,
     fill_flags,
@@ -27,6 +28,7 @@ from atoll.model.card import ModelCard
 __all__ = [
     "cache_dtype",
     "cache_folder",
+    "caches_prefixes",
     "counters",
     "emulates",
     "explain_sizes",

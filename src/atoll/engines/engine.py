@@ -120,6 +120,10 @@ class Engine(Protocol):
         """What keys and values are held in; `auto` where they stay as computed."""
         ...
 
+    def caches_prefixes(self, flags: EngineFlags, version: str, card: ModelCard) -> bool:
+        """Whether prompts are looked up in a prefix cache, as the engine is started with these flags."""
+        ...
+
     def scheduler_limits(self, flags: EngineFlags, version: str) -> SchedulerLimits:
         """The scheduler's settings under flags that are filled in."""
         ...

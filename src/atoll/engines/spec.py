@@ -113,7 +113,7 @@ class EngineSpec:
             kv_cache_dtype=rules.cache_dtype(flags, card),
             quantization=flags.quantization,
             enforce_eager=flags.enforce_eager,
-            prefix_caching=flags.enable_prefix_caching,
+            prefix_caching=rules.caches_prefixes(flags, engine_version, card),
             expert_parallel=bool(flags.enable_expert_parallel),
             limits=limits,
             memory=rules.memory_facts(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.cost.step import StepBatch, StepTimer
+from atoll.engines import find_engine
 from atoll.engines.engine import SchedulerLimits
 from atoll.layout.layout import Layout
 from atoll.layout.weights import router_weights
@@ -141,13 +142,14 @@ class _Simulation:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([demand.workload.seed, _ROUTER_STREAM])))
         router = layout.router.replace(max_fails=layout.max_fails)
         self._router = VirtualRouter(router, router_weights(layout), rng)
+        cached = find_engine(layout.engine).caches_prefixes(layout.flags, layout.engine_version, card)
         slow = conditions.slowdown or (1.0,) * len(layout.replicas)
         self._replicas = [
             VirtualReplica(
                 number,
                 limits=replace(limits[number], max_num_queued_reqs=layout.flags.max_num_queued_reqs),
                 kv_blocks=kv_blocks[number],
-                prefix_caching=layout.flags.enable_prefix_caching,
+                prefix_caching=cached,
                 timer=timers[number] if slow[number] == 1.0 else SlowedTimer(timer=timers[number], factor=slow[number]),
                 timeline=self._timeline,
                 answered=self._answered,

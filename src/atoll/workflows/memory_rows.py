@@ -86,6 +86,7 @@ def _spec(row: Mapping[str, str]) -> EngineSpec:
             max_num_batched_tokens=_whole(row, "max_num_batched_tokens"),
             gpu_memory_utilization=_number(row, "gpu_memory_utilization"),
             enforce_eager=row.get("enforce_eager", "").lower() in {"yes", "true", "1"},
+            extra=("--enable-prefix-caching",) if "prefix caching on" in row.get("notes", "").lower() else (),
         )
     except ValidationError as error:
         problem = error.errors()[0]

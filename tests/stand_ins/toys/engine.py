@@ -42,6 +42,10 @@ def cache_dtype(flags, card):
     return "auto"
 
 
+def caches_prefixes(flags, version, card):
+    return flags.enable_prefix_caching
+
+
 def scheduler_limits(flags, version):
     return SchedulerLimits(max_num_seqs=SEATS, max_num_batched_tokens=2048, async_scheduling=False)
 

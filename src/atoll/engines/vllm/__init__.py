@@ -15,7 +15,7 @@ from atoll.engines.vllm.launch import (
 )
 from atoll.engines.vllm.memory import memory_facts
 from atoll.engines.vllm.options import why_not_flags
-from atoll.engines.vllm.scheduler import scheduler_limits, step_facts
+from atoll.engines.vllm.scheduler import caches_prefixes, scheduler_limits, step_facts
 from atoll.engines.vllm.splits import (
     explain_sizes,
     legal_tensor_parallel,
@@ -29,6 +29,7 @@ from atoll.engines.vllm.versions import parse_version
 __all__ = [
     "cache_dtype",
     "cache_folder",
+    "caches_prefixes",
     "counters",
     "emulates",
     "explain_sizes",

@@ -5,7 +5,7 @@ docs/validation.md says how near we come.
 """
 
 from atoll.engines.engine import MemoryFacts, PoolFacts
-from atoll.engines.vllm.scheduler import graph_sizes, is_async
+from atoll.engines.vllm.scheduler import caches_prefixes, graph_sizes, is_async
 from atoll.engines.vllm.versions import parse_version
 from atoll.inventory.catalog import GpuKind
 from atoll.layout.layout import EngineFlags
@@ -52,8 +52,6 @@ SLACK_SINCE, MORE_SLACK_SINCE = (0, 12), (0, 18)
 CONCURRENCY_PRINTED_SINCE = (0, 21)
 STATE_A_SEAT_SINCE = (0, 20)
 STEPS_AHEAD_SINCE = (0, 27)
-# Prefix caching keeps a second state of each sequence. It is the default of hybrid models but for 0.25 to 0.28.
-PREFIX_CACHE_OFF_FOR_HYBRIDS = ((0, 25), (0, 29))
 
 
 def memory_facts(
@@ -70,7 +68,7 @@ def memory_facts(
         sampler_bytes=_sampler_bytes(release),
         sampler_rows=kind.sm_count or 128 if triton else 0,  # a buffer for every program of the kernel
         expert_rounding=_expert_rounding(release, kind),
-        pool=_pool_facts(release, flags, version),
+        pool=_pool_facts(release, flags, version, card),
     )
 
 
@@ -113,13 +111,12 @@ def _expert_rounding(release: tuple[int, int, int], kind: GpuKind) -> tuple[int,
     return 128, 256
 
 
-def _pool_facts(release: tuple[int, int, int], flags: EngineFlags, version: str) -> PoolFacts:
-    off_from, off_until = PREFIX_CACHE_OFF_FOR_HYBRIDS
-    cached = flags.enable_prefix_caching and not off_from <= release < off_until
+def _pool_facts(release: tuple[int, int, int], flags: EngineFlags, version: str, card: ModelCard) -> PoolFacts:
+    """A prefix cache keeps a second state of each sequence."""
     return PoolFacts(
         groups=release >= GROUPS_SINCE,
         padding_slack=1.5 if release >= MORE_SLACK_SINCE else 1.25 if release >= SLACK_SINCE else 1.0,
-        states_a_sequence=2 if cached else 1,
+        states_a_sequence=2 if caches_prefixes(flags, version, card) else 1,
         steps_ahead=2 if release >= STEPS_AHEAD_SINCE and is_async(flags, version) else 1,
         state_a_seat=release >= STATE_A_SEAT_SINCE and not flags.enforce_eager,
         prints_concurrency=release >= CONCURRENCY_PRINTED_SINCE,
