@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from atoll.cost.memory import fit_memory, kv_bytes_per_token, users_that_fit, why_not_start
+from atoll.cost.memory import fit_memory, kv_bytes_per_token, pipeline_stages, users_that_fit, why_not_start
+from atoll.engines.spec import EngineSpec
 from atoll.inventory.catalog import find_gpu
+from atoll.layout.layout import EngineFlags
 from atoll.model.catalog import find_card
 from atoll.units import GIB
 from stand_ins.specs import spec_of
@@ -170,9 +172,44 @@ def test_groups_of_layers_as_older_versions_print_them():
 
 
 def test_states_and_tokens_share_pages():
-    """Qwen3.6-35B-A3B with an fp8 cache under 0.24: 5.98 GiB are 4.333 requests of 131,072 tokens."""
-    card = model("Qwen/Qwen3.6-35B-A3B")
-    spec = spec_of(card, H100, engine_version="0.24.0", kv_cache_dtype="fp8", max_num_seqs=1)
+    """Qwen3.6-35B-A3B with an fp8 and a prefix cache under 0.24: 5.98 GiB are 4.333 requests of 131,072 tokens."""
+    flags = EngineFlags(kv_cache_dtype="fp8", max_num_seqs=1, extra=("--enable-prefix-caching",))
+    spec = EngineSpec.on(model("Qwen/Qwen3.6-35B-A3B"), H100, flags=flags, engine_version="0.24.0")
     pool = fit_memory(spec).pool
     assert pool.groups[0].block_tokens == 2096
     assert pool.printed(pool.count(round(5.98 * GIB)), max_model_len=131_072) == 567_978
+
+
+@pytest.mark.parametrize(("version", "states"), [("0.19.0", 1), ("0.28.0", 1), ("0.29.0", 2)])
+def test_models_with_states_cache_no_prefixes_by_default_before_0_29(version, states):
+    """1,487 blocks of Qwen3.5-27B under 0.19 were 33.04 requests of 32,768 tokens: 42 blocks of tokens, 3 of states."""
+    spec = spec_of(model("Qwen/Qwen3.5-27B"), H100, engine_version=version)
+    pool = fit_memory(spec).pool
+    assert spec.prefix_caching is (states == 2)
+    assert pool.used_by(32_768) == 42 + 3 * states
+    assert round(1487 / pool.used_by(32_768), 2) == (33.04 if states == 1 else 30.98)
+
+
+def test_qwen3_next_keeps_its_states_in_16_bits():
+    """`Setting attention block size to 544 tokens`, `Padding mamba page size by 1.49%`: 1,097,728 bytes of 1,114,112."""
+    card = model("Qwen/Qwen3-Next-80B-A3B-Instruct")
+    assert card.attention.linear_state_bytes == 1_097_728
+    assert fit_memory(spec_of(card, H100, engine_version="0.16.0")).pool.groups[0].block_tokens == 544
+
+
+def test_stages_share_layers_as_vllm_does_and_the_tightest_decides():
+    assert [stage.layers for stage in pipeline_stages(46, 4)] == [11, 12, 12, 11]
+    assert [stage.layers for stage in pipeline_stages(47, 4)] == [12, 12, 12, 11]
+    card = model("Qwen2.5-72B-Instruct")
+    whole, halves, quarters = (fit_of(card, H100, pipeline_parallel=count) for count in (1, 2, 4))
+    assert halves.weight_bytes == pytest.approx(whole.weight_bytes / 2, rel=0.001)
+    assert quarters.activation_bytes == whole.activation_bytes  # the last stage, which samples, is the tightest
+    assert quarters.weight_bytes > whole.weight_bytes / 4  # and turns vectors into words
+
+
+def test_the_image_of_0_11_0_samples_with_flashinfer():
+    """70B in 4 bits over stages of two RTX 4090: 19 requests of 1.4 thousand tokens were going, not 12."""
+    card = model("Qwen2.5-32B-Instruct")
+    ours, others = (EngineSpec.on(card, H100, engine_version="0.11.0", from_image=image) for image in (True, False))
+    assert (ours.memory.sampler_bytes, others.memory.sampler_bytes) == (14.0, 38.1)
+    assert EngineSpec.on(card, H100, engine_version="0.11.1").memory.sampler_bytes == 38.1

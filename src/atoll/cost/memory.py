@@ -98,9 +98,9 @@ _MARGIN, _MARGIN_OF_EXPERTS = 0.02, 0.04
 def fit_memory(spec: EngineSpec, *, context: int | None = None) -> MemoryFit:
     """How one GPU's memory is shared out. Nothing is raised: without room, kv_blocks is 0 and `reason` says why.
 
-    Room is made for the largest step (activations), for the largest batch (the sampler) and for the largest picture; of
-    pipeline stages the fullest counts. Whether the engine can split the model so is not asked here, nor whether it
-    would start (`why_not_start`).
+    Room is made for the largest step (activations), for the largest batch (the sampler) and for the largest picture. Of
+    pipeline stages the one with the fewest blocks is told, since all get as many as that one. Whether the engine can
+    split the model so is not asked here, nor whether it would start (`why_not_start`).
 
     Args:
         spec: the replica, its settings filled in.
@@ -109,25 +109,51 @@ def fit_memory(spec: EngineSpec, *, context: int | None = None) -> MemoryFit:
     Worked: Llama-3.1-8B on an H100-SXM-80GB at 0.92 under 0.32: 72.8 GiB less 15.0 weights, 1.2 sampler, 0.3 graphs and
     0.25 overhead leave 56.1 GiB, 460 thousand tokens of 128 KiB; the log says 56.21 GiB and 460,496 tokens.
     """
+    context = min(context or 4096, spec.card.max_context)
+    fits = [
+        _fit_stage(spec, stage, context=context) for stage in pipeline_stages(spec.card.layers, spec.pipeline_parallel)
+    ]
+    fit = min(fits, key=lambda one: (one.pool_blocks, one.kv_bytes - one.missing_bytes))
+    return fit if fit.fits else _with_reason(fit, spec.card, spec.kind, spec.tensor_parallel * spec.pipeline_parallel)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """A part of the layers in a row; the first holds the embeddings too, the last what turns vectors into words."""
+
+    layers: int
+    first: bool = True
+    last: bool = True
+
+
+def pipeline_stages(layers: int, count: int) -> tuple[Stage, ...]:
+    """As vLLM shares them (vllm/distributed/utils.py `get_pp_indices`): what is over goes to stages before the last.
+
+    46 layers over four stages: 11, 12, 12, 11.
+    """
+    least, over = divmod(layers, count)
+    sizes = [least + (count - 1 - over <= at < count - 1) for at in range(count)]
+    return tuple(Stage(layers=size, first=at == 0, last=at == count - 1) for at, size in enumerate(sizes))
+
+
+def _fit_stage(spec: EngineSpec, stage: Stage, *, context: int) -> MemoryFit:
     card, kind, facts = spec.card, spec.kind, spec.memory
-    gpus = spec.tensor_parallel * spec.pipeline_parallel
-    context = min(context or 4096, card.max_context)
-    stages = ceil(card.layers / spec.pipeline_parallel) / card.layers
+    share = stage.layers / card.layers
     whole = reported_bytes(kind)
     budget = round(spec.gpu_memory_utilization * whole)
-    weights = _weights_of_a_gpu(spec, stages=stages)
-    activation = _activation_bytes(spec)
+    weights = _weights_of_a_gpu(spec, stage)
+    activation = _activation_bytes(spec, samples=stage.last)
     graphs = facts.graph_bytes if facts.graphs_budgeted else 0
     left = budget - weights - activation - graphs - facts.context_bytes
     pool = make_pool(
         layer_kinds(card, spec.tensor_parallel, kv_dtype=spec.kv_cache_dtype),
         facts.pool,
         ahead=facts.pool.steps_ahead * spec.max_num_batched_tokens,
-        share=stages,
+        share=share,
     )
     blocks = pool.count(left)
     tokens = pool.capacity(blocks, context=context) // BLOCK_TOKENS * BLOCK_TOKENS
-    fit = MemoryFit(
+    return MemoryFit(
         budget_bytes=budget,
         card_bytes=whole,
         weight_bytes=weights,
@@ -146,7 +172,6 @@ def fit_memory(spec: EngineSpec, *, context: int | None = None) -> MemoryFit:
         context=context,
         max_context=card.max_context,
     )
-    return fit if fit.fits else _with_reason(fit, card, kind, gpus)
 
 
 def why_not_start(spec: EngineSpec, fit: MemoryFit) -> str | None:
@@ -267,7 +292,7 @@ def _expert_padding(spec: EngineSpec) -> float:
     return weights * (padded - width * hidden) * card.quantisation.stored_bits / 8
 
 
-def _weights_of_a_gpu(spec: EngineSpec, *, stages: float) -> int:
+def _weights_of_a_gpu(spec: EngineSpec, stage: Stage) -> int:
     """Embeddings are split by vocabulary, padded to 64; KV heads are copied where there are fewer than GPUs."""
     card, tensor_parallel = spec.card, spec.tensor_parallel
     total = loaded_weight_bytes(card, spec.quantization) + _expert_padding(spec)
@@ -277,8 +302,10 @@ def _weights_of_a_gpu(spec: EngineSpec, *, stages: float) -> int:
     bytes_a_weight = body / max(1, card.parameters - card.embedding_parameters - encoder / 2)
     copied = _copied_weights(card, tensor_parallel) * bytes_a_weight
     layers = (body - copied) / tensor_parallel + copied
-    ends = embedding / (2 if stages < 1 and not card.tied_embeddings else 1)
-    return round(layers * stages + (ends + encoder) / tensor_parallel) + card.position_bytes
+    if not (stage.first and stage.last):
+        embedding *= (stage.first or stage.last) * (1.0 if card.tied_embeddings else 0.5)
+        encoder *= stage.first
+    return round(layers * stage.layers / card.layers + (embedding + encoder) / tensor_parallel) + card.position_bytes
 
 
 def _copied_weights(card: ModelCard, tensor_parallel: int) -> float:
@@ -302,7 +329,7 @@ def _padded(vocabulary: int) -> int:
     return ceil(vocabulary / 64) * 64
 
 
-def _activation_bytes(spec: EngineSpec) -> int:
+def _activation_bytes(spec: EngineSpec, *, samples: bool = True) -> int:
     """The peak of what is tried out at start: the largest step, the sampler over the largest batch, the largest image.
 
     The pictures' tokens stay while the step runs. Llama-3.1-8B on an H100 under 0.19: 1024 x 128,256 x 14 bytes and 132
@@ -315,7 +342,7 @@ def _activation_bytes(spec: EngineSpec) -> int:
     widest = max(mlp, attention, _expert_bytes(card, tensor_parallel, tokens))
     rows, seats = spec.memory.sampler_rows, min(spec.max_num_seqs, tokens)
     sampler = (spec.memory.sampler_bytes * seats + 4 * min(rows, seats)) * card.vocab_size
-    sampling = _SAMPLED_STEPS * hidden + sampler + _SMALL_BUFFERS
+    sampling = (_SAMPLED_STEPS * hidden + sampler + _SMALL_BUFFERS) if samples else 0.0
     seen, seeing = _picture_bytes(spec)
     return round(max(seen + max(3 * hidden + widest, sampling), seeing))
 

@@ -129,9 +129,17 @@ class Engine(Protocol):
         ...
 
     def memory_facts(
-        self, flags: EngineFlags, version: str, card: ModelCard, kind: GpuKind, *, tensor: int = 1, pipeline: int = 1
+        self,
+        flags: EngineFlags,
+        version: str,
+        card: ModelCard,
+        kind: GpuKind,
+        *,
+        tensor: int = 1,
+        pipeline: int = 1,
+        from_image: bool = True,
     ) -> MemoryFacts:
-        """What it takes of such a GPU's memory for itself, under flags that are filled in."""
+        """What it takes of such a GPU's memory for itself, under flags that are filled in, run from its own image."""
         ...
 
     def step_facts(self, flags: EngineFlags, version: str, kind: GpuKind) -> StepFacts:

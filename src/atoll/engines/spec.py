@@ -84,8 +84,9 @@ class EngineSpec:
         flags: EngineFlags = PLAIN,
         engine: str = DEFAULT_ENGINE,
         engine_version: str = ENGINE_VERSION,
+        from_image: bool = True,
     ) -> "EngineSpec":
-        """A replica on cards of this kind, in a layout or not.
+        """A replica on cards of this kind, in a layout or not, run from the engine's own image unless told otherwise.
 
         Worked: Qwen2.5-32B on an H100 NVL under 0.32 without flags has 1024 seats and steps of 8192 tokens, scheduled
         while the one before runs; under 0.8.5 the same batch sizes, and the GPU waits for the host.
@@ -117,7 +118,13 @@ class EngineSpec:
             expert_parallel=bool(flags.enable_expert_parallel),
             limits=limits,
             memory=rules.memory_facts(
-                full, engine_version, card, kind, tensor=tensor_parallel, pipeline=pipeline_parallel
+                full,
+                engine_version,
+                card,
+                kind,
+                tensor=tensor_parallel,
+                pipeline=pipeline_parallel,
+                from_image=from_image,
             ),
             steps=rules.step_facts(full, engine_version, kind),
         )

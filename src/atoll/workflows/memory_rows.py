@@ -98,6 +98,7 @@ def _spec(row: Mapping[str, str]) -> EngineSpec:
         pipeline_parallel=_whole(row, "pp") or 1,
         flags=flags,
         engine_version=row.get("vllm_version") or ENGINE_VERSION,
+        from_image=False,  # it matters for 0.11.0 alone, of which two logs of three are of other builds
     )
 
 

@@ -54,7 +54,7 @@ def memory_utilization(version):
     return 0.9
 
 
-def memory_facts(flags, version, card, kind, *, tensor=1, pipeline=1):
+def memory_facts(flags, version, card, kind, *, tensor=1, pipeline=1, from_image=True):
     return MemoryFacts(
         context_bytes=2**30,
         graph_bytes=0,

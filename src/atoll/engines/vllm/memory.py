@@ -38,9 +38,11 @@ GRAPHS_BUDGETED_SINCE = (0, 21)
 # Bytes for each (sequence, vocabulary entry) while the sampler is profiled (v1/sample/ops/topk_topp_sampler.py). Sorted
 # until 0.16, 38.1 in the logs of 0.11 to 0.16; a Triton kernel since 0.17 and FlashInfer's since 0.21: bf16 logits,
 # their fp32 copy, probabilities and noise or mask, 2 + 4 + 4 + 4, as in the logs of 0.19; 9 in the one log of 0.30.
-# FlashInfer's was used before where it was installed: by the images of 0.8, and of 0.11 by one log of four.
+# FlashInfer's was used before where it was installed: by the images of 0.8, and of 0.11.0, after which vllm#26859 made
+# it a choice. Five load tests of that image had as many requests going as it leaves room for; one log of three has it.
 SAMPLER_BYTES_SORTED, SAMPLER_BYTES, SAMPLER_BYTES_SECOND_RUNNER = 38.1, 14.0, 9.0
 SORTED_SINCE, SORTED_UNTIL, TRITON_UNTIL = (0, 9), (0, 17), (0, 21)
+FLASHINFER_SINCE, FLASHINFER_UNTIL = (0, 11), (0, 11, 1)
 
 # gpt-oss-20b over two H100 under 0.19 started at 0.90 of the memory and ran out of it at 0.95 while the sampler was
 # warmed up, with 2.4 GiB left by the account; models in 16 bits and fp8 started with less. The experts' weights are
@@ -55,9 +57,16 @@ STEPS_AHEAD_SINCE = (0, 27)
 
 
 def memory_facts(
-    flags: EngineFlags, version: str, card: ModelCard, kind: GpuKind, *, tensor: int = 1, pipeline: int = 1
+    flags: EngineFlags,
+    version: str,
+    card: ModelCard,
+    kind: GpuKind,
+    *,
+    tensor: int = 1,
+    pipeline: int = 1,
+    from_image: bool = True,
 ) -> MemoryFacts:
-    """Bytes on each GPU, of this version under these flags."""
+    """Bytes on each GPU, of this version under these flags; what else is installed is known of its own images alone."""
     release = parse_version(version)
     triton = SORTED_UNTIL <= release < TRITON_UNTIL
     return MemoryFacts(
@@ -65,7 +74,7 @@ def memory_facts(
         graph_bytes=_graph_bytes(release, flags, card, kind),
         graphs_budgeted=release >= GRAPHS_BUDGETED_SINCE,
         warm_up_bytes=REPACKED_BYTES if card.quantisation.method == "mxfp4" else 0,
-        sampler_bytes=_sampler_bytes(release),
+        sampler_bytes=_sampler_bytes(release, from_image=from_image),
         sampler_rows=kind.sm_count or 128 if triton else 0,  # a buffer for every program of the kernel
         expert_rounding=_expert_rounding(release, kind),
         pool=_pool_facts(release, flags, version, card),
@@ -94,8 +103,10 @@ def _graph_bytes(release: tuple[int, int, int], flags: EngineFlags, card: ModelC
     return round(whole * min(1.0, sizes / GRAPH_SIZES))
 
 
-def _sampler_bytes(release: tuple[int, int, int]) -> float:
-    if release < SECOND_ENGINE_SINCE or SORTED_SINCE <= release < SORTED_UNTIL:
+def _sampler_bytes(release: tuple[int, int, int], *, from_image: bool) -> float:
+    installed = from_image and FLASHINFER_SINCE <= release < FLASHINFER_UNTIL
+    sorts = SORTED_SINCE <= release < SORTED_UNTIL and not installed
+    if release < SECOND_ENGINE_SINCE or sorts:
         return SAMPLER_BYTES_SORTED
     return SAMPLER_BYTES if release < SECOND_RUNNER_SINCE else SAMPLER_BYTES_SECOND_RUNNER
 
