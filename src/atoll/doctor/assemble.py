@@ -1,17 +1,20 @@
 """Compose projects of the files that make them: overrides, `include`, `extends`, `env_file`, as Compose joins them."""
 
+import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from atoll.doctor.compose import Project, Service
+from atoll.doctor.dockerfiles import Built, read_dockerfile
+from atoll.doctor.form import mapping, scalar
+from atoll.doctor.inside import Inside, Reader, config_options, inline_source, launched_by_script
 from atoll.doctor.parts import Setting, environment_nodes, read_mount
-from atoll.doctor.tree import Member, Node, Source, read_yaml
-from atoll.errors import BadDocument
+from atoll.doctor.tree import Member, Node, Source
 
 _REPLACED = {"command", "entrypoint", "test"}  # lists that an override replaces; other lists grow
 
-Reader = Callable[[str, Source], Source | None]  # (name as written, the file that names it) -> that file
+Parse = Callable[[Source, Mapping[str, str]], Node | None]  # (file, variables of its own) -> its tree
 
 
 def looks_like_compose(root: Node) -> bool:
@@ -21,7 +24,7 @@ def looks_like_compose(root: Node) -> bool:
     return all(value.is_map or value.tag == "null" for _, value in services.pairs())
 
 
-def build_project(name: str, roots: Sequence[Node], read: Reader, parse: Callable[[Source], Node | None]) -> Project:
+def build_project(name: str, roots: Sequence[Node], read: Reader, parse: Parse) -> Project:
     """One project of a base file and its overrides, in order.
 
     Args:
@@ -44,47 +47,97 @@ def build_project(name: str, roots: Sequence[Node], read: Reader, parse: Callabl
     for service_name, entry in (listed.entries if listed is not None else {}).items():
         node = _extended(service_name, whole, read, parse, ())
         if node is not None and node.is_map:
-            services.append(_service(name, entry, node, read))
-    return Project(name=name, sources=sources, root=whole, services=tuple(services), roots=tuple(parts))
+            services.append(_service(name, entry, node, whole, read))
+            sources = (*sources, *_extending(entry.value, read))
+    unique = tuple(dict.fromkeys(sources))
+    return Project(name=name, sources=unique, root=whole, services=tuple(services), roots=tuple(parts))
 
 
-def _service(project: str, entry: Member, node: Node, read: Reader) -> Service:
+def _extending(node: Node, read: Reader) -> Iterator[Source]:
+    """The file that a service's `extends` names."""
+    path = node.string("extends", "file")
+    source = read(path, node.source) if path else None
+    if source is not None:
+        yield source
+
+
+def _service(project: str, entry: Member, node: Node, root: Node, read: Reader) -> Service:
+    built, context = _built(node, read)
     service = Service(
-        name=entry.key.raw or "", node=node, name_node=entry.key, project=project, env_file=_env_files(node, read)
+        name=entry.key.raw or "",
+        node=_with_image(node, built) if built is not None else node,
+        name_node=entry.key,
+        project=project,
+        env_file=_env_files(node, read),
+        unbuilt=context if built is None and node.get("build") is not None else None,
     )
+    copied = built.copied if built is not None else {}
+    inside = Inside(service=service, root=root, read=read, copied=copied, context=context)
+    if service.vllm is None or (service.get("entrypoint") is not None and not service.vllm.program):
+        launched = launched_by_script(inside)
+        service = replace(service, launched=launched) if launched is not None else service
     path = service.vllm.text("--config") if service.vllm is not None else None
-    config = _config_file(service, path, read) if path else None
+    config = config_options(replace(inside, service=service), path) if path else None
     return replace(service, config=config) if config is not None else service
 
 
-def _config_file(service: Service, path: str, read: Reader) -> Node | None:
-    """The options in the file that a mount puts at this path of the container."""
-    for mount in service.mounts:
-        if mount.kind != "bind" or mount.source is None or not f"{path}/".startswith(f"{mount.target.rstrip('/')}/"):
-            continue
-        source = read(mount.source + path[len(mount.target.rstrip("/")) :], mount.node.source)
-        try:
-            roots = read_yaml(replace(source, fixable=False)) if source is not None else ()
-        except BadDocument:
-            return None  # vLLM says so itself
-        return roots[0] if roots and roots[0].is_map else None
-    return None
+def _built(node: Node, read: Reader) -> tuple[Built | None, str]:
+    """What the Dockerfile of `build:` says, and the folder of its context; else None, and where it should be."""
+    build = node.get("build")
+    if build is None:
+        return None, ""
+    context = (build.string("context") if build.is_map else build.text) or "."
+    inline = build.get("dockerfile_inline")
+    path = posixpath.join(context, build.string("dockerfile") or "Dockerfile")
+    source = read(path, build.source)
+    if inline is not None:
+        source = inline_source(inline)
+    if source is None:
+        return None, path
+    given = {name: item.text or "" for name, item in environment_nodes(build.get("args")).items()}
+    arguments = {name: text.removeprefix(f"{name}=") for name, text in given.items()}
+    return read_dockerfile(source, arguments, build.string("target")), context
 
 
-def _included(root: Node, read: Reader, parse: Callable[[Source], Node | None]) -> Iterator[tuple[Node, Source]]:
+def _with_image(node: Node, built: Built) -> Node:
+    """The service as its Dockerfile makes it: the image that it comes from, and what the service itself leaves open."""
+    entries = dict(node.entries)
+    if built.image is not None:
+        entries["image"] = Member(scalar(built.image, "image"), built.image)
+    if node.get("entrypoint") is None and built.entrypoint is not None:
+        entries["entrypoint"] = Member(scalar(built.entrypoint, "entrypoint"), built.entrypoint)
+    if node.get("command") is None and node.get("entrypoint") is None and built.command is not None:
+        entries["command"] = Member(scalar(built.command, "command"), built.command)
+    if built.environment:
+        theirs = mapping(node, dict(built.environment))
+        mine = node.get("environment")
+        both = theirs if mine is None else replace(merge(theirs, mine, "environment"), style="flow")
+        key = entries["environment"].key if mine is not None else scalar(node, "environment")
+        entries["environment"] = Member(key, both)
+    return replace(node, entries=entries)
+
+
+def _included(root: Node, read: Reader, parse: Parse) -> Iterator[tuple[Node, Source]]:
     listed = root.get("include")
     for item in listed.items if listed is not None else ():
         paths = item.get("path") if item.is_map else item
         for path in paths.scalars() if paths is not None else ():
             source = read(path.text or "", root.source)
-            tree = parse(source) if source is not None else None
+            tree = parse(source, _variables_of(item, source, read)) if source is not None else None
             if tree is not None and source is not None:
                 yield tree, source
 
 
-def _extended(
-    name: str, root: Node, read: Reader, parse: Callable[[Source], Node | None], seen: tuple[str, ...]
-) -> Node | None:
+def _variables_of(item: Node, included: Source, read: Reader) -> dict[str, str]:
+    """What an included file is filled in with: its `env_file`, else the `.env` of its folder."""
+    folder, named = item.string("project_directory"), item.get("env_file")
+    files = [read(one.text or "", item.source) for one in named.scalars()] if named is not None else []
+    if named is None:
+        files = [read(posixpath.join(folder, ".env"), item.source) if folder else read(".env", included)]
+    return {name: text for file in files if file is not None for name, (text, _) in read_env(file).items()}
+
+
+def _extended(name: str, root: Node, read: Reader, parse: Parse, seen: tuple[str, ...]) -> Node | None:
     node = root.get("services", name)
     extends = node.get("extends") if node is not None else None
     if node is None or extends is None or name in seen or len(seen) > 10:
@@ -92,7 +145,7 @@ def _extended(
     base_name = extends.text if extends.is_scalar else extends.string("service")
     path = extends.string("file") if extends.is_map else None
     source = read(path, extends.source) if path is not None else None
-    base_root = root if path is None else parse(source) if source is not None else None
+    base_root = root if path is None else parse(source, {}) if source is not None else None
     if base_root is None or not base_name:
         return node
     base = _extended(base_name, base_root, read, parse, (*seen, name) if path is None else (f"{name}@{path}",))

@@ -33,6 +33,8 @@ class Service:
     project: str
     env_file: Mapping[str, Setting]
     config: Node | None = None  # the file of vLLM's --config, where it is mounted and lies here
+    launched: VllmCommand | None = None  # what a script that it runs, and that lies here, starts
+    unbuilt: str | None = None  # the Dockerfile of its `build:`, where that is not here
     on_host: bool = False  # a program of the machine itself, in no container
 
     def get(self, *path: str | int) -> Node | None:
@@ -74,23 +76,23 @@ class Service:
 
     @cached_property
     def vllm(self) -> VllmCommand | None:
-        path = self.image.path.lower() if self.image is not None else ""
         if self.image is not None and self.image.kind in ROUTERS:
             return None  # a router that has vllm in its name
+        found = self.launched or self._command
+        if found is None:
+            return None
+        version = self.image.engine_version if self.image is not None else None
+        return with_config(replace(found, version=version, version_known=version is not None), self.config)
+
+    @property
+    def _command(self) -> VllmCommand | None:
+        path = self.image.path.lower() if self.image is not None else ""
         said = self.get("entrypoint")
         entrypoint = words_of(said) if said is not None and said.tag != "null" else None  # `[]` clears the image's own
         command = words_of(self.get("command"))
-        found = read_command(
-            entrypoint,
-            command,
-            image_serves="vllm-openai" in path,
-            version=self.image.engine_version if self.image is not None else None,
-            version_known=self.image is not None and self.image.engine_version is not None,
-        )
-        if found is None and "vllm" in path and entrypoint is None and _are_options(command):
-            version = self.image.engine_version if self.image is not None else None
-            found = replace(made_of(command), version=version, version_known=version is not None)
-        return with_config(found, self.config) if found is not None else None
+        found = read_command(entrypoint, command, image_serves="vllm-openai" in path)
+        own_script = entrypoint is None or len(entrypoint) == 1
+        return made_of(command) if found is None and "vllm" in path and own_script and _are_options(command) else found
 
     @cached_property
     def environment(self) -> dict[str, Setting]:

@@ -2,7 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from atoll.doctor.assemble import build_project, read_env
@@ -24,7 +24,12 @@ def _all_projects(compose: Sequence[Source], sources: Sources) -> Iterator[Proje
         variables = _variables(folder, sources)
         roots = [root for source in listed if (root := sources.tree(source, variables)) is not None]
         for chain in _chains(roots):
-            yield build_project(chain[0].source.path, chain, sources.near, partial(sources.tree, variables=variables))
+            yield build_project(chain[0].source.path, chain, sources.near, partial(_parsed, sources, variables))
+
+
+def _parsed(sources: Sources, mine: Mapping[str, str], source: Source, its_own: Mapping[str, str]) -> Node | None:
+    """A file that is included: the project's variables count more than its own."""
+    return sources.tree(source, {**its_own, **mine})
 
 
 def _variables(folder: str, sources: Sources) -> dict[str, str]:

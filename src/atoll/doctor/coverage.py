@@ -11,7 +11,7 @@ _MOST_NAMES = 8  # of files that were not understood; the rest is counted
 # Their services are counted, not the files.
 _HOLD_SERVICES = {
     "Compose file", "docker inspect", "script", "README", "systemd unit", "quadlet", "Kubernetes manifest",
-    "Helm values", NAMED_BY_ANOTHER,
+    "Helm values", "Dockerfile", NAMED_BY_ANOTHER,
 }  # fmt: skip
 
 

@@ -57,6 +57,12 @@ def container_of(words: Sequence[Word], env_file: Mapping[str, Mapping[str, Sett
     )
 
 
+def put_options(form: Form, words: Sequence[Word]) -> None:
+    """Options of `podman run` that another form hands through, put into a service."""
+    for name, word, text in _options(words, 0)[0]:
+        _put(form, name, word or words[0], text)
+
+
 def env_files_of(words: Sequence[Word]) -> list[str]:
     """The files that --env-file names."""
     start = _after_run(words)

@@ -1,12 +1,14 @@
 """Fills Facts through the door: reads the files, follows what they name."""
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from atoll.doctor.checks import all_rules
 from atoll.doctor.checks.files import careless_silence
+from atoll.doctor.compose import Project
 from atoll.doctor.compose_files import compose_projects
+from atoll.doctor.dockerfiles import service_of_dockerfile
 from atoll.doctor.facts import Facts, Host, Load
 from atoll.doctor.files import Files
 from atoll.doctor.kubernetes import project_of_manifests
@@ -15,6 +17,7 @@ from atoll.doctor.recognise import Pile, Recogniser
 from atoll.doctor.silence import careless_silences
 from atoll.doctor.sources import Sources
 from atoll.doctor.tree import Source
+from atoll.doctor.units import unit_projects
 from atoll.doctor.walk import Walk
 from atoll.engines.vllm.versions import tag_version
 from atoll.errors import InputError
@@ -71,11 +74,15 @@ def _named(path: str, sources: Sources) -> Source:
 
 def _join(pile: Pile, sources: Sources, asked: Asked) -> Facts:
     cluster = project_of_manifests(pile.manifests) if pile.manifests else None
+    composed = tuple(compose_projects(pile.compose, sources))
     projects = (
-        *pile.projects,
-        *compose_projects(pile.compose, sources),
+        *_not_called(pile.projects, composed),
+        *composed,
+        *unit_projects(pile.units, sources),
+        *_built_alone(pile.dockerfiles, sources),
         *([cluster] if cluster is not None else []),
     )
+    _say_what_is_built_elsewhere(projects, sources)
     live = tag_version(asked.host.nginx_version) if asked.host is not None else None
     nginx = tuple(NginxFiles(sources, pile.nginx, live).configs(projects))
     _look_for_careless_silences(sources)
@@ -99,6 +106,36 @@ def _join(pile: Pile, sources: Sources, asked: Asked) -> Facts:
         not_entered=tuple(sources.not_entered),
     )
     return replace(facts, cards=_find_cards(facts, pile, asked))
+
+
+def _not_called(projects: Sequence[Project], composed: Sequence[Project]) -> Iterator[Project]:
+    """Those of the scripts that no container runs; one that does is read there, with the arguments that reach it."""
+    launched = [
+        service.launched for project in composed for service in project.services if service.launched is not None
+    ]
+    called = {word.file for command in launched for word in command.program}
+    return (one for one in projects if one.origin != "script" or one.sources[0].path not in called)
+
+
+def _built_alone(dockerfiles: Sequence[Source], sources: Sources) -> Iterator[Project]:
+    """The engines of Dockerfiles that no Compose file builds."""
+    for source in dockerfiles:
+        service = service_of_dockerfile(source) if source.path not in sources.read_as else None
+        if service is not None:
+            root = service.node
+            yield Project(name=source.path, sources=(source,), root=root, services=(service,), origin="script")
+        elif source.path not in sources.read_as:
+            sources.not_understood(source.path, "builds an engine whose command was not found")
+            continue
+        sources.understood(source, "Dockerfile")
+
+
+def _say_what_is_built_elsewhere(projects: Sequence[Project], sources: Sources) -> None:
+    """An engine's image that is built of what does not lie here, or that shows no command."""
+    for service in (service for project in projects for service in project.services):
+        if service.unbuilt is not None and (service.gpus is not None or service.serves_llm):
+            path = posixpath.normpath(posixpath.join(service.node.source.folder, service.unbuilt))
+            sources.not_understood(path, f"the image of {service.name} is built of it, and it is not here")
 
 
 def _look_for_careless_silences(sources: Sources) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from atoll.doctor.shell import ShellCommand, read_script
 from atoll.doctor.tree import Node
-from atoll.doctor.vllm import Version, VllmCommand
+from atoll.doctor.vllm import VllmCommand
 from atoll.doctor.words import Word, script_words
 
 _SHELLS = re.compile(r"^(?:/usr)?(?:/bin/)?(?:ba|da|a|z)?sh$")
@@ -27,24 +27,20 @@ def read_command(
     command: Sequence[Word],
     *,
     image_serves: bool,
-    version: Version | None,
-    version_known: bool,
 ) -> VllmCommand | None:
-    """The vLLM command of a container, or None when it does not start vLLM.
+    """The vLLM command of a container, its version not told; None when it does not start vLLM.
 
     Args:
         entrypoint: the words of `entrypoint:`; None when the image's own stands.
         command: the words of `command:` (or `args:`).
         image_serves: the image's own entrypoint is `vllm serve`.
-        version: of the image, None when not known.
-        version_known: whether the image's tag names a release.
     """
     found = first_started(commands_in(command if entrypoint is None else [*entrypoint, *command]))
     if entrypoint is None and image_serves:
         stray = _stray(command)
         found = replace(found, stray=stray) if stray and found is not None else None
         found = found or made_of(command[len(stray) :], stray=stray)
-    return replace(found, version=version, version_known=version_known) if found is not None else None
+    return found
 
 
 def made_of(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 
 from atoll.doctor.compose import Project, Service
+from atoll.doctor.inside import Inside
 from atoll.doctor.nginx import Directive, NginxConfig, parse_nginx, with_includes
 from atoll.doctor.sources import Sources
 from atoll.doctor.tree import Source
@@ -69,19 +70,10 @@ class NginxFiles:
             source = self._sources.near(mount.source, mount.node.source) if names is None else None
             if source is not None and not source.name.endswith((".pem", ".crt", ".key", ".html")):
                 yield mount.target, _filled_template(source, service)
-        yield from self._configs_of(service)
-
-    def _configs_of(self, service: Service) -> Iterator[tuple[str, Source]]:
-        """Files that come in through `configs:`."""
-        listed = service.get("configs")
-        root = self._sources.tree(service.node.source, {}) if listed is not None else None
-        for item in listed.items if listed is not None and root is not None else ():
-            name = item.string("source") if item.is_map else item.text
-            target = item.string("target") if item.is_map else f"/{name}"
-            path = root.string("configs", name or "", "file") if root is not None else None
-            source = self._sources.source(posixpath.join(service.node.source.folder, path)) if path else None
-            if source is not None and target and "nginx" in target:
-                yield target, source
+        root = self._sources.tree(service.node.source, {}) if service.get("configs") is not None else None
+        if root is not None:
+            inside = Inside(service=service, root=root, read=self._sources.near)
+            yield from ((target, source) for target, source in inside.configs() if "nginx" in target)
 
     def _include_inside(self, inside: Mapping[str, Source]) -> Callable[[str, Source], list[Source]]:
         def include(pattern: str, by: Source) -> list[Source]:
@@ -102,6 +94,9 @@ class NginxFiles:
         return [source for source in found if source is not None]
 
     def _directives(self, source: Source) -> tuple[Directive, ...] | None:
+        """Parsed once, but for texts that are no file as it lies: filled-in templates, `content:` of Compose."""
+        if not source.fixable:
+            return self._parsed_here(source)
         if source.path not in self._parsed:
             if self._sources.has_problem(source.path):
                 return None
@@ -110,9 +105,15 @@ class NginxFiles:
             except BadDocument as error:
                 self._sources.damaged(source, error)
                 return None
-        if not source.fixable:  # a template with its variables filled in
-            return parse_nginx(source)
         return self._parsed[source.path]
+
+    def _parsed_here(self, source: Source) -> tuple[Directive, ...] | None:
+        try:
+            return parse_nginx(source)
+        except BadDocument as error:
+            if not self._sources.has_problem(source.path):
+                self._sources.damaged(source, error)
+            return None
 
     def _with_service(self, config: NginxConfig, service: Service) -> NginxConfig:
         version = service.image.version if service.image is not None else None

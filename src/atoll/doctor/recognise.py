@@ -13,6 +13,7 @@ from atoll.doctor.scripts import STARTS_ENGINE, project_of_script, projects_of_r
 from atoll.doctor.shell import Document
 from atoll.doctor.sources import NOT_UTF8, Sources
 from atoll.doctor.tree import Node, Source, cut_out, read_yaml
+from atoll.doctor.units import IS_UNIT
 from atoll.engines import find_engine
 from atoll.errors import BadDocument, BadTopology, InputError
 from atoll.inventory.box import Box
@@ -36,6 +37,8 @@ class Pile:
     manifests: list[Node] = field(default_factory=list)
     envoy: list[Node] = field(default_factory=list)
     ray: list[Node] = field(default_factory=list)
+    dockerfiles: list[Source] = field(default_factory=list)
+    units: list[Source] = field(default_factory=list)  # of systemd and of Podman's quadlet
     haproxy: list[Source] = field(default_factory=list)
     layouts: list[tuple[Source, Layout]] = field(default_factory=list)
     config_cards: list[ModelCard] = field(default_factory=list)
@@ -58,14 +61,15 @@ class Recogniser:
             self._sources.not_understood(source.path, _unknown_kind(source))
 
     def _take(self, source: Source, *, explicit: bool) -> bool:
-        name = source.name.lower()
-        if name.endswith((".sh", ".bash")) or re.match(r"#!.*\b(ba|da|z)?sh\b", source.text):
-            return self._take_script(source)
-        if name.endswith((".md", ".rst")):
-            return self._take_readme(source)
-        if name.endswith((".yaml", ".yml", ".json")) or name.startswith(("compose", "docker-compose")):
+        by_name = _told_by_name(source)
+        if by_name in {"unit", "dockerfile"}:
+            (self.pile.units if by_name == "unit" else self.pile.dockerfiles).append(source)
+            return True
+        if by_name in {"script", "text"}:
+            return self._take_script(source) if by_name == "script" else self._take_readme(source)
+        if by_name == "yaml":
             return self._take_yaml(source, explicit=explicit, certain=True)
-        if name.endswith((".conf", ".template")) or name.startswith(("nginx", "sites-")):
+        if by_name == "nginx":
             return self._take_nginx(source, explicit=explicit)
         return (
             self._take_plain(source)
@@ -203,6 +207,25 @@ class Recogniser:
         self.pile.nginx[source.path] = directives
         self._sources.understood(source, "nginx file")
         return True
+
+
+_NAMES = (
+    ("script", r"\.(sh|bash)$"),
+    ("text", r"\.(md|rst)$"),
+    ("unit", IS_UNIT.pattern),
+    ("dockerfile", r"(^|[._-])(docker|container)file|\.dockerfile$"),
+    ("yaml", r"\.(ya?ml|json)$|^(docker-)?compose"),
+    ("nginx", r"\.(conf|template)$|^(nginx|sites-)"),
+)
+
+
+def _told_by_name(source: Source) -> str | None:
+    """The kind that a file's name tells; None when its text must."""
+    name = source.name.lower()
+    kind = next((kind for kind, pattern in _NAMES if re.search(pattern, name)), None)
+    if kind == "dockerfile" and not re.search(r"(?im)^\s*FROM\s", source.text):
+        return None
+    return kind or ("script" if re.match(r"#!.*\b(ba|da|z)?sh\b", source.text) else None)
 
 
 def _kind_of(roots: Sequence[Node]) -> str | None:

@@ -106,7 +106,12 @@ def _is_of_others(name: str, path: str) -> bool:
 def _is_worth_reading(source: Source) -> bool:
     """Whether a file met on a walk can be one of ours; reading a large one takes seconds."""
     name, text = source.name, source.text
-    if name.endswith((".conf", ".cfg", ".template", ".txt")) or "compose" in name or "nginx" in name or "addy" in name:
+    if (
+        name.endswith((".conf", ".cfg", ".template", ".txt", ".container"))
+        or "compose" in name
+        or "nginx" in name
+        or "addy" in name
+    ):
         return True
     if len(text) >= 10**6:
         return False
