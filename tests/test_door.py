@@ -25,7 +25,7 @@ ON_SOCKETS = {
 FILES = {
     "load.live_log": "events of a run, as they happen",
     "load.mirror": "records of other machines, as they grow",
-    "load.records": "records are written while requests run; the door's whole files would be rewritten each second",
+    "load.tail": "records are written while requests run; the door's whole files would be rewritten each second",
     "model.catalog": "tables we ship, one a model",
     "run.door_log": "the log of the door, as it grows",
     "run.process": "logs that grow, and what an earlier deployment left",

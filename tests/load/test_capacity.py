@@ -106,4 +106,40 @@ def test_a_sweep_measures_each_level_once_lowest_first():
     found = sweep(load, [8, 1, 4, 4], Path("x"), measure=measure, say=lambda _: None)
     assert [users for users, _ in runs] == [1, 4, 8]
     assert [level.load for level in found.levels] == [1, 4, 8]
-    assert found.knee in {1, 4, 8}
+    assert (found.knee, found.still_helps_at) == (1, None)  # one latency and one rate: the first is as good as the last
+
+
+def test_a_sweep_that_ends_before_the_knee_says_so():
+    def measure(load, folder):
+        rows = [
+            Record(number=n, user=n, sent_s=0.0, token_s=(0.5, 3.0), done_s=3.0, output_tokens=2)
+            for n in range(load.users)
+        ]
+        return Result(summarise(RecordTable.from_records(rows)), ClientReport(limited=False, verdict=""))
+
+    load = Workload(users=1, duration_s=1, prompt=1, output=1, start="at_once")
+    found = sweep(load, [4, 8, 16], Path("x"), measure=measure, say=lambda _: None)
+    assert (found.knee, found.still_helps_at) == (None, 16)
+
+
+def test_every_level_and_repeat_has_a_seed_of_its_own_and_the_same_one_again():
+    def seeds(seed):
+        used = []
+
+        def measure(load, folder):
+            used.append(load.seed)
+            return server(8, noise={3})[0](load, folder)
+
+        search_users(
+            Workload(users=1, duration_s=1, prompt=1, output=1, start="at_once", seed=seed),
+            Path("x"),
+            slo=TARGETS,
+            measure=measure,
+            say=lambda _: None,
+        )
+        return used
+
+    first = seeds(1)
+    assert len(set(first)) == len(first) > 4
+    assert seeds(1) == first
+    assert not set(first) & set(seeds(2))

@@ -6,7 +6,8 @@ import pytest
 
 from atoll.load import records
 from atoll.load.mirror import Mirror, grown
-from atoll.load.records import RecordLog, read_records
+from atoll.load.records import RecordLog
+from atoll.load.recover import read_records
 
 
 def add(log, number, *, start, replica="r"):

@@ -13,7 +13,8 @@ import pytest
 
 from atoll.errors import BadRun
 from atoll.load import records, sender
-from atoll.load.records import RecordLog, read_records
+from atoll.load.records import RecordLog
+from atoll.load.recover import read_records
 from atoll.load.run import LoadControl, measure_load
 from atoll.load.target import RequestOptions
 from atoll.traffic.workload import Workload
@@ -34,6 +35,7 @@ class Open:
     status: int = 0
     replica: str | None = None
     logged: int = 0
+    resent: int = 0
 
 
 def add(log, number, times, **changes):
@@ -143,7 +145,7 @@ def test_long_tails_become_parts_and_nothing_is_lost(tmp_path, monkeypatch):
     assert log.table().error.count("stall") == kept.error.count("stall") == 6
 
 
-@pytest.mark.parametrize("cut", [1, 60, 130, 200])
+@pytest.mark.parametrize("cut", [1, 60, 153, 200])
 def test_half_a_row_at_the_end_is_left_out(tmp_path, cut):
     log = RecordLog(100.0, tmp_path)
     for number in range(4):
@@ -151,7 +153,7 @@ def test_half_a_row_at_the_end_is_left_out(tmp_path, cut):
     log.close()
     tail = tmp_path / "records" / "tail-00001.rows"
     tail.write_bytes(tail.read_bytes()[:-cut])
-    assert read_records(tmp_path).number.tolist() == list(range(3 if cut < 129 else 2))
+    assert read_records(tmp_path).number.tolist() == list(range(3 if cut < 153 else 2))
 
 
 def test_rows_without_their_times_are_left_out(tmp_path):
@@ -178,16 +180,57 @@ def test_a_folder_without_records_says_so(tmp_path):
 
 def test_a_full_disk_costs_the_file_and_not_the_records(tmp_path, monkeypatch):
     log = RecordLog(100.0, tmp_path)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("atoll.load.records.os.write", full)
+    monkeypatch.setattr("atoll.load.tail.os.write", full)
     add(log, 0, [100.5])
     log.flush()
     log.close()
     assert "No space left" in log.lost
     assert len(log.table()) == 1
+
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_what_the_disk_refused_is_there_when_it_has_room_again(tmp_path, monkeypatch):
+    """Also a write that failed half-way: nothing is there twice."""
+    monkeypatch.setattr("atoll.load.tail._TRIES_APART", 1)
+    log, real, left = RecordLog(100.0, tmp_path), os.write, [200]
+
+    def nearly_full(handle, data):
+        if left[0] <= 0:
+            full()
+        left[0] -= len(data)
+        return real(handle, data)
+
+    monkeypatch.setattr("atoll.load.tail.os.write", nearly_full)
+    for number in range(6):
+        add(log, number, [100.5 + number, 100.6 + number], error=f"http_50{number}")
+        log.flush()
+        if number == 3:
+            log._tail._thread.submit(lambda: None).result()
+            assert log.lost is not None
+            left[0] = 10**6
+    log.close()
+    assert log.lost is None
+    assert "No space left" in log.trouble
+    kept = read_records(tmp_path)
+    assert kept.number.tolist() == list(range(6))
+    assert kept.error == log.table().error
+    assert kept.token_clock == pytest.approx(log.table().token_clock)
+
+
+def test_the_tail_of_an_older_version_is_read(tmp_path):
+    log = RecordLog(100.0, tmp_path, ids="run-")
+    add(log, 7, [100.5, 100.6], error="stall")
+    log.close()
+    assert read_records(tmp_path).request_id == ("run-7",)
+    place = tmp_path / "records"
+    (place / "clock.json").write_text('{"origin": 100.0}')
+    tail = place / "tail-00001.rows"
+    tail.write_bytes(tail.read_bytes()[:128])
+    kept = read_records(tmp_path)
+    assert (kept.number.tolist(), kept.error, kept.request_id, kept.model) == ([7], ("stall",), (None,), (None,))
 
 
 def test_removed_when_the_run_is_whole(tmp_path):

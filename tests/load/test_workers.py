@@ -7,8 +7,8 @@ import pytest
 import uvloop
 
 from atoll.errors import InputError
+from atoll.load.orders import Share
 from atoll.load.run import LoadControl, measure_load
-from atoll.load.sender import Share
 from atoll.load.target import RequestOptions
 from atoll.load.workers import Processes
 from atoll.traffic.workload import Workload

@@ -142,6 +142,11 @@ class Naughty:
         writer.write(usage(tokens) + DONE)
         return True
 
+    async def _close_after_answer(self, ask, head, writer):
+        """The answer does not say that the connection ends with it."""
+        await self._ok(ask, head, writer)
+        return False
+
     async def _odd_usage(self, _ask, _head, writer):
         """A usage that cannot be, of `odd`; the answer is two chunks."""
         writer.write(STREAM + text(" a") + text(" b", "stop"))

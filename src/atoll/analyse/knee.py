@@ -16,8 +16,10 @@ class LoadPoint:
 def find_knee(points: Sequence[LoadPoint]) -> LoadPoint | None:
     """The load with the most power: throughput / latency, Kleinrock's measure of a queue's best working point.
 
-    Below it more load is carried at little extra wait, above it wait grows faster than throughput. None without points.
+    Below it more load is carried at little extra wait, above it wait grows faster than throughput. Where the highest
+    load has the most of it the knee lies beyond, and a single point has none: None.
     Source: Kleinrock, "Power and deterministic rules of thumb", ICC 1979.
     """
     usable = [point for point in points if point.latency_s > 0]
-    return max(usable, key=lambda point: point.throughput / point.latency_s, default=None)
+    best = max(usable, key=lambda point: point.throughput / point.latency_s, default=None)
+    return None if best is None or best.load == max(point.load for point in points) else best

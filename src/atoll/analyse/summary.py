@@ -4,7 +4,8 @@ What each measure means:
 
 - TTFT: sent (open loop: due) to the first chunk that carries generated text.
 - ITL: gaps between chunks that carry text.
-- TPOT: (last token - first token) / (output tokens - 1), for answers of at least two tokens.
+- TPOT: (last token - first token) / (output tokens - 1), for answers of at least two tokens that came in more than one
+  piece.
 - E2E: sent (open loop: due) to the last token.
 
 - Tokens/s: those that arrived between the start of the measured window and the last sending, by that time: without the
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from atoll.analyse.lockstep import IN_STEP, swing_of
+from atoll.analyse.overload import Overload, overload_of
+from atoll.analyse.remarks import Failure, Rows, failures_of, in_one_piece, remarks_of
 from atoll.analyse.window import Mask, Spans, Window, window_of
 from atoll.documents import Document
 from atoll.traffic.record import Floats, Ints, Outcome, RecordTable
@@ -89,6 +92,9 @@ class Summary(Document):
     total_tokens_per_s: float  # with their prompts
     requests_per_s: float
     errors: dict[str, int] = Field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()  # the same classes, with what was said and what to do
+    remarks: dict[str, int] = Field(default_factory=dict)  # what is odd about answers and requests, by word
+    overload: Overload | None = None  # an open loop that asks for more than the server carries
     counted_from_chunks: int = 0  # requests whose engine gave no usage
     cached_tokens: int = 0  # prompt tokens that came from prefix caches
     goodput: Goodput | None = None
@@ -131,7 +137,7 @@ def latencies(table: RecordTable) -> Latencies:
     """TTFT, TPOT and E2E of every row, whatever became of it."""
     start = np.where(np.isnan(table.due_s), table.sent_s, table.due_s)
     # A whole answer at once (no streaming) has no first token of its own: only E2E is known.
-    streamed = table.output_tokens > 1
+    streamed = (table.output_tokens > 1) & ~in_one_piece(table)
     with np.errstate(invalid="ignore", divide="ignore"):
         tpot = (table.last_token_s - table.first_token_s) / (table.output_tokens - 1)
     return Latencies(
@@ -169,6 +175,14 @@ def summarise(
     amounts = _amounts(table, ok, chosen=chosen, measures=measures, window=window, duration=duration)
     rates = amounts.rates(np.ones(len(table), dtype=np.bool_))
     in_step = swing_of(table, chosen) if workload is not None and workload.is_closed else None
+    overload = overload_of(table, chosen) if workload is not None and not workload.is_closed else None
+    remarks = remarks_of(
+        table,
+        Rows(sent=looked_at, measured=chosen, ok=ok),
+        workload=workload,
+        ttft_s=measures.ttft_s,
+        overload=overload,
+    )
     return Summary(
         requests=_count(outcome, looked_at),
         measured=int(chosen.sum()),
@@ -182,13 +196,16 @@ def summarise(
         total_tokens_per_s=rates.total_tokens_per_s,
         requests_per_s=rates.requests_per_s,
         errors=_errors(table, looked_at),
+        failures=failures_of(table, looked_at),
+        remarks=remarks.counts,
+        overload=overload,
         counted_from_chunks=int(table.counted_from_chunks[ok].sum()),
         cached_tokens=int(table.cached_tokens[ok].sum()),
-        goodput=_goodput(measures, ok, sent=int(chosen.sum()), requests_per_s=rates.requests_per_s, slo=slo),
+        goodput=_goodput(table, measures, ok, sent=int(chosen.sum()), requests_per_s=rates.requests_per_s, slo=slo),
         per_replica=_per_replica(table, looked_at, ok, outcome=outcome, measures=measures, amounts=amounts),
         too_short=window.is_too_short,
         in_step=in_step,
-        notes=tuple(_notes(window, in_step)),
+        notes=(*_notes(window, in_step), *remarks.sentences),
     )
 
 
@@ -353,14 +370,17 @@ def _rate(amount: float, duration: float) -> float:
     return amount / duration if duration > 0 else 0.0
 
 
-def _goodput(measures: Latencies, ok: Mask, *, sent: int, requests_per_s: float, slo: SLO | None) -> Goodput | None:
+def _goodput(
+    table: RecordTable, measures: Latencies, ok: Mask, *, sent: int, requests_per_s: float, slo: SLO | None
+) -> Goodput | None:
+    """An answer whose TPOT is not known is not good where there is a target for it; one token has none to keep."""
     if slo is None or slo.is_empty:
         return None
     good = ok.copy()
     if slo.ttft_s is not None:
         good &= measures.ttft_s <= slo.ttft_s
     if slo.tpot_s is not None:
-        good &= np.isnan(measures.tpot_s) | (measures.tpot_s <= slo.tpot_s)
+        good &= (table.output_tokens <= 1) | (measures.tpot_s <= slo.tpot_s)
     number = int(good.sum())
     return Goodput(
         slo_ttft_s=slo.ttft_s,

@@ -33,7 +33,10 @@ def show_bench(result: BenchResult) -> None:
     _show_steps(result)
     _show_goodput(result)
     _show_worst(result.table)
-    out.print(f"Prompts: {result.prompts}.", soft_wrap=True)
+    for note in result.info.notes:
+        if note != client.verdict:
+            out.print(note, soft_wrap=True)
+    out.print(f"Prompts: {result.prompts}; --seed {result.seed} sends the same again.", soft_wrap=True)
     out.print(f"Kept in {result.folder}", soft_wrap=True)
 
 
@@ -45,6 +48,7 @@ def bench_json(result: BenchResult) -> dict[str, Any]:
         "url": result.info.url,
         "source": result.info.source,
         "prompts": result.prompts,
+        "seed": result.seed,
         "run": str(result.folder),
         "stopped": result.stopped,
         "trouble": result.trouble,

@@ -158,11 +158,19 @@ def show_summary(summary: Summary, *, title: str = "Summary") -> None:
     if len(summary.per_replica) > 1:
         show_replicas(summary)
     if summary.errors:
-        show_table("Failures", ("class", "requests"), [(k, str(v)) for k, v in summary.errors.items()], numbers=(1,))
+        show_failures(summary)
     if summary.counted_from_chunks:
         out.print(
             f"Tokens of {summary.counted_from_chunks} answers were counted from chunks: the engine gave no usage."
         )
+
+
+def show_failures(summary: Summary) -> None:
+    """Each class of failure with its number, the sentence that was heard most, and what to do."""
+    out.print(bold("Failures"))
+    known = {failure.error: failure for failure in summary.failures}
+    for error, count in summary.errors.items():
+        out.print(f"  {known.get(error) or f'{count} {error}'}", markup=False, soft_wrap=True)
 
 
 def show_replicas(summary: Summary) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import httptools
 
+from atoll.load.error_text import error_sentence, error_text, show
 from atoll.load.shapes import CHUNK_END, Shapes
 from atoll.load.target import EMULATED_HEADER
 
@@ -40,6 +41,10 @@ _EMPTY = b'"content":""'
 # Any of these in an event with an empty content, and it is looked at closely.
 _MORE_THAN_EMPTY = (b"reasoning", b'"finish_reason":"', b"tool_calls", b'"text"', b"refusal", b"error", b"usage")
 _DONE_CHUNK = b"e\r\ndata: [DONE]\n\n\r\n"
+# Ends of an answer that the engine gave up; the others are stop, length, tool_calls and their like.
+_GIVEN_UP = frozenset({"abort", "aborted", "error", "cancelled", "canceled", "failed"})
+_MAY_BE_GIVEN_UP = re.compile(rb'"(?:finish_reason|stop_reason)": ?"(?:abort|error|cancel|fail)')
+_MARK = b"\xef\xbb\xbf"  # a byte-order mark may stand before the first event (WHATWG HTML, 9.2.6)
 _LONGEST_QUICK = 65536  # bytes: no read is longer
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning", "text", "refusal")
 
@@ -67,6 +72,7 @@ class Answer:
     """
 
     __slots__ = (
+        "_begun",
         "_between_chunks",
         "_body",
         "_chunked",
@@ -86,7 +92,6 @@ class Answer:
         "complete",
         "content_type",
         "emulated",
-        "events",
         "first_byte",
         "keep",
         "kept",
@@ -144,11 +149,11 @@ class Answer:
         self.usage: dict[str, Any] | None = None
         self.said_done = False
         self.said_finish = False
-        self.events = 0
         self.kept: list[bytes] = []
         self._plain = True
         self._body = bytearray()
         self._rest = bytearray()
+        self._begun = False
         self._last = b""
         self._chunked = False
         self._between_chunks = False  # the parser has seen whole chunks of an event stream, or its head, and no more
@@ -352,6 +357,11 @@ class Answer:
             self._refuse_too_long()
             return
         data = bytes(self._rest) + body if self._rest else body
+        if not self._begun:
+            if len(data) < len(_MARK) and _MARK.startswith(data):
+                self._rest = bytearray(data)
+                return
+            data, self._begun = data.removeprefix(_MARK), True
         held = b""
         if b"\r" in data:
             if data.endswith(b"\r"):  # a line feed may follow it
@@ -375,7 +385,7 @@ class Answer:
             payload = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
             if not payload:
                 if any(not line.startswith((b":", b"event:", b"id:", b"retry:", b"data")) for line in lines):
-                    self._fail("bad_sse", f"no event-stream line: {_show(lines[0])}")
+                    self._fail("bad_sse", f"no event-stream line: {show(lines[0])}")
                 return
         if self._has_text_bytes(payload):
             self.times.append(self.now)
@@ -405,10 +415,10 @@ class Answer:
         try:
             plain = json.loads(payload.decode("utf-8", "surrogatepass"))
         except ValueError:
-            self._fail("bad_sse", f"an event is no JSON: {_show(payload)}")
+            self._fail("bad_sse", f"an event is no JSON: {show(payload)}")
             return
         if not isinstance(plain, dict):
-            self._fail("bad_sse", f"an event is no JSON object: {_show(payload)}")
+            self._fail("bad_sse", f"an event is no JSON object: {show(payload)}")
             return
         if any(carries_text(choice) for choice in _choices(plain)):
             self._last = payload  # what else it has counts if it is the last one: see _read_last
@@ -416,7 +426,7 @@ class Answer:
             self._learn(payload)
             if self.keep:
                 self.kept.append(payload)
-        elif plain.get("error"):
+        elif plain.get("error") or plain.get("object") == "error":
             self._fail("stream_error", error_sentence(plain))
         else:
             self._note_end(plain)
@@ -432,8 +442,11 @@ class Answer:
     def _note_end(self, plain: dict[str, Any]) -> None:
         if isinstance(plain.get("usage"), dict):
             self.usage = plain["usage"]
-        if any(choice.get("finish_reason") for choice in _choices(plain)):
-            self.said_finish = True
+        for choice in _choices(plain):
+            reason = choice.get("finish_reason")
+            self.said_finish = self.said_finish or bool(reason)
+            if isinstance(reason, str) and reason.lower() in _GIVEN_UP:
+                self._fail("aborted", f"the engine gave the answer up: finish_reason {reason}")
 
     def _fail(self, word: str, sentence: str) -> None:
         if self.problem is None:
@@ -447,17 +460,20 @@ class Answer:
         if not self._plain:
             return self._judge_stream()
         if self._streaming:
+            refused = _error_of(self._body)
+            if refused is not None:
+                return ("stream_error", refused)
             shown = self.content_type or "none"
-            return ("wrong_content_type", f"an event stream was asked for, this is {shown}: {_show(self._body)}")
+            return ("wrong_content_type", f"an event stream was asked for, this is {shown}: {show(self._body)}")
         return self._judge_whole()
 
     def _judge_stream(self) -> tuple[str, str] | None:
         if self._rest.strip() == b"data: [DONE]":
             self.said_done = True
-        if not (self.said_done or self.said_finish) or self.usage is None:
+        if not (self.said_done or self.said_finish) or self.usage is None or _MAY_BE_GIVEN_UP.search(self._last):
             self._read_last()
         if self.said_done or self.said_finish:
-            return None
+            return self.problem
         return ("truncated", "the stream ended without a finish reason and without [DONE]")
 
     def _read_last(self) -> None:
@@ -474,11 +490,22 @@ class Answer:
         try:
             plain = json.loads(self._body)
         except ValueError:
-            return ("wrong_content_type", f"JSON was asked for, this is {self.content_type}: {_show(self._body)}")
+            return ("wrong_content_type", f"JSON was asked for, this is {self.content_type}: {show(self._body)}")
         if not isinstance(plain, dict) or not _choices(plain):
-            return ("bad_answer", f"an answer without choices: {_show(self._body)}")
+            refused = _error_of(self._body)
+            return ("bad_answer", refused or f"an answer without choices: {show(self._body)}")
         self._note_end(plain)
+        return self.problem
+
+
+def _error_of(body: bytes | bytearray) -> str | None:
+    """The sentence of an error that came with the status 200; None when the body is no error."""
+    try:
+        plain = json.loads(body)
+    except ValueError:
         return None
+    is_error = isinstance(plain, dict) and bool(plain.get("error") or plain.get("object") == "error")
+    return error_sentence(plain) if is_error else None
 
 
 def _is_plainly_empty(payload: bytes) -> bool:
@@ -517,25 +544,3 @@ def _whole_text(body: bytes) -> bytes:
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
     return json.dumps(text or "", ensure_ascii=False).encode()[1:-1]
-
-
-def error_text(body: bytes) -> str:
-    """The sentence in an error body, as vLLM, FastAPI or a proxy writes it."""
-    try:
-        plain = json.loads(body)
-    except ValueError:
-        return _show(body)
-    return error_sentence(plain) if isinstance(plain, dict) else _show(body)
-
-
-def error_sentence(plain: dict[str, Any]) -> str:
-    """`{"error": {"message"}}`, `{"error": "..."}`, `{"message"}` or `{"detail"}`."""
-    error = plain.get("error")
-    if isinstance(error, dict):
-        return str(error.get("message") or error)[:500]
-    return str(error or plain.get("message") or plain.get("detail") or plain)[:500]
-
-
-def _show(body: bytes | bytearray) -> str:
-    text = " ".join(bytes(body[:400]).decode("utf-8", errors="replace").split())
-    return text[:200] or "nothing"

@@ -46,6 +46,9 @@ class Connection(asyncio.Protocol):
         self.sent = NAN
         self.due = NAN
         self.hops = 0  # redirects followed for this request
+        self.resent = 0  # times that this request was sent before, over connections that turned out to be closed
+        self.answered = False  # an answer has come over it before
+        self.heard = False  # something of the answer has come
         self.logged = 0
         self.told_first = False
         self.held_back = 0  # requests that the socket did not take at once
@@ -58,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._handle = -1  # of the socket
         self._unsent = b""
         self._waiting_for_first = False
+        self._since = NAN
 
     # What a RecordLog asks of a request that is under way.
 
@@ -99,13 +103,21 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None or self._socket is not None
 
-    def begin(self, request: Request, due: float) -> None:
-        """Take on a request; nothing is sent yet."""
+    def begin(self, request: Request, due: float, *, since: float = NAN) -> None:
+        """Take on a request; nothing is sent yet.
+
+        Args:
+            request: what is asked.
+            due: when it should have been sent, or NAN.
+            since: when it was sent first, where this is not the first time; its time counts from there.
+        """
         self.request = request
         self.due = due
         self.sent = self._now()
         self.failure = None
-        self.hops = self.logged = 0
+        self.hops = self.logged = self.resent = 0
+        self.heard = False
+        self._since = since
         self.told_first = False
         self.busy = True
         self.answer.reset()
@@ -113,13 +125,16 @@ class Connection(asyncio.Protocol):
     def send(self, message: bytes) -> None:
         """Hand the whole message to the socket, at once when it takes it."""
         self._waiting_for_first = True
-        self.sent = self._now()
+        self._stamp_sending()
         if self._socket is not None:
             self._send_to(self._socket, message)
         elif self._transport is not None:
             self._transport.write(message)
         else:
             self.fail("connection_closed", "the connection was closed before the request was sent")
+
+    def _stamp_sending(self) -> None:
+        self.sent = self._now() if self._since != self._since else self._since
 
     def _send_to(self, plain: socket.socket, message: bytes) -> None:
         try:
@@ -152,7 +167,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         if self.busy and not self.answer.first_byte:
-            self.sent = self._now()
+            self._stamp_sending()
 
     # In.
 
@@ -172,6 +187,7 @@ class Connection(asyncio.Protocol):
         """Bytes that had come by this moment."""
         answer = self.answer
         answer.now = moment
+        self.heard = True
         if not answer.take_chunk(data):
             answer.feed(data)
         if self._waiting_for_first and answer.times:
@@ -200,8 +216,10 @@ class Connection(asyncio.Protocol):
         self.busy = False
         if not self.answer.reusable:
             self.close()
-        elif self._reader is not None:
-            self._reader.stamp(self._handle, None)
+        else:
+            self.answered = True
+            if self._reader is not None:
+                self._reader.stamp(self._handle, None)
         self.idle_since = self.answer.now
         self._on_end(self)
 

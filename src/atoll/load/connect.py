@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from atoll.errors import InputError, RunFailed
-from atoll.load.answer import Answer, error_text
+from atoll.load.answer import Answer
 from atoll.load.client import Connection, classify
+from atoll.load.error_text import error_text
 from atoll.load.message import head_lines, proxy_address, proxy_headers
 from atoll.load.reader import Reader
 from atoll.load.target import RequestOptions, Target

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,12 +170,18 @@ class DatasetPrompts:
             own_output: answers get the length that they have in the file, where it is known.
         """
         tokens = count or (lambda text: max(1, len(text) // 4))
-        self._order: list[int] = np.random.default_rng([seed, 5]).permutation(len(conversations)).tolist()
+        self._order = _order(seed, len(conversations))
         self._made: list[list[Made]] = [
             [_made(said, tokens, own_output=own_output) for said in item.turns] for item in conversations
         ]
         exact = "counted by the model's tokenizer" if count else "about four characters a token"
         self.how = f"{len(conversations)} conversations of {origin}; {exact}"
+
+    def with_seed(self, seed: int) -> "DatasetPrompts":
+        """The same prompts in another order."""
+        other = copy(self)
+        other._order = _order(seed, len(self._made))  # noqa: SLF001 - our own kind
+        return other
 
     def make(self, request: Request) -> Made:
         """The request's text; a session's later turns go round when the file's conversation is shorter."""
@@ -182,6 +189,11 @@ class DatasetPrompts:
             return self._made[self._order[request.number % len(self._order)]][0]
         turns = self._made[self._order[request.session % len(self._order)]]
         return turns[request.turn % len(turns)]
+
+
+def _order(seed: int, count: int) -> list[int]:
+    order: list[int] = np.random.default_rng([seed, 5]).permutation(count).tolist()
+    return order
 
 
 def _made(said: Said, count: Counter, *, own_output: bool) -> Made:

@@ -5,7 +5,9 @@ and a Mirror appends that to files of the same names in the run's folder, so a k
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,14 +69,17 @@ class Mirror:
         return {name: size for name, size in self._known.items() if name.startswith(f"worker{worker}-")}
 
     def take(self, pieces: Sequence[Piece]) -> None:
-        """Append them; a disk that refuses is told of and not asked again."""
+        """Append them; what the disk refuses is not known afterwards, so that it comes again."""
         for piece in pieces:
-            if self.trouble is not None or piece.start != self._known.get(piece.name, 0):
+            if piece.start != self._known.get(piece.name, 0):
                 continue
+            path = self._place / piece.name
             try:
-                with (self._place / piece.name).open("ab") as stream:
+                with path.open("ab") as stream:
                     stream.write(piece.data)
             except OSError as error:
-                self.trouble = f"{self._place}: {error.strerror}"
+                self.trouble = self.trouble or f"{self._place}: {error.strerror}"
+                with suppress(OSError):
+                    os.truncate(path, piece.start)
                 return
             self._known[piece.name] = piece.start + len(piece.data)

@@ -9,7 +9,7 @@ engine's prefix cache cannot help, unless a shared prefix is asked for.
 import json
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -53,6 +53,20 @@ class Prompts(Protocol):
     how: str  # how the token counts were made, for the report
 
     def make(self, request: Request) -> Made: ...
+
+
+_ASIDE = 10**9 + 7  # no run has so many requests
+
+
+class Aside:
+    """Prompts for who asks beside the run: others than those that the run will send."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self.how = prompts.how
+        self._prompts = prompts
+
+    def make(self, request: Request) -> Made:
+        return self._prompts.make(replace(request, number=request.number + _ASIDE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from typing import Any
 
 from atoll.errors import InputError, MissingProgram, RunFailed
 from atoll.load.mirror import Mirror, Piece, grown
+from atoll.load.orders import Orders, SenderResult, Share
 from atoll.load.progress import Progress
 from atoll.load.run import LoadControl
-from atoll.load.sender import Orders, Sender, SenderResult, Share
+from atoll.load.sender import Sender
 from atoll.load.watch import Watch
 from atoll.load.workers import Board
 from atoll.outside.clock import Clock, SystemClock

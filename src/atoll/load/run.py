@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from atoll.errors import RunFailed
 from atoll.load.connect import Dialer, ask_plainly
+from atoll.load.orders import Orders, SenderResult
 from atoll.load.pace import LoadStep
 from atoll.load.progress import Progress
-from atoll.load.prompts import WORDS, Prompts, SyntheticPrompts
-from atoll.load.records import join_logs
+from atoll.load.prompts import WORDS, Aside, Prompts, SyntheticPrompts
+from atoll.load.rows import join_logs
 from atoll.load.selfwatch import ClientReport, judge, users_held
-from atoll.load.sender import Orders, Sender, SenderResult
+from atoll.load.sender import Sender
 from atoll.load.target import Endpoint, RequestOptions, Target, parse_target
 from atoll.load.tokens import BY_WORDS, Vocabulary, calibrated
 from atoll.load.watch import Telemetry, Watch
@@ -38,7 +39,8 @@ class LoadResult:
     telemetry: Telemetry
     source: Source  # measured, or emulated where an answer said so
     stopped: str | None = None  # why it ended early: a word such as `interrupted`
-    disk: str | None = None  # why the disk did not take the records, which are in `table` all the same
+    disk: str | None = None  # what the disk refused first, of the records, which are in `table` all the same
+    notes: tuple[str, ...] = ()  # what else is worth telling
 
 
 class LoadControl:
@@ -113,7 +115,7 @@ async def measure_load(
     dialer = Dialer(target, options)
     await dialer.resolve()
     asker = _Asker(dialer, target, options, clock)
-    model = options.model or await asker.served_model()
+    model, notes = (options.model, ()) if options.model else await asker.served_model()
     orders = Orders(
         target=target,
         endpoint=endpoint,
@@ -135,7 +137,7 @@ async def measure_load(
     started_at = clock.wall()
     workers = workers or OneLoop()
     results = await workers.carry_out(orders, watch=watch, control=control, on_progress=on_progress, clock=clock)
-    table, client = join_results(results, workload)
+    table, client = join_results(results, workload, ids=orders.ids)
     return LoadResult(
         table=table,
         client=client.replace(notes=workers.notes),
@@ -147,6 +149,7 @@ async def measure_load(
         stopped=next((result.stopped for result in results if result.stopped), None),
         disk=next((result.disk for result in results if result.disk), None),
         telemetry=watch.telemetry,
+        notes=notes,
     )
 
 
@@ -158,7 +161,8 @@ async def _one_answer_s(orders: Orders, control: LoadControl, clock: Clock) -> f
     load = with_mean_lengths(orders.workload, orders.trace)
     lengths = {"prompt": Lengths(mean=load.prompt.mean), "output": Lengths(mean=load.output.mean)}
     alone = Workload(users=1, requests=1, start=Start.AT_ONCE, **lengths)
-    sender = Sender(replace(orders, workload=alone, trace=(), steps=(), folder=None), clock=clock)
+    aside = replace(orders, workload=alone, trace=(), steps=(), folder=None, ids=None, prompts=Aside(orders.prompts))
+    sender = Sender(aside, clock=clock)
     await sender.prepare()
     control.attach(sender.stop)
     longest_s = None if load.duration_s is None else MOST_OF_THE_RUN * load.duration_s
@@ -225,14 +229,21 @@ class OneLoop:
             await watch.stop()
 
 
-def join_results(results: Sequence[SenderResult], workload: Workload) -> tuple[RecordTable, ClientReport]:
-    """One table of all senders' records, each counted from its own start, and what the clients say of themselves."""
-    table = join_logs([(one.rows, one.tokens, one.words, one.origin) for one in results])
+def join_results(
+    results: Sequence[SenderResult], workload: Workload, *, ids: str | None = None
+) -> tuple[RecordTable, ClientReport]:
+    """One table of all senders' records, each counted from its own start, and what the clients say of themselves.
+
+    `ids`: what the requests' ids begin with.
+    """
+    table = join_logs([(one.rows, one.tokens, one.words, one.origin) for one in results], ids=ids)
     users = workload.users if workload.arrivals is Arrivals.CLOSED else None
     held = None
     if users is not None and workload.think_s == 0:
         start, end = max(one.all_started_s for one in results), min(one.last_sent_s for one in results)
         held = users_held(table, start_s=start, end_s=end)
+        if held is not None:  # who pauses because a request failed is not kept waiting by us
+            held = min(float(users), held + sum(one.paused_s for one in results) / (end - start))
     backlog = None if users is not None else max(one.backlog_max for one in results)
     return table, judge(table, [one.watch for one in results], users=users, held=held, backlog=backlog)
 
@@ -248,15 +259,20 @@ class _Asker:
 
     async def models(self) -> list[dict[str, Any]]:
         """What /v1/models names; raises RunFailed when it does not answer."""
-        plain = await self._ask(self._target.models_path)
+        try:
+            plain = await self._ask(self._target.models_path)
+        except RunFailed as error:
+            raise RunFailed(f"{str(error).rstrip('.')}. Say which model to ask for with --model.") from None
         models = plain.get("data") if isinstance(plain, dict) else None
         return [model for model in models if isinstance(model, dict)] if isinstance(models, list) else []
 
-    async def served_model(self) -> str:
-        """The first model; raises RunFailed when there is none."""
-        for model in await self.models():
-            if model.get("id"):
-                return str(model["id"])
+    async def served_model(self) -> tuple[str, tuple[str, ...]]:
+        """The first model, and that it was the first of several; raises RunFailed when there is none."""
+        names = [str(model["id"]) for model in await self.models() if model.get("id")]
+        if names:
+            others = ", ".join(names[1:4]) + (", ..." if len(names) > 4 else "")
+            note = f"{names[0]} was asked, the first of {len(names)} models served; --model takes another: {others}."
+            return names[0], (note,) if len(names) > 1 else ()
         raise RunFailed(f"{self._target.origin}{self._target.models_path} names no model. Give one with --model.")
 
     async def vocabulary(self, endpoint: Endpoint, model: str) -> Vocabulary:

@@ -18,7 +18,7 @@ import numpy as np
 
 from atoll.documents import Document
 from atoll.load.client import Connection
-from atoll.traffic.record import Floats, RecordTable
+from atoll.traffic.record import Floats, Outcome, RecordTable
 
 _PROBE_S = 0.010
 _SAMPLES_PER_S = 500  # of tcp_info: about 1 us each
@@ -41,6 +41,7 @@ class ClientReport(Document):
     loop_lag_max_s: float = 0.0
     cpu_share: float = 0.0  # of one core, the busiest process
     cpu_s: float = 0.0
+    resent: int = 0  # requests sent once more, over a new connection, because the server had closed the old one
     held_back_sends: int = 0  # requests that the socket did not take at once
     late_sends_p99_s: float | None = None  # open loop: sent after their due time by this much
     backlog_max: int | None = None  # open loop: requests that were due and not yet sent, at the worst
@@ -159,7 +160,15 @@ def judge(
     held: float | None,
     backlog: int | None = None,
 ) -> ClientReport:
-    """What the measures say, in one sentence and a flag."""
+    """What the measures say, in one sentence and a flag.
+
+    Args:
+        table: the run's records.
+        watches: what each process saw.
+        users: that were asked for; None: an open loop.
+        held: users whose request was under way, or who paused because the last one had failed; None: not known.
+        backlog: of an open loop, at the worst.
+    """
     waits = [loop_waits(np.frombuffer(watch.lags), watch.wall_s) for watch in watches]
     mean_wait = max(wait.mean_s for wait in waits)
     reads = np.concatenate(
@@ -169,9 +178,10 @@ def judge(
     cpu = max(watch.cpu_share for watch in watches)
     late = _late(table)
     reasons = list(_reasons(table, share=share, lag=mean_wait, cpu=cpu, users=users, held=held, late=late))
+    answered = Outcome.OK in table.outcome
     return ClientReport(
-        limited=bool(reasons),
-        verdict=_verdict(reasons, share),
+        limited=answered and bool(reasons),
+        verdict=_verdict(reasons, share) if answered else "Nothing was measured: not one request succeeded.",
         users_asked=users,
         users_held=held,
         ttft_share_s=share,
@@ -180,6 +190,7 @@ def judge(
         loop_lag_max_s=max(wait.max_s for wait in waits),
         cpu_share=cpu,
         cpu_s=sum(watch.cpu_s for watch in watches),
+        resent=int(table.resent.sum()),
         held_back_sends=sum(watch.held_back for watch in watches),
         late_sends_p99_s=late,
         backlog_max=backlog,

@@ -7,9 +7,8 @@ within the same call.
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
@@ -17,20 +16,21 @@ from atoll.load.answer import Answer
 from atoll.load.client import NAN, Connection, classify
 from atoll.load.connect import Dialer, allow_open_files
 from atoll.load.message import MessageWriter, request_target
-from atoll.load.pace import LoadStep, moved_due, next_turn
+from atoll.load.orders import Orders, SenderResult
+from atoll.load.pace import moved_due, next_turn
+from atoll.load.pool import Pool
 from atoll.load.progress import Progress, Window
-from atoll.load.prompts import Made, Prompts
+from atoll.load.prompts import Made
 from atoll.load.reader import Reader
-from atoll.load.records import OUTCOMES, RecordLog
-from atoll.load.selfwatch import SelfWatch, WatchSeen
+from atoll.load.records import RecordLog
+from atoll.load.rows import OUTCOMES
+from atoll.load.selfwatch import SelfWatch
 from atoll.load.shapes import Shapes
-from atoll.load.target import Endpoint, RequestOptions, Target
+from atoll.load.usage import ODD_USAGE, count_tokens
 from atoll.outside.clock import Clock
 from atoll.traffic.demand import Demand
 from atoll.traffic.record import Outcome
 from atoll.traffic.request import Request
-from atoll.traffic.trace import TraceRow
-from atoll.traffic.workload import Workload
 
 _OK, _FAILED, _CANCELLED = (OUTCOMES.index(item) for item in (Outcome.OK, Outcome.FAILED, Outcome.CANCELLED))
 _TICK_S = 0.05
@@ -39,64 +39,10 @@ _PROGRESS_S = 0.5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0  # of a user whose request failed, so that a dead server is not hammered
 _EARLY_S = 2.0  # a user's connection is made before the run when the user starts within this time
 _EARLY_USERS = 256  # so many are connected before the start, which takes 25 ms, unless more send at once
-_CONNECTS_AT_ONCE = 16
 _FIRSTS_AT_ONCE = 32  # about 3 ms
-_MOST_TOKENS = 10**9  # of one answer; above it a server's figure is none
+_CLOSED = {"connection_closed", "connection_reset"}
 _REDIRECTS = {307, 308}  # those that keep the POST a POST
 _MOST_HOPS = 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Share:
-    """One of several processes that carry out one load: it has every count-th user or request, from index on."""
-
-    index: int = 0
-    count: int = 1
-
-    def number(self, sent: int) -> int:
-        """The number, in the whole run, of the request that this share sends as its sent-th."""
-        return sent * self.count + self.index
-
-    def part_of(self, total: int | None) -> int | None:
-        return None if total is None else len(range(self.index, total, self.count))
-
-    @property
-    def log_name(self) -> str:
-        return "tail" if self.count == 1 else f"worker{self.index}-tail"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Orders:
-    """All that a Sender has to know; it can be sent to another process."""
-
-    target: Target
-    endpoint: Endpoint
-    options: RequestOptions
-    model: str
-    workload: Workload
-    trace: tuple[TraceRow, ...]
-    prompts: Prompts
-    steps: tuple[LoadStep, ...] = ()
-    drain_s: float | None = None
-    folder: Path | None = None
-    share: Share = Share()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SenderResult:
-    """What a Sender gave; it can be sent to another process."""
-
-    rows: bytes  # see records.ROW
-    tokens: bytes
-    words: list[str]
-    watch: WatchSeen
-    origin: float
-    all_started_s: float  # when each user had sent once
-    last_sent_s: float
-    backlog_max: int
-    emulated: bool  # whether an answer said that it comes from an emulated engine
-    stopped: str | None
-    disk: str | None  # why the disk did not take the records
 
 
 class Sender:
@@ -123,8 +69,15 @@ class Sender:
         self._watch = SelfWatch(clock.now)
         self._window = Window()
         self._busy: dict[int, Connection] = {}
-        self._idle: dict[int, list[Connection]] = {}  # closed loop: by user; open loop: all under -1
+        self._pool = Pool(
+            self._dialer,
+            self._new_connection,
+            now=clock.now,
+            idle_s=orders.options.timeouts.idle_s,
+            shared=not self._is_closed,
+        )
         self._pauses: dict[int, float] = {}  # users whose last request failed, and how long they waited
+        self._paused_s = 0.0
         self._histories: dict[int, bytes] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}  # users who think, or have not started
         self._tasks: set[asyncio.Task[None]] = set()
@@ -164,7 +117,7 @@ class Sender:
         loop = asyncio.get_running_loop()
         self._open = None if self._is_closed else self._my_requests()
         self._origin = origin
-        self.log = RecordLog(origin, self._orders.folder, name=self._share.log_name)
+        self.log = RecordLog(origin, self._orders.folder, name=self._share.log_name, ids=self._orders.ids)
         before = gc.get_threshold()
         gc.freeze()  # what is here now stays; the collector need not walk it during the run
         gc.set_threshold(50_000, 50, 50)
@@ -196,7 +149,8 @@ class Sender:
             backlog_max=self._backlog_max,
             emulated=self._emulated,
             stopped=self.stopped,
-            disk=self.log.lost,
+            disk=self.log.trouble,
+            paused_s=self._paused_s,
         )
 
     def _take_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -221,29 +175,7 @@ class Sender:
         at_once = sum(start <= 0 for _, start in starts)
         early = max(at_once, _EARLY_USERS)
         self._connect_later = soon[early:]
-        gate = asyncio.Semaphore(128)
-
-        async def connect(user: int) -> None:
-            async with gate:
-                await self._connect_idle(user)
-
-        await asyncio.gather(*(connect(user) for user in soon[:early]))
-
-    async def _connect_idle(self, user: int) -> None:
-        """Have a connection ready for the user's first request."""
-        connection = self._new_connection()
-        try:
-            await self._dialer.connect(connection)
-        except OSError:
-            return  # the user's first request meets the same and is recorded
-        connection.idle_since = self._now()
-        self._idle.setdefault(user, []).append(connection)
-
-    async def _connect_ahead(self, users: list[int]) -> None:
-        """While the first ones send: connect the next, a few at a time, as long as they are ahead of their start."""
-        for at in range(0, len(users), _CONNECTS_AT_ONCE):
-            waiting = [user for user in users[at : at + _CONNECTS_AT_ONCE] if user in self._timers]
-            await asyncio.gather(*(self._connect_idle(user) for user in waiting))
+        await self._pool.connect_all(soon[:early])
 
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -258,7 +190,7 @@ class Sender:
             if start > 0:
                 self._timers[user] = loop.call_later(start, self._send_next, user)
         if self._connect_later:
-            self._spawn(self._connect_ahead(self._connect_later))
+            self._spawn(self._pool.connect_ahead(self._connect_later, self._timers.__contains__))
         self._send_firsts(iter([user for user, start in starts if start <= 0]))
 
     def _send_firsts(self, users: Iterator[int]) -> None:
@@ -306,6 +238,7 @@ class Sender:
         if failed:
             self._pauses[user] = min(_LONGEST_PAUSE_S, 2 * self._pauses.get(user, _FIRST_PAUSE_S / 2))
             pause = max(pause, self._pauses[user])
+            self._paused_s += pause
         elif self._pauses:
             self._pauses.pop(user, None)
         if pause > 0:
@@ -353,7 +286,7 @@ class Sender:
                 prompt_tokens=made.prompt_tokens or request.prompt_tokens,
                 output_tokens=made.output_tokens or request.output_tokens,
             )
-        connection = self._take_connection(request.user)
+        connection = self._pool.take(request.user)
         connection.begin(request, due)
         self._busy[request.number] = connection
         message = self._message(request, made)
@@ -405,22 +338,11 @@ class Sender:
         )
         return Connection(answer, now=self._now, on_end=self._take_end, on_first=self._watch.saw_first_token)
 
-    def _take_connection(self, user: int) -> Connection:
-        """An open connection that the server has not yet tired of, else a new one, still to be opened."""
-        idle = self._idle.get(user if self._is_closed else -1)
-        while idle:
-            connection = idle.pop()
-            fresh = self._now() - connection.idle_since < self._asking.timeouts.idle_s
-            if connection.is_open and fresh:
-                return connection
-            connection.close()
-        return self._new_connection()
-
     def _take_end(self, connection: Connection) -> None:
         """An answer has ended: keep its record, then on with the user."""
         request = connection.request
         assert request is not None
-        if self._follow(connection, request):
+        if self._follow(connection, request) or self._send_again(connection, request):
             return
         self._watch.held_back += connection.held_back
         connection.held_back = 0
@@ -428,9 +350,7 @@ class Sender:
         del self._busy[request.number]
         if self._load.turns > 1 and not failed and connection.answer.complete:
             self._remember(request, connection.answer)
-        key = request.user if self._is_closed else -1
-        if connection.is_open:
-            self._idle.setdefault(key, []).append(connection)
+        self._pool.put_back(connection, request.user)
         if self._is_closed:
             self._after_answer(request.user, failed=failed)
         else:
@@ -447,7 +367,9 @@ class Sender:
         outcome = _CANCELLED if cancelled else _OK if problem is None else _FAILED
         error, detail = problem or (None, None)
         times = answer.times
-        prompt, output, cached, counted = _token_counts(answer.usage, request, len(times))
+        tokens = count_tokens(answer.usage, request, len(times))
+        if outcome == _OK and tokens.odd is not None:
+            error, detail = ODD_USAGE, f"the usage says {tokens.odd}"
         self.log.add(
             number=request.number,
             user=request.user,
@@ -457,15 +379,18 @@ class Sender:
             first_byte=answer.first_byte or NAN,
             times=times,
             done=answer.now,
-            prompt_tokens=prompt,
-            output_tokens=output,
-            cached_tokens=cached,
+            prompt_tokens=tokens.prompt,
+            output_tokens=tokens.output,
+            cached_tokens=tokens.cached,
             status=answer.status,
             error=error,
             detail=detail,
             replica=answer.replica,
             outcome=outcome,
-            counted=counted,
+            counted=tokens.from_chunks,
+            asked_prompt_tokens=request.prompt_tokens if answer.usage else 0,
+            asked_output_tokens=request.output_tokens if self._asking.exact_output else 0,
+            resent=connection.resent,
         )
         if not connection.told_first and times:
             self._window.note_first(connection)
@@ -490,7 +415,7 @@ class Sender:
             f"POST {self._request_target(there.removeprefix(self._target.origin))} ".encode(),
             1,
         )
-        again = connection if connection.is_open else self._new_connection()
+        again = connection if connection.is_open else self._pool.make()
         again.begin(request, due)
         again.hops = hops
         self._busy[request.number] = again
@@ -499,6 +424,29 @@ class Sender:
             again.sent = sent
         else:
             self._spawn(self._connect_and_send(again, message))
+        return True
+
+    def _send_again(self, connection: Connection, request: Request) -> bool:
+        """Once more, over a new connection, when one that had been kept open turned out to be closed.
+
+        That is safe where not a byte of an answer came over a connection that had waited: the server had closed it
+        before the request was there (RFC 9112, 9.3.1). Time counts from the first sending.
+        """
+        problem = connection.failure or connection.answer.problem
+        if (
+            problem is None
+            or problem[0] not in _CLOSED
+            or connection.heard
+            or not connection.answered
+            or self.stopped is not None
+        ):
+            return False
+        self._pool.note_closed()
+        again = self._pool.make()
+        again.begin(request, connection.due, since=connection.sent)
+        again.resent = connection.resent + 1
+        self._busy[request.number] = again
+        self._spawn(self._connect_and_send(again, self._message(request, self._prompts.make(request))))
         return True
 
     def _request_target(self, path: str) -> str:
@@ -619,26 +567,4 @@ class Sender:
             task.cancel()
         for connection in self._busy.values():
             connection.close()
-        for idle in self._idle.values():
-            for connection in idle:
-                connection.close()
-
-
-def _token_counts(usage: dict[str, Any] | None, request: Request, chunks: int) -> tuple[int, int, int, bool]:
-    """Prompt, output and cached tokens, and whether the output was counted from chunks."""
-    usage = usage or {}
-    details = usage.get("prompt_tokens_details")
-    output = _count(usage.get("completion_tokens"))
-    prompt = _count(usage.get("prompt_tokens"))
-    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    return (
-        request.prompt_tokens if prompt is None else prompt,
-        chunks if output is None else output,
-        cached or 0,
-        output is None,
-    )
-
-
-def _count(said: Any) -> int | None:
-    """A number of tokens as a server says it; None for what cannot be one."""
-    return said if type(said) is int and 0 <= said <= _MOST_TOKENS else None
+        self._pool.hang_up()

@@ -17,9 +17,10 @@ from dataclasses import replace
 from typing import Any
 
 from atoll.errors import AtollError, RunFailed
+from atoll.load.orders import Orders, SenderResult, Share
 from atoll.load.progress import Progress, join_progress
 from atoll.load.run import LoadControl
-from atoll.load.sender import Orders, Sender, SenderResult, Share
+from atoll.load.sender import Sender
 from atoll.load.watch import Watch
 from atoll.outside.clock import Clock, SystemClock
 

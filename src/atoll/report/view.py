@@ -35,6 +35,12 @@ class RunView:
     notes: tuple[str, ...] = ()
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What failed and why, and what to know before trusting the figures."""
+        told = () if self.summary is None else (*map(str, self.summary.failures), *self.summary.notes)
+        return (*told, *self.notes)
+
+    @property
     def ok_rows(self) -> Mask:
         """Measured rows that succeeded; shape (len(table),)."""
         assert self.table is not None

@@ -24,7 +24,7 @@ from atoll.analyse.window import Mask, window_of
 from atoll.documents import Document
 from atoll.errors import BadRun, InputError
 from atoll.layout.layout import Layout
-from atoll.load import records
+from atoll.load import records, recover
 from atoll.outside.files import lasting_folder, path_text, read_text, refuse_to_overwrite, remove_files, write_whole
 from atoll.outside.parquet import Ragged, read_parquet, write_parquet
 from atoll.store.catalog import with_source
@@ -32,11 +32,13 @@ from atoll.store.run_id import RunId, derived_run_id, new_run_id
 from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.workload import Workload
 
-SCHEMA_VERSION = 2  # 2 says the source; in a file of 1 it follows from the engine
+# 2 says the source, which in a file of 1 follows from the engine; 3 has the columns of _ADDED in records.parquet
+SCHEMA_VERSION = 3
 
 D = TypeVar("D", bound=Document)
 
-_TEXT_COLUMNS = ("outcome", "error", "detail", "replica")
+_TEXT_COLUMNS = ("outcome", "error", "detail", "replica", "request_id", "model")
+_ADDED = ("asked_prompt_tokens", "asked_output_tokens", "resent", "retried", "request_id", "model")
 _OF_A_RUN = (
     "run.yaml",
     "layout.yaml",
@@ -164,6 +166,8 @@ def keep_run(folder: Path, info: RunInfo, table: RecordTable, summary: Summary) 
     else:
         return None
     spare = _spare_copy(info, table, summary)
+    with suppress(OSError):
+        records.give_room_back(folder)
     if spare is not None:
         records.remove(folder)
         try:
@@ -173,11 +177,15 @@ def keep_run(folder: Path, info: RunInfo, table: RecordTable, summary: Summary) 
         else:
             remove_files(spare, _OF_A_RUN)
             return None
+    if spare is not None:
+        trouble = f"{why}; all {len(table)} records are in {spare}."
+    else:
+        trouble = f"{why}; {_readable(folder)} of {len(table)} records can be read from {folder}."
+    with suppress(InputError):
+        write_info(folder, info.replace(notes=(*info.notes, f"This folder is not whole: {trouble}")))
     with suppress(InputError):
         write_whole(folder / "summary.json", summary.to_json())
-    if spare is not None:
-        return f"{why}; all {len(table)} records are in {spare}."
-    return f"{why}; {_readable(folder)} of {len(table)} records can be read from {folder}."
+    return trouble
 
 
 def _spare_copy(info: RunInfo, table: RecordTable, summary: Summary) -> Path | None:
@@ -236,6 +244,9 @@ def read_records(folder: Path) -> RecordTable:
         BadRun: they are not there, or are not readable.
     """
     columns = read_parquet(folder / "records.parquet")
+    count = len(columns.get("number", ()))
+    for name in _ADDED:  # a folder of before
+        columns.setdefault(name, [None] * count if name in _TEXT_COLUMNS else np.zeros(count, dtype=np.int64))
     missing = [name for name in _ROW_FIELDS if name not in columns]
     if missing:
         raise BadRun(f"{folder / 'records.parquet'} has no column {missing[0]}; it was not written by atoll.")
@@ -324,7 +335,7 @@ def _whatever_records(folder: Path) -> RecordTable:
     if (folder / "records.parquet").is_file():
         return read_records(folder)
     if records.has_records(folder):
-        return records.read_records(folder)
+        return recover.read_records(folder)
     return RecordTable.from_records([])
 
 

@@ -61,6 +61,12 @@ class Record:
     detail: str | None = None  # the sentence behind it
     status: int | None = None  # HTTP status
     replica: str | None = None  # which replica served it, "0", "1", ... or its address
+    asked_prompt_tokens: int = 0  # as long as the prompt was meant to be; 0: nothing was meant
+    asked_output_tokens: int = 0  # the length that the answer had to have; 0: it might end where it liked
+    resent: int = 0  # times that it was sent again, because a connection that was kept open turned out to be closed
+    retried: int = 0  # times that it was sent again after the pause that a refusal asked for (Retry-After)
+    request_id: str | None = None  # as sent in X-Request-Id
+    model: str | None = None  # where a run asks several
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +96,12 @@ class RecordTable:
     detail: tuple[str | None, ...]
     status: Ints  # 0: no answer
     replica: tuple[str | None, ...]
+    asked_prompt_tokens: Ints
+    asked_output_tokens: Ints
+    resent: Ints
+    retried: Ints
+    request_id: tuple[str | None, ...]
+    model: tuple[str | None, ...]
     counted_from_chunks: NDArray[np.bool_]
     token_clock: Floats
     span_row: Ints
@@ -125,6 +137,12 @@ class RecordTable:
             detail=tuple(row.detail for row in rows),
             status=_ints(row.status or 0 for row in rows),
             replica=tuple(row.replica for row in rows),
+            asked_prompt_tokens=_ints(row.asked_prompt_tokens for row in rows),
+            asked_output_tokens=_ints(row.asked_output_tokens for row in rows),
+            resent=_ints(row.resent for row in rows),
+            retried=_ints(row.retried for row in rows),
+            request_id=tuple(row.request_id for row in rows),
+            model=tuple(row.model for row in rows),
             counted_from_chunks=np.array([row.token_source is TokenSource.CHUNKS for row in rows], dtype=np.bool_),
             token_clock=clock,
             span_row=with_tokens.astype(np.int64),

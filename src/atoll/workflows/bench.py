@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import uvloop
 
 import atoll
@@ -33,10 +35,14 @@ from atoll.outside.processes import hide_argument
 from atoll.outside.shell import environment
 from atoll.store.folder import RunInfo, keep_run, make_way, name_of, start_run, with_id
 from atoll.traffic.record import RecordTable, Source
+from atoll.traffic.seed import fresh_seed
 from atoll.traffic.slo import SLO
 from atoll.traffic.trace import TraceRow, parse_trace
 from atoll.traffic.workload import Workload
 from atoll.units import parse_seconds
+
+if TYPE_CHECKING:
+    from atoll.load.datasets import DatasetPrompts
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
 
@@ -62,6 +68,7 @@ class BenchResult:
     stopped: str | None = None  # interrupted, terminated, or None
     steps: tuple[StepResult, ...] = ()
     trouble: str | None = None  # why the run's folder is not whole: a full disk
+    seed: int = 1  # of lengths, times and texts
 
 
 def bench(
@@ -174,7 +181,9 @@ def _finish(
 ) -> BenchResult:
     """Sum up and write what is left to write; a disk that refuses costs the file, not the summary."""
     summary = summarise(result.table, workload=workload, slo=slo)
-    notes = (result.client.verdict,) if result.client.limited else ()
+    notes = (*result.notes, *((result.client.verdict,) if result.client.limited else ()))
+    if result.disk is not None:
+        notes += (f"The disk refused records for a while: {result.disk}.",)
     info = info.replace(
         model=result.model,
         url=result.url,
@@ -201,6 +210,7 @@ def _finish(
         stopped=result.stopped if result.stopped in {INTERRUPTED, TERMINATED} else None,
         steps=tuple(_step_result(result.table, step, slo) for step in steps),
         trouble=trouble,
+        seed=workload.seed,
     )
 
 
@@ -263,6 +273,16 @@ def one_duration(duration: str | None, run_time: str | None) -> str | None:
     return duration or run_time
 
 
+def with_own_seed(workload: Workload, *, said: bool) -> Workload:
+    """The load with a seed that no run had before, unless the user or the document says one.
+
+    The same prompts twice would be answered from the engine's prefix cache.
+    """
+    if said or workload.seed != Workload().seed:
+        return workload
+    return workload.replace(seed=fresh_seed(np.random.default_rng()))
+
+
 def workers_of(workers: str, *, ray: bool = False) -> Workers | None:
     """Who sends: `1` is this process, `4` four of this machine, `ray://HOST:PORT` or `ray` a worker on every node.
 
@@ -316,7 +336,9 @@ def words_of(model: str | None, tokenizer: str | None, *, chat: bool) -> tuple[V
         return None, None
 
 
-def prompts_of(path: Path | None, *, seed: int, count: Counter | None, own_output: bool = False) -> Prompts | None:
+def prompts_of(
+    path: Path | None, *, seed: int, count: Counter | None, own_output: bool = False
+) -> "DatasetPrompts | None":
     """Prompts of a file or folder; None without one."""
     if path is None:
         return None

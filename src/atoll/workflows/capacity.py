@@ -8,6 +8,7 @@ from atoll.analyse.knee import LoadPoint, find_knee
 from atoll.analyse.summary import Summary
 from atoll.errors import AtollError, InputError, Interrupted
 from atoll.outside.files import remove_files
+from atoll.traffic.seed import derived_seed
 from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
 from atoll.workflows.bench import BenchResult
@@ -41,7 +42,14 @@ class Sweep:
     """Levels in rising order, and where more load stops helping."""
 
     levels: tuple[Level, ...]
-    knee: float | None
+    knee: float | None  # None: it lies beyond the highest level, or nothing was answered
+    seed: int
+
+    @property
+    def still_helps_at(self) -> float | None:
+        """The highest level, where more load still helped there; None where it had stopped, or nothing was answered."""
+        answered = any(level.summary.requests.ok for level in self.levels)
+        return self.levels[-1].load if answered and self.knee is None else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +83,7 @@ def sweep(workload: Workload, loads: Sequence[float], folder: Path, *, measure: 
         for level in levels
     ]
     knee = find_knee(points)
-    return Sweep(levels=tuple(levels), knee=knee.load if knee else None)
+    return Sweep(levels=tuple(levels), knee=knee.load if knee else None, seed=workload.seed)
 
 
 def search_users(
@@ -136,7 +144,9 @@ def _level(workload: Workload, load: float, folder: Path, repeat: int, *, measur
     kind = "rate" if workload.users is None else "users"
     name = f"{kind}-{load:g}" + (f"-{repeat}" if repeat > 1 else "")
     say(f"{name}:")
-    changed = at_load(workload, load).replace(seed=workload.seed + repeat - 1)
+    # Each level and repeat sends other prompts: the same ones would come out of the engine's prefix cache.
+    seed = derived_seed(workload.seed, round(load * 1000), repeat)
+    changed = at_load(workload, load).replace(seed=seed)
     was_there = folder.exists()
     try:
         result = measure(changed, folder / name)

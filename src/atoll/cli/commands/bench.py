@@ -157,6 +157,7 @@ def bench(
         steps=load_steps,
         traced=trace is not None,
     )
+    workload = work.with_own_seed(workload, said=load.seed is not None)
     options = work.asking_of(
         model=model,
         endpoint=endpoint,
@@ -187,7 +188,7 @@ def bench(
                 layout=door.layout,
                 options=options,
                 trace=rows,
-                prompts=texts,
+                prompts=None if texts is None else texts.with_seed(load.seed),
                 vocabulary=vocabulary,
                 steps=load_steps,
                 metrics=metrics or door.metrics,
@@ -250,11 +251,22 @@ def _show_sweep(levels: "Sweep", *, json: bool) -> None:
     from atoll.cli.show import out, show_json
 
     if json:
-        show_json({"levels": levels_json(levels.levels), "knee": levels.knee})
+        show_json(
+            {
+                "levels": levels_json(levels.levels),
+                "knee": levels.knee,
+                "still_helps_at": levels.still_helps_at,
+                "seed": levels.seed,
+            }
+        )
         return
     show_levels(levels.levels)
     if levels.knee is not None:
         out.print(f"More load stops helping at about {levels.knee:g} (most throughput per latency).")
+    if levels.still_helps_at is not None:
+        highest = f"{levels.still_helps_at:g}"
+        out.print(f"More load still helped at {highest}, the highest level; where it stops lies beyond.")
+    out.print(f"Seed {levels.seed}; --seed {levels.seed} sends the same requests again.")
 
 
 def _show_capacity(most: "UsersWithinTargets", *, json: bool) -> None:
@@ -288,7 +300,10 @@ def _end(result: "BenchResult") -> None:
     if result.stopped == "terminated":
         raise typer.Exit(143)
     if result.summary.requests.ok == 0:
-        words = ", ".join(f"{name} {count}" for name, count in result.summary.errors.items())
+        failures = result.summary.failures
+        words = "; ".join(
+            f"{one.error} {one.count}" + (f": {one.sentence}" if one.sentence else "") for one in failures
+        )
         cancelled = result.summary.requests.cancelled
         words = words or (f"cancelled {cancelled}" if cancelled else "nothing was sent")
         raise NoMeasurement(f"No request to {result.info.url} succeeded ({words}); the records are in {result.folder}.")
