@@ -25,6 +25,8 @@ ON_SOCKETS = {
 FILES = {
     "load.live_log": "events of a run, as they happen",
     "load.mirror": "records of other machines, as they grow",
+    "load.records": "what is out of date goes, when the run is whole",
+    "load.recover": "what a run that was cut short left, to its last whole row",
     "load.tail": "records are written while requests run; the door's whole files would be rewritten each second",
     "model.catalog": "tables we ship, one a model",
     "run.door_log": "the log of the door, as it grows",

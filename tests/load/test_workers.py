@@ -44,6 +44,7 @@ def test_users_are_split_and_every_request_is_there_once(naughty, tmp_path):
     assert result.client.users_asked == 5
     assert {path.name.split("-")[0] for path in (tmp_path / "records").iterdir()} == {
         "clock.json",
+        "reserve",
         "worker0",
         "worker1",
     }
