@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from atoll.errors import RunFailed
+from atoll.load.rows import start_text
 from atoll.outside.files import write_whole
 
 _ORDER = (".rows", ".tokens", ".jsonl", ".parquet")  # rows are read first: what they need is there by then
@@ -45,20 +46,21 @@ def grown(place: Path, known: Mapping[str, int]) -> list[Piece]:
 class Mirror:
     """The copies, in the run's own folder."""
 
-    def __init__(self, folder: Path, origin: float, origins: Sequence[float]) -> None:
+    def __init__(self, folder: Path, origin: float, origins: Sequence[float], *, ids: str | None = None) -> None:
         """Raises RunFailed when the folder cannot be written.
 
         Args:
             folder: the run's.
             origin: the start of the run by our clock.
             origins: the same moment by each worker's clock.
+            ids: what the requests' ids begin with.
         """
         self.trouble: str | None = None
         self._place = folder / "records"
         self._known: dict[str, int] = {}
         try:
             self._place.mkdir(parents=True, exist_ok=True)
-            write_whole(self._place / "clock.json", json.dumps({"origin": origin}), sync=False)
+            write_whole(self._place / "clock.json", start_text(origin, ids), sync=False)
             for number, own in enumerate(origins):
                 write_whole(self._place / f"worker{number}-clock.json", json.dumps({"origin": own}), sync=False)
         except OSError as error:

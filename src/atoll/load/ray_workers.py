@@ -190,7 +190,7 @@ class RayActors:
             actor.go.remote(origin + offset.ahead_s)
         watch.start(origin)
         starts = [origin + offset.ahead_s for offset in offsets]
-        mirror = Mirror(orders.folder, origin, starts) if orders.folder is not None else None
+        mirror = Mirror(orders.folder, origin, starts, ids=orders.ids) if orders.folder is not None else None
 
         def stop(reason: str) -> None:
             for actor in actors:

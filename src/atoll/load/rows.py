@@ -1,5 +1,6 @@
 """A request's record as one row of fixed size, and many of them as a RecordTable."""
 
+import json
 import struct
 from array import array
 from collections.abc import Iterable
@@ -87,6 +88,11 @@ class UnderWay(Protocol):
     def replica(self) -> str | None: ...
     @property
     def times(self) -> "array[float]": ...
+
+
+def start_text(origin: float, ids: str | None) -> str:
+    """What clock.json says of rows of this kind: the clock's value at the start, and what the requests' ids begin with."""
+    return json.dumps({"origin": origin, "row_bytes": ROW.itemsize, "ids": ids})
 
 
 def pack_under_way(request: UnderWay, fresh: "array[float]", replica: int) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from atoll.errors import AtollError, RunFailed
-from atoll.load.rows import ROW, part_columns
+from atoll.load.rows import ROW, part_columns, start_text
 from atoll.outside.files import write_whole
 
 RESERVE = "reserve"  # a file whose room is given back when the disk is full, so that the run's folder can say so
@@ -45,10 +45,9 @@ class Tail:
         self._waiting: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self._pause = 0  # until the disk is asked again
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="atoll-records")
-        start = {"origin": origin, "row_bytes": ROW.itemsize, "ids": ids}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / "clock.json", json.dumps(start), sync=False)
+            write_whole(folder / "clock.json", start_text(origin, ids), sync=False)
         except OSError as error:
             raise RunFailed(f"{folder} cannot be written: {error.strerror}.") from None
         with contextlib.suppress(AtollError):
