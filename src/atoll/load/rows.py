@@ -91,7 +91,7 @@ class UnderWay(Protocol):
 
 
 def start_text(origin: float, ids: str | None) -> str:
-    """What clock.json says of rows of this kind: the clock's value at the start, and what the requests' ids begin with."""
+    """What clock.json says of such rows: the clock's value at the start, and what the requests' ids begin with."""
     return json.dumps({"origin": origin, "row_bytes": ROW.itemsize, "ids": ids})
 
 
