@@ -65,3 +65,11 @@ def test_without_a_door_the_page_says_so(client):
 def test_a_bad_beginning_is_a_sentence(site, client, form):
     site.door = "http://127.0.0.1:9"
     assert client.post("/chat/begin", data=form).status_code == 400
+
+
+def test_the_deployment_that_the_link_names_is_chosen_or_said_to_be_silent(site, client, emulated_engine):
+    site.door = emulated_engine
+    page = client.get("/chat?door=door").text
+    assert '<option value="door">' in page
+    assert "does not answer right now" not in page
+    assert "bundles/x does not answer right now" in client.get("/chat?door=bundles%2Fx").text

@@ -4,8 +4,9 @@ import threading
 from pathlib import Path
 
 from atoll.errors import CommandFailed
+from atoll.inventory.meter import GpuReading
 from atoll.run.deployment import DeploymentStatus, ServiceState
-from atoll.web.looks import FRESH_S, IDLE_FRESH_S, LATE_S, Looks
+from atoll.web.looks import FRESH_S, IDLE_FRESH_S, LATE_S, Looks, Meter
 from atoll.workflows.look import DeploymentLook
 from stand_ins.clock import ManualClock
 from stand_ins.patience import PATIENCE_S, wait_until
@@ -88,3 +89,31 @@ def test_a_look_sums_up_its_replicas():
     assert (look.door_share(0), look.door_share(1), look.door_share(2)) == (0.75, 0.25, 0.0)
     assert [one.name for one in look.others] == ["router"]
     assert (DeploymentLook().state, DeploymentLook().door_share(0)) == ("down", None)
+
+
+def reading(index, power_w):
+    return GpuReading(
+        index=index, utilization=0.5, memory_bytes=1e9, memory_total_bytes=8e10, power_w=power_w, sm_clock_hz=1e9
+    )
+
+
+def test_a_replica_draws_what_its_gpus_draw():
+    look = DeploymentLook(power_w={0: 300.0, 1: 310.0, 2: 90.0})
+    assert look.watts((0, 1)) == 610.0
+    assert look.watts((2, 3)) is None  # one that does not say
+    assert look.watts(()) is None
+
+
+def test_the_gpus_are_read_once_a_second_and_shown_on_the_first_page(site, client):
+    clock, asked = ManualClock(), []
+    meter = Meter(clock, lambda: asked.append(1) or (reading(0, 412.5),))
+    for _ in range(3):
+        assert meter.latest()[0].power_w == 412.5
+    clock.advance(1.0)
+    meter.latest()
+    assert len(asked) == 2
+    assert "GPU 0" not in client.get("/").text
+    site.meter = meter
+    page = client.get("/").text
+    assert "412 W" in page
+    assert "50 %" in page

@@ -5,16 +5,17 @@ comes is long-form: one row a counter and moment, so that any engine's counters 
 """
 
 import asyncio
-import ctypes
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from atoll.errors import InputError, RunFailed
+from atoll.inventory.meter import open_gpus, read_gpus
 from atoll.load.connect import Dialer, ask_for_text
 from atoll.load.target import RequestOptions, Target, Timeouts, parse_target
 
 EVERY_S = 1.0
+GPU_COUNTERS = ("utilization", "memory_bytes", "power_w", "sm_clock_hz")
 
 
 def _read_page(page: str) -> dict[str, float]:
@@ -93,13 +94,14 @@ class Watch:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self, origin: float) -> None:
-        gpus = await asyncio.to_thread(_open_gpus)
+        gpus = await asyncio.to_thread(open_gpus)
         while True:
             began = self._now()
             await asyncio.gather(*(self._sample(number, page, origin) for number, page in enumerate(self._pages)))
             if gpus:
-                for source, name, value in await asyncio.to_thread(_read_gpus, gpus):
-                    self.telemetry.add(began - origin, source, name, value)
+                for reading in await asyncio.to_thread(read_gpus, gpus):
+                    for name in GPU_COUNTERS:
+                        self.telemetry.add(began - origin, f"gpu {reading.index}", name, getattr(reading, name))
             await asyncio.sleep(max(0.05, EVERY_S - (self._now() - began)))
 
     async def _sample(self, number: int, page: tuple[Dialer, Target, str], origin: float) -> None:
@@ -125,37 +127,3 @@ def _page(url: str) -> tuple[Dialer, Target, str]:
     target, _ = parse_target(url)
     path = "/" + url.partition("://")[2].partition("/")[2]
     return Dialer(target, RequestOptions()), target, path
-
-
-def _open_gpus() -> list[Any]:
-    """Handles of this machine's GPUs; none where NVML is not."""
-    try:
-        ctypes.CDLL("libnvidia-ml.so.1")  # asking costs less than importing pynvml, which asks the same
-    except OSError:
-        return []
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError:
-        return []
-
-
-def _read_gpus(handles: Sequence[Any]) -> list[tuple[str, str, float]]:
-    import pynvml
-
-    rows: list[tuple[str, str, float]] = []
-    for number, handle in enumerate(handles):
-        source = f"gpu {number}"
-        try:
-            use = pynvml.nvmlDeviceGetUtilizationRates(handle)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            rows.append((source, "utilization", use.gpu / 100))
-            rows.append((source, "memory_bytes", float(memory.used)))
-            rows.append((source, "power_w", pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3))
-            clock = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
-            rows.append((source, "sm_clock_hz", clock * 1e6))
-        except pynvml.NVMLError:
-            continue
-    return rows

@@ -1,7 +1,7 @@
 """The last look at each deployment. A page never waits for one: it shows what is known and asks anew for the next time.
 
 However many people look on, a deployment is asked once at a time, in a thread of its own, so that an engine that hangs
-holds up nobody.
+holds up nobody. The GPUs of this machine are read the same way.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from atoll.errors import AtollError
+from atoll.inventory.meter import GpuReading, read_gpus
 from atoll.outside.clock import Clock
 from atoll.workflows.look import DeploymentLook, look_at_deployment
 
@@ -88,3 +89,19 @@ class Looks:
         old = [f for f, entry in self._known.items() if entry.began is None and now - entry.asked > FORGET_S]
         for folder in old:
             del self._known[folder]
+
+
+class Meter:
+    """What this machine's GPUs do, read once a second however many look on."""
+
+    def __init__(self, clock: Clock, read: Callable[[], tuple[GpuReading, ...]] = read_gpus) -> None:
+        self._clock, self._read, self._lock = clock, read, Lock()
+        self._known: tuple[GpuReading, ...] = ()
+        self._until = 0.0
+
+    def latest(self) -> tuple[GpuReading, ...]:
+        """A reading of each GPU; none on a machine without."""
+        with self._lock:
+            if self._clock.now() >= self._until:
+                self._known, self._until = self._read(), self._clock.now() + FRESH_S
+            return self._known

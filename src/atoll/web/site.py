@@ -21,7 +21,7 @@ from atoll.store.catalog import Catalog
 from atoll.units import show_bytes, show_seconds
 from atoll.web.audit import Audit, AuditLine
 from atoll.web.jobs import Jobs
-from atoll.web.looks import Looks
+from atoll.web.looks import Looks, Meter
 from atoll.web.planning import Planner
 from atoll.web.tokens import Role, Token, Tokens
 from atoll.web.words import Words, choose_language, words_of
@@ -73,6 +73,10 @@ class Site:
     @cached_property
     def looks(self) -> Looks:
         return Looks(self.clock)
+
+    @cached_property
+    def meter(self) -> Meter:
+        return Meter(self.clock)
 
     def words(self, request: Request, page: str) -> Words:
         """A page's words in the reader's language."""
@@ -158,6 +162,7 @@ def _make_environment() -> Environment:
     environment.filters["bytes"] = show_bytes
     environment.filters["count"] = lambda value: "–" if value is None else f"{value:,.0f}"
     environment.filters["percent"] = _percent
+    environment.filters["watts"] = lambda value: "–" if value is None else f"{value:,.0f} W"
     environment.filters["moment"] = _moment
     environment.filters["safe_json"] = _safe_json
     return environment

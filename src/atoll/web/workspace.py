@@ -17,7 +17,8 @@ from atoll.outside.files import make_folder
 
 DEEPEST = 6  # folders below the workspace that are looked into
 SETTLED_S = 2.0  # a folder that changed just now may change again without another time
-FINISHED_S = 60.0  # a run whose folder has lain still for so long
+FINISHED_S = 60.0  # a run whose folder has lain still for so long, summed up or not
+SUMMED_UP = "summary.json"  # of a run that is over
 _SKIPPED = frozenset({"node_modules", "__pycache__", "pieces", "backend", "records", "logs"})
 
 
@@ -57,6 +58,7 @@ class _Folder:
     kind: Kind | None = None
     folders: tuple[str, ...] = ()
     files: tuple[tuple[str, Kind], ...] = ()
+    summed_up: bool = False
 
 
 class Workspace:
@@ -137,7 +139,7 @@ class Workspace:
         known = self._folders.get(folder)
         if known is None or known.kind is not Kind.RUN or known.folders:
             return False
-        return self._clock.wall() - known.state[1] / 1e9 > FINISHED_S
+        return self._clock.wall() - known.state[1] / 1e9 > (SETTLED_S if known.summed_up else FINISHED_S)
 
     def _is_still(self, path: Path, kind: Kind) -> bool:
         """Whether there is that thing yet, and no link has come into its way."""
@@ -177,6 +179,7 @@ def _read_folder(place: str, state: tuple[int, int], *, is_root: bool) -> _Folde
         kind=_kind_of_folder({e.name for e in entries}),
         folders=tuple(e.path for e in shown if e.is_dir(follow_symlinks=False)),
         files=tuple((path, kind) for path, kind in files if kind is not None),
+        summed_up=any(e.name == SUMMED_UP for e in entries),
     )
 
 

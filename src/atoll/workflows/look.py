@@ -1,9 +1,13 @@
 """One look at a deployment: its services, and how the door has shared out the last minute's requests."""
 
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from atoll.engines import find_engine
 from atoll.errors import BadRun
+from atoll.inventory.meter import GpuReading, read_gpus
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.shell import RealShell, Shell
 from atoll.run.deployment import DeploymentStatus, ServiceState
@@ -19,6 +23,7 @@ class DeploymentLook:
 
     status: DeploymentStatus | None = None
     answers: dict[int, int] = field(default_factory=dict)  # replica -> requests through the door, last DOOR_WINDOW_S
+    power_w: Mapping[int, float] = field(default_factory=dict)  # GPU -> watts; none where there is no GPU to ask
 
     @property
     def state(self) -> str:
@@ -57,12 +62,23 @@ class DeploymentLook:
         total = sum(self.answers.values())
         return self.answers.get(number, 0) / total if total else None
 
+    def watts(self, gpus: Sequence[int]) -> float | None:
+        """What these GPUs draw; None unless each of them says."""
+        known = [self.power_w[gpu] for gpu in gpus if gpu in self.power_w]
+        return sum(known) if known and len(known) == len(gpus) else None
+
     @property
     def _services(self) -> tuple[ServiceState, ...]:
         return () if self.status is None else self.status.services
 
 
-async def look_at_deployment(folder: Path, *, shell: Shell | None = None, clock: Clock | None = None) -> DeploymentLook:
+async def look_at_deployment(
+    folder: Path,
+    *,
+    shell: Shell | None = None,
+    clock: Clock | None = None,
+    meter: Callable[[], Sequence[GpuReading]] = read_gpus,
+) -> DeploymentLook:
     """Ask every service of a bundle's folder once; it takes the second between two looks at the counters.
 
     Raises:
@@ -76,7 +92,10 @@ async def look_at_deployment(folder: Path, *, shell: Shell | None = None, clock:
     except BadRun:
         return DeploymentLook()
     answers = {} if status.state == "down" else await _door_answers(target, shell=shell, clock=clock)
-    return DeploymentLook(status=status, answers=answers)
+    emulates = find_engine(status.engine).emulates  # its GPUs are not this machine's
+    readings = () if status.state == "down" or emulates else await asyncio.to_thread(meter)
+    power_w = {reading.index: reading.power_w for reading in readings}
+    return DeploymentLook(status=status, answers=answers, power_w=power_w)
 
 
 async def _door_answers(target: Deployable, *, shell: Shell, clock: Clock) -> dict[int, int]:

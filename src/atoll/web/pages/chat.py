@@ -1,8 +1,9 @@
 """Chat through the door: a model picked, an answer streamed and stopped, its figures below it; conversations kept."""
 
+import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -64,8 +65,9 @@ def make_page(site: Site) -> APIRouter:
         )
 
     @routes.get("/chat")
-    async def chat(request: Request, find: str = "") -> HTMLResponse:
-        return await _show(site, request, None, None, find=find)
+    async def chat(request: Request, find: str = "", door: str = "") -> HTMLResponse:
+        """`door` is the deployment that is chosen when the page opens."""
+        return await _show(site, request, None, None, find=find, door=door)
 
     @routes.get("/chat/{key}")
     async def conversation(request: Request, key: str, find: str = "") -> HTMLResponse:
@@ -196,9 +198,9 @@ def _body(conversation: Conversation) -> dict[str, Any]:
 
 
 async def _show(
-    site: Site, request: Request, key: str | None, found: Conversation | None, *, find: str
+    site: Site, request: Request, key: str | None, found: Conversation | None, *, find: str, door: str = ""
 ) -> HTMLResponse:
-    doors = doors_of(site)
+    doors = sorted(doors_of(site), key=lambda one: one.name != door)
     return site.show(
         request,
         "chat.html",
@@ -210,8 +212,14 @@ async def _show(
             (paper.key, paper.content.get("title") or "…")
             for paper in site.catalog.papers(KIND, words=find, limit=LISTED)
         ],
-        doors=[(door, await _models(door)) for door in doors] if found is None else [],
+        doors=await _answering(doors) if found is None else [],
+        silent=door if found is None else "",
     )
+
+
+async def _answering(doors: Sequence[Door]) -> list[tuple[Door, tuple[str, ...]]]:
+    """Each with what it serves, all asked at once."""
+    return list(zip(doors, await asyncio.gather(*map(_models, doors)), strict=True))
 
 
 async def _models(door: Door) -> tuple[str, ...]:

@@ -39,4 +39,4 @@ def make_page(site: Site) -> APIRouter:
 
 def _now(site: Site) -> dict[str, Any]:
     running = [job for job in site.jobs.all() if job.state is JobState.RUNNING]
-    return {"running": running, "shown": now_running(site)}
+    return {"running": running, "shown": now_running(site), "gpus": site.meter.latest()}

@@ -5,6 +5,13 @@
   marked.use({ renderer: { html: (token) => token.text.replace(/&/g, "&amp;").replace(/</g, "&lt;") } });
   const show = (box, text) => { box.innerHTML = DOMPurify.sanitize(marked.parse(text), { FORBID_TAGS: ["style", "form", "input", "img", "iframe"], FORBID_ATTR: ["style"] }); };
   for (const one of document.querySelectorAll("[data-markdown]")) show(one, one.textContent);
+  const doors = document.querySelector("[data-doors]");
+  if (doors) {  // the models of the deployment that is chosen
+    const models = doors.form.elements.model, all = [...models.options];
+    const choose = () => models.replaceChildren(...all.filter((one) => one.dataset.door === doors.value));
+    doors.addEventListener("change", choose);
+    choose();
+  }
   const form = document.getElementById("say");
   if (!form) return;
   const said = document.getElementById("said"), send = document.getElementById("send"), halt = document.getElementById("halt");
