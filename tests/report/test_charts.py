@@ -48,26 +48,39 @@ def test_every_panel_is_valid_on_its_own(view, check):
 
 
 def test_all_panels_of_the_wait_share_their_scales(view):
-    panels = wait_panels(view, words_in("en"))
-    assert len(panels) == 2
+    first, *panels = wait_panels(view, words_in("en"))
+    assert len(first["layer"]) == len(panels) == 2  # the p95 of both over each other, then each by itself
     for axis in "xy":
         domains = {tuple(layer["encoding"][axis]["scale"]["domain"]) for panel in panels for layer in panel["layer"]}
         assert len(domains) == 1
 
 
-def test_a_run_whose_waits_would_flatten_the_others_makes_the_scale_logarithmic(make_view, make_records, make_layout):
-    def scale(*waits: float) -> str:
+def test_a_run_whose_waits_would_flatten_the_others_has_a_scale_of_its_own(make_view, make_records, make_layout):
+    def panels(*waits: float) -> dict[str, tuple[float, str]]:
         runs = []
         for number, wait in enumerate(waits):
             table = make_records(wait_s=wait, step_s=0.01, replicas=1)
             runs.append(
                 RunView(name=str(number), layout=make_layout("x", ((0,),)), table=table, summary=summarise(table))
             )
-        view = make_view(runs=tuple(runs), ranking=())
-        return wait_panels(view, words_in("en"))[0]["layer"][0]["encoding"]["y"]["scale"]["type"]
+        drawn = wait_panels(make_view(runs=tuple(runs), ranking=()), words_in("en"))
+        return {
+            panel["title"]["text"]: (
+                panel["layer"][-1]["encoding"]["y"]["scale"]["domain"][1],
+                panel["title"].get("subtitle", ""),
+                len(panel["layer"]),
+            )
+            for panel in drawn
+        }
 
-    assert scale(0.2, 1.0) == "linear"
-    assert scale(0.2, 20.0) == "log"
+    close = panels(0.2, 1.0)
+    assert close["0"][0] == close["1"][0]
+    assert "own scale" not in close["0"][1] + close["1"][1]
+    far = panels(0.2, 0.4, 20.0)
+    assert far["0"][0] == far["1"][0] < far["2"][0] / 10
+    assert far["2"][1].endswith("own scale")
+    assert far["The p95 of those that are close"][2] == 2
+    assert "The p95 of those that are close" not in panels(0.2, 20.0)
 
 
 def test_a_chart_is_drawn_as_svg_and_as_png(view):

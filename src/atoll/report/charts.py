@@ -73,20 +73,39 @@ def chart_png(spec: Spec, *, scale: float = 2.0) -> bytes:
 
 
 def wait_panels(view: StudyView, words: Words) -> list[Spec]:
-    """TTFT over the run, a panel a run, all on one scale: logarithmic where one run would flatten the others."""
+    """TTFT over the run: the p95 of the contenders over each other, then a panel a run.
+
+    All on one scale, but for a run that would press the others to the floor: it is left out of the first panel, and has
+    a scale of its own, which its panel says.
+    """
     runs = view.measured_runs
-    series = {run.name: waits_over_run(run) for run in runs}
-    known = [waits for waits in series.values() if len(waits.ttft_s)]
-    if not known:
+    series = {run.name: waits for run in runs if len((waits := waits_over_run(run)).ttft_s)}
+    if not series:
         return []
-    tops = [max(float(np.quantile(waits.ttft_s, 0.99)), float(waits.p95_s.max())) for waits in known]
-    low = max(1e-4, min(float(np.quantile(waits.ttft_s, 0.01)) for waits in known))
-    spread = max(tops) > _FLATTENS * min(tops)
-    title, scale = (words["ttft_axis_log"], "log") if spread else (words["ttft_axis"], "linear")
-    y = _axis("s", title, domain=[low if spread else 0, 1.1 * max(tops)], scale=scale)
-    x = _axis("t", words["time_axis"], domain=[0, max(_SHORTEST_S, *(float(waits.sent_s.max()) for waits in known))])
+    tops = {name: max(float(np.quantile(w.ttft_s, 0.99)), float(w.p95_s.max())) for name, w in series.items()}
+    contenders = {name for name, top in tops.items() if top <= _FLATTENS * min(tops.values())}
+    shared = max(top for name, top in tops.items() if name in contenders)
+    x = _axis("t", words["time_axis"], domain=[0, max(_SHORTEST_S, *(float(w.sent_s.max()) for w in series.values()))])
     colours = colours_of(view)
-    return [_wait_panel(run, series[run.name], (x, y), colours[run.name]) for run in runs]
+    panels = []
+    if len(contenders) > 1:
+        y = _axis(
+            "s", words["ttft_axis"], domain=[0, 1.1 * max(float(series[name].p95_s.max()) for name in contenders)]
+        )
+        lines = [
+            _layer({"t": _short(w.middle_s), "s": _short(w.p95_s)}, _line(colours[name]), x=x, y=y)
+            for name, w in series.items()
+            if name in contenders
+        ]
+        panels.append(_panel(words["waits_overlaid"], "", lines))
+    for run in runs:
+        if run.name in series:
+            own = run.name not in contenders
+            y = _axis("s", words["ttft_axis"], domain=[0, 1.1 * (tops[run.name] if own else shared)])
+            panels.append(
+                _wait_panel(run, series[run.name], (x, y), colours[run.name], words["own_scale"] if own else "")
+            )
+    return panels
 
 
 def _unmeasured_band(run: RunView, x: Spec, y: Spec) -> list[Spec]:
@@ -100,7 +119,7 @@ def _unmeasured_band(run: RunView, x: Spec, y: Spec) -> list[Spec]:
     return [{"data": band, "mark": {"type": "rect", "color": GRID, "opacity": 0.5}, "encoding": encoding}]
 
 
-def _wait_panel(run: RunView, waits: TtftSeries, axes: tuple[Spec, Spec], colour: str) -> Spec:
+def _wait_panel(run: RunView, waits: TtftSeries, axes: tuple[Spec, Spec], colour: str, remark: str) -> Spec:
     assert run.summary is not None
     x, y = axes
     low, top = y["scale"]["domain"]
@@ -116,7 +135,8 @@ def _wait_panel(run: RunView, waits: TtftSeries, axes: tuple[Spec, Spec], colour
     if len(waits.failed_s):
         layers.append(_layer(failed, {"type": "point", "shape": "cross", "color": BAD, "size": 30}, x=x, y=y))
     wait = run.summary.ttft_s
-    return _panel(run.name, f"p50 {show_seconds(wait.p50)} · p95 {show_seconds(wait.p95)}", layers)
+    said = [f"p50 {show_seconds(wait.p50)}", f"p95 {show_seconds(wait.p95)}", *([remark] if remark else [])]
+    return _panel(run.name, " · ".join(said), layers)
 
 
 def latency_panels(view: StudyView, words: Words) -> list[Spec]:

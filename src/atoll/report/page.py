@@ -1,16 +1,20 @@
 """A study as one HTML file that needs nothing else: no network, no fonts, no scripts from anywhere."""
 
+import csv
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from atoll.analyse.band import Interval
+from atoll.analyse.band import Interval, spans_one
 from atoll.analyse.compare import Verdict
+from atoll.report.beside import set_beside, tell_change
 from atoll.report.charts import (
     FAINT,
     GRID,
@@ -25,6 +29,8 @@ from atoll.report.charts import (
     wait_panels,
 )
 from atoll.report.drawing import draw_layout
+from atoll.report.message import find_message
+from atoll.report.series import POINTS
 from atoll.report.view import RunView, StudyView
 from atoll.report.words import Words, tell_load, tell_place, tell_verdict, words_in
 from atoll.traffic.record import Source
@@ -47,6 +53,8 @@ def render_report(view: StudyView, *, lang: str = "en") -> str:
         InputError: no such language.
     """
     words = words_in(lang)
+    message = find_message(view)
+    rows = [_row(view, run, words) for run in _in_order(view)]
     page: str = _template().render(
         view=view,
         lang=lang,
@@ -55,11 +63,16 @@ def render_report(view: StudyView, *, lang: str = "en") -> str:
         title=view.title or view.name,
         verdict=tell_verdict(view, lang=lang),
         load=tell_load(view, lang=lang),
-        rows=[_row(view, run, words) for run in _in_order(view)],
+        beside=None if message is None else set_beside(message, words),
+        rows=rows,
+        alone=len(view.runs) == 1,
+        table_csv=_csv(rows, words),
         against=words["against"].format(name=_baseline(view)),
+        baseline=_baseline(view),
         predicted_word=words["plumbing" if view.source is Source.EMULATED else "predicted"],
         has_predictions=any(run.predicted is not None for run in view.runs),
         charts=_draw_panels(view, words),
+        points=POINTS,
         colours=colours_of(view),
         drawings=_draw_layouts(view, words),
         method=[words[f"method_{name}"] for name in _methods(view)],
@@ -77,6 +90,7 @@ class _Row:
     gpus: str
     cells: Mapping[str, str]
     bands: Mapping[str, str]  # by the cell that one stands under
+    changes: Mapping[str, tuple[str, str]]  # (text, colour), from the baseline, by the cell
     against: str
     against_interval: str
     against_kind: str  # "good", "bad", "" for the colour
@@ -112,6 +126,7 @@ def _row(view: StudyView, run: RunView, words: Words) -> _Row:
         gpus=_gpus(run),
         cells=_cells(run),
         bands=_bands(run),
+        changes=_changes(view, run),
         against=against,
         against_interval=interval,
         against_kind=kind,
@@ -173,6 +188,50 @@ def _against(view: StudyView, run: RunView, words: Words) -> tuple[str, str, str
     if not found.is_clear:
         return words["within_band" if found.verdict is Verdict.WITHIN_BAND else "unclear"], interval, ""
     return _signed(found.difference), interval, "good" if found.verdict is Verdict.FASTER else "bad"
+
+
+def _changes(view: StudyView, run: RunView) -> dict[str, tuple[str, str]]:
+    """How far pace, answers and tokens are from the baseline's; coloured where that is told apart."""
+    place = next((place for place in view.ranking if place.name == run.name), None)
+    against = None if place is None else place.against_baseline
+    if against is None or run.summary is None:
+        return {}
+    shown = {}
+    for cell, measure in (("TPOT", "tpot_s"), ("E2E p50", "e2e_s")):
+        found = against.difference(measure, "p50")
+        if found.first is not None and found.second is not None:
+            kind = "" if not found.is_clear else "good" if found.verdict is Verdict.FASTER else "bad"
+            shown[cell] = (tell_change(found.first, found.second), kind)
+    base = view.run(against.first).summary
+    if base is not None:
+        ratio = None if against.ratio is None else against.ratio.output_tokens_per_s
+        clear = ratio is not None and not spans_one(ratio)
+        better = run.summary.output_tokens_per_s > base.output_tokens_per_s
+        kind = "" if not clear else "good" if better else "bad"
+        shown["tok/s"] = (tell_change(base.output_tokens_per_s, run.summary.output_tokens_per_s), kind)
+    return shown
+
+
+_COLUMNS = (
+    "place", "variant", "ttft_p50_s", "ttft_p95_s", "ttft_p99_s", "tpot_p50_s", "e2e_p50_s", "output_tokens_per_s",
+    "ok", "failed", "cancelled",
+)  # fmt: skip
+
+
+def _csv(rows: Sequence[_Row], words: Words) -> str:
+    """The table as an address that holds it, seconds with all their digits."""
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(_COLUMNS)
+    for row in rows:
+        summary = row.run.summary
+        if summary is None:
+            table.writerow([row.place, row.name, row.run.failure or words["did_not_run"]])
+            continue
+        counts, ttft = summary.requests, summary.ttft_s
+        figures = (ttft.p50, ttft.p95, ttft.p99, summary.tpot_s.p50, summary.e2e_s.p50, summary.output_tokens_per_s)
+        table.writerow([row.place, row.name, *figures, counts.ok, counts.failed, counts.cancelled])
+    return f"data:text/csv;charset=utf-8,{quote(text.getvalue())}"
 
 
 def _signed(seconds: float) -> str:
