@@ -191,7 +191,7 @@ class Facts:
             return None
         if request.indices is not None:
             return request.indices
-        if box is None:
+        if box is None or request.allotted:
             return None
         if request.ids is not None:
             return _by_uuid(box, request.ids)

@@ -31,6 +31,9 @@ def mapping(near: Node, values: Mapping[str, Node | None]) -> Node:
     return Node(source=source, line=near.line, start=near.start, end=near.end, tag="map", entries=entries)
 
 
+ALLOTTED = "allotted"  # beside a count: a scheduler chose the cards
+
+
 class Form:
     """A service that is put together key by key."""
 
@@ -58,8 +61,11 @@ class Form:
         return mapping(self.near, {**self._values, **listed, **mapped})
 
 
-def gpu_devices(near: Node, *, ids: Iterable[str] | None = None, count: str | None = None) -> Node:
-    """The value of `gpus:` for these ids, or for a count (`all` or a number)."""
+def gpu_devices(
+    near: Node, *, ids: Iterable[str] | None = None, count: str | None = None, allotted: bool = False
+) -> Node:
+    """The value of `gpus:` for these ids, or for a count (`all` or a number); `allotted` cards are nobody else's."""
     if ids is not None:
         return listing(near, [mapping(near, {"device_ids": listing(near, [scalar(near, name) for name in ids])})])
-    return listing(near, [mapping(near, {"count": scalar(near, count or "all")})])
+    own = scalar(near, "true") if allotted else None
+    return listing(near, [mapping(near, {"count": scalar(near, count or "all"), ALLOTTED: own})])

@@ -11,9 +11,12 @@ from atoll.doctor.compose_files import compose_projects
 from atoll.doctor.dockerfiles import service_of_dockerfile
 from atoll.doctor.facts import Facts, Host, Load
 from atoll.doctor.files import Files
+from atoll.doctor.helm import services_of_values
 from atoll.doctor.kubernetes import project_of_manifests
 from atoll.doctor.nginx_files import NginxFiles
+from atoll.doctor.ray_serve import ray_projects, serve_configs
 from atoll.doctor.recognise import Pile, Recogniser
+from atoll.doctor.scripts import STARTS_ENGINE
 from atoll.doctor.silence import careless_silences
 from atoll.doctor.sources import Sources
 from atoll.doctor.tree import Source
@@ -73,7 +76,9 @@ def _named(path: str, sources: Sources) -> Source:
 
 
 def _join(pile: Pile, sources: Sources, asked: Asked) -> Facts:
-    cluster = project_of_manifests(pile.manifests) if pile.manifests else None
+    charts = [service for root in pile.values for service in services_of_values(root)]
+    cluster = project_of_manifests(pile.manifests, charts)
+    pile.ray += serve_configs(pile.manifests)
     composed = tuple(compose_projects(pile.compose, sources))
     projects = (
         *_not_called(pile.projects, composed),
@@ -81,7 +86,9 @@ def _join(pile: Pile, sources: Sources, asked: Asked) -> Facts:
         *unit_projects(pile.units, sources),
         *_built_alone(pile.dockerfiles, sources),
         *([cluster] if cluster is not None else []),
+        *ray_projects(pile.ray),
     )
+    _say_where_no_engine_was_found(pile, projects, sources)
     _say_what_is_built_elsewhere(projects, sources)
     live = tag_version(asked.host.nginx_version) if asked.host is not None else None
     nginx = tuple(NginxFiles(sources, pile.nginx, live).configs(projects))
@@ -128,6 +135,15 @@ def _built_alone(dockerfiles: Sequence[Source], sources: Sources) -> Iterator[Pr
             sources.not_understood(source.path, "builds an engine whose command was not found")
             continue
         sources.understood(source, "Dockerfile")
+
+
+def _say_where_no_engine_was_found(pile: Pile, projects: Sequence[Project], sources: Sources) -> None:
+    """Manifests and values that name an engine of which no command was found: overlays, formats of others."""
+    found = {service.name_node.file for project in projects for service in project.services}
+    for node in (*pile.manifests, *pile.values):
+        kind = node.string("kind") or sources.read_as.get(node.file, "file")
+        if node.file not in found and STARTS_ENGINE.search(node.source.text[node.start : node.end]):
+            sources.not_understood(node.file, f"{kind} that names an engine, of which no command was found")
 
 
 def _say_what_is_built_elsewhere(projects: Sequence[Project], sources: Sources) -> None:

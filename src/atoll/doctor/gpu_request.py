@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from atoll.doctor.form import ALLOTTED
 from atoll.doctor.parts import Setting, word_node
 from atoll.doctor.tree import Node
 from atoll.doctor.vllm import VllmCommand
@@ -18,6 +19,7 @@ class GpuRequest:
     count: int | None
     node: Node  # the device entry, or whatever else asks
     id_nodes: tuple[Node, ...] = ()
+    allotted: bool = False  # a scheduler chooses cards that nobody else has; else Docker gives the first ones
 
     @cached_property
     def indices(self) -> tuple[int, ...] | None:
@@ -32,6 +34,11 @@ class GpuRequest:
         if self.ids is not None:
             return len(self.ids)
         return self.count if self.count is not None and self.count >= 0 else None
+
+    @property
+    def is_count_of_the_first(self) -> bool:
+        """Whether Docker answers it with the first cards of the box."""
+        return self.ids is None and not self.all and not self.allotted
 
     @property
     def all(self) -> bool:
@@ -66,7 +73,8 @@ def _device_request(device: Node) -> GpuRequest:
         ids = tuple(_short_id(item.text or "") for item in listed.items)
         return GpuRequest(ids=ids, count=None, node=device, id_nodes=listed.items)
     count = device.get("count")
-    return GpuRequest(ids=None, count=-1 if count is None else _count(count), node=device)
+    allotted = device.get(ALLOTTED) is not None
+    return GpuRequest(ids=None, count=-1 if count is None else _count(count), node=device, allotted=allotted)
 
 
 def _short_id(text: str) -> str:

@@ -1,7 +1,7 @@
 """What a container finds at a path: files that mounts, `configs:` and the Dockerfile's COPY put there."""
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from atoll.doctor.compose import Service
@@ -82,7 +82,7 @@ def launched_by_script(inside: Inside) -> VllmCommand | None:
     for place, word in enumerate(words[:6]):
         if "/" not in word.text or " " in word.text or word.text.startswith("-"):
             continue
-        found = _started_in(inside.file(_absolute(word.text, service)), words[place + 1 :])
+        found = started_in(inside.file(_absolute(word.text, service)), words[place + 1 :])
         if found is not None:
             return found
     for command in commands_in(words):  # sh -c "/start.sh --x"
@@ -95,7 +95,7 @@ def launched_by_script(inside: Inside) -> VllmCommand | None:
 def _started_by_call(command: ShellCommand, inside: Inside) -> VllmCommand | None:
     for place, word in enumerate(command.words[:3]):
         if "/" in word.text and not word.text.startswith("-"):
-            found = _started_in(inside.file(_absolute(word.text, inside.service)), command.words[place + 1 :])
+            found = started_in(inside.file(_absolute(word.text, inside.service)), command.words[place + 1 :])
             if found is not None:
                 return found
     return None
@@ -105,7 +105,8 @@ def _absolute(path: str, service: Service) -> str:
     return posixpath.normpath(posixpath.join(service.string("working_dir") or "/", path))
 
 
-def _started_in(source: Source | None, arguments: tuple[Word, ...]) -> VllmCommand | None:
+def started_in(source: Source | None, arguments: Sequence[Word]) -> VllmCommand | None:
+    """The vLLM that a script starts with these arguments."""
     if source is None or "vllm" not in source.text:
         return None
     return first_started(read_script(plain_letters(source), source, arguments).commands)

@@ -116,27 +116,27 @@ def with_config(command: VllmCommand, config: Node | None) -> VllmCommand:
         word
         for name, value in config.pairs()
         if name != "model" or written is None
-        for word in _config_words(name, value, config)
+        for word in config_words(name, value, config)
     ]
     return replace(command, words=(*words, *command.words))
 
 
-def _config_words(name: str, value: Node, config: Node) -> Iterator[Word]:
+def config_words(name: str, value: Node, config: Node) -> Iterator[Word]:
     """`--name value`; a bare switch for true, nothing for false, the value alone for the model."""
     place = config.key(name) or value
     if value.tag == "bool" and value.text != "true":
         return
     if name != "model":
-        yield _word_at(place, f"--{name}")
+        yield word_at(place, f"--{name}")
     if value.is_list:
-        yield from (_word_at(item, item.text or "") for item in value.items)
+        yield from (word_at(item, item.text or "") for item in value.items)
     elif value.is_map:
-        yield _word_at(value, json.dumps(value.plain()))
+        yield word_at(value, json.dumps(value.plain()))
     elif value.tag != "bool":
-        yield _word_at(value, value.text or "")
+        yield word_at(value, value.text or "")
 
 
-def _word_at(node: Node, text: str) -> Word:
+def word_at(node: Node, text: str) -> Word:
     return Word(text=text, source=node.source, line=node.line, start=node.start, end=node.end)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from atoll.doctor.assemble import looks_like_compose
 from atoll.doctor.checks.files import unknown
 from atoll.doctor.compose import Project
+from atoll.doctor.helm import looks_like_values
 from atoll.doctor.inspected import looks_like_inspect, project_of_inspect
 from atoll.doctor.nginx import Directive, looks_like_nginx, parse_nginx
 from atoll.doctor.scripts import STARTS_ENGINE, project_of_script, projects_of_readme, script_of
@@ -35,6 +36,7 @@ class Pile:
     nginx: dict[str, tuple[Directive, ...]] = field(default_factory=dict)  # path -> directives
     projects: list[Project] = field(default_factory=list)  # those that one file makes by itself
     manifests: list[Node] = field(default_factory=list)
+    values: list[Node] = field(default_factory=list)  # of Helm charts
     envoy: list[Node] = field(default_factory=list)
     ray: list[Node] = field(default_factory=list)
     dockerfiles: list[Source] = field(default_factory=list)
@@ -154,6 +156,8 @@ class Recogniser:
     def _take_tree(self, source: Source, roots: Sequence[Node]) -> bool:
         if not roots:
             return False
+        if roots[0].get("apiVersion") is not None and source.fixable and _TEMPLATE.search(source.text):
+            roots = read_yaml(replace(source, fixable=False))  # whoever fills it in would not thank for a change
         root = roots[0]
         if any(document.string("kind") == "List" for document in roots):
             roots = [one for document in roots for one in _listed_objects(document)] or roots
@@ -166,7 +170,6 @@ class Recogniser:
             self.pile.projects.append(project_of_inspect(read_yaml(output)[0]))
         elif kind == "Kubernetes manifest":
             self.pile.manifests += [document for document in roots if document.string("kind")]
-            self.pile.ray += [document for document in roots if document.string("kind") == "RayService"]
         elif kind == "Compose file":
             self.pile.compose.append(source)
         elif kind == "layout":
@@ -174,7 +177,8 @@ class Recogniser:
         elif kind == "model's config":
             self._take_card(source)
         else:
-            {"Envoy file": self.pile.envoy, "Ray Serve file": self.pile.ray}[kind].append(root)
+            pile = {"Envoy file": self.pile.envoy, "Ray Serve file": self.pile.ray, "Helm values": self.pile.values}
+            pile[kind].append(root)
         return True
 
     def _take_layout(self, source: Source) -> None:
@@ -237,6 +241,8 @@ def _kind_of(roots: Sequence[Node]) -> str | None:
         return "Kubernetes manifest"
     if looks_like_compose(root):
         return "Compose file"
+    if looks_like_values(root):
+        return "Helm values"
     told_by = {
         "layout": ("replicas", "box"),
         "Envoy file": ("static_resources",),

@@ -24,7 +24,7 @@ _WALKED = re.compile(
 )
 _TOLD_BY = re.compile(
     r'^\s*[{"]*(services|apiVersion|static_resources|replicas|applications|HostConfig|architectures|model_type'
-    r'|model_list|servingEngineSpec|entryPoints|routers)"?\s*:',
+    r'|model_list|modelArtifacts|servingEngineSpec|entryPoints|routers)"?\s*:',
     re.MULTILINE,
 )
 

@@ -149,7 +149,7 @@ def counted_gpus(facts: Facts) -> Iterable[Finding]:
     ```
     """
     for project in facts.projects:
-        counted = [s for s in project.gpu_services if s.gpus is not None and s.gpus.ids is None and not s.gpus.all]
+        counted = [s for s in project.gpu_services if s.gpus is not None and s.gpus.is_count_of_the_first]
         together = [s for s in counted if any(o is not s and o.together_with(s) for o in counted)]
         if len(together) < 2:
             continue

@@ -84,7 +84,7 @@ def serving(facts: Facts, *, by_hand: bool = False) -> Iterator[tuple[Project, S
     """
     routed = {id(route.config.service) for route in facts.routes}
     for project in facts.projects:
-        kept = project.origin not in ({"kubernetes"} if by_hand else {"kubernetes", "script"})
+        kept = project.origin in {"compose", "inspect", "unit", *(["script"] if by_hand else [])}
         for service in project.services if kept else ():
             if service.on_host:
                 continue
