@@ -94,12 +94,15 @@ def test_tokens_counted_from_chunks_are_said():
 
 
 def test_rates_leave_out_what_arrives_after_the_last_sending():
-    """Sent at 0, 2 and 4 s: five tokens and two prompts of ten arrive, and one answer ends, within those 4 s."""
+    """Sent at 0, 2 and 4 s: five of eight tokens arrive within those 4 s, all of one answer, half of another, none of one.
+
+    A request, and its prompt of ten tokens, count for as much of the answer as came.
+    """
     rows = [ok(0, 0.0, [0.5, 1.0, 1.5, 2.0]), ok(1, 2.0, [2.5, 5.0]), ok(2, 4.0, [4.5, 6.0])]
     summary = summarise(RecordTable.from_records(rows))
     assert summary.output_tokens_per_s == pytest.approx(5 / 4)
-    assert summary.total_tokens_per_s == pytest.approx(5 / 4 + 20 / 4)
-    assert summary.requests_per_s == pytest.approx(1 / 4)
+    assert summary.requests_per_s == pytest.approx(1.5 / 4)
+    assert summary.total_tokens_per_s == pytest.approx(5 / 4 + 15 / 4)
     assert summary.per_replica[0].output_tokens_per_s == summary.output_tokens_per_s
 
 

@@ -101,6 +101,8 @@ def test_users_who_begin_at_once_with_one_length_march_for_ever_and_it_is_said(r
     spread = simulate_run(layout_of(replicas), LOAD).summary
     assert at_once.marches_in_step
     assert "march in step" in at_once.notes[0]
+    low, high = round(0.8 * LOAD.output.mean), round(1.2 * LOAD.output.mean)
+    assert f"(--output {low}-{high})" in at_once.notes[0]  # around the load's own length
     assert at_once.ttft_s.p50 > 3 * spread.ttft_s.p50
     assert spread.in_step < 0.2
     assert spread.notes == ()

@@ -291,3 +291,17 @@ def test_files_whose_names_are_no_text_are_files_like_others(tmp_path, capsys):
     guarded(lambda: make_app(["inspect"])(["inspect", str(tmp_path / NO_TEXT)], standalone_mode=False))
     guarded(lambda: make_app(["doctor"])(["doctor", str(compose), "--format", "sarif"], standalone_mode=False))
     assert "composen%FF.yaml" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("json_too", [[], ["--json"]])
+def test_files_are_written_though_nobody_reads_what_is_printed(json_too, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = ["plan", "--box", TOPO, "--gpu", "H100-NVL-94GB", "--model", MODEL, "--formula", "-o", "layout.yaml"]
+    done = subprocess.run(
+        [sys.executable, "-m", "atoll", *command, *json_too], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True,
+        timeout=PATIENCE_S,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert (tmp_path / "layout.yaml").exists()

@@ -54,6 +54,18 @@ def test_a_smooth_strain_takes_few_simulations():
     assert len(asked) <= 4
 
 
+def test_a_strain_that_bends_late_is_not_crept_up_to():
+    """Flat up to the limit, then a queue: a straight line through both sides always points near the lower one."""
+    asked = []
+
+    def strain(load):
+        asked.append(load)
+        return 0.5 + load / 100 if load <= 14 else 4.0 * load / 14
+
+    assert 14 / (1 + FINE) / 1.005 <= find_most(strain, start=28, most=1000, whole=False, known={5.0: 0.55}) <= 14
+    assert len(asked) <= 8
+
+
 def test_nothing_is_carried_and_everything_is_carried():
     assert find_most(lambda _: 2.0, start=30, most=4096, whole=True, known={}) == 0
     assert find_most(lambda _: 0.5, start=30, most=4096, whole=True, known={}) == 4096

@@ -11,7 +11,8 @@ What each measure means:
 - Tokens/s: those that arrived between the start of the measured window and the last sending, by that time: without the
   filling and the emptying of the engines, which tell of the run's length alone. Where requests were sent for less than
   one answer's time there is no such stretch, and it is the answers' tokens by the time from the first sending to the
-  last end. Requests/s and all tokens/s (prompts by their first token) likewise.
+  last end. Requests/s and all tokens/s likewise: a request, and its prompt, count for the part of the answer that
+  arrived, so that the three rates say the same of a run however short it is.
 
 Percentiles are over requests that succeeded and were sent in the measured window (analyse/window.py). Failed and
 cancelled ones are counted and shown, never dropped: sent = ok + failed + cancelled.
@@ -205,11 +206,11 @@ def summarise(
         per_replica=_per_replica(table, looked_at, ok, outcome=outcome, measures=measures, amounts=amounts),
         too_short=window.is_too_short,
         in_step=in_step,
-        notes=(*_notes(window, in_step), *remarks.sentences),
+        notes=(*_notes(window, in_step, workload), *remarks.sentences),
     )
 
 
-def _notes(window: Window, in_step: float | None) -> Iterator[str]:
+def _notes(window: Window, in_step: float | None, workload: Workload | None) -> Iterator[str]:
     if window.is_too_short:
         yield (
             "The run is too short to leave out its first round: too little was sent after it, so all of it counts, the"
@@ -218,9 +219,16 @@ def _notes(window: Window, in_step: float | None) -> Iterator[str]:
     if in_step is not None and in_step >= IN_STEP:
         yield (
             f"Users march in step ({in_step:.0%}): they send together, so that each first token waits for the prompts"
-            " of the others. Start them spread (--start spread) in a run of ten answers or more, or let lengths vary"
-            " (--output 400-600)."
+            f" of the others. Start them spread (--start spread) in a run of ten answers or more{_or_vary(workload)}."
         )
+
+
+def _or_vary(workload: Workload | None) -> str:
+    """Lengths around the load's own, where its answers are all equally long."""
+    if workload is None or workload.output.kind != "fixed" or workload.output.mean < 2:
+        return ""
+    low, high = (max(1, round(part * workload.output.mean)) for part in (0.8, 1.2))
+    return f", or let lengths vary (--output {low}-{high})"
 
 
 def distribution(values: Floats) -> Distribution:
@@ -292,7 +300,7 @@ class _Amounts:
 
     output: Floats
     prompt: Floats
-    ended: Floats
+    served: Floats  # requests, those in parts whose answer lies in the stretch in part
     seconds: float
 
     def rates(self, rows: Mask) -> _Rates:
@@ -300,7 +308,7 @@ class _Amounts:
         return _Rates(
             output_tokens_per_s=output,
             total_tokens_per_s=output + _rate(float(self.prompt[rows].sum()), self.seconds),
-            requests_per_s=_rate(float(self.ended[rows].sum()), self.seconds),
+            requests_per_s=_rate(float(self.served[rows].sum()), self.seconds),
         )
 
 
@@ -313,13 +321,14 @@ def _amounts(
     if not ok.any() or seconds < float(np.nanmedian(measures.e2e_s[ok])):
         served = ok.astype(np.float64)
         return _Amounts(
-            output=served * table.output_tokens, prompt=served * table.prompt_tokens, ended=served, seconds=duration
+            output=served * table.output_tokens, prompt=served * table.prompt_tokens, served=served, seconds=duration
         )
-    done = (np.array(table.outcome, dtype=object) == Outcome.OK) & _within(table.done_s, stretches)
+    part = _part_within(table, stretches)
+    done = np.array(table.outcome, dtype=object) == Outcome.OK
     return _Amounts(
-        output=_tokens_within(table, stretches),
-        prompt=np.where(_within(table.first_token_s, stretches), table.prompt_tokens, 0.0),
-        ended=done.astype(np.float64),
+        output=part * table.output_tokens,
+        prompt=np.where(done, part * table.prompt_tokens, 0.0),
+        served=np.where(done, part, 0.0),
         seconds=seconds,
     )
 
@@ -341,17 +350,14 @@ def _within(times: Floats, stretches: Sequence[tuple[float, float]]) -> Mask:
     return inside
 
 
-def _tokens_within(table: RecordTable, stretches: Sequence[tuple[float, float]]) -> Floats:
-    """Output tokens of each row that arrived in the stretches.
-
-    Chunks are weighted by tokens per chunk of their own request, because a chunk may carry several tokens.
-    """
+def _part_within(table: RecordTable, stretches: Sequence[tuple[float, float]]) -> Floats:
+    """The part of each row's answer that arrived in the stretches, 0 to 1, by its chunks."""
     in_window = np.concatenate([[0], np.cumsum(_within(table.token_clock, stretches))])
     lengths = table.span_stop - table.span_start
     chunks = np.bincount(table.span_row, lengths, minlength=len(table))
     inside = np.bincount(table.span_row, in_window[table.span_stop] - in_window[table.span_start], minlength=len(table))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(chunks > 0, inside * table.output_tokens / chunks, 0.0)
+        return np.where(chunks > 0, inside / chunks, 0.0)
 
 
 def _count(outcome: NDArray[np.object_], chosen: Mask) -> RequestCounts:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from atoll.analyse.band import Band, tell_bands
 from atoll.analyse.summary import Distribution, Summary
+from atoll.outside.files import write_nowhere
 from atoll.units import show_seconds
 
 # What a terminal does instead of showing it: controls but for line end and tab, the marks that turn the direction of
@@ -46,9 +47,17 @@ class _Visible(RenderHook):
         return [_Shown(renderable) for renderable in renderables]
 
 
+class _Patient(Console):
+    """Goes on when its reader has gone, as `head` does after ten lines: files are still to be written."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        write_nowhere(self.file)
+
+
 def _console(*, stderr: bool = False) -> Console:
     """Without markup: "[emerg]" of nginx, and a name's own brackets, are words."""
-    made = Console(stderr=stderr, highlight=False, markup=False)
+    made = _Patient(stderr=stderr, highlight=False, markup=False)
     made.push_render_hook(_Visible())
     return made
 
@@ -64,7 +73,16 @@ def bold(words: str, rest: str = "") -> Text:
 def show_json(document: Any) -> None:
     """One JSON document on standard output; NaN and infinity, which JSON does not have, become null."""
     text = json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write(text.translate(_IN_JSON) + "\n")
+    write_out(text.translate(_IN_JSON) + "\n")
+
+
+def write_out(text: str) -> None:
+    """Text as it is on standard output, whether or not anybody still reads there."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        write_nowhere(sys.stdout)
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,9 @@ from atoll.traffic.slo import SLO
 # The formula ranks, the simulator decides (plan/score.py): of layouts that it put first, the formula had put another
 # one ahead by up to 24 % of an answer's time in 80 plans drawn by tests/laws/walk.py.
 CLEARLY = 1.25
+# At a rate, answers take ever longer near what the engines can do, and the formula does not know that to some per cent:
+# what it says of a rate has to hold at a fifth less and a quarter more too.
+NEARBY = (1 / CLEARLY, 1.0, CLEARLY)
 
 
 def planned_fix(facts: Facts, path: str, is_free_of_it: Callable[[Layout], bool]) -> str | None:
@@ -64,7 +67,8 @@ def _clearly_better(
 ) -> tuple[Layout, ...]:
     """Layouts of the same model on the same box that the formula puts clearly ahead of this one, best first.
 
-    Batch sizes are the planner's to choose; a context limit and the other flags stay.
+    Batch sizes are the planner's to choose; a context limit and the other flags stay. At a rate a layout is ahead only
+    where it is so at the rates around it too.
     """
     from atoll.plan.candidates import find_candidates  # most files need no planner
     from atoll.plan.draft import Question, score_layout
@@ -79,12 +83,14 @@ def _clearly_better(
     )
     free = layout.flags.replace(max_num_seqs=None, max_num_batched_tokens=None)
     question = Question(workbench=bench, goal=goal, model=layout.model, flags=free)
-    mine = score_layout(question, layout)
-    return tuple(
-        draft.layout
-        for draft in find_candidates(question).drafts
-        if mine.times(draft.predicted, goal) > CLEARLY and draft.predicted.meets(goal) >= mine.meets(goal)
-    )
+    loads = [goal.amount * factor for factor in NEARBY] if goal.users is None else [goal.amount]
+    asked = [question.at_load(load) for load in loads]
+
+    def is_ahead(other: Layout) -> bool:
+        pairs = ((score_layout(one, layout), score_layout(one, other)) for one in asked)
+        return all(mine.times(its, goal) > CLEARLY and its.meets(goal) >= mine.meets(goal) for mine, its in pairs)
+
+    return tuple(draft.layout for draft in find_candidates(question).drafts if is_ahead(draft.layout))
 
 
 def of_sizes(sizes: Container[int]) -> Callable[[Layout], bool]:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from atoll.errors import InputError
 
@@ -167,6 +167,13 @@ def _write_through(path: Path, data: bytes) -> None:
             stream.write(data)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def write_nowhere(stream: IO[str]) -> None:
+    """For a stream whose reader has gone: what is buffered and what comes is dropped, and raises nothing at the end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)  # noqa: TID251 - this is that door
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def remove_files(folder: Path, names: Sequence[str] = ()) -> None:

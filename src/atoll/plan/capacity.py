@@ -10,12 +10,13 @@ from atoll.plan.budget import SHORT, WHOLE, Budget, Stage
 from atoll.plan.choice import Capacity, Choice, Curve, Trial
 from atoll.plan.draft import Question, draft_as, score_layout, with_options
 from atoll.plan.goal import Goal
-from atoll.plan.loads import TIE, find_most, loads_around
+from atoll.plan.loads import FINE, TIE, find_most, loads_around
 from atoll.plan.outlook import Outlook
 from atoll.plan.simulate import Simulate, Simulations, requests_of
 
 CURVES = 4  # layouts whose load is varied
 NEAR = 4  # that cannot be told from the best, and whose most load is simulated
+LONG_FINE = 0.08  # relative; where it ends over whole runs, whose TTFT p95 is up and down by a tenth from load to load
 FIRST_TOKEN_NOISE = 0.05  # relative, of a TTFT p95
 MOST_USERS = 10_000  # that a plan is made for, and where the search for the most users ends
 MOST_RATE = 10_000.0  # where the search for the most requests/s ends
@@ -219,7 +220,7 @@ def confirm_most(choices: Sequence[Choice], question: Question, simulate_long: S
         return simulate_long(best.layout, asked.goal, formula).strain(question.goal)
 
     known = {question.goal.amount: best.predicted.strain(question.goal)}
-    most = _find_most(strain, question.goal, start=said, known=known, at_most=said)
+    most = _find_most(strain, question.goal, start=said, known=known, at_most=said, fine=LONG_FINE)
     return (replace(best, most=_capacity(most, question.goal, simulated=True)), *others)
 
 
@@ -271,11 +272,12 @@ def _find_most(
     start: float,
     known: Mapping[float, float] = MappingProxyType({}),
     at_most: float = inf,
+    fine: float = FINE,
 ) -> float:
     whole = goal.users is not None
     most = min(at_most, MOST_USERS if whole else MOST_RATE)
     within = {load: strained for load, strained in known.items() if load <= most}
-    return find_most(strain, start=start, most=most, whole=whole, known=within)
+    return find_most(strain, start=start, most=most, whole=whole, known=within, fine=fine)
 
 
 def _affords_most(choice: Choice, most: float, question: Question, simulations: Simulations, *, is_best: bool) -> bool:

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 
 from atoll.analyse.band import tell_bands
-from atoll.cost.band import relative_ratio
 from atoll.cost.links import Group, Hop
 from atoll.cost.memory import users_that_fit
 from atoll.cost.step import StepBatch
-from atoll.plan.band import choice_band, may_be_better, pair_band
+from atoll.plan.band import choice_band, may_be_better, pair_band, pair_is_known
 from atoll.plan.choice import Choice, Flip, Search, Trial
 from atoll.plan.goal import Goal
 from atoll.plan.loads import TIE
@@ -165,7 +164,7 @@ def explain_band(search: Search, workbench: Workbench) -> Iterator[str]:
     if near:
         joined = join([choice.name for choice in near])
         widest = max(pair_band(best, choice, workbench, search.goal) for choice in near)
-        known = all(relative_ratio(best.layout, choice.layout, workbench.card) is not None for choice in near)
+        known = all(pair_is_known(best, choice, workbench, search.goal) for choice in near)
         how = (
             f"how two layouts compare is predicted to about {widest:.0%}"
             if known

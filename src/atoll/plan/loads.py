@@ -97,8 +97,9 @@ def find_most(
     most: float,
     whole: bool,
     known: Mapping[float, float],
+    fine: float = FINE,
 ) -> float:
-    """The largest load that was tried and held, with one that did not hold at most `FINE` above it; 0 when none held.
+    """The largest load that was tried and held, with one that did not hold at most `fine` above it; 0 when none held.
 
     Bisection on a logarithmic scale, quicker where the strain tells how far it is.
 
@@ -108,24 +109,42 @@ def find_most(
         most: where to stop looking, however well it holds.
         whole: loads are whole numbers; three digits otherwise.
         known: loads whose strain is known already.
+        fine: how near the two shall be, relative.
     """
     tried, start = dict(known), _rounded(start, whole=whole)
+    is_straight = True
     for _ in range(_TRIES):
-        load = _next_load(tried, start=start, most=most, whole=whole)
+        load = _next_load(tried, start=start, most=most, whole=whole, is_straight=is_straight, fine=fine)
         if load is None:
             break
+        before = _open_part(tried)
         tried[load] = strain(load)
+        # Where the strain bends, a straight line only creeps up to the bend; from then on the middle is tried.
+        is_straight = is_straight and _open_part(tried) <= before / 2
     return max((load for load, strained in tried.items() if strained <= 1), default=0.0)
 
 
-def _next_load(tried: Mapping[float, float], *, start: float, most: float, whole: bool) -> float | None:
-    """The next load to try; None when it is known well enough."""
+def _bracket(tried: Mapping[float, float]) -> tuple[float, float]:
+    """The most that held, and the least above it that did not; 0 and infinity where nothing is known."""
     low = max((load for load, strained in tried.items() if strained <= 1), default=0.0)
-    high = min((load for load, strained in tried.items() if strained > 1 and load > low), default=inf)
+    return low, min((load for load, strained in tried.items() if strained > 1 and load > low), default=inf)
+
+
+def _open_part(tried: Mapping[float, float]) -> float:
+    """How far apart the two are, on a logarithmic scale."""
+    low, high = _bracket(tried)
+    return log(high / low) if low > 0 and high < inf else inf
+
+
+def _next_load(
+    tried: Mapping[float, float], *, start: float, most: float, whole: bool, is_straight: bool, fine: float
+) -> float | None:
+    """The next load to try; None when it is known well enough."""
+    low, high = _bracket(tried)
     least = 1.0 if whole else start / 1000
-    if low >= most or high <= max(low * (1 + FINE), least) or (whole and high - low <= 1):
+    if low >= most or high <= max(low * (1 + fine), least) or (whole and high - low <= 1):
         return None
-    guess = _rounded(min(most, _guess(tried, low, high, start)), whole=whole)
+    guess = _rounded(min(most, _guess(tried, low, high, start, is_straight=is_straight)), whole=whole)
     if low < guess < high:
         return guess
     if whole:
@@ -137,7 +156,7 @@ def _rounded(load: float, *, whole: bool) -> float:
     return float(round(load)) if whole else float(f"{load:.3g}")
 
 
-def _guess(tried: Mapping[float, float], low: float, high: float, start: float) -> float:
+def _guess(tried: Mapping[float, float], low: float, high: float, start: float, *, is_straight: bool) -> float:
     """A load between the two: the start, one step away from the only side that is known, or where both sides point."""
     if low < start < high and start not in tried:
         return start
@@ -145,6 +164,8 @@ def _guess(tried: Mapping[float, float], low: float, high: float, start: float) 
         return low * _step(1 / max(tried[low], 1e-9))
     if low == 0:
         return high / _step(tried[high])
+    if not is_straight and high > low * (1 + FINE) ** 2:
+        return sqrt(low * high)
     return _between(low, high, tried[low], tried[high])
 
 

@@ -18,6 +18,7 @@ class Outlook:
     summary: Summary
     simulated: bool = False
     saturated: bool = False  # open loop: more arrives than is served, so that answers' times are not known
+    full_per_s: float | None = None  # requests/s of full engines, by formula, beside a simulated saturated run
 
     def meets(self, goal: Goal) -> bool:
         """Both targets at the 95th percentile, and no request failed or piles up."""
@@ -43,8 +44,17 @@ class Outlook:
         """How many times the other's cost; where both pile up, how many times fewer requests are answered."""
         mine, others = self.cost(goal), other.cost(goal)
         if mine == others == inf:
-            return other.summary.requests_per_s / max(self.summary.requests_per_s, 1e-9)
+            return other.answered_per_s / max(self.answered_per_s, 1e-9)
         return mine / others
+
+    @property
+    def answered_per_s(self) -> float:
+        """Requests per second; of engines that cannot keep up, what they answer as long as the queue lasts.
+
+        A run of them tells it badly: a short one ends before the first answers, a long one when the slowest replica has
+        emptied its queue, long after the others.
+        """
+        return self.summary.requests_per_s if self.full_per_s is None else self.full_per_s
 
     def is_steadier(self, other: "Outlook", goal: Goal) -> bool:
         """Whether the other's TTFT p95 is many times this one's, which is hardly slower in all.

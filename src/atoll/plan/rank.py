@@ -34,7 +34,7 @@ def order_of(choice: Choice, goal: Goal) -> tuple[object, ...]:
     cost = choice.predicted.cost(goal)
     piles_up = cost == inf
     if piles_up:
-        cost = 1 / max(choice.predicted.summary.requests_per_s, 1e-9)  # the one that answers most is first
+        cost = 1 / max(choice.predicted.answered_per_s, 1e-9)  # the one that answers most is first
     step = round(log2(cost) / log2(1 + TIE)) if cost > 0 else 0
     fp8 = choice.layout.flags.kv_cache_dtype == "fp8"
     budget = choice.layout.flags.max_num_batched_tokens or 0

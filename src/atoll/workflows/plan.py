@@ -2,16 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from atoll.analyse.band import means_of, ratios_of
-from atoll.analyse.summary import Summary, summarise
 from atoll.cost.band import relative_ratio
 from atoll.cost.memory import fit_memory
 from atoll.cost.profile import MachineProfile
@@ -19,12 +14,12 @@ from atoll.engines.spec import DEFAULT_ENGINE, EngineSpec
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.box import Box
 from atoll.inventory.catalog import GpuKind, all_gpus, find_gpu
-from atoll.layout.layout import ENGINE_VERSION, EngineFlags, Layout
+from atoll.layout.layout import ENGINE_VERSION, EngineFlags
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import write_whole
 from atoll.plan.band import choice_band
-from atoll.plan.budget import WHOLE, sample_of
+from atoll.plan.budget import WHOLE
 from atoll.plan.capacity import MOST_USERS
 from atoll.plan.choice import Capacity, Choice, Search, Trial
 from atoll.plan.draft import PLAIN
@@ -40,19 +35,15 @@ from atoll.plan.explain import (
 )
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.loads import FINE
-from atoll.plan.outlook import Outlook
 from atoll.plan.search import search_layouts
 from atoll.plan.simulate import Watch, unwatched
 from atoll.plan.workbench import Workbench
 from atoll.report.charts import chart_png, chart_svg
 from atoll.report.crossover import crossover_chart
-from atoll.simulate.run import simulate_layout
-from atoll.traffic.demand import Demand
-from atoll.traffic.record import RecordTable
 from atoll.traffic.slo import SLO
-from atoll.traffic.start import settle_start
 from atoll.traffic.workload import Workload
 from atoll.workflows.boxes import named_box
+from atoll.workflows.simulator import Simulator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,90 +212,6 @@ def _check_context(card: ModelCard, goal: Goal) -> None:
             f"A prompt and answer of {goal.longest:,} tokens together are longer than the context of {card.name},"
             f" {card.max_context:,} tokens; give a shorter --prompt or --output."
         )
-
-
-# Simulation
-
-
-@dataclass(frozen=True)
-class Simulator:
-    """Simulates one layout under a goal with the workbench's timers, as `atoll simulate` does that layout's file.
-
-    Of the run that the goal's workload asks for it simulates the beginning: as many requests as figures take (budget).
-    """
-
-    workbench: Workbench
-    least_requests: int = 0  # more of the run than figures take
-
-    def __call__(self, layout: Layout, goal: Goal, formula: Outlook) -> Outlook:
-        bench = self.workbench
-        sample = sample_of(goal, formula)
-        requests = max(sample.requests, self.least_requests)
-        written = settle_start(goal.workload, formula.summary.e2e_s.mean)
-        table = simulate_layout(
-            layout,
-            bench.card,
-            written.replace(requests=min(requests, written.requests or requests)),
-            timers=[bench.timer(replica, layout.flags) for replica in layout.replicas],
-            kv_blocks=[
-                bench.fit(replica, layout.flags).blocks_with(layout.flags.max_model_len) for replica in layout.replicas
-            ],
-            limits=[bench.spec(replica, layout.flags).limits for replica in layout.replicas],
-        )
-        is_cut = len(table) == requests  # otherwise this is the whole run
-        rows = table.number < (requests - sample.after if is_cut else requests)
-        if is_cut and not written.is_closed:
-            rows &= table.number >= sample.before
-        saturated = not written.is_closed and piles_up(table, rows)
-        summary = summarise(table, workload=written, rows=rows)
-        if is_cut and not saturated:
-            summary = steady_rates(summary, table, rows, written)
-        return Outlook(summary=summary, simulated=True, saturated=saturated)
-
-
-def piles_up(table: RecordTable, rows: NDArray[np.bool_]) -> bool:
-    """Open loop: the last of the measured requests (`rows`) take longer than the first, as they do in a growing queue.
-
-    A load that is a twentieth too great delays answers by a twentieth of the time that it lasts. They take now more,
-    now less in any case, so that a tenth of their time is allowed for beside that.
-    """
-    if not rows.any():  # at a hundredth of a small rate nobody comes in ten minutes
-        return False
-    sent_s, took_s = table.sent_s[rows], (table.done_s - table.sent_s)[rows]
-    fifth = max(1, len(sent_s) // 5)
-    first, last = float(took_s[:fifth].mean()), float(took_s[-fifth:].mean())
-    return last - first > 0.05 * float(sent_s[-1] - sent_s[0]) + 0.1 * first
-
-
-@lru_cache(maxsize=64)
-def arriving_per_s(workload: Workload) -> float:
-    """Requests per second that arrive in an open loop's whole run, by chance a little more or fewer than its rate."""
-    demand, number, last_s = Demand(workload), 0, 0.0
-    for request in demand.open_requests():
-        number, last_s = number + 1, request.due_s or 0.0
-    return number / last_s if last_s else 0.0
-
-
-def steady_rates(summary: Summary, table: RecordTable, rows: NDArray[np.bool_], workload: Workload) -> Summary:
-    """The rates of the whole run, where what was simulated of it is less than an answer's time or has its end in it.
-
-    Back-to-back users ask by Little's law; an open loop that keeps up answers what arrives.
-    """
-    answer_s = summary.e2e_s.mean
-    if answer_s is None or summary.output_tokens_per_s == 0:
-        return summary
-    users = workload.users
-    rate = arriving_per_s(workload) if users is None else users / (answer_s + workload.think_s)
-    output = rate * float(table.output_tokens[rows].mean())
-    factor = output / summary.output_tokens_per_s
-    return summary.replace(
-        requests_per_s=rate,
-        output_tokens_per_s=output,
-        total_tokens_per_s=output + rate * float(table.prompt_tokens[rows].mean()),
-        per_replica=tuple(
-            part.replace(output_tokens_per_s=part.output_tokens_per_s * factor) for part in summary.per_replica
-        ),
-    )
 
 
 # What is shown

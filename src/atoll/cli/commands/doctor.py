@@ -1,7 +1,6 @@
 """atoll doctor"""
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from atoll.cli.options import BoxFile, GpuName, Json, ModelName, Users
-from atoll.cli.show import out, progress, show_json, visible
+from atoll.cli.show import out, progress, show_json, visible, write_out
 from atoll.doctor.checks import all_rules
 from atoll.doctor.coverage import coverage_line, to_plain, understood_all
 from atoll.doctor.examine import find_rule
@@ -124,9 +123,9 @@ def _show(diagnosis: Diagnosis, form: Format) -> None:
             document["advice"] = [advice.to_plain() for advice in diagnosis.advice]
         show_json(document)
     elif form is Format.SARIF:
-        sys.stdout.write(json.dumps(to_sarif(findings, sources, str(Path.cwd())), indent=2, ensure_ascii=False) + "\n")
+        write_out(json.dumps(to_sarif(findings, sources, str(Path.cwd())), indent=2, ensure_ascii=False) + "\n")
     elif form is Format.GITHUB:
-        sys.stdout.writelines(visible(line) + "\n" for line in show_github(findings, str(Path.cwd())))
+        write_out("".join(visible(line) + "\n" for line in show_github(findings, str(Path.cwd()))))
     else:
         for style, line in show_text(findings, sources, complete=understood_all(diagnosis.facts)):
             out.print(line, style=style or None, markup=False, soft_wrap=True)

@@ -67,7 +67,7 @@ def export(
 
     Example: atoll exchange export runs/bench-20261122-183000 --to vllm -o result.json
     """
-    from atoll.cli.show import show_json
+    from atoll.cli.show import show_json, write_out
     from atoll.outside.files import refuse_to_overwrite, write_whole
     from atoll.workflows.exchange import export_run
 
@@ -79,4 +79,4 @@ def export(
     if json:
         show_json({"run": str(run), "to": to, "bytes": len(text.encode()), "file": None if out is None else str(out)})
     elif out is None:
-        typer.echo(text, nl=False)
+        write_out(text)
