@@ -23,7 +23,7 @@ from atoll.errors import AtollError, BadDocument, BadTraffic
 from atoll.inventory.parse import parse_box
 from atoll.layout.layout import Layout
 from atoll.layout.study import Study
-from atoll.load.datasets import read_conversations
+from atoll.load.conversations import read_conversations
 from atoll.model.parse import parse_card
 from atoll.render.process import ProcessPlan
 from atoll.run.deployment import DeploymentState

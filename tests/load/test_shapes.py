@@ -8,7 +8,8 @@ import pytest
 import uvloop
 
 from atoll.errors import BadTraffic, InputError
-from atoll.load.datasets import DatasetPrompts, read_conversations
+from atoll.load.conversations import read_conversations
+from atoll.load.datasets import DatasetPrompts
 from atoll.load.pace import LoadStep, moved_due, next_turn, parse_steps
 from atoll.load.prompts import SyntheticPrompts
 from atoll.load.run import LoadControl, measure_load

@@ -6,6 +6,7 @@ import pytest
 
 from atoll.errors import InputError
 from atoll.load.message import MessageWriter
+from atoll.load.prompts import Made
 from atoll.load.target import Endpoint, RequestOptions, parse_target, url_to_keep
 from atoll.traffic.request import Request
 
@@ -42,11 +43,11 @@ def test_what_is_no_url_is_refused_in_one_sentence(url):
         parse_target(url)
 
 
-def message(options, endpoint=Endpoint.CHAT, text=b"hello", history=b""):
+def message(options, endpoint=Endpoint.CHAT, text=b"hello", history=b"", **more):
     target, endpoint = parse_target("http://h:8000", endpoint)
     writer = MessageWriter(target, endpoint, options, options.model or "m")
     request = Request(number=0, user=0, prompt_tokens=5, output_tokens=9)
-    head, _, body = writer.write(request, text, history).partition(b"\r\n\r\n")
+    head, _, body = writer.write(request, Made(text=text, **more), history).partition(b"\r\n\r\n")
     headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
     assert int(headers["Content-Length"]) == len(body)
     return headers, json.loads(body)

@@ -53,6 +53,7 @@ class Naughty:
         self.dripped = []
         self.said = []  # pieces of text of each streamed answer, in the order of options
         self.connections = 0
+        self.told = {}  # how often each request of manner told_to_wait came
         self.odd = {}  # the usage of manner odd_usage
         self.page = ""  # of /metrics
         self._tls = tls
@@ -155,6 +156,41 @@ class Naughty:
 
     async def _no_usage(self, ask, _head, writer):
         writer.write(STREAM + text(" a") + text(" b", "stop") + DONE)
+        return True
+
+    async def _other_endpoints(self, ask, head, writer):
+        """As OpenAI's responses and embeddings, and vLLM's rerank and score."""
+        path = head.split(" ")[1]
+        if path == "/v1/responses":
+            for kind, more in (
+                ("response.created", {"response": {"status": "in_progress", "usage": None}}),
+                ("response.output_text.delta", {"delta": " a"}),
+                ("response.output_text.delta", {"delta": " b"}),
+                ("response.completed", {"response": {"usage": {"input_tokens": 8, "output_tokens": 4}}}),
+            ):
+                body = f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n".encode()
+                writer.write(STREAM if kind == "response.created" else b"")
+                writer.write(b"%x\r\n%s\r\n" % (len(body), body))
+                await asyncio.sleep(self.gap_s)
+            writer.write(b"0\r\n\r\n")
+            return True
+        held = "results" if path == "/v1/rerank" else "data"
+        answer = {held: [{"index": 0}], "usage": {"prompt_tokens": 8, "total_tokens": 8}}
+        writer.write(plain("200 OK", json.dumps(answer).encode()))
+        return True
+
+    async def _failed_response(self, _ask, _head, writer):
+        failed = {"type": "response.failed", "response": {"error": {"message": "the engine is dead"}}}
+        writer.write(STREAM + event(failed) + b"0\r\n\r\n")
+        return True
+
+    async def _told_to_wait(self, ask, head, writer):
+        """Whoever comes for the first time."""
+        words = next((line for line in head.split("\r\n") if line.startswith("X-Request-Id")), "the probe")
+        self.told[words] = self.told.get(words, 0) + 1
+        if self.told[words] > 1:
+            return await self._ok(ask, head, writer)
+        writer.write(plain("429 Too Many Requests", b'{"error": "busy"}', more="retry-after: 0.01\r\n"))
         return True
 
     async def _busy_at_first(self, ask, head, writer):

@@ -68,6 +68,17 @@ class ReplicaSummary(Document):
     e2e_s: Distribution
 
 
+class ModelSummary(Document):
+    """The part of one model of several that were asked."""
+
+    model: str
+    requests: RequestCounts
+    output_tokens_per_s: float
+    ttft_s: Distribution
+    tpot_s: Distribution
+    e2e_s: Distribution
+
+
 class Goodput(Document):
     """Requests that kept within every target, out of all that were measured."""
 
@@ -100,6 +111,7 @@ class Summary(Document):
     cached_tokens: int = 0  # prompt tokens that came from prefix caches
     goodput: Goodput | None = None
     per_replica: tuple[ReplicaSummary, ...] = ()
+    per_model: tuple[ModelSummary, ...] = ()  # where a run asks several
     too_short: bool = False  # all counts, because too little was sent after the first round of all users
     in_step: float | None = None  # how much users march in step, 0 to 1 (analyse/lockstep.py); None: cannot be told
     notes: tuple[str, ...] = ()  # what to know before trusting the figures, in sentences
@@ -203,6 +215,7 @@ def summarise(
         counted_from_chunks=int(table.counted_from_chunks[ok].sum()),
         cached_tokens=int(table.cached_tokens[ok].sum()),
         goodput=_goodput(table, measures, ok, sent=int(chosen.sum()), requests_per_s=rates.requests_per_s, slo=slo),
+        per_model=_per_model(table, looked_at, ok, outcome=outcome, measures=measures, amounts=amounts),
         per_replica=_per_replica(table, looked_at, ok, outcome=outcome, measures=measures, amounts=amounts),
         too_short=window.is_too_short,
         in_step=in_step,
@@ -420,6 +433,29 @@ def _per_replica(
             )
         )
     return tuple(parts)
+
+
+def _per_model(
+    table: RecordTable,
+    looked_at: Mask,
+    ok: Mask,
+    *,
+    outcome: NDArray[np.object_],
+    measures: Latencies,
+    amounts: _Amounts,
+) -> tuple[ModelSummary, ...]:
+    names = np.array([name or "" for name in table.model], dtype=object)
+    return tuple(
+        ModelSummary(
+            model=name,
+            requests=_count(outcome, looked_at & (names == name)),
+            output_tokens_per_s=amounts.rates(names == name).output_tokens_per_s,
+            ttft_s=distribution(measures.ttft_s[ok & (names == name)]),
+            tpot_s=distribution(measures.tpot_s[ok & (names == name)]),
+            e2e_s=distribution(measures.e2e_s[ok & (names == name)]),
+        )
+        for name in sorted(set(names[looked_at]) - {""})
+    )
 
 
 def _replica_order(name: str) -> tuple[int, str]:

@@ -43,6 +43,7 @@ def show_bench(result: BenchResult) -> None:
 def bench_json(result: BenchResult) -> dict[str, Any]:
     """The summary with what the load generator says of itself."""
     shown: dict[str, Any] = result.summary.model_dump(mode="json") | {
+        "notes": [*result.summary.notes, *result.info.notes],
         "client": result.client,
         "model": result.info.model,
         "url": result.info.url,
@@ -122,7 +123,7 @@ def _show_worst(table: RecordTable) -> None:
     order = [int(row) for row in np.argsort(-np.nan_to_num(late, nan=-1.0))[:_WORST] if not np.isnan(late[row])]
     rows = [
         (
-            str(table.number[row]),
+            table.request_id[row] or str(table.number[row]),
             str(table.user[row]),
             show_seconds(float(table.sent_s[row])),
             show_seconds(float(measures.ttft_s[row])),

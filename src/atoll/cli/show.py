@@ -175,12 +175,31 @@ def show_summary(summary: Summary, *, title: str = "Summary") -> None:
     show_table(None, ("", *DISTRIBUTION_COLUMNS), rows, numbers=range(1, 7))
     if len(summary.per_replica) > 1:
         show_replicas(summary)
+    if summary.per_model:
+        show_models(summary)
     if summary.errors:
         show_failures(summary)
     if summary.counted_from_chunks:
         out.print(
             f"Tokens of {summary.counted_from_chunks} answers were counted from chunks: the engine gave no usage."
         )
+
+
+def show_models(summary: Summary) -> None:
+    rows = [
+        (
+            part.model,
+            str(part.requests.ok),
+            str(part.requests.failed),
+            f"{part.output_tokens_per_s:,.0f}",
+            show_seconds(part.ttft_s.p50),
+            show_seconds(part.tpot_s.p50),
+            show_seconds(part.e2e_s.p50),
+        )
+        for part in summary.per_model
+    ]
+    columns = ("model", "ok", "failed", "tokens/s", "TTFT p50", "TPOT p50", "E2E p50")
+    show_table("Per model", columns, rows, numbers=range(1, 7))
 
 
 def show_failures(summary: Summary) -> None:

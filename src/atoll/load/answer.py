@@ -27,15 +27,17 @@ NEEDLES = (
     b'"reasoning":"',
     b'"text":"',
     b'"arguments":"',
+    b'"delta":"',
     b'"content": "',
     b'"reasoning_content": "',
     b'"reasoning": "',
     b'"text": "',
     b'"arguments": "',
+    b'"delta": "',
 )
 LONGEST_EVENT = 8 * 2**20  # bytes; vLLM's longest events (logprobs of a large vocabulary) are far below
 KEPT_BODY = 64 * 2**10  # of an error page
-_SAID = re.compile(rb'"(?:content|text)": ?"((?:[^"\\\\]|\\\\.)*)"')
+_SAID = re.compile(rb'"(?:content|text|delta)": ?"((?:[^"\\\\]|\\\\.)*)"')
 _EMULATED = EMULATED_HEADER.lower().encode()
 _EMPTY = b'"content":""'
 # Any of these in an event with an empty content, and it is looked at closely.
@@ -77,6 +79,7 @@ class Answer:
         "_body",
         "_chunked",
         "_close",
+        "_holds",
         "_kind",
         "_last",
         "_length",
@@ -99,6 +102,7 @@ class Answer:
         "now",
         "problem",
         "replica",
+        "retry_after",
         "said_done",
         "said_finish",
         "status",
@@ -113,6 +117,7 @@ class Answer:
         replica_header: str = "X-Atoll-Replica",
         keep: bool = False,
         whole_only: bool = False,
+        holds: str = "choices",
         shapes: Shapes | None = None,
     ) -> None:
         """Make the reader of one connection's answers.
@@ -122,6 +127,7 @@ class Answer:
             replica_header: names who served.
             keep: keep the events, because the next turn carries their text.
             whole_only: any body will do; whoever asked looks at `body`.
+            holds: the list that a whole answer is known by: choices, output, data, results.
             shapes: what is known of this server's chunks; more is put there.
         """
         self._replica_header = replica_header.lower().encode()
@@ -129,6 +135,7 @@ class Answer:
         self._needle = NEEDLES[0]
         self._needle_length = len(self._needle)
         self._whole_only = whole_only
+        self._holds = holds
         self._shapes = Shapes() if shapes is None else shapes
         self.keep = keep
         self.now = 0.0
@@ -144,6 +151,7 @@ class Answer:
         self.emulated = False  # whether the server says that it is `atoll emulate`
         self.content_type = ""
         self.location: str | None = None
+        self.retry_after: str | None = None
         self.complete = False
         self.problem: tuple[str, str] | None = None  # class of failure and its sentence
         self.usage: dict[str, Any] | None = None
@@ -302,6 +310,8 @@ class Answer:
             self._length = int(value) if value.isdigit() else None
         elif name == b"location":
             self.location = value.decode("latin-1")
+        elif name == b"retry-after":
+            self.retry_after = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
@@ -420,13 +430,17 @@ class Answer:
         if not isinstance(plain, dict):
             self._fail("bad_sse", f"an event is no JSON object: {show(payload)}")
             return
-        if any(carries_text(choice) for choice in _choices(plain)):
+        if any(carries_text(choice) for choice in _choices(plain)) or _is_delta(plain):
             self._last = payload  # what else it has counts if it is the last one: see _read_last
             self.times.append(self.now)
             self._learn(payload)
             if self.keep:
                 self.kept.append(payload)
         elif plain.get("error") or plain.get("object") == "error":
+            self._fail("stream_error", error_sentence(plain))
+        elif isinstance(plain.get("response"), dict):
+            self._note_response(plain)
+        elif plain.get("type") == "error":
             self._fail("stream_error", error_sentence(plain))
         else:
             self._note_end(plain)
@@ -447,6 +461,16 @@ class Answer:
             self.said_finish = self.said_finish or bool(reason)
             if isinstance(reason, str) and reason.lower() in _GIVEN_UP:
                 self._fail("aborted", f"the engine gave the answer up: finish_reason {reason}")
+
+    def _note_response(self, plain: dict[str, Any]) -> None:
+        """An event of /v1/responses that holds the response as it is by then."""
+        response, kind = plain["response"], str(plain.get("type"))
+        if isinstance(response.get("usage"), dict):
+            self.usage = response["usage"]
+        if kind in {"response.completed", "response.incomplete"}:
+            self.said_finish = True
+        elif kind in {"response.failed", "response.cancelled"}:
+            self._fail("stream_error", error_sentence(response.get("error") or {"message": kind}))
 
     def _fail(self, word: str, sentence: str) -> None:
         if self.problem is None:
@@ -491,9 +515,9 @@ class Answer:
             plain = json.loads(self._body)
         except ValueError:
             return ("wrong_content_type", f"JSON was asked for, this is {self.content_type}: {show(self._body)}")
-        if not isinstance(plain, dict) or not _choices(plain):
+        if not isinstance(plain, dict) or not (isinstance(plain.get(self._holds), list) and plain[self._holds]):
             refused = _error_of(self._body)
-            return ("bad_answer", refused or f"an answer without choices: {show(self._body)}")
+            return ("bad_answer", refused or f"an answer without {self._holds}: {show(self._body)}")
         self._note_end(plain)
         return self.problem
 
@@ -528,6 +552,11 @@ def carries_text(choice: dict[str, Any]) -> bool:
     return isinstance(calls, list) and any(_call_has_text(call) for call in calls)
 
 
+def _is_delta(plain: dict[str, Any]) -> bool:
+    """Whether an event of /v1/responses brings text: an answer, a thought, a piece of a tool call."""
+    return str(plain.get("type")).endswith(".delta") and isinstance(plain.get("delta"), str) and bool(plain["delta"])
+
+
 def _call_has_text(call: object) -> bool:
     function = call.get("function") if isinstance(call, dict) else None
     return isinstance(function, dict) and bool(function.get("name") or function.get("arguments"))
@@ -540,7 +569,7 @@ def _choices(plain: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _whole_text(body: bytes) -> bytes:
     """The text of an answer that came at once, as JSON text."""
-    choice = _choices(json.loads(body))[0]
+    choice = (_choices(json.loads(body)) or [{}])[0]
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
     return json.dumps(text or "", ensure_ascii=False).encode()[1:-1]

@@ -48,6 +48,8 @@ class Connection(asyncio.Protocol):
         self.hops = 0  # redirects followed for this request
         self.resent = 0  # times that this request was sent before, over connections that turned out to be closed
         self.answered = False  # an answer has come over it before
+        self.retried = 0  # times that this request was refused before, and waited as it was told
+        self.rests = False  # it waits now, and nothing is sent
         self.heard = False  # something of the answer has come
         self.logged = 0
         self.told_first = False
@@ -115,7 +117,8 @@ class Connection(asyncio.Protocol):
         self.due = due
         self.sent = self._now()
         self.failure = None
-        self.hops = self.logged = self.resent = 0
+        self.hops = self.logged = self.resent = self.retried = 0
+        self.rests = False
         self.heard = False
         self._since = since
         self.told_first = False
@@ -200,7 +203,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.close()
-        if not self.busy:
+        if not self.busy or self.rests:
             return
         self.answer.now = self._now()
         if error is not None and not self.answer.complete:
@@ -227,6 +230,7 @@ class Connection(asyncio.Protocol):
         """End the request for a reason of ours: a timeout, a connection that was not made."""
         if not self.busy:
             return
+        self.rests = False
         self.answer.now = self._now()
         self.failure = (word, sentence)
         self.busy = False

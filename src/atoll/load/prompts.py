@@ -8,9 +8,9 @@ engine's prefix cache cannot help, unless a shared prefix is asked for.
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ class Made:
 
     text: bytes  # JSON text without the quotes around it
     before: bytes = b""  # messages before it as JSON objects, with a comma behind each
+    message: bytes | None = None  # the whole message as a JSON object, where it is more than text
+    fields: Mapping[str, Any] | None = None  # further fields of just this request
     prompt_tokens: int | None = None  # when it is not what the request asked for
     output_tokens: int | None = None  # likewise
 

@@ -1,6 +1,7 @@
 """Send the traffic, keep what comes back: a URL and a Workload in, a RecordTable out."""
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,6 +128,7 @@ async def measure_load(
         steps=tuple(steps),
         drain_s=drain_s,
         folder=folder,
+        ids=_ids_of(options),
     )
     if workload.is_closed and workload.start is Start.SPREAD and workload.users != 1:
         orders = replace(orders, workload=settle_start(workload, await _one_answer_s(orders, control, clock)))
@@ -151,6 +153,13 @@ async def measure_load(
         telemetry=watch.telemetry,
         notes=notes,
     )
+
+
+def _ids_of(options: RequestOptions) -> str | None:
+    """What the requests' ids begin with: as said, or a word of the run's own; None where none are sent."""
+    if options.request_ids == "" or "x-request-id" in {name.lower() for name in options.headers}:
+        return None
+    return options.request_ids or f"atoll-{secrets.token_hex(3)}-"
 
 
 async def _one_answer_s(orders: Orders, control: LoadControl, clock: Clock) -> float | None:

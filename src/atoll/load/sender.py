@@ -16,6 +16,7 @@ from atoll.load.answer import Answer
 from atoll.load.client import NAN, Connection, classify
 from atoll.load.connect import Dialer, allow_open_files
 from atoll.load.message import MessageWriter, request_target
+from atoll.load.mix import ModelMix
 from atoll.load.orders import Orders, SenderResult
 from atoll.load.pace import moved_due, next_turn
 from atoll.load.pool import Pool
@@ -23,9 +24,11 @@ from atoll.load.progress import Progress, Window
 from atoll.load.prompts import Made
 from atoll.load.reader import Reader
 from atoll.load.records import RecordLog
+from atoll.load.retry import wait_of
 from atoll.load.rows import OUTCOMES
 from atoll.load.selfwatch import SelfWatch
 from atoll.load.shapes import Shapes
+from atoll.load.target import Endpoint
 from atoll.load.usage import ODD_USAGE, count_tokens
 from atoll.outside.clock import Clock
 from atoll.traffic.demand import Demand
@@ -41,6 +44,15 @@ _EARLY_S = 2.0  # a user's connection is made before the run when the user start
 _EARLY_USERS = 256  # so many are connected before the start, which takes 25 ms, unless more send at once
 _FIRSTS_AT_ONCE = 32  # about 3 ms
 _CLOSED = {"connection_closed", "connection_reset"}
+_REFUSALS = {429, 503}
+_HOLDS = {
+    Endpoint.CHAT: "choices",
+    Endpoint.COMPLETIONS: "choices",
+    Endpoint.RESPONSES: "output",
+    Endpoint.EMBEDDINGS: "data",
+    Endpoint.RERANK: "results",
+    Endpoint.SCORE: "data",
+}  # the list that a whole answer is known by
 _REDIRECTS = {307, 308}  # those that keep the POST a POST
 _MOST_HOPS = 5
 
@@ -62,10 +74,12 @@ class Sender:
         self._load = orders.workload
         self._steps = orders.steps
         self._prompts = orders.prompts
-        self._writer = MessageWriter(orders.target, orders.endpoint, orders.options, orders.model)
+        self._writer = MessageWriter(orders.target, orders.endpoint, orders.options, orders.model, ids=orders.ids)
+        self._mix = ModelMix(orders.options.models, seed=orders.workload.seed)
+        self._generates = orders.endpoint.generates
         self._drain_s = orders.drain_s
         self._on_progress = on_progress
-        self._now = clock.now
+        self._now, self._wall = clock.now, clock.wall
         self._watch = SelfWatch(clock.now)
         self._window = Window()
         self._busy: dict[int, Connection] = {}
@@ -78,6 +92,7 @@ class Sender:
         )
         self._pauses: dict[int, float] = {}  # users whose last request failed, and how long they waited
         self._paused_s = 0.0
+        self._asks_for_lengths = True  # prompts are made as long as they are wanted; a file's are as long as they are
         self._histories: dict[int, bytes] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}  # users who think, or have not started
         self._tasks: set[asyncio.Task[None]] = set()
@@ -281,6 +296,7 @@ class Sender:
         self._sent += 1
         made = self._prompts.make(request)
         if made.prompt_tokens is not None or made.output_tokens is not None:
+            self._asks_for_lengths = made.prompt_tokens is None
             request = replace(
                 request,
                 prompt_tokens=made.prompt_tokens or request.prompt_tokens,
@@ -299,18 +315,18 @@ class Sender:
             self._spawn(self._connect_and_send(connection, message))
 
     def _message(self, request: Request, made: Made) -> bytes:
+        model = self._mix.model_of(request)
         if self._load.turns <= 1:
-            return self._writer.write(request, made.text, self._writer.before(made.before))
+            return self._writer.write(request, made, model=model)
         if request.turn == 0:
             self._histories[request.user] = b""
-        earlier = self._histories[request.user] + self._writer.before(made.before)
-        return self._writer.write(request, made.text, earlier)
+        return self._writer.write(request, made, self._histories[request.user], model=model)
 
     def _remember(self, request: Request, answer: Answer) -> None:
         """Put the exchange that has just ended into the session's history."""
         made = self._prompts.make(request)
-        earlier = self._histories.get(request.user, b"") + self._writer.before(made.before)
-        self._histories[request.user] = self._writer.remember(earlier, made.text, answer.said)
+        earlier = self._histories.get(request.user, b"")
+        self._histories[request.user] = self._writer.remember(earlier, made, answer.said)
 
     async def _connect_and_send(self, connection: Connection, message: bytes) -> None:
         try:
@@ -331,7 +347,8 @@ class Sender:
 
     def _new_connection(self) -> Connection:
         answer = Answer(
-            streaming=self._asking.stream,
+            streaming=self._asking.stream and self._generates,
+            holds=_HOLDS[self._orders.endpoint],
             replica_header=self._asking.replica_header,
             keep=self._load.turns > 1,
             shapes=self._shapes,
@@ -342,7 +359,11 @@ class Sender:
         """An answer has ended: keep its record, then on with the user."""
         request = connection.request
         assert request is not None
-        if self._follow(connection, request) or self._send_again(connection, request):
+        if (
+            self._follow(connection, request)
+            or self._send_again(connection, request)
+            or self._wait_as_told(connection, request)
+        ):
             return
         self._watch.held_back += connection.held_back
         connection.held_back = 0
@@ -367,7 +388,7 @@ class Sender:
         outcome = _CANCELLED if cancelled else _OK if problem is None else _FAILED
         error, detail = problem or (None, None)
         times = answer.times
-        tokens = count_tokens(answer.usage, request, len(times))
+        tokens = count_tokens(answer.usage, request, len(times), generates=self._generates)
         if outcome == _OK and tokens.odd is not None:
             error, detail = ODD_USAGE, f"the usage says {tokens.odd}"
         self.log.add(
@@ -388,9 +409,11 @@ class Sender:
             replica=answer.replica,
             outcome=outcome,
             counted=tokens.from_chunks,
-            asked_prompt_tokens=request.prompt_tokens if answer.usage else 0,
-            asked_output_tokens=request.output_tokens if self._asking.exact_output else 0,
+            asked_prompt_tokens=request.prompt_tokens if answer.usage and self._asks_for_lengths else 0,
+            asked_output_tokens=request.output_tokens if self._writer.is_exact else 0,
             resent=connection.resent,
+            retried=connection.retried,
+            model=self._mix.model_of(request),
         )
         if not connection.told_first and times:
             self._window.note_first(connection)
@@ -449,6 +472,38 @@ class Sender:
         self._spawn(self._connect_and_send(again, self._message(request, self._prompts.make(request))))
         return True
 
+    def _wait_as_told(self, connection: Connection, request: Request) -> bool:
+        """After a refusal that says when to come again: rest so long, then send once more. Time goes on counting."""
+        answer = connection.answer
+        if (
+            answer.status not in _REFUSALS
+            or answer.retry_after is None
+            or connection.retried >= self._asking.retries
+            or self.stopped is not None
+        ):
+            return False
+        pause = wait_of(answer.retry_after, wall=self._wall())
+        if pause is None:
+            return False
+        retried, sent, resent = connection.retried + 1, connection.sent, connection.resent
+        connection.begin(request, connection.due, since=sent)
+        connection.sent, connection.retried, connection.resent, connection.rests = sent, retried, resent, True
+        self._busy[request.number] = connection
+        self._paused_s += pause
+        asyncio.get_running_loop().call_later(pause, self._go_on, connection, request)
+        return True
+
+    def _go_on(self, connection: Connection, request: Request) -> None:
+        """The rest is over."""
+        if not connection.rests or connection.request is not request:
+            return  # it was ended meanwhile
+        connection.rests = False
+        message = self._message(request, self._prompts.make(request))
+        if connection.is_open:
+            connection.send(message)
+        else:
+            self._spawn(self._connect_and_send(connection, message))
+
     def _request_target(self, path: str) -> str:
         return request_target(path, self._target, self._asking)
 
@@ -485,6 +540,8 @@ class Sender:
         self._check_timeouts(connection, now)
 
     def _check_timeouts(self, connection: Connection, now: float) -> None:
+        if connection.rests:
+            return
         limits, times = self._asking.timeouts, connection.times
         if limits.request_s is not None and now - connection.sent > limits.request_s:
             connection.fail("timeout", f"no end after {limits.request_s:g} s")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from atoll.errors import InputError
 
@@ -13,12 +13,35 @@ EMULATED_HEADER = "X-Atoll-Emulated"
 
 
 class Endpoint(StrEnum):
+    """What is asked for; the paths are OpenAI's, and vLLM's own for the last two."""
+
     CHAT = "chat"
     COMPLETIONS = "completions"
+    RESPONSES = "responses"
+    EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
+    SCORE = "score"
 
     @property
     def path(self) -> str:
-        return "/chat/completions" if self is Endpoint.CHAT else "/completions"
+        return "/chat/completions" if self is Endpoint.CHAT else f"/{self}"
+
+    @property
+    def generates(self) -> bool:
+        """Whether the answer is text, token by token; else it is vectors or scores, at once."""
+        return self in {Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES}
+
+    @property
+    def takes_messages(self) -> bool:
+        return self in {Endpoint.CHAT, Endpoint.RESPONSES}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelShare:
+    """One of the models that a run asks, and its part of the requests against the others' parts."""
+
+    name: str
+    share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +54,7 @@ class Target:
     path: str  # of the requests that are timed
     models_path: str
     tokenize_path: str  # vLLM's own, beside /v1
+    basic: str | None = None  # name:password that stood in the URL
 
     @property
     def authority(self) -> str:
@@ -48,7 +72,7 @@ def parse_target(url: str, endpoint: Endpoint | None = None) -> tuple[Target, En
 
     Args:
         url: what the user typed.
-        endpoint: chat or completions; None takes what the path says, else chat.
+        endpoint: what is asked for; None takes what the path says, else chat.
 
     Raises:
         InputError: no host, a port that is none, or a scheme other than http and https.
@@ -61,7 +85,7 @@ def parse_target(url: str, endpoint: Endpoint | None = None) -> tuple[Target, En
     except ValueError:
         raise InputError(f"{url!r} has no usable port. Write it like http://127.0.0.1:8000.") from None
     path = parts.path.rstrip("/")
-    chosen = endpoint or (Endpoint.COMPLETIONS if _is_completions(path) else Endpoint.CHAT)
+    chosen = endpoint or _endpoint_of(path) or Endpoint.CHAT
     base = _api_base(path)
     query = f"?{parts.query}" if parts.query else ""
     target = Target(
@@ -71,6 +95,7 @@ def parse_target(url: str, endpoint: Endpoint | None = None) -> tuple[Target, En
         path=(path if path.endswith(Endpoint(chosen).path) else base + chosen.path) + query,
         models_path=base + "/models",
         tokenize_path=base.removesuffix("/v1") + "/tokenize",
+        basic=f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if "@" in parts.netloc else None,
     )
     return target, chosen
 
@@ -97,16 +122,15 @@ def _split(url: str) -> SplitResult | None:
         return None
 
 
-def _is_completions(path: str) -> bool:
-    return path.endswith("/completions") and not path.endswith("/chat/completions")
+def _endpoint_of(path: str) -> Endpoint | None:
+    """The endpoint that a path ends with; /chat/completions is looked at before /completions."""
+    return next((one for one in Endpoint if path.endswith(one.path)), None)
 
 
 def _api_base(path: str) -> str:
     """`""` and `/v1` are `/v1`; `/proxy/v1/chat/completions` is `/proxy/v1`; any other path is kept as it is."""
-    for end in ("/chat/completions", "/completions"):
-        if path.endswith(end):
-            return path.removesuffix(end)
-    return path or "/v1"
+    endpoint = _endpoint_of(path)
+    return path.removesuffix(endpoint.path) if endpoint is not None else path or "/v1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,12 +148,21 @@ class RequestOptions:
     """How every request of a run is asked."""
 
     model: str | None = None  # None: the first that /v1/models names
+    models: tuple[ModelShare, ...] = ()  # where several are asked
     endpoint: Endpoint | None = None  # None: what the URL's path says, else chat
     stream: bool = True
     api_key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     extra_body: Mapping[str, object] = field(default_factory=dict)  # further fields of the JSON body
     exact_output: bool = True  # ask for exactly the wanted answer length: ignore_eos and min_tokens
+    length_field: str = "max_tokens"  # or max_completion_tokens, for models that take no other
+    usage: bool = True  # ask for the usage of a stream: stream_options
+    omit: tuple[str, ...] = ()  # fields that are left out, whoever asked for them
+    images: tuple[str, ...] = ()  # URLs or data URLs that every message shows
+    documents: int = 4  # that a query is held against, where it is (rerank, score)
+    session_header: str | None = None  # names the session to who balances; None: it is not sent
+    request_ids: str | None = None  # what X-Request-Id begins with; None: a word of the run's own; "": none is sent
+    retries: int = 0  # times that a request is sent again after a refusal that says when (Retry-After)
     temperature: float | None = None
     verify_tls: bool = True
     ca_file: str | None = None

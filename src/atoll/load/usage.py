@@ -20,7 +20,7 @@ class Counts:
     odd: str | None  # what the usage said that cannot be, such as `completion_tokens -3`
 
 
-def count_tokens(usage: dict[str, Any] | None, request: Request, chunks: int) -> Counts:
+def count_tokens(usage: dict[str, Any] | None, request: Request, chunks: int, *, generates: bool = True) -> Counts:
     """What the usage says, in OpenAI's words or those of its responses; else the chunks, and the length asked for."""
     said = usage or {}
     prompt, odd_prompt = _count(said, "prompt_tokens", "input_tokens")
@@ -35,7 +35,7 @@ def count_tokens(usage: dict[str, Any] | None, request: Request, chunks: int) ->
         prompt=request.prompt_tokens if prompt is None else prompt,
         output=chunks if output is None else output,
         cached=cached or 0,
-        from_chunks=output is None,
+        from_chunks=output is None and generates,
         odd=odd_output or odd_prompt or odd_cached,
     )
 

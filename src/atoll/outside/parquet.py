@@ -4,7 +4,7 @@ import io
 import os
 import resource
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -63,6 +63,10 @@ def read_parquet(path: Path) -> dict[str, Any]:
     Raises:
         BadRun: the file is not there, is no Parquet file, or unpacks to far more than the records of a run do.
     """
+    return _taken(path, _columns)
+
+
+def _taken(path: Path, take: Callable[[Table], dict[str, Any]]) -> dict[str, Any]:
     try:
         data = read_bytes(path, largest=LARGEST_RUN)
     except InputError as error:
@@ -73,12 +77,18 @@ def read_parquet(path: Path) -> dict[str, Any]:
     _refuse_killers(path, data)
     try:
         with _no_words_of_rust():
-            return _columns(arro3.io.read_parquet(io.BytesIO(data)).read_all())
+            return take(arro3.io.read_parquet(io.BytesIO(data)).read_all())
     except BaseException as error:
         # arro3 answers a damaged file with its own bare Exception or with a Rust panic, which is a BaseException.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise BadRun(f"{path} is no readable Parquet file: {error}.") from None
         raise
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of any Parquet file, nested as they are; raises BadRun as read_parquet does."""
+    columns = _taken(path, lambda table: {name: table.column(name).to_pylist() for name in table.column_names})
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _columns(table: Table) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def render_nginx(
     _refuse_what_nginx_cannot(layout, upstreams)
     keep_alive_s = max(1, int(engine_keep_alive_s * 0.8))
     blocks = [
+        _request_id_map(),
         _log_format(form),
         _http_basics(form),
         _replica_map(upstreams),
@@ -141,9 +142,19 @@ def _workers(layout: Layout, replicas: int) -> int:
     return max(layout.router.workers, wanted)
 
 
+def _request_id_map() -> str:
+    """A client's own id goes on to the replica and into the log, so that a slow request is found again in all three."""
+    return (
+        "map $http_x_request_id $atoll_request_id {\n"
+        '  "~^[!-~]{1,200}$" $http_x_request_id;  # printable, and of a length that a log line has room for\n'
+        "  default $request_id;\n"
+        "}"
+    )
+
+
 def _log_format(form: NginxForm) -> str:
     return (
-        'log_format atoll escape=json \'{"t":"$time_iso8601","id":"$request_id","status":$status,\'\n'
+        'log_format atoll escape=json \'{"t":"$time_iso8601","id":"$atoll_request_id","status":$status,\'\n'
         '  \'"replica":"$atoll_replica","upstream":"$upstream_addr","upstream_status":"$upstream_status",\'\n'
         '  \'"first_byte_s":"$upstream_header_time","seconds":$request_time,"in":$request_length,\'\n'
         '  \'"out":$bytes_sent,"path":"$uri"}\';\n'
@@ -210,7 +221,7 @@ def _server(form: NginxForm) -> str:
   proxy_set_header X-Real-IP $remote_addr;
   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
   proxy_set_header X-Forwarded-Proto $scheme;
-  proxy_set_header X-Request-Id $request_id;
+  proxy_set_header X-Request-Id $atoll_request_id;
   proxy_buffering off;
   proxy_socket_keepalive on;
   proxy_connect_timeout 2s;

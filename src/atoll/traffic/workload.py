@@ -58,6 +58,13 @@ class Lengths(Document):
         return self
 
     @property
+    def words(self) -> str:
+        """`512`, `200-2000`, or `lognormal:1024:0.8`, as people write it."""
+        if self.kind == "uniform":
+            return f"{self.low}-{self.high}"
+        return f"{self.mean:g}" if self.kind == "fixed" else f"{self.kind}:{self.mean:g}:{self.sigma:g}"
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest draw; of a lognormal without `high`, the one that one draw in a thousand exceeds."""
         if self.high is not None:

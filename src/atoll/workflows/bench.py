@@ -5,9 +5,10 @@ import json
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from atoll.load.progress import Progress
 from atoll.load.prompts import Prompts
 from atoll.load.run import LoadControl, LoadResult, Workers, measure_load
 from atoll.load.selfwatch import ClientReport
-from atoll.load.target import Endpoint, RequestOptions, Timeouts, password_of, url_to_keep
+from atoll.load.target import Endpoint, ModelShare, RequestOptions, Timeouts, password_of, url_to_keep
 from atoll.load.tokens import Counter, Vocabulary, find_tokenizer, read_vocabulary
 from atoll.outside.clock import SystemClock
 from atoll.outside.files import read_text, remove_files, write_whole
@@ -44,6 +45,7 @@ from atoll.units import parse_seconds
 if TYPE_CHECKING:
     from atoll.load.datasets import DatasetPrompts
 
+MOST_RETRIES = 10  # of one request; then its refusal stands
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
 
 
@@ -91,6 +93,7 @@ def bench(
     answer_s: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     force: bool = False,
+    notes: Sequence[str] = (),
 ) -> BenchResult:
     """Run the load, write the run's folder, sum it up. Blocks until it is done.
 
@@ -116,6 +119,7 @@ def bench(
         on_progress: called twice a second.
         slo: latency targets, for goodput.
         force: a run that is in the folder may go.
+        notes: what is worth keeping with the run.
 
     Raises:
         InputError: something given makes no sense, or the folder already holds something.
@@ -131,6 +135,7 @@ def bench(
         source=Source.of_engine(engine),
         model=options.model,
         url=url_to_keep(url),
+        notes=tuple(notes),
         started_at=clock.wall(),
         atoll_version=atoll.__version__,
     )
@@ -181,7 +186,7 @@ def _finish(
 ) -> BenchResult:
     """Sum up and write what is left to write; a disk that refuses costs the file, not the summary."""
     summary = summarise(result.table, workload=workload, slo=slo)
-    notes = (*result.notes, *((result.client.verdict,) if result.client.limited else ()))
+    notes = (*info.notes, *result.notes, *((result.client.verdict,) if result.client.limited else ()))
     if result.disk is not None:
         notes += (f"The disk refused records for a while: {result.disk}.",)
     info = info.replace(
@@ -283,6 +288,16 @@ def with_own_seed(workload: Workload, *, said: bool) -> Workload:
     return workload.replace(seed=fresh_seed(np.random.default_rng()))
 
 
+def refuse_two_names(url: str, key: str | None, file: Path | None) -> None:
+    """A name and a password in the URL are sent (HTTP Basic); a key beside them would be a second answer to who asks.
+
+    Raises:
+        InputError: both are given.
+    """
+    if password_of(url) and (key is not None or file is not None):
+        raise InputError("The URL has a name and a password, and an API key is given beside them. Give one of the two.")
+
+
 def workers_of(workers: str, *, ray: bool = False) -> Workers | None:
     """Who sends: `1` is this process, `4` four of this machine, `ray://HOST:PORT` or `ray` a worker on every node.
 
@@ -342,7 +357,8 @@ def prompts_of(
     """Prompts of a file or folder; None without one."""
     if path is None:
         return None
-    from atoll.load.datasets import DatasetPrompts, read_conversations
+    from atoll.load.conversations import read_conversations
+    from atoll.load.datasets import DatasetPrompts
 
     found = read_conversations(path)
     return DatasetPrompts(found, origin=str(path), seed=seed, count=count, own_output=own_output)
@@ -391,15 +407,66 @@ def _one_key(text: str, place: str) -> str:
     return text
 
 
+def models_of(given: Sequence[str]) -> tuple[ModelShare, ...]:
+    """`a`, or several as `a=0.7 b=0.3`; the share is 1 where none is said.
+
+    Raises:
+        InputError: a share is none, or a name comes twice.
+    """
+    models = []
+    for text in given:
+        name, mark, share = text.rpartition("=")
+        try:
+            models.append(ModelShare(name=name, share=float(share)) if mark else ModelShare(name=text))
+        except ValueError:
+            models.append(ModelShare(name=text))  # an equals sign of its own
+        if not 0 < models[-1].share < inf or not models[-1].name:
+            raise InputError(f"--model {text}: a share is above 0, such as --model base=0.7 --model adapter=0.3.")
+    if len({model.name for model in models}) < len(models):
+        raise InputError("--model names one model twice. Give each of several models once, with its share.")
+    return tuple(models)
+
+
+def fields_of(
+    extra_body: str | None, *, images: Sequence[str], tools: Path | None, json_schema: Path | None
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Further fields of every request, and the URLs of pictures that every message shows.
+
+    Raises:
+        InputError: a file is not there, or holds something else.
+    """
+    fields = _json_object(extra_body, "--extra-body") if extra_body else {}
+    if tools is not None:
+        listed = _json_of(read_text(tools), str(tools))
+        if not isinstance(listed, list):
+            raise InputError(f'{tools} is no list of tools. Write it like [{{"type": "function", ...}}].')
+        fields["tools"] = listed
+    if json_schema is not None:
+        schema = _json_object(read_text(json_schema), str(json_schema))
+        wanted = {"name": re.sub(r"[^A-Za-z0-9_-]", "_", json_schema.stem), "schema": schema}
+        fields["response_format"] = {"type": "json_schema", "json_schema": wanted}
+    from atoll.load.conversations import image_url
+
+    return fields, tuple(image_url(given, Path()) for given in images)
+
+
 def asking_of(
     *,
-    model: str | None,
+    models: tuple[ModelShare, ...],
     endpoint: str | None,
     stream: bool,
     exact_output: bool,
     api_key: str | None,
     headers: Sequence[str],
-    extra_body: str | None,
+    fields: Mapping[str, object],
+    images: tuple[str, ...],
+    documents: int,
+    max_completion_tokens: bool,
+    usage: bool,
+    omit: Sequence[str],
+    session_header: str | None,
+    request_id_prefix: str | None,
+    retry_after: bool,
     connect_timeout: str,
     token_timeout: str,
     timeout: str | None,
@@ -411,14 +478,27 @@ def asking_of(
     """The RequestOptions of a command line."""
     if endpoint is not None and endpoint not in set(Endpoint):
         raise InputError(f"--endpoint {endpoint} is not one of {', '.join(Endpoint)}.")
+    if session_header is not None:
+        _header(f"{session_header}: x")
+    if request_id_prefix is not None and not re.fullmatch(r"[!-~]*", request_id_prefix):
+        raise InputError(f"--request-id-prefix {request_id_prefix!r} does not fit into a header.")
     return RequestOptions(
-        model=model,
+        model=models[0].name if models else None,
+        models=models if len(models) > 1 else (),
         endpoint=None if endpoint is None else Endpoint(endpoint),
         stream=stream,
         exact_output=exact_output,
         api_key=api_key,
         headers=dict(_header(text) for text in headers),
-        extra_body=_json_object(extra_body) if extra_body else {},
+        extra_body=fields,
+        images=images,
+        documents=documents,
+        length_field="max_completion_tokens" if max_completion_tokens else "max_tokens",
+        usage=usage,
+        omit=tuple(omit),
+        session_header=session_header,
+        request_ids=request_id_prefix,
+        retries=MOST_RETRIES if retry_after else 0,
         timeouts=Timeouts(
             connect_s=parse_seconds(connect_timeout),
             token_s=parse_seconds(token_timeout),
@@ -439,11 +519,15 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _json_object(text: str) -> dict[str, object]:
+def _json_of(text: str, what: str) -> object:
     try:
-        plain = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
-        raise InputError(f"--extra-body is no JSON: {error}.") from None
+        raise InputError(f"{what} is no JSON: {error}.") from None
+
+
+def _json_object(text: str, what: str) -> dict[str, object]:
+    plain = _json_of(text, what)
     if not isinstance(plain, dict):
-        raise InputError("--extra-body is no JSON object. Write it like '{\"top_p\": 0.9}'.")
+        raise InputError(f"{what} is no JSON object. Write it like '{{\"top_p\": 0.9}}'.")
     return plain

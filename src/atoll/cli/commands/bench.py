@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atoll.cli.options import ApiKeyFile, Force, Json, ModelName, OutPath, SloTpot, SloTtft, takes_load
+from atoll.cli.options import ApiKeyFile, Force, Json, OutPath, SloTpot, SloTtft, takes_load
 from atoll.workflows.load import LoadOptions, load_of, slo_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,43 @@ Url = Annotated[
 ]
 RunTime = Annotated[str | None, typer.Option("--run-time", hidden=True, help="Locust's word for --duration.")]
 SpawnRate = Annotated[float | None, typer.Option("--spawn-rate", "-r", metavar="R", help="Users started per second.")]
-Endpoint = Annotated[str | None, typer.Option("--endpoint", metavar="E", help="chat or completions.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="M", help="Whom to ask; several share the requests: --model a=0.7 --model b=0.3."),
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option("--endpoint", metavar="E", help="chat, completions, responses, embeddings, rerank or score."),
+]
+Images = Annotated[
+    list[str] | None, typer.Option("--image", metavar="FILE|URL", help="A picture that every message shows.")
+]
+Tools = Annotated[Path | None, typer.Option("--tools", metavar="FILE", help="Tools of every request, a JSON list.")]
+JsonSchema = Annotated[
+    Path | None, typer.Option("--json-schema", metavar="FILE", help="A JSON schema that every answer has to satisfy.")
+]
+Documents = Annotated[
+    int, typer.Option("--documents", min=1, metavar="N", help="Held against a query, with rerank and score.")
+]
+MaxCompletionTokens = Annotated[
+    bool, typer.Option("--max-completion-tokens", help="Send this field in the place of max_tokens.")
+]
+Usage = Annotated[
+    bool, typer.Option("--usage/--no-usage", help="Ask for the usage of a stream, or leave stream_options out.")
+]
+Omit = Annotated[
+    list[str] | None, typer.Option("--omit", metavar="FIELD", help="A field of the request that is left out.")
+]
+SessionHeader = Annotated[
+    str | None, typer.Option("--session-header", metavar="NAME", help="A header with one value a session.")
+]
+RequestIdPrefix = Annotated[
+    str | None,
+    typer.Option("--request-id-prefix", metavar="TEXT", help='What X-Request-Id begins with; "" sends none.'),
+]
+RetryAfter = Annotated[
+    bool, typer.Option("--retry-after", help="After 429 and 503 wait as the server says and send again.")
+]
 Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Ask for a stream, or for the answer at once.")]
 ApiKey = Annotated[
     str | None, typer.Option("--api-key", metavar="KEY", help="Else ATOLL_API_KEY or OPENAI_API_KEY is used.")
@@ -96,10 +132,20 @@ def bench(
     load: LoadOptions = LoadOptions(),
     run_time: RunTime = None,
     spawn_rate: SpawnRate = None,
-    model: ModelName = None,
+    model: Models = None,
     endpoint: Endpoint = None,
     stream: Stream = True,
     exact_output: Exact = True,
+    max_completion_tokens: MaxCompletionTokens = False,
+    usage: Usage = True,
+    omit: Omit = None,
+    image: Images = None,
+    tools: Tools = None,
+    json_schema: JsonSchema = None,
+    documents: Documents = 4,
+    session_header: SessionHeader = None,
+    request_id_prefix: RequestIdPrefix = None,
+    retry_after: RetryAfter = False,
     api_key: ApiKey = None,
     api_key_file: ApiKeyFile = None,
     header: Header = None,
@@ -158,14 +204,25 @@ def bench(
         traced=trace is not None,
     )
     workload = work.with_own_seed(workload, said=load.seed is not None)
+    models = work.models_of(model or ())
+    fields, images = work.fields_of(extra_body, images=image or (), tools=tools, json_schema=json_schema)
+    work.refuse_two_names(door.url, api_key, api_key_file)
     options = work.asking_of(
-        model=model,
+        models=models,
         endpoint=endpoint,
         stream=stream,
         exact_output=exact_output,
         api_key=work.key_of(api_key, api_key_file, say=lambda line: progress.print(line, soft_wrap=True)),
         headers=header or (),
-        extra_body=extra_body,
+        fields=fields,
+        images=images,
+        documents=documents,
+        max_completion_tokens=max_completion_tokens,
+        usage=usage,
+        omit=omit or (),
+        session_header=session_header,
+        request_id_prefix=request_id_prefix,
+        retry_after=retry_after,
         connect_timeout=connect_timeout,
         token_timeout=token_timeout,
         timeout=timeout,
@@ -174,8 +231,12 @@ def bench(
         proxy=proxy,
         replica_header=replica_header,
     )
-    vocabulary, count = work.words_of(model, tokenizer, chat=endpoint != "completions")
+    vocabulary, count = work.words_of(models[0].name if models else None, tokenizer, chat=endpoint != "completions")
     texts = work.prompts_of(prompts, seed=workload.seed, count=count, own_output=dataset_output)
+    notes: tuple[str, ...] = ()
+    if texts is not None and texts.note is not None:
+        notes = (f"{texts.note}: --output {workload.output.words} is used.",)
+        progress.print(notes[0], markup=False, soft_wrap=True)
     rows = work.trace_of(trace, speed=trace_speed) if trace is not None else door.trace_of(workload)
     slo = slo_of(door.slo, slo_ttft, slo_tpot)
 
@@ -196,6 +257,7 @@ def bench(
                 force=force,
                 drain_s=_seconds(drain),
                 workers=work.workers_of(workers, ray=ray),
+                notes=notes,
                 answer_s=door.answer_s(load, rows),
                 on_progress=on_progress,
             )
