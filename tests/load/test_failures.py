@@ -97,7 +97,7 @@ def test_a_usage_that_cannot_be_is_none(naughty, figure):
 def test_a_fault_of_ours_ends_the_run(naughty, monkeypatch):
     """An answer that was dropped is not waited for."""
 
-    def fall(*_given):
+    def fall(*_given, **_more):
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr("atoll.load.sender.count_tokens", fall)
