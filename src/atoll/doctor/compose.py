@@ -7,6 +7,7 @@ from functools import cached_property
 from atoll.doctor.gpu_request import GpuRequest, chosen_inside, request_of
 from atoll.doctor.image import DEFAULT_PORTS, LLM_KINDS, ROUTERS, Image, parse_image
 from atoll.doctor.launch import made_of, read_command, with_config
+from atoll.doctor.other_engines import listens_at
 from atoll.doctor.parts import (
     Mount,
     Port,
@@ -149,6 +150,11 @@ class Service:
         return {item.text: item for item in node.items if item.text}
 
     @property
+    def words(self) -> tuple[Word, ...]:
+        """The whole command line, as far as it is written."""
+        return (*words_of(self.get("entrypoint")), *words_of(self.get("command")))
+
+    @property
     def host_network(self) -> bool:
         return self.string("network_mode") == "host"
 
@@ -168,6 +174,8 @@ class Service:
             return self.vllm.integer("--port", 8000)
         exposed = self.get("expose")
         default = DEFAULT_PORTS.get(self.kind)
+        if self.kind in {"sglang", "tgi", "llama.cpp", "lmdeploy"}:
+            return listens_at(self.kind, self.words, default)[1]
         if default is None and exposed is not None and len(exposed.items) == 1:
             ports = port_range(exposed.items[0].text or "")
             return ports[0] if len(ports) == 1 else None

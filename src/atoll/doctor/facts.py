@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from atoll.doctor.compose import Project, Service
+from atoll.doctor.door import Backend, Door
 from atoll.doctor.finding import Finding, Unread
 from atoll.doctor.nginx import Location, NginxConfig
 from atoll.doctor.tree import Node, Source
@@ -119,6 +120,7 @@ class Facts:
     manifests: tuple[Node, ...] = ()  # Kubernetes objects
     haproxy: tuple[Source, ...] = ()
     envoy: tuple[Node, ...] = ()
+    doors: tuple[Door, ...] = ()  # all but nginx
     ray: tuple[Node, ...] = ()  # Ray Serve configurations
     layouts: tuple[tuple[Source, Layout], ...] = ()
     box: Box | None = None
@@ -227,6 +229,22 @@ class Facts:
                 if service is not None:
                     yield service
 
+    def projects_around(self, source: Source) -> tuple[Project, ...]:
+        """The projects that a door's file may lead to: those whose files lie around it."""
+        if len(self.projects) < 2:
+            return self.projects
+        own = [project for project in self.projects if source in project.sources]
+        around = [p for p in self.projects if _is_around(p.sources[0].folder, source.folder)]
+        return tuple(own or around)
+
+    def behind(self, door: Door, backend: Backend) -> Service | None:
+        """The service that a door asks there, where it is among these files."""
+        for project in self.projects_around(door.node.source):
+            service = project.service(backend.host) or _by_published_port(project, backend.host, backend.port)
+            if service is not None:
+                return service
+        return None
+
     def neighbours(self, config: NginxConfig) -> tuple[Project, ...]:
         """The projects whose services an nginx may reach: its own, else those whose files lie around it."""
         if config.service is not None:
@@ -276,6 +294,6 @@ def _by_published_port(project: Project, host: str, port: int | None) -> Service
     for service in project.services:
         if any(port in published.hosts() for published in service.ports):
             return service
-        if service.host_network and service.listen_port == port:
+        if (service.host_network or service.on_host) and service.listen_port == port:
             return service
     return None

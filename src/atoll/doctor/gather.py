@@ -9,8 +9,11 @@ from atoll.doctor.checks.files import careless_silence
 from atoll.doctor.compose import Project
 from atoll.doctor.compose_files import compose_projects
 from atoll.doctor.dockerfiles import service_of_dockerfile
+from atoll.doctor.door import Door
 from atoll.doctor.facts import Facts, Host, Load
 from atoll.doctor.files import Files
+from atoll.doctor.gateways import door_of_envoy, door_of_labels
+from atoll.doctor.haproxy import doors_of_haproxy
 from atoll.doctor.helm import services_of_values
 from atoll.doctor.kubernetes import project_of_manifests
 from atoll.doctor.nginx_files import NginxFiles
@@ -101,6 +104,7 @@ def _join(pile: Pile, sources: Sources, asked: Asked) -> Facts:
         haproxy=tuple(pile.haproxy),
         envoy=tuple(pile.envoy),
         ray=tuple(pile.ray),
+        doors=tuple(_doors(pile, projects)),
         layouts=tuple(pile.layouts),
         box=_box(pile, asked),
         box_source=pile.box[0] if pile.box is not None else None,
@@ -113,6 +117,18 @@ def _join(pile: Pile, sources: Sources, asked: Asked) -> Facts:
         not_entered=tuple(sources.not_entered),
     )
     return replace(facts, cards=_find_cards(facts, pile, asked))
+
+
+def _doors(pile: Pile, projects: Sequence[Project]) -> Iterator[Door]:
+    yield from pile.doors
+    for source in pile.haproxy:
+        yield from doors_of_haproxy(source)
+    for root in pile.envoy:
+        door = door_of_envoy(root)
+        yield from [door] if door is not None else []
+    for service in (service for project in projects for service in project.services):
+        door = door_of_labels(service)
+        yield from [door] if door is not None else []
 
 
 def _not_called(projects: Sequence[Project], composed: Sequence[Project]) -> Iterator[Project]:

@@ -136,7 +136,9 @@ _LLM_WORD = re.compile(
     r"vllm|llm|openai|sglang|ollama|\btgi\b|llama|qwen|mistral|gpt|deepseek|inference", re.IGNORECASE
 )
 _LLM_PATH = re.compile(r"^\^?/(?:v1/(?:chat|completions|embeddings|models)|api/(?:generate|chat)|openai)\b")
-_API_PATH = re.compile(r"^\^?/v1(?:/|$|\b)")  # many APIs have one: it counts where the file speaks of a model elsewhere
+_API_PATH = re.compile(r"^\^?/v1(?:/|$|\b)")  # many APIs have one: it counts where something else tells too
+_LLM_PORTS = {8000, 30000, 11434}  # of vLLM, SGLang, Ollama; 8000 is many programs', and a name tells which
+_NAMELESS = re.compile(r"^(\d+\.\d+\.\d+\.\d+|\[.*\]|localhost|host\.docker\.internal)$")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -266,7 +268,12 @@ class Location:
         names = [self.target[1], *(host for host, _ in self.hosts)]
         if any(_LLM_WORD.search(name) for name in names):
             return True
-        return bool(_API_PATH.match(self.path) and _LLM_WORD.search(self.directive.source.text))
+        told = [
+            _API_PATH.match(self.path) is not None,
+            any(port in _LLM_PORTS and _NAMELESS.match(host) for host, port in self.hosts),
+            _LLM_WORD.search(self.directive.source.text) is not None,
+        ]
+        return sum(told) >= 2  # each of them alone is any program's
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -282,6 +289,7 @@ class NginxConfig:
     newest: bool = False
     service: Service | None = None
     fragment: bool = False
+    mounted_as_main: bool = False  # at /etc/nginx/nginx.conf
     sources: tuple[Source, ...] = field(default_factory=tuple)
 
     @cached_property

@@ -42,8 +42,9 @@ class NginxFiles:
         inside = dict(self._mounted(service))
         if not inside:
             return
-        mains = [place for place in inside if place.endswith("/nginx.conf")]
-        chosen = mains or [place for place in inside if re.search(r"/(conf\.d|templates)/", place)] or list(inside)
+        sites = [place for place in inside if re.search(r"/(conf\.d|templates|sites-\w+)/", place)]
+        mains = [place for place in inside if place.endswith("/nginx.conf") and place not in sites]
+        chosen = mains or sites or list(inside)
         include = self._include_inside(inside)
         parsed = [
             (source, with_includes(directives, include, (source.path,)))
@@ -53,7 +54,9 @@ class NginxFiles:
         if not parsed:
             return
         directives = tuple(directive for _, listed in parsed for directive in listed)
-        config = _config(parsed[0][0], directives, fragment=not mains)
+        headless = bool(mains) and not _is_whole(directives)  # nginx will refuse it; what is in it is looked at
+        config = _config(parsed[0][0], directives, fragment=not mains or headless)
+        config = replace(config, mounted_as_main=bool(mains))
         sources = tuple(dict.fromkeys((*(source for source, _ in parsed), *inside.values(), *config.sources)))
         yield self._with_service(replace(config, sources=sources), service)
 

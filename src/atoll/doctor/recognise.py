@@ -1,12 +1,15 @@
 """What kind of file is this? Each is put on the pile of its kind."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from atoll.doctor.assemble import looks_like_compose
+from atoll.doctor.caddy import IS_CADDYFILE, doors_of_caddyfile
 from atoll.doctor.checks.files import unknown
 from atoll.doctor.compose import Project
+from atoll.doctor.door import Door
+from atoll.doctor.gateways import door_of_litellm, doors_of_traefik, looks_like_traefik
 from atoll.doctor.helm import looks_like_values
 from atoll.doctor.inspected import looks_like_inspect, project_of_inspect
 from atoll.doctor.nginx import Directive, looks_like_nginx, parse_nginx
@@ -41,6 +44,7 @@ class Pile:
     ray: list[Node] = field(default_factory=list)
     dockerfiles: list[Source] = field(default_factory=list)
     units: list[Source] = field(default_factory=list)  # of systemd and of Podman's quadlet
+    doors: list[Door] = field(default_factory=list)
     haproxy: list[Source] = field(default_factory=list)
     layouts: list[tuple[Source, Layout]] = field(default_factory=list)
     config_cards: list[ModelCard] = field(default_factory=list)
@@ -67,6 +71,8 @@ class Recogniser:
         if by_name in {"unit", "dockerfile"}:
             (self.pile.units if by_name == "unit" else self.pile.dockerfiles).append(source)
             return True
+        if by_name == "caddyfile":
+            return self._take_caddyfile(source)
         if by_name in {"script", "text"}:
             return self._take_script(source) if by_name == "script" else self._take_readme(source)
         if by_name == "yaml":
@@ -100,6 +106,15 @@ class Recogniser:
             return self._take_tree(inner, read_yaml(inner))
         except BadDocument:
             return False
+
+    def _take_caddyfile(self, source: Source) -> bool:
+        try:
+            self.pile.doors += doors_of_caddyfile(source)
+        except BadDocument as error:
+            self._sources.damaged(source, error)
+            return True
+        self._sources.understood(source, "Caddyfile")
+        return True
 
     def _take_readme(self, source: Source) -> bool:
         found = list(projects_of_readme(source, self._sources.near))
@@ -172,6 +187,9 @@ class Recogniser:
             self.pile.manifests += [document for document in roots if document.string("kind")]
         elif kind == "Compose file":
             self.pile.compose.append(source)
+        elif kind in {"LiteLLM file", "Traefik file"}:
+            door = door_of_litellm(root)
+            self.pile.doors += [door] if door is not None else doors_of_traefik(root)
         elif kind == "layout":
             self._take_layout(source)
         elif kind == "model's config":
@@ -218,6 +236,7 @@ _NAMES = (
     ("text", r"\.(md|rst)$"),
     ("unit", IS_UNIT.pattern),
     ("dockerfile", r"(^|[._-])(docker|container)file|\.dockerfile$"),
+    ("caddyfile", IS_CADDYFILE.pattern),
     ("yaml", r"\.(ya?ml|json)$|^(docker-)?compose"),
     ("nginx", r"\.(conf|template)$|^(nginx|sites-)"),
 )
@@ -232,26 +251,34 @@ def _told_by_name(source: Source) -> str | None:
     return kind or ("script" if re.match(r"#!.*\b(ba|da|z)?sh\b", source.text) else None)
 
 
+def _is_manifest(root: Node) -> bool:
+    return root.get("apiVersion") is not None and root.get("kind") is not None
+
+
+def _has(*keys: str) -> Callable[[Node], bool]:
+    return lambda root: all(root.get(key) is not None for key in keys)
+
+
+_KINDS: tuple[tuple[str, Callable[[Node], bool]], ...] = (
+    ("Compose file", looks_like_compose),
+    ("LiteLLM file", _has("model_list")),
+    ("Traefik file", looks_like_traefik),
+    ("Helm values", looks_like_values),
+    ("model's config", _has("architectures")),
+    ("layout", _has("replicas", "box")),
+    ("Envoy file", _has("static_resources")),
+    ("Ray Serve file", _has("applications")),
+    ("model's config", _has("model_type")),
+)
+
+
 def _kind_of(roots: Sequence[Node]) -> str | None:
     """What a YAML text describes; None when it is nothing that is known here."""
-    root = roots[0]
-    if looks_like_inspect(root):
+    if looks_like_inspect(roots[0]):
         return "docker inspect"
-    if any(document.get("apiVersion") is not None and document.get("kind") is not None for document in roots):
+    if any(_is_manifest(document) for document in roots):
         return "Kubernetes manifest"
-    if looks_like_compose(root):
-        return "Compose file"
-    if looks_like_values(root):
-        return "Helm values"
-    told_by = {
-        "layout": ("replicas", "box"),
-        "Envoy file": ("static_resources",),
-        "Ray Serve file": ("applications",),
-        "model's config": ("model_type",),
-    }
-    if root.get("architectures") is not None:
-        return "model's config"
-    return next((kind for kind, keys in told_by.items() if all(root.get(key) is not None for key in keys)), None)
+    return next((kind for kind, looks_like in _KINDS if looks_like(roots[0])), None)
 
 
 _UNKNOWN_KINDS = (

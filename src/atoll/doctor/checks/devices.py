@@ -1,13 +1,14 @@
 """Which GPUs a service gets, and who else does."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from atoll.doctor.checks.places import found, join, remove_setting, with_ids
 from atoll.doctor.compose import Project, Service
 from atoll.doctor.edits import Edits, add_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Edit, Finding
+from atoll.doctor.other_engines import asked_gpus
 from atoll.doctor.rule import ERROR, WARNING, rule
 from atoll.inventory.islands import best_groups
 
@@ -40,6 +41,7 @@ def ids_and_split_differ(facts: Facts) -> Iterable[Finding]:
         gpus: [{device_ids: ["0", "1", "2", "3"]}]
     ```
     """
+    yield from _others(facts)
     for engine in facts.engines:
         request, needed = engine.service.gpus, engine.command.world_size
         local = engine.command.integer("--data-parallel-size-local")
@@ -50,6 +52,18 @@ def ids_and_split_differ(facts: Facts) -> Iterable[Finding]:
         if size is not None and size != needed:
             few = "it will not start" if size < needed else f"{size - needed} stay idle"
             yield found(request.node, f"{engine.name} gets {size} GPUs and its flags ask for {needed}: {few}")
+
+
+def _others(facts: Facts) -> Iterator[Finding]:
+    """The same of SGLang, TGI and LMDeploy, as far as their flags say how many they split a model over."""
+    for service in facts.services:
+        asked = asked_gpus(service.kind, service.words) if service.vllm is None else None
+        size = service.gpus.size if service.gpus is not None else None
+        if asked is not None and service.gpus is not None and size is not None and size < asked[0]:
+            yield found(
+                service.gpus.node,
+                f"{service.name} gets {size} GPUs and its flags ask for {asked[0]}: it will not start",
+            )
 
 
 def _most_gpus(facts: Facts, service: Service, needed: int) -> int | None:

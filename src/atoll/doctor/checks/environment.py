@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -13,6 +13,7 @@ from atoll.doctor.compose import Service
 from atoll.doctor.edits import Edits, replace_option, replace_value
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
+from atoll.doctor.other_engines import listens_at
 from atoll.doctor.parts import Port
 from atoll.doctor.rule import ERROR, WARNING, rule
 from atoll.doctor.vllm import show_version
@@ -251,10 +252,11 @@ def unreachable_port(facts: Facts) -> Iterable[Finding]:
         ports: ["127.0.0.1:8000:9000"]
     ```
     """
+    yield from _others_on_loopback(facts)
     for engine in facts.engines:
         service = engine.service
         host = engine.command.option("--host")
-        if host is not None and host.value in _LOOPBACK and not service.host_network:
+        if host is not None and host.value in _LOOPBACK and not service.host_network and not service.on_host:
             yield found(
                 host.word,
                 f"{engine.name} listens on {host.value} of its own container: nobody else reaches it",
@@ -269,6 +271,21 @@ def unreachable_port(facts: Facts) -> Iterable[Finding]:
                 published[0].node,
                 f"port {published[0].target} is published; {engine.name} listens on {listening}",
                 edits=_with_target(published[0], listening),
+            )
+
+
+def _others_on_loopback(facts: Facts) -> Iterator[Finding]:
+    """Other engines that only their own container reaches; SGLang listens so unless it is told otherwise."""
+    for service in facts.services:
+        if service.vllm is not None or service.kind not in {"sglang", "tgi", "llama.cpp", "lmdeploy"}:
+            continue
+        host, port, word = listens_at(service.kind, service.words, None)
+        if host in _LOOPBACK and service.words and not service.host_network and not service.on_host:
+            said = f" (port {port})" if port is not None else ""
+            yield found(
+                word or service,
+                f"{service.name} listens on {host} of its own container{said}: nobody else reaches it",
+                fix="--host 0.0.0.0.",
             )
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from atoll.doctor.checks.places import found, installed
 from atoll.doctor.checks.timeouts import needed_wait_s
@@ -10,46 +9,12 @@ from atoll.doctor.compose import Service
 from atoll.doctor.edits import Edits, add_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Edit, Finding
+from atoll.doctor.haproxy import haproxy_sections
 from atoll.doctor.rule import ERROR, INFO, WARNING, rule
 from atoll.doctor.tree import Node, Source
 from atoll.doctor.words import Word, words_of
 
 _LLM = re.compile(r"vllm|llm|sglang|ollama|llama|qwen|openai|tgi|inference", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A section of an HAProxy configuration."""
-
-    kind: str  # defaults, frontend, backend, listen, global
-    name: str
-    line: int
-    source: Source
-    lines: tuple[tuple[int, str], ...]
-
-    @property
-    def file(self) -> str:
-        return self.source.path
-
-    def says(self, pattern: str) -> bool:
-        return any(re.match(pattern, text) for _, text in self.lines)
-
-
-def haproxy_sections(source: Source) -> Iterator[Section]:
-    kind = name = ""
-    line = 0
-    lines: list[tuple[int, str]] = []
-    for number, text in enumerate(source.lines, start=1):
-        bare = text.split("#")[0].strip()
-        head = re.match(r"^(global|defaults|frontend|backend|listen)\b\s*(\S*)", bare)
-        if head is not None and not text[:1].isspace():
-            if kind:
-                yield Section(kind=kind, name=name, line=line, source=source, lines=tuple(lines))
-            kind, name, line, lines = head[1], head[2], number, []
-        elif bare:
-            lines.append((number, bare))
-    if kind:
-        yield Section(kind=kind, name=name, line=line, source=source, lines=tuple(lines))
 
 
 @rule("PX001", ERROR)

@@ -1,0 +1,58 @@
+"""nginx's main configuration: the file at /etc/nginx/nginx.conf."""
+
+from collections.abc import Iterable
+
+from atoll.doctor.checks.places import found
+from atoll.doctor.edits import Edits, replace_value
+from atoll.doctor.facts import Facts
+from atoll.doctor.finding import Finding
+from atoll.doctor.nginx import NginxConfig
+from atoll.doctor.rule import ERROR, rule
+
+
+@rule("NG040", ERROR)
+def no_http_block(facts: Facts) -> Iterable[Finding]:
+    """A file without http {} is mounted as nginx's main configuration.
+
+    Consequence: `"upstream" directive is not allowed here`: nginx does not start.
+
+    Evidence: nginx -t.
+
+    Fix: Mount it at /etc/nginx/conf.d/default.conf, which the image's own nginx.conf includes inside http {}; or put
+    events {} and http { } around it.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
+      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf:ro"]}
+    ```
+    ```nginx.conf
+    server { location /v1/ { proxy_pass http://vllm:8000; } }
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
+      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/conf.d/default.conf:ro"]}
+    ```
+    ```nginx.conf
+    server { location /v1/ { proxy_pass http://vllm:8000; } }
+    ```
+    """
+    for config in facts.nginx:
+        if config.mounted_as_main and config.fragment and config.directives:
+            first = config.directives[0]
+            yield found(first, f"`{first.name}` stands outside of http {{}}: nginx refuses it", edits=_as_site(config))
+
+
+def _as_site(config: NginxConfig) -> Edits:
+    """Its mount moved to where sites belong."""
+    for mount in config.service.mounts if config.service is not None else ():
+        text = mount.node.raw or ""
+        if mount.target == "/etc/nginx/nginx.conf" and mount.node.is_scalar and text == mount.node.text:
+            moved = text.replace(":/etc/nginx/nginx.conf", ":/etc/nginx/conf.d/default.conf")
+            quote = mount.node.style if mount.node.style in {"'", '"'} else ""
+            return replace_value(mount.node, f"{quote}{moved}{quote}") if moved != text else ()
+    return ()
