@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, str] = {
     "compare": "Compare runs with the first: TTFT, TPOT and E2E with 95 % intervals.",
     "validate": "Predict every row of a table of measurements or of start-up logs, and say how far off that is.",
     "calibrate": "Measure a live engine (or, with --links, this box's all-reduce) and fit the cost model to it.",
+    "verify": "Whether every replica answers greedy prompts alike, and as before a change: how many differ, and where.",
     "report": "Write one self-contained HTML page of a run or a study, and its charts as SVG and PNG beside it.",
     "runs": "The catalogue of runs: list, tag, forget, reindex.",
     "serve": "A page for what the terminal does, over one workspace; prints the link that lets you in.",
