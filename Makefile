@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    := demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench docs sbom audit clean
+.PHONY: help demo test check format bench docs lock sbom audit clean
 
 help: ## show these targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ docs: $(VENV)/.test ## write the generated pages of docs/
 
 bench: $(VENV)/.test ## measure planner, simulator and load generator
 	$(BIN)/python -m benchmarks
+
+lock: $(VENV)/.test ## write the exact versions and hashes that the backend's image installs; needs the network
+	$(BIN)/python tools/make_lock.py
 
 dist/env/bin/python: pyproject.toml
 	rm -rf dist/env dist/*.whl

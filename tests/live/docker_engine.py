@@ -9,6 +9,7 @@ needs root, dockerd, iptables and unshare; images need debootstrap and a Debian 
 import contextlib
 import importlib.metadata
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -166,8 +167,7 @@ def copy_packages(site: Path) -> None:
     """What atoll needs at run time and nothing of what tests need."""
     from atoll.workflows.render import pinned_requirements
 
-    for line in pinned_requirements().splitlines():
-        name = line.split("==")[0]
+    for name in re.findall(r"^([\w.-]+)==", pinned_requirements(), re.MULTILINE):
         if name == "vl-convert-python":
             continue  # 100 MB to draw charts, which neither an engine nor the backend does
         for file in importlib.metadata.distribution(name).files or []:

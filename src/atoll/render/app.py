@@ -137,6 +137,8 @@ def _mongo(care: Mapping[str, Any], image: str = MONGO_IMAGE) -> dict[str, Any]:
         "volumes": ["mongo-data:/data/db", "mongo-config:/data/configdb"],
         "networks": ["data"],
         "user": "999:999",  # the image's own mongodb user
+        "read_only": True,  # its home is /data/db, and what it starts with goes to /tmp (docker-entrypoint.sh)
+        "tmpfs": ["/tmp"],  # noqa: S108
         "healthcheck": {
             "test": ["CMD", "mongosh", "--quiet", "--host", "mongo", "--eval", "db.adminCommand('ping').ok"],
             "interval": "10s",
@@ -159,9 +161,11 @@ def dockerfile(base: str = BASE_IMAGE) -> str:
 
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
-# In a closed network put the wheels into wheels/: `pip download -r requirements.txt -d wheels` where there is one.
+# In a closed network put the wheels into wheels/; where there is a network, this brings them:
+# pip download -r requirements.txt -d wheels --only-binary=:all: --python-version 3.12
 COPY requirements.txt wheel[s] /wheels/
-RUN pip install $(ls /wheels/*.whl >/dev/null 2>&1 && echo --no-index --find-links=/wheels) -r /wheels/requirements.txt
+RUN pip install --require-hashes -r /wheels/requirements.txt \\
+  $(ls /wheels/*.whl >/dev/null 2>&1 && echo --no-index --find-links=/wheels)
 
 COPY src /app/src
 ENV PYTHONPATH=/app/src

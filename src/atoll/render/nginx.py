@@ -28,7 +28,13 @@ CLIENT_ROUTES = (
     "score",
     "audio/(transcriptions|translations|speech)",
 )
+MOST_CONNECTIONS = 16384  # of a worker
+MOST_STREAMS = 8000  # a little less than half of them
+# Of one client's address. High, since a team behind a proxy is one address: they end a flood, not a busy day.
+CLIENT_STREAMS = 4096
+CLIENT_REQUESTS_PER_S = 1000
 PROCESS_ACCESS_LOG = "nginx-access.log"  # in the folder of a bundle of plain processes
+TOO_MANY = '{"error":{"message":"Too many requests from this address.","type":"rate_limit_error","code":429}}'
 ENGINE_KEEP_ALIVE_S = 5.0  # uvicorn's own, which vLLM keeps unless VLLM_HTTP_TIMEOUT_KEEP_ALIVE says otherwise
 
 
@@ -106,6 +112,7 @@ def render_nginx(
         _log_format(form),
         _http_basics(form),
         _replica_map(upstreams),
+        _limits(layout),
         _upstream(layout, upstreams, form, keep_alive_s),
         _server(form),
     ]
@@ -131,7 +138,7 @@ def _head(layout: Layout, form: NginxForm, replicas: int) -> str:
         f"error_log {form.error_log} warn;",
         f"pid {form.pid};",
         *(["daemon off;"] if form.foreground else []),
-        "events { worker_connections 16384; }  # two a stream: one to the client, one to the replica",
+        f"events {{ worker_connections {MOST_CONNECTIONS}; }}  # two a stream: one to the client, one to the replica",
     ]
     return "\n".join(lines) + "\n"
 
@@ -188,6 +195,22 @@ def _replica_map(upstreams: Sequence[UpstreamServer]) -> str:
     return f'map $upstream_addr $atoll_replica {{\n  default "";\n{rows}\n}}'
 
 
+def _limits(layout: Layout) -> str:
+    """What a client gets at most, and all together: what a worker's connections carry, two a stream, less a reserve."""
+    router = layout.router
+    rate = router.client_requests_per_s or CLIENT_REQUESTS_PER_S
+    return f"""limit_conn_zone $binary_remote_addr zone=client_streams:10m;
+limit_conn_zone $server_port zone=streams:64k;
+limit_req_zone $binary_remote_addr zone=client_requests:10m rate={rate}r/s;
+limit_conn_status 429;
+limit_req_status 429;
+limit_conn client_streams {router.client_streams or CLIENT_STREAMS};  # of one address
+limit_conn streams {MOST_STREAMS};  # of all
+limit_req zone=client_requests burst={2 * rate} nodelay;
+client_header_timeout 15s;  # who sends a head so slowly holds a connection and nothing else
+reset_timedout_connection on;"""
+
+
 _BALANCING = {Policy.LEAST_CONN: ["  least_conn;"], Policy.RANDOM_TWO: ["  random two least_conn;"]}
 
 
@@ -214,6 +237,7 @@ def _server(form: NginxForm) -> str:
     return f"""server {{
   listen {form.listen};
   add_header {REPLICA_HEADER} $atoll_replica always;
+  error_page 429 @too_many;
 
   proxy_http_version 1.1;  # with 1.0 an answer comes in 4 KiB lumps, and a cut one looks whole
   proxy_set_header Connection "";
@@ -237,6 +261,11 @@ def _server(form: NginxForm) -> str:
   }}
   location /v1/ {{  # loading adapters and whatever else is not for clients
     return 404;
+  }}
+  location @too_many {{  # of nginx; an engine's own 429 is passed on
+    default_type application/json;
+    add_header Retry-After 1 always;
+    return 429 '{TOO_MANY}\\n';
   }}
   location = /health {{  # 200 while at least one replica can serve
     access_log off;

@@ -1,9 +1,8 @@
 """A layout on disk becomes a bundle on disk."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib import resources
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
@@ -106,30 +105,5 @@ def render_settings(
 
 
 def pinned_requirements() -> str:
-    """What the backend needs, at the versions that run here: atoll's own requirements and those of its `web` extra."""
-    found: dict[str, str] = {}
-    _gather("atoll", {"web"}, found)
-    found.pop("atoll", None)
-    return "".join(f"{line}\n" for _, line in sorted(found.items()))
-
-
-def _gather(package: str, extras: set[str], found: dict[str, str]) -> None:
-    try:
-        here = distribution(package)
-    except PackageNotFoundError:  # not needed on this system, so not in the image either
-        return
-    found[package] = f"{package}=={here.version}"
-    for text in here.requires or []:
-        requirement, _, marker = text.partition(";")
-        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)
-        name = re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0].lower().replace("_", "-")
-        wanted = extra[1] in extras if extra else _holds_here(marker)
-        if wanted and name not in found:
-            _gather(name, set(), found)
-
-
-def _holds_here(marker: str) -> bool:
-    """Markers for other systems and older Pythons are dropped: the image is Linux with a current Python."""
-    return not re.search(
-        r"win32|Windows|darwin|PyPy|pypy|emscripten|python_version\s*<|python_full_version\s*<", marker
-    )
+    """What an image with atoll installs: exact versions with the hashes of their wheels, as `make lock` wrote them."""
+    return resources.files("atoll").joinpath("data/requirements.txt").read_text(encoding="utf-8")
