@@ -10,8 +10,8 @@ from atoll.cli import show
 from atoll.cli.main import guarded
 from atoll.errors import InputError
 
-HOSTILE = "a\x1b[31mred\x1b]0;owned\x07\r\x9b5m\u202e\u2028[/nope][bold]b"
-SHOWN = r"a\x1b[31mred\x1b]0;owned\x9b5m\u202e\u2028[/nope][bold]b"
+HOSTILE = "a\x1b[31mred\x1b]0;owned\x07\r\x9b5m\u202e\u2028[/nope][bold]:fire:b"
+SHOWN = r"a\x1b[31mred\x1b]0;owned\x9b5m\u202e\u2028[/nope][bold]:fire:b"
 
 
 @pytest.mark.parametrize("console", [show.out, show.progress])

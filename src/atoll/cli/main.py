@@ -196,13 +196,16 @@ def _own_fault(error: BaseException) -> str:
 
 def _say(sentence: str) -> None:
     """In one line, whatever a name in it holds."""
-    if sentence:
-        from atoll.cli.show import progress  # it brings in what only those who print need
+    line = " ".join(sentence.splitlines())
+    if len(line) > LONGEST_SENTENCE:  # a figure of 5,000 digits; what it is about stands in front, why at the end
+        line = f"{line[: LONGEST_SENTENCE // 2]} ... {line[-LONGEST_SENTENCE // 2 :]}"
+    try:
+        if line:
+            from atoll.cli.show import progress  # it brings in what only those who print need
 
-        line = " ".join(sentence.splitlines())
-        if len(line) > LONGEST_SENTENCE:  # a figure of 5,000 digits; what it is about stands in front, why at the end
-            line = f"{line[: LONGEST_SENTENCE // 2]} ... {line[-LONGEST_SENTENCE // 2 :]}"
-        progress.print(f"atoll: {line}", soft_wrap=True)
+            progress.print(f"atoll: {line}", soft_wrap=True)
+    except OSError:  # for want of file handles not even what prints can be read
+        sys.stderr.write(f"atoll: {line.encode('unicode_escape').decode()}\n")
 
 
 def _usage_sentence(error: Any) -> str:

@@ -56,8 +56,8 @@ class _Patient(Console):
 
 
 def _console(*, stderr: bool = False) -> Console:
-    """Without markup: "[emerg]" of nginx, and a name's own brackets, are words."""
-    made = _Patient(stderr=stderr, highlight=False, markup=False)
+    """Without markup and emoji: "[emerg]" of nginx, a name's own brackets and `:fire:` are words."""
+    made = _Patient(stderr=stderr, highlight=False, markup=False, emoji=False)
     made.push_render_hook(_Visible())
     return made
 

@@ -200,6 +200,29 @@ def lasting_folder() -> Path:
 
 
 @contextmanager
+def alone_in(folder: Path, *, otherwise: str) -> Iterator[None]:
+    """As `alone`, of a whole folder, which is made and gets no file of the lock's own.
+
+    Where the file system locks no folders (NFS) nobody is kept out.
+    """
+    make_folder(folder)
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # noqa: TID251 - the door itself
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}.") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(otherwise) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def alone(path: Path, *, otherwise: str, mode: int = 0o644) -> Iterator[None]:
     """Hold a lock file while the block runs; the lock goes with this process, however it ends.
 

@@ -11,7 +11,8 @@ A measured run has its token times in records.parquet itself. While it is under 
 tail beside it (load/records.py), so a kill loses at most the last second; `read_run` reads whatever is there.
 """
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,15 @@ from atoll.documents import Document
 from atoll.errors import BadRun, InputError
 from atoll.layout.layout import Layout
 from atoll.load import records, recover
-from atoll.outside.files import lasting_folder, path_text, read_text, refuse_to_overwrite, remove_files, write_whole
+from atoll.outside.files import (
+    alone_in,
+    lasting_folder,
+    path_text,
+    read_text,
+    refuse_to_overwrite,
+    remove_files,
+    write_whole,
+)
 from atoll.outside.parquet import Ragged, read_parquet, write_parquet
 from atoll.store.catalog import with_source
 from atoll.store.run_id import RunId, derived_run_id, new_run_id
@@ -135,6 +144,24 @@ def make_way(folder: Path, *, force: bool) -> None:
         records.remove(folder)
         for name in _OF_A_RUN:
             (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def claim(folder: Path, *, force: bool) -> Iterator[None]:
+    """Make way in a folder, and hold it while the block writes the run: two at once do not mix their records.
+
+    Raises:
+        InputError: it holds something, or somebody else is writing a run there.
+    """
+    made = not folder.exists()
+    try:
+        with alone_in(folder, otherwise=f"{folder} is being written by another atoll. Choose another folder with -o."):
+            make_way(folder, force=force)
+            yield
+    except BaseException:
+        if made and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def start_run(folder: Path, info: RunInfo, *, layout: Layout | None, workload: Workload | None) -> None:

@@ -34,7 +34,7 @@ from atoll.outside.files import read_text, remove_files, write_whole
 from atoll.outside.parquet import write_parquet
 from atoll.outside.processes import hide_argument
 from atoll.outside.shell import environment
-from atoll.store.folder import RunInfo, keep_run, make_way, name_of, start_run, with_id
+from atoll.store.folder import RunInfo, claim, keep_run, name_of, start_run, with_id
 from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.seed import fresh_seed
 from atoll.traffic.slo import SLO
@@ -128,44 +128,44 @@ def bench(
     hide_argument(password_of(url))
     options, clock = options or RequestOptions(), SystemClock()
     folder = folder or new_folder()
-    make_way(folder, force=force)
-    info = RunInfo(
-        name=name or name_of(folder),
-        engine=engine,
-        source=Source.of_engine(engine),
-        model=options.model,
-        url=url_to_keep(url),
-        notes=tuple(notes),
-        started_at=clock.wall(),
-        atoll_version=atoll.__version__,
-    )
-    info = with_id(folder, info)
-    start_run(folder, info, layout=layout, workload=workload)
-    control = LoadControl()
-    work = measure_load(
-        url,
-        workload,
-        options=options,
-        trace=trace,
-        prompts=prompts,
-        vocabulary=vocabulary,
-        steps=steps,
-        metrics=metrics,
-        folder=folder,
-        drain_s=drain_s,
-        on_progress=note_progress(folder, on_progress),
-        control=control,
-        clock=clock,
-        workers=workers,
-        answer_s=answer_s,
-    )
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _signals(runner, control):
-            result = runner.run(work)
-    except AtollError:
-        _take_back(folder)
-        raise
-    return _finish(folder, info, result, workload, steps=steps, slo=slo)
+    with claim(folder, force=force):
+        info = RunInfo(
+            name=name or name_of(folder),
+            engine=engine,
+            source=Source.of_engine(engine),
+            model=options.model,
+            url=url_to_keep(url),
+            notes=tuple(notes),
+            started_at=clock.wall(),
+            atoll_version=atoll.__version__,
+        )
+        info = with_id(folder, info)
+        start_run(folder, info, layout=layout, workload=workload)
+        control = LoadControl()
+        work = measure_load(
+            url,
+            workload,
+            options=options,
+            trace=trace,
+            prompts=prompts,
+            vocabulary=vocabulary,
+            steps=steps,
+            metrics=metrics,
+            folder=folder,
+            drain_s=drain_s,
+            on_progress=note_progress(folder, on_progress),
+            control=control,
+            clock=clock,
+            workers=workers,
+            answer_s=answer_s,
+        )
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _signals(runner, control):
+                result = runner.run(work)
+        except AtollError:
+            _take_back(folder)
+            raise
+        return _finish(folder, info, result, workload, steps=steps, slo=slo)
 
 
 def _take_back(folder: Path) -> None:

@@ -5,7 +5,18 @@ from pathlib import Path
 import atoll
 from atoll.errors import InputError
 from atoll.outside.files import read_text, write_whole
-from atoll.store.folder import Run, RunInfo, finish_run, make_way, name_of, read_run, start_run, with_id, write_info
+from atoll.store.folder import (
+    Run,
+    RunInfo,
+    claim,
+    finish_run,
+    make_way,
+    name_of,
+    read_run,
+    start_run,
+    with_id,
+    write_info,
+)
 from atoll.store.foreign import WRITERS, Foreign, read_foreign
 from atoll.store.foreign.shape import Kept
 from atoll.traffic.record import Source
@@ -32,7 +43,8 @@ def import_run(
     for one in places:
         make_way(one, force=force)
     for one, foreign in zip(places, found, strict=True):
-        _keep(one, foreign)
+        with claim(one, force=force):
+            _keep(one, foreign)
     return tuple(zip(places, found, strict=True))
 
 

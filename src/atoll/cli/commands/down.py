@@ -27,8 +27,8 @@ def down(
     from atoll.workflows.deploy import find_deployable, take_down
 
     target = find_deployable(path, to=to, folder=folder)
-    ended = asyncio.run(take_down(target, say=lambda line: progress.print(line, markup=False)))
+    ended = asyncio.run(take_down(target, say=lambda line: progress.print(line, markup=False, soft_wrap=True)))
     if json:
         show_json({"folder": str(target.folder), "ended": list(ended)})
     elif not ended:
-        out.print(f"{target.folder}: nothing was running.", markup=False)
+        out.print(f"{target.folder}: nothing was running.", markup=False, soft_wrap=True)

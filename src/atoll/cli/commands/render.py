@@ -95,5 +95,5 @@ def _show_files(rendered: Rendered) -> None:
 
 
 def _show_folder(rendered: Rendered) -> None:
-    out.print(f"{rendered.folder}: {', '.join(rendered.bundle.files)}", markup=False)
+    out.print(f"{rendered.folder}: {', '.join(rendered.bundle.files)}", markup=False, soft_wrap=True)
     out.print(f"Next: atoll up {quote(str(rendered.folder))}", markup=False, soft_wrap=True)

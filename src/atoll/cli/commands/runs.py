@@ -74,7 +74,7 @@ def tag(run_id: _RunId, tag: str, catalog: _Catalog = None) -> None:
     """
     from atoll.workflows.runs import tag_run
 
-    out.print(f"{run_id}: {', '.join(tag_run(run_id, tag, catalog=catalog).tags)}")
+    out.print(f"{run_id}: {', '.join(tag_run(run_id, tag, catalog=catalog).tags)}", soft_wrap=True)
 
 
 def forget(run_id: _RunId, catalog: _Catalog = None) -> None:
@@ -85,7 +85,7 @@ def forget(run_id: _RunId, catalog: _Catalog = None) -> None:
     from atoll.workflows.runs import forget_run
 
     forget_run(run_id, catalog=catalog)
-    out.print(f"{run_id} is forgotten; its folder stays.")
+    out.print(f"{run_id} is forgotten; its folder stays.", soft_wrap=True)
 
 
 def reindex(

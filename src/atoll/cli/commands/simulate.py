@@ -113,7 +113,7 @@ def simulate(
     --users 30 --prompt 2000 --output 1500 --requests 300
     """
     from atoll.layout.study import Study
-    from atoll.store.folder import make_way
+    from atoll.store.folder import claim, make_way
     from atoll.workflows import simulate as work
     from atoll.workflows.profiles import read_profile
     from atoll.workflows.traces import trace_beside
@@ -159,7 +159,8 @@ def simulate(
         ),
     )
     if out is not None:
-        trouble = work.keep_run(run, out)
+        with claim(out, force=force):
+            trouble = work.keep_run(run, out)
         if trouble is not None:
             _warn(trouble)
     _show(run, json=json)

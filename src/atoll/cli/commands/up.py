@@ -57,7 +57,11 @@ def _say(line: str) -> None:
 
 def _show(deployment: Deployment) -> None:
     replicas = len(deployment.replicas)
-    out.print(f"{deployment.name} is up: {replicas} x {deployment.engine} behind {deployment.url}", markup=False)
+    out.print(
+        f"{deployment.name} is up: {replicas} x {deployment.engine} behind {deployment.url}",
+        markup=False,
+        soft_wrap=True,
+    )
     folder = quote(str(deployment.folder))
     out.print(f"Next: atoll bench {folder}", markup=False, soft_wrap=True)
     out.print(f"      atoll status {folder}; atoll down {folder}", markup=False, soft_wrap=True)
