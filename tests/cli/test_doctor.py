@@ -20,14 +20,17 @@ def test_json_is_one_document_and_errors_exit_with_1():
     done = run("stack-b", "--json")
     assert done.returncode == 1
     findings = json.loads(done.stdout)["findings"]
-    assert set(findings[0]) == {"rule", "severity", "file", "line", "what", "why", "fix"}
+    assert set(findings[0]) >= {"rule", "severity", "file", "line", "places", "what", "why", "fix", "fix_class"}
+    assert {finding["fix_class"] for finding in findings} == {"safe", "risky", "by_hand"}
+    assert all(finding["risk"] for finding in findings if finding["fix_class"] == "risky")
     assert "MG001" in {finding["rule"] for finding in findings}
 
 
 def test_warnings_alone_exit_with_0():
-    done = run("corpus/14-rag-stack")
+    done = run("corpus/14-rag-stack", "--all")
     assert done.returncode == 0
     assert "2 warnings, 2 infos." in done.stdout
+    assert "1 info." in run("corpus/14-rag-stack").stdout
 
 
 def test_bad_usage_exits_with_2():
@@ -55,12 +58,23 @@ def test_formats(option, start):
 
 def test_fix_writes_beside_and_shows_the_diff(tmp_path):
     (tmp_path / "compose.yaml").write_text((DATA / "stack-b" / "docker-compose.yml").read_text())
-    done = run("compose.yaml", "--fix", cwd=tmp_path)
+    done = run("compose.yaml", "--fix", "--risky", cwd=tmp_path)
     assert done.returncode == 0
+    assert "MG001 changes behaviour: MongoDB starts with an empty volume" in done.stderr
     assert "+      - mongo_data:/data/db" in done.stderr
     assert "Written: compose.fixed.yaml" in done.stderr
     assert "mongo_data:/data/db" in (tmp_path / "compose.fixed.yaml").read_text()
     assert "mongo_data:/data/mongo" in (tmp_path / "compose.yaml").read_text()
+
+
+def test_fix_alone_leaves_what_changes_behaviour_and_says_so(tmp_path):
+    (tmp_path / "compose.yaml").write_text((DATA / "stack-b" / "docker-compose.yml").read_text())
+    done = run("compose.yaml", "--fix", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "mongo_data:/data/mongo" in (tmp_path / "compose.fixed.yaml").read_text()
+    assert "more fixes change behaviour and wait for --risky: " in done.stderr
+    done = run("compose.yaml", "--risky", cwd=tmp_path)
+    assert (done.returncode, "--risky goes with --fix" in done.stderr) == (2, True)
 
 
 def test_a_rule_is_explained():

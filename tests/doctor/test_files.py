@@ -21,7 +21,7 @@ NGINX = "events {}\nhttp { server {\nlocation /v1 { proxy_pass http://vllm:8000;
 
 
 def fix_in_place(path: Path) -> None:
-    mended, _ = correct(ask([str(path)]))
+    mended = correct(ask([str(path)])).files
     write_corrected(mended, in_place=True)
 
 
@@ -51,7 +51,7 @@ def test_a_file_that_is_not_utf8_is_never_rewritten(tmp_path):
     path = tmp_path / "nginx.conf"
     path.write_bytes(b"# caf\xe9\n" + NGINX.encode())
     assert "NG024" in rules(path)
-    assert correct(ask([str(path)]))[0] == ()
+    assert correct(ask([str(path)])).files == ()
 
 
 def test_yaml_that_is_not_utf8_is_said_to_be_so(tmp_path):
@@ -158,7 +158,7 @@ def test_links_that_lead_out_of_the_folder_are_not_followed_and_nothing_beside_i
         (str(top / name), "this link leads out of the folder and was not followed")
         for name in ("link", "nginx.conf", "nowhere.yaml")
     }
-    mended, _ = correct(ask([str(top)]))
+    mended = correct(ask([str(top)])).files
     assert [one.path for one in mended if "outside" in one.path] == []
     assert "VL" in {one.rule[:2] for one in findings}  # what compose.yaml itself names is read
 

@@ -5,15 +5,15 @@ import pytest
 from atoll.doctor.checks import all_rules
 from atoll.doctor.examine import examine
 from atoll.doctor.finding import Edit, Finding
-from atoll.doctor.mend import mend
+from atoll.doctor.mend import RISKY_TOO, mend
 from atoll.doctor.rule import Rule
 from stand_ins.examples import facts_of
 
 
 def mended(files: dict[str, str], *select: str) -> dict[str, str]:
     """The files as the fixes leave them."""
-    made, _ = mend(lambda texts: examine(facts_of({**files, **texts}), select=select), lambda path: files[path])
-    return {**files, **{one.path: one.after for one in made}}
+    made = mend(lambda texts: examine(facts_of({**files, **texts}), select=select), lambda path: files[path], RISKY_TOO)
+    return {**files, **{one.path: one.after for one in made.files}}
 
 
 def compose(text: str, *select: str) -> str:
@@ -102,8 +102,15 @@ http {
 """
 
 
+STACK = """services:
+  a: {image: "vllm/vllm-openai:v0.32.0", command: m}
+  b: {image: "vllm/vllm-openai:v0.32.0", command: m}
+  nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
+"""
+
+
 def test_directives_are_added_beside_what_is_there():
-    after = mended({"nginx.conf": NGINX}, "NG020", "NG016", "NG001")["nginx.conf"]
+    after = mended({"nginx.conf": NGINX, "compose.yaml": STACK}, "NG020", "NG016", "NG001")["nginx.conf"]
     assert "        server a:8000 resolve;   # first\n" in after
     assert "        least_conn;\n" in after
     assert "location /v1/ { proxy_pass http://vllm; proxy_read_timeout 1800s; }  # the door" in after
@@ -112,7 +119,7 @@ def test_directives_are_added_beside_what_is_there():
 
 def test_a_direct_proxy_pass_is_looked_up_again_through_a_variable():
     text = "events {}\nhttp { server { location /v1/ {\n  proxy_pass http://vllm:8000;\n} } }\n"
-    after = mended({"nginx.conf": text}, "NG020")["nginx.conf"]
+    after = mended({"nginx.conf": text, "compose.yaml": STACK.replace("  a:", "  vllm:")}, "NG020")["nginx.conf"]
     assert "set $engine http://vllm:8000; proxy_pass $engine;" in after
     assert "resolver 127.0.0.11" in after
 
@@ -141,6 +148,12 @@ def test_a_secret_becomes_a_variable():
 def test_mending_twice_changes_nothing():
     once = mended({"nginx.conf": NGINX})
     assert mended(once) == once
+
+
+def test_whoever_writes_fixes_says_what_they_change():
+    for rule in all_rules():
+        written = [found for found in rule.check(facts_of(rule.page.fails)) if found.edits]
+        assert not written or rule.risk is not None, rule.id
 
 
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.id) for rule in all_rules()])
@@ -190,8 +203,8 @@ def test_a_fix_that_spoils_a_file_is_left_out_and_the_others_are_made():
             if at >= 0
         )
 
-    made, _ = mend(look, lambda _: "one two")
-    assert [one.after for one in made] == ["one good"]
+    made = mend(look, lambda _: "one two")
+    assert [one.after for one in made.files] == ["one good"]
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
@@ -213,4 +226,4 @@ def test_a_fix_that_mends_nothing_is_not_made_again_and_again():
             Finding(rule="X", file="a.yaml", line=1, what="w", edits=(Edit(file="a.yaml", start=0, end=0, text="+"),)),
         ) * len(text[:1])
 
-    assert mend(look, lambda _: "one")[0] == ()
+    assert mend(look, lambda _: "one").files == ()

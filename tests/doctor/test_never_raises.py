@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from atoll.doctor.examine import examine
 from atoll.doctor.files import HeldFiles
 from atoll.doctor.gather import gather
-from atoll.doctor.mend import mend
+from atoll.doctor.mend import RISKY_TOO, mend
 from atoll.doctor.show import show_github, show_text, to_sarif
 
 QUICK = settings(
@@ -107,7 +107,7 @@ def everything(files: dict[str, str]) -> None:
     list(show_text(findings, facts.sources))
     list(show_github(findings))
     json.dumps(to_sarif(findings, facts.sources))
-    mend(lambda texts: look({**files, **texts})[1], lambda path: files[path])
+    mend(lambda texts: look({**files, **texts})[1], lambda path: files[path], RISKY_TOO)
 
 
 @QUICK

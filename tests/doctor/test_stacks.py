@@ -30,7 +30,7 @@ def errors(folder: Path) -> list[str]:
 
 
 def mend_in_place(folder: Path) -> None:
-    mended, _ = correct(ask([str(folder)]))
+    mended = correct(ask([str(folder)]), risky=True).files
     write_corrected(mended, in_place=True)
 
 
@@ -50,7 +50,7 @@ def test_no_error_is_left_after_the_fixes(stack):
 
 def test_the_fixes_change_nothing_twice(stack):
     mend_in_place(stack)
-    assert correct(ask([str(stack)]))[0] == ()
+    assert correct(ask([str(stack)]), risky=True).files == ()
 
 
 def test_comments_and_order_stay(stack):
@@ -91,7 +91,7 @@ def test_nginx_accepts_the_corrected_file(tmp_path):
 
 def test_corrected_files_are_written_beside_the_originals(stack):
     before = {path.name: path.read_text() for path in stack.iterdir()}
-    mended, _ = correct(ask([str(stack)]))
+    mended = correct(ask([str(stack)]), risky=True).files
     written = write_corrected(mended, in_place=False)
     assert all(
         Path(name).name in {"compose.fixed.yaml", "nginx.fixed.conf", "docker-compose.fixed.yml"} for name in written
@@ -101,7 +101,7 @@ def test_corrected_files_are_written_beside_the_originals(stack):
 
 def test_the_catalogue_of_a_file_is_not_confused_by_its_corrected_copy(stack):
     """`compose.fixed.yaml` beside `compose.yaml` is another file to look at, not an override of it."""
-    mended, _ = correct(ask([str(stack)]))
+    mended = correct(ask([str(stack)]), risky=True).files
     write_corrected(mended, in_place=False)
     again = diagnose(ask([str(path) for path in stack.glob("*.fixed.*")])).findings
     assert [finding.rule for finding in again if finding.severity is Severity.ERROR] == []

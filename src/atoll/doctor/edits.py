@@ -14,10 +14,16 @@ Edits = tuple[Edit, ...]
 
 
 def replace_value(node: Node, text: str) -> Edits:
-    """Another text in place of a scalar (quotes are the caller's)."""
-    if not node.source.fixable or node.style in {"|", ">"}:
+    """Another text in place of a scalar (quotes are the caller's); none where a variable would be overwritten."""
+    if not node.source.fixable or node.style in {"|", ">"} or _loses_a_variable(node, text):
         return ()
     return (Edit(file=node.file, start=node.start, end=node.end, text=text),)
+
+
+def _loses_a_variable(node: Node, text: str) -> bool:
+    """Whether `${VLLM_IMAGE:-...}` stands there, which somebody sets from outside, and would be gone."""
+    variables = re.findall(r"(?<!\$)\$\{?[A-Za-z_]\w*", node.raw or "") if node.variables is not None else []
+    return any(name not in text for name in variables)
 
 
 def add_key(mapping: Node | None, lines: Sequence[str]) -> Edits:
@@ -208,6 +214,8 @@ def add_option(words: Sequence[Word], option: Sequence[str], command: Node | Non
     """Words after the last one of a command."""
     if not words or command is None or not words[-1].source.fixable:
         return ()
+    if any(re.match(r"--?[\w-]+\s", word.text) for word in words):
+        return ()  # `- --dtype auto`: what is one word today must become two first (VL040)
     last = words[-1]
     if last.item is None:
         if not last.direct:
@@ -230,12 +238,12 @@ def span_of(directive: Directive) -> tuple[int, int] | None:
     """Where a simple directive stands, its semicolon included; None when it cannot be found for certain."""
     text = directive.source.text
     start = directive.source.start(directive.line)
-    found = re.compile(rf"(?<![\w$-]){re.escape(directive.name)}(?![\w-])").search(text, start)
-    if found is None:
-        return None
-    end = _end_of_directive(text, found.end())
-    words = _plain_words(text[found.end() : end - 1]) if end else None
-    return (found.start(), end) if end and words == list(directive.args) else None
+    stop = _end_of_line(text, start)  # several may stand on its line: `server a; server b;`
+    for found in re.compile(rf"(?<![\w$-]){re.escape(directive.name)}(?![\w-])").finditer(text, start, stop):
+        end = _end_of_directive(text, found.end())
+        if end and _plain_words(text[found.end() : end - 1]) == list(directive.args):
+            return found.start(), end
+    return None
 
 
 def _end_of_directive(text: str, at: int) -> int | None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from atoll.doctor.checks import all_rules
+from atoll.doctor.digest import SUMMARY
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import Rule
@@ -27,7 +28,7 @@ def examine(facts: Facts, *, select: Sequence[str] = (), ignore: Sequence[str] =
     wanted = _chooser(select, ignore)
     found = [problem for problem in facts.problems if wanted(problem.rule)]
     for rule in all_rules():
-        if wanted(rule.id):
+        if wanted(rule.id) and rule.id != SUMMARY:  # made of the others where they are told
             found += rule.run(facts)
     kept = {
         (finding.rule, finding.file, finding.line, finding.what): _mendable(finding, facts.sources)

@@ -71,6 +71,8 @@ class Rule:
     id: str
     severity: Severity
     check: Check
+    risk: str | None = None  # what its fixes change of what serves; SAFE: nothing; None: it writes no fix
+    habit: bool = False  # one of the many small things that are told together unless all is asked for
 
     @property
     def area(self) -> str:
@@ -92,12 +94,22 @@ class Rule:
                 severity=self.severity,
                 why=finding.why or page.consequence,
                 fix=finding.fix or page.fix,
+                risk=self.risk if finding.risk is None else finding.risk,
+                edits=() if self.risk is None and finding.risk is None else finding.edits,  # nobody judged it
             )
 
 
-def rule(number: str, severity: Severity) -> Callable[[Check], Rule]:
-    """Make a rule of a check: `@rule("VL001", ERROR)`."""
-    return lambda check: Rule(id=number, severity=severity, check=check)
+def rule(number: str, severity: Severity, *, risk: str | None = None, habit: bool = False) -> Callable[[Check], Rule]:
+    """Make a rule of a check: `@rule("VL001", ERROR, risk=SAFE)`.
+
+    Args:
+        number: of the rule.
+        severity: of its findings.
+        risk: what its fixes change of what serves, as a sentence; SAFE for nothing. Without it no fix is written.
+        habit: told together with others of its kind unless all is asked for.
+    """
+    return lambda check: Rule(id=number, severity=severity, check=check, risk=risk, habit=habit)
 
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
+SAFE = ""  # the risk of a fix that cannot change what serves

@@ -1,5 +1,6 @@
 """Findings as people and other programs read them: text, GitHub's annotations, SARIF 2.1.0."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -7,7 +8,9 @@ from urllib.parse import quote
 
 import atoll
 from atoll.doctor.checks import all_rules
-from atoll.doctor.finding import Edit, Finding, Severity
+from atoll.doctor.finding import Edit, Finding, FixClass, Severity, Spot
+from atoll.doctor.masks import mask_secrets
+from atoll.doctor.mend import Mending
 from atoll.doctor.rule import AREAS, Rule
 from atoll.doctor.tree import Source
 
@@ -31,20 +34,47 @@ def show_text(
             if lesson not in told:
                 yield "", f"      {finding.why}"
                 yield "green", f"      fix: {finding.fix}"
+                if finding.risk and finding.edits:
+                    yield "", f"      what the fix changes: {finding.risk}"
             told.add(lesson)
         yield "", ""
     yield "bold", count_line(findings, complete=complete)
 
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+_MOST_PLACES = 8
+_OFFERS = {
+    FixClass.SAFE: "  (--fix mends it)",
+    FixClass.RISKY: "  (--fix --risky mends it)",
+    FixClass.BY_HAND: "",
+}
 
 
 def _show_one(finding: Finding, source: Source | None) -> Iterator[tuple[str, str]]:
-    mended = "  (--fix mends it)" if finding.edits else ""
-    yield _STYLES[finding.severity], f"  {finding.line}: {finding.severity} {finding.rule}  {finding.what}{mended}"
-    text = source.line(finding.line).strip() if source is not None else ""
-    if text:
+    offer = _OFFERS[finding.fix_class]
+    yield _STYLES[finding.severity], f"  {finding.line}: {finding.severity} {finding.rule}  {finding.what}{offer}"
+    text = mask_secrets(source.line(finding.line)).strip() if source is not None else ""
+    if finding.parts:
+        yield from (("", f"      {line}") for line in _habits(finding.parts))
+    elif text:
         yield "dim", f"      | {text[:110]}"
+    if len(finding.places) > 1 and not finding.parts:
+        shown = [_place(spot, finding.file) for spot in finding.places[1:]]
+        more = f" and {len(shown) - _MOST_PLACES} more" if len(shown) > _MOST_PLACES else ""
+        yield "dim", f"      also at {', '.join(shown[:_MOST_PLACES])}{more}"
+
+
+def _place(spot: Spot, file: str) -> str:
+    return f"line {spot.line}" if spot.file == file else f"{spot.file}:{spot.line}"
+
+
+def _habits(parts: Sequence[Finding]) -> Iterator[str]:
+    """One line a rule: what it says, and how often."""
+    for number, group in groupby(sorted(parts, key=lambda part: part.rule), key=lambda part: part.rule):
+        mine = list(group)
+        count = sum(len(part.places) for part in mine)
+        often = f" ({count} places)" if count > 1 and len(mine) > 1 else ""
+        yield f"{number}  {mine[0].what}{often}"
 
 
 def count_line(findings: Sequence[Finding], *, complete: bool = True) -> str:
@@ -53,6 +83,29 @@ def count_line(findings: Sequence[Finding], *, complete: bool = True) -> str:
         return "Nothing to report." if complete else "Nothing to report in what was understood."
     counts = [(severity, sum(finding.severity is severity for finding in findings)) for severity in Severity]
     return ", ".join(f"{count} {severity}{'s' if count != 1 else ''}" for severity, count in counts if count) + "."
+
+
+def show_mending(mending: Mending, *, risky: bool) -> Iterator[str]:
+    """What was put in with what consequence, what was tried and left out, and what waits for a word or a hand."""
+    applied = Counter(finding.rule for finding in mending.applied)
+    if applied:
+        named = (f"{rule} x {count}" if count > 1 else rule for rule, count in sorted(applied.items()))
+        yield f"Put in: {', '.join(named)}."
+    changes = {finding.rule: finding.risk for finding in mending.applied if finding.risk}
+    for rule, risk in sorted(changes.items()):
+        yield f"  {rule} changes behaviour: {risk}"
+    for one in mending.left_out:
+        yield f"Left out: {one.finding.rule} in {one.finding.file}, line {one.finding.line}: {one.why}."
+    tried = {one.finding.what for one in mending.left_out}
+    waiting = Counter(
+        finding.rule for finding in mending.left if finding.fix_class is FixClass.RISKY and finding.what not in tried
+    )
+    if waiting and not risky:
+        listed = ", ".join(sorted(waiting))
+        yield f"{waiting.total()} more fixes change behaviour and wait for --risky: {listed}."
+    by_hand = sum(finding.fix_class is FixClass.BY_HAND for finding in mending.left)
+    if by_hand:
+        yield f"{by_hand} findings need a fact or a decision that the files do not hold; they are said, not mended."
 
 
 _GITHUB = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
@@ -114,14 +167,16 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
 def _sarif_result(
     finding: Finding, places: Mapping[str, int], sources: Mapping[str, Source], folder: str
 ) -> dict[str, Any]:
-    place = {"uri": _uri(finding.file, folder)}
-    location = {"physicalLocation": {"artifactLocation": place, "region": {"startLine": finding.line}}}
+    locations = [
+        {"physicalLocation": {"artifactLocation": {"uri": _uri(spot.file, folder)}, "region": {"startLine": spot.line}}}
+        for spot in finding.places
+    ]
     made: dict[str, Any] = {
         "ruleId": finding.rule,
         "ruleIndex": places[finding.rule],
         "level": _LEVELS[finding.severity],
         "message": {"text": f"{finding.what}. {finding.why} Fix: {finding.fix}"},
-        "locations": [location],
+        "locations": locations,
     }
     changes = [
         _sarif_change(_uri(path, folder), list(group))
@@ -164,6 +219,9 @@ def show_page(rule: Rule) -> Iterator[str]:
     yield ""
     yield f"**Fix:** {page.fix}"
     yield ""
+    if rule.risk is not None:
+        yield f"**Written by:** {f'`--fix --risky`. {rule.risk}' if rule.risk else '`--fix`.'}"
+        yield ""
     yield f"**Evidence:** {page.evidence}"
     passing = f"and one that passes ({page.remark})" if page.remark else "and one that passes"
     for title, files in (("An example that fails", page.fails), (passing, page.passes)):

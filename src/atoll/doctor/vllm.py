@@ -144,7 +144,12 @@ class VllmCommand:
 
     @cached_property
     def _last(self) -> dict[str, GivenOption]:
-        return {option.name: option for option in self.options if not option.path}
+        return {self._whole_name(option.name): option for option in self.options if not option.path}
+
+    def _whole_name(self, name: str) -> str:
+        """Of an abbreviation that only one option begins with, that option's: argparse reads it so (VL007)."""
+        longer = () if self.table.known(name) or len(name) < 5 else self.table.longer(name)
+        return longer[0] if len(longer) == 1 else name
 
     def option(self, *names: str) -> GivenOption | None:
         """The last of these options: argparse lets the last one win."""

@@ -115,7 +115,9 @@ def refuse_to_overwrite(path: Path, *, force: bool = False) -> None:
         raise InputError(f"{path} {holds}. Choose another place with -o, or overwrite it with --force.")
 
 
-def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644, sync: bool = True) -> None:
+def write_whole(
+    path: Path, content: str | bytes, *, mode: int = 0o644, sync: bool = True, like: Path | None = None
+) -> None:
     """Write all of it or nothing: a reader, a crash or a full disk never meets half a file.
 
     Args:
@@ -123,6 +125,7 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644, sync: bo
         content: all of it.
         mode: of the file.
         sync: wait until the disk has it, so that a power cut cannot take it; a busy disk may need seconds for that.
+        like: a file whose mode, and whose owner and group where that is allowed, the new one gets.
 
     Raises:
         InputError: the place cannot be written; the file that was there before is untouched.
@@ -143,11 +146,19 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644, sync: bo
             stream.flush()
             if sync:
                 os.fsync(stream.fileno())
-        temporary.chmod(mode)
+        temporary.chmod(mode if like is None else _take_after(temporary, like))
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _take_after(path: Path, like: Path) -> int:
+    """Give a file the owner and group of another one, where that is allowed; the mode to set after it."""
+    theirs = like.stat()
+    with suppress(PermissionError):  # only root gives files away
+        os.chown(path, theirs.st_uid, theirs.st_gid)
+    return stat.S_IMODE(theirs.st_mode) & 0o777
 
 
 def _is_stream(path: Path) -> bool:

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atoll.doctor.checks import all_rules
+from atoll.doctor.digest import in_reading_order, join_alike, sum_up
 from atoll.doctor.examine import examine
 from atoll.doctor.facts import Facts, Load
 from atoll.doctor.files import DiskFiles, Files, HeldFiles
 from atoll.doctor.finding import Finding, Severity
 from atoll.doctor.gather import Asked, gather
 from atoll.doctor.live import CONTAINERS, ask_machine
-from atoll.doctor.mend import Mended, mend
+from atoll.doctor.mend import RISKY_TOO, SAFE_ONLY, Mended, Mending, mend
 from atoll.doctor.sources import CORRECTED
 from atoll.errors import InputError
 from atoll.layout.layout import Layout
@@ -41,6 +43,16 @@ class Diagnosis:
         facts = self.facts
         seen = (facts.projects, facts.nginx, facts.manifests, facts.haproxy, facts.envoy, facts.ray, facts.layouts)
         return not any((*seen, facts.problems, facts.box_source))
+
+    def told(self, *, everything: bool = False) -> tuple[Finding, ...]:
+        """The findings as people read them: those of services that are alike as one, small habits together.
+
+        Args:
+            everything: each habit by itself.
+        """
+        joined = join_alike(in_reading_order(self.findings), {service.name for service in self.facts.services})
+        habits = () if everything else (rule.id for rule in all_rules() if rule.habit)
+        return in_reading_order(sum_up(joined, habits))
 
     @property
     def has_errors(self) -> bool:
@@ -125,30 +137,48 @@ def with_advice(diagnosis: Diagnosis, question: Question) -> Diagnosis:
     return replace(diagnosis, advice=advise(diagnosis.facts, gpu=question.asked.gpu))
 
 
-def correct(question: Question, files: Files | None = None) -> tuple[tuple[Mended, ...], Diagnosis]:
-    """The corrected files (nothing is written), and what is left."""
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """The fixes that were put in or left out, and what is found in the corrected files."""
+
+    mending: Mending
+    left: Diagnosis
+
+    @property
+    def files(self) -> tuple[Mended, ...]:
+        return self.mending.files
+
+
+def correct(question: Question, files: Files | None = None, *, risky: bool = False) -> Correction:
+    """The corrected files (nothing is written), and what is left.
+
+    Args:
+        question: what to look at.
+        files: where the files lie; this machine's disk unless told otherwise.
+        risky: put in fixes that change behaviour too, not only those that cannot change what serves.
+    """
     below = files or DiskFiles()
 
     def look(texts: Mapping[str, str]) -> tuple[Finding, ...]:
         return diagnose(question, HeldFiles(texts, below)).findings
 
-    mended, _ = mend(look, lambda path: below.read(path) or "")
-    return mended, diagnose(question, HeldFiles({one.path: one.after for one in mended}, below))
+    mending = mend(look, lambda path: below.read(path) or "", RISKY_TOO if risky else SAFE_ONLY)
+    left = diagnose(question, HeldFiles({one.path: one.after for one in mending.files}, below))
+    return Correction(mending=mending, left=left)
 
 
 def write_corrected(mended: Sequence[Mended], *, in_place: bool) -> tuple[str, ...]:
     """Write the corrected files and give their names: in place, or `compose.fixed.yaml` beside `compose.yaml`.
 
-    In place a link stays one and its file is changed. Each file is written whole, with its mode and byte order mark.
+    In place a link stays one and its file is changed. Each file is written whole, with its mode, its owner
+    and its byte order mark.
     """
     written = []
     for one in mended:
         path = Path(one.path)
         target = path if in_place else path.with_name(f"{path.stem}{CORRECTED.rstrip('.')}{path.suffix}")
         mark = BOM_UTF8 if read_bytes(path).startswith(BOM_UTF8) else b""
-        write_whole(
-            target.resolve() if in_place else target, mark + one.after.encode(), mode=path.stat().st_mode & 0o777
-        )
+        write_whole(target.resolve() if in_place else target, mark + one.after.encode(), like=path)
         written.append(str(target))
     return tuple(written)
 

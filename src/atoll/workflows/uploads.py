@@ -19,14 +19,14 @@ from atoll.doctor.edits import apply_edits
 from atoll.doctor.examine import find_rule
 from atoll.doctor.facts import Load
 from atoll.doctor.files import HeldFiles
-from atoll.doctor.finding import Edit, Finding
+from atoll.doctor.finding import Edit, Finding, FixClass
 from atoll.doctor.gather import Asked
-from atoll.doctor.mend import choose_findings
+from atoll.doctor.mend import choose_findings, why_not
 from atoll.documents import Document
 from atoll.errors import InputError, NotThere
 from atoll.inventory.catalog import find_gpu
 from atoll.model.catalog import find_card
-from atoll.workflows.diagnose import Question, diagnose
+from atoll.workflows.diagnose import Diagnosis, Question, diagnose
 
 MOST_FILES = 200
 MOST_BYTES = 4 * 10**6  # of all files together, unpacked
@@ -61,6 +61,9 @@ class Found(Document):
     why: str
     fix: str
     evidence: str
+    places: tuple[str, ...] = ()  # `file:line` of each, where it stands for several
+    fix_class: str = "by_hand"  # safe, risky, by_hand
+    risk: str = ""  # what a risky fix changes
     edits: tuple[FoundEdit, ...] = ()
     diff: str = ""
 
@@ -80,6 +83,9 @@ class AcceptedFix(Document):
     file: str
     what: str
     edits: tuple[FoundEdit, ...]
+
+    def plain_edits(self) -> tuple[Edit, ...]:
+        return tuple(edit.plain_edit() for edit in self.edits)
 
 
 class Hints(Document):
@@ -175,15 +181,22 @@ def check_up(texts: Mapping[str, str], hints: Hints, explicit: Sequence[str] = (
     Raises:
         InputError: a GPU kind that is not known.
     """
+    diagnosis, held = _look(texts, hints, explicit), _held(texts)
+    worst_first = sorted(diagnosis.told(everything=True), key=lambda finding: (finding.severity.rank, finding.order))
+    found = tuple(_found(finding, held) for finding in worst_first[:MOST_SHOWN])
+    return Checkup(found=found, more=len(worst_first) - len(found), saw_nothing=diagnosis.saw_nothing)
+
+
+def _held(texts: Mapping[str, str]) -> HeldFiles:
+    return HeldFiles({name: text.removeprefix("\ufeff") for name, text in texts.items()})
+
+
+def _look(texts: Mapping[str, str], hints: Hints, explicit: Sequence[str]) -> Diagnosis:
     if hints.gpu:
         find_gpu(hints.gpu)
     asked = Asked(load=Load(users=hints.users), gpu=hints.gpu, find_card=find_card)
     paths = tuple(name for name in explicit if name in texts and not name.startswith(".")) or (".",)
-    held = HeldFiles({name: text.removeprefix("\ufeff") for name, text in texts.items()})
-    diagnosis = diagnose(Question(paths=paths, asked=asked), held)
-    worst_first = sorted(diagnosis.findings, key=lambda finding: (finding.severity.rank, finding.order))
-    found = tuple(_found(finding, held) for finding in worst_first[:MOST_SHOWN])
-    return Checkup(found=found, more=len(worst_first) - len(found), saw_nothing=diagnosis.saw_nothing)
+    return diagnose(Question(paths=paths, asked=asked), _held(texts))
 
 
 def _found(finding: Finding, held: HeldFiles) -> Found:
@@ -200,6 +213,9 @@ def _found(finding: Finding, held: HeldFiles) -> Found:
         why=finding.why,
         fix=finding.fix,
         evidence=find_rule(finding.rule).page.evidence,
+        places=tuple(f"{spot.file}:{spot.line}" for spot in finding.places) if len(finding.places) > 1 else (),
+        fix_class=str(finding.fix_class if edits else FixClass.BY_HAND),
+        risk=finding.risk or "" if edits else "",
         edits=tuple(FoundEdit(file=one.file, start=one.start, end=one.end, text=one.text) for one in edits),
         diff="".join(_diff(path, held.read(path) or "", edits) for path in dict.fromkeys(one.file for one in edits)),
     )
@@ -246,9 +262,10 @@ def accept(texts: Mapping[str, str], hints: Hints, key: str, explicit: Sequence[
         raise NotThere("That fix is no longer there; look at the findings again.")
     step = AcceptedFix(rule=found.rule, file=found.file, what=found.what, edits=found.edits)
     mended = apply_steps(texts, [step])
-    touched = {edit.file for edit in found.edits}
-    if any(one.rule == "AT001" and one.file in touched for one in check_up(mended, hints, explicit).found):
-        raise InputError(f"{found.file} could not be read after this fix, so it is left to your hand: {found.fix}")
+    before, after = (_look(some, hints, explicit).findings for some in (texts, mended))
+    why = why_not([one for one in before if one.edits and set(one.edits) <= set(step.plain_edits())], before, after)
+    if why:
+        raise InputError(f"This fix is left to your hand, because {why}. {found.fix}")
     return step
 
 

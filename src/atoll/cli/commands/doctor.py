@@ -1,6 +1,7 @@
 """atoll doctor"""
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,8 @@ from atoll.doctor.checks import all_rules
 from atoll.doctor.coverage import coverage_line, to_plain, understood_all
 from atoll.doctor.examine import find_rule
 from atoll.doctor.facts import Load
-from atoll.doctor.show import count_line, show_github, show_page, show_text, to_sarif
+from atoll.doctor.finding import Finding
+from atoll.doctor.show import count_line, show_github, show_mending, show_page, show_text, to_sarif
 from atoll.errors import InputError
 from atoll.outside.shell import RealShell
 from atoll.workflows.diagnose import Diagnosis, Question, ask, correct, diagnose, with_advice, write_corrected
@@ -41,7 +43,13 @@ def doctor(
     fix: Annotated[
         bool, typer.Option("--fix", help="Write corrected files beside the originals; show the diff.")
     ] = False,
+    risky: Annotated[
+        bool, typer.Option("--risky", help="With --fix: also fixes that change behaviour; each says how.")
+    ] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="With --fix: change the files themselves.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Tell small habits (log limit, restart, compile cache) one by one.")
+    ] = False,
     select: Annotated[
         list[str] | None, typer.Option("--select", metavar="RULES", help="Only these rules or families: NG001,DC.")
     ] = None,
@@ -82,10 +90,14 @@ def doctor(
         shell=RealShell() if live else None,
     )
     chosen = Format.JSON if json_output else Format.SARIF if sarif else form
-    diagnosis = _correct(question, in_place=in_place) if fix else diagnose(question)
+    if (risky or in_place) and not fix:
+        word = "--risky" if risky else "--in-place"
+        raise InputError(f"{word} goes with --fix, as in `atoll doctor . --fix {word}`.")
+    diagnosis = _correct(question, risky=risky, in_place=in_place) if fix else diagnose(question)
     if diagnosis.saw_nothing and question.containers is None:
         progress.print("No file here is one that the doctor knows: Compose, nginx, Kubernetes, a layout, a capture.")
-    _show(with_advice(diagnosis, question) if advice else diagnosis, chosen)
+    told = diagnosis.told(everything=everything or bool(select))
+    _show(with_advice(diagnosis, question) if advice else diagnosis, told, chosen)
     if diagnosis.has_errors:
         raise typer.Exit(1)
 
@@ -100,22 +112,21 @@ def _explain(number: str) -> None:
         out.print(line, markup=False, soft_wrap=True)
 
 
-def _correct(question: Question, *, in_place: bool) -> Diagnosis:
-    mended, left = correct(question)
-    for one in mended:
+def _correct(question: Question, *, risky: bool, in_place: bool) -> Diagnosis:
+    made = correct(question, risky=risky)
+    for one in made.files:
         progress.print(one.diff, markup=False, soft_wrap=True)
-    for path in write_corrected(mended, in_place=in_place):
+    for path in write_corrected(made.files, in_place=in_place):
         progress.print(f"Written: {path}", markup=False, soft_wrap=True)
-    progress.print(f"Left after the fixes: {_count(left)}", markup=False, soft_wrap=True)
-    return left
+    for line in show_mending(made.mending, risky=risky):
+        progress.print(line, markup=False, soft_wrap=True)
+    left = count_line(made.left.told(everything=True), complete=understood_all(made.left.facts))
+    progress.print(f"Left after the fixes: {left}", markup=False, soft_wrap=True)
+    return made.left
 
 
-def _count(diagnosis: Diagnosis) -> str:
-    return count_line(diagnosis.findings, complete=understood_all(diagnosis.facts))
-
-
-def _show(diagnosis: Diagnosis, form: Format) -> None:
-    findings, sources = diagnosis.findings, diagnosis.facts.sources
+def _show(diagnosis: Diagnosis, findings: Sequence[Finding], form: Format) -> None:
+    sources = diagnosis.facts.sources
     if form is Format.JSON:
         document: dict[str, object] = {"findings": [finding.to_plain() for finding in findings]}
         document |= to_plain(diagnosis.facts)

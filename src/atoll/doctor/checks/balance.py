@@ -13,12 +13,12 @@ from atoll.doctor.edits import (
 from atoll.doctor.facts import Facts, Route
 from atoll.doctor.finding import Finding
 from atoll.doctor.nginx import Upstream
-from atoll.doctor.rule import INFO, WARNING, rule
+from atoll.doctor.rule import INFO, SAFE, WARNING, rule
 
 _BALANCERS = ("least_conn", "random", "hash", "ip_hash", "least_time", "sticky", "fair")
 
 
-@rule("NG015", WARNING)
+@rule("NG015", WARNING, risk=SAFE)
 def counters_apart(facts: Facts) -> Iterable[Finding]:
     """least_conn, max_conns or max_fails with several workers and no `zone`.
 
@@ -61,7 +61,7 @@ def _zone(upstream: Upstream) -> Edits:
     return add_directives(upstream.directive, (f"zone {upstream.name} 256k;",), first=True)
 
 
-@rule("NG016", WARNING)
+@rule("NG016", WARNING, risk="Requests go to the engine with the fewest open ones, and no longer in turn.")
 def round_robin(facts: Facts) -> Iterable[Finding]:
     """Round robin before engines whose answers differ in length.
 
@@ -104,7 +104,7 @@ def round_robin(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("NG017", WARNING)
+@rule("NG017", WARNING, risk="A client no longer stays with one engine.")
 def by_address(facts: Facts) -> Iterable[Finding]:
     """Requests are spread by the client's address.
 
@@ -142,7 +142,7 @@ def by_address(facts: Facts) -> Iterable[Finding]:
                 )
 
 
-@rule("NG030", INFO)
+@rule("NG030", INFO, risk=SAFE, habit=True)
 def blind_log(facts: Facts) -> Iterable[Finding]:
     """The access log does not say which engine answered, and how fast.
 

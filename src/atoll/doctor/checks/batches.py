@@ -9,7 +9,7 @@ from atoll.doctor.checks.timeouts import read_timeout
 from atoll.doctor.edits import add_option, remove_option, replace_option
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
-from atoll.doctor.rule import ERROR, INFO, WARNING, rule
+from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
 from atoll.engines.vllm.options import (
     AUTO_LENGTH_SINCE,
     ON_BY_DEFAULT_SINCE,
@@ -106,7 +106,7 @@ def large_steps(facts: Facts) -> Iterable[Finding]:
             yield found(option.word, f"steps of {tokens} tokens; the default here is {usual}")
 
 
-@rule("VL011", ERROR)
+@rule("VL011", ERROR, risk=SAFE)
 def steps_too_small(facts: Facts) -> Iterable[Finding]:
     """--max-num-batched-tokens is below --max-num-seqs, or below --max-model-len with chunked prefill off.
 
@@ -154,7 +154,7 @@ def steps_too_small(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("VL012", INFO)
+@rule("VL012", INFO, risk=SAFE, habit=True)
 def says_the_default(facts: Facts) -> Iterable[Finding]:
     """--enable-chunked-prefill or --enable-prefix-caching is spelled out.
 
@@ -186,7 +186,7 @@ def says_the_default(facts: Facts) -> Iterable[Finding]:
             yield found(option.word, f"{option.name} is on by default", edits=remove_option(option))
 
 
-@rule("VL013", WARNING)
+@rule("VL013", WARNING, risk="vLLM shortens the longest request to what its KV cache holds.")
 def no_length_limit(facts: Facts) -> Iterable[Finding]:
     """No --max-model-len on a model with a long context.
 
@@ -247,7 +247,7 @@ def _suits_its_load(facts: Facts, engine: ServedEngine, fit: MemoryFit) -> bool:
     return known and card is not None and fit.sure_longest >= card.max_context
 
 
-@rule("VL017", INFO)
+@rule("VL017", INFO, habit=True)
 def no_admission_limit(facts: Facts) -> Iterable[Finding]:
     """Several instances, and none refuses work.
 
@@ -305,7 +305,7 @@ def no_admission_limit(facts: Facts) -> Iterable[Finding]:
             yield found(unlimited[0].service, f"{names} queue without a limit")
 
 
-@rule("VL019", INFO)
+@rule("VL019", INFO, risk="Streams carry comment lines while a request waits; a client that cannot skip them fails.")
 def silent_queue(facts: Facts) -> Iterable[Finding]:
     """A proxy's read timeout is shorter than a request may wait, and the stream stays silent meanwhile.
 

@@ -9,7 +9,7 @@ from atoll.doctor.edits import Edits, remove_option, replace_option
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.launch import is_shell
-from atoll.doctor.rule import ERROR, INFO, rule
+from atoll.doctor.rule import ERROR, INFO, SAFE, rule
 from atoll.doctor.vllm import GivenOption, VllmCommand
 from atoll.engines.vllm.options import (
     MODEL_FIRST_SINCE,
@@ -17,7 +17,7 @@ from atoll.engines.vllm.options import (
 )
 
 
-@rule("VL003", ERROR)
+@rule("VL003", ERROR, risk=SAFE)
 def repeated_program(facts: Facts) -> Iterable[Finding]:
     """`command:` begins with `vllm serve` (or `serve`) on an image whose entrypoint already is `vllm serve`.
 
@@ -56,7 +56,7 @@ def repeated_program(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("VL004", INFO)
+@rule("VL004", INFO, risk=SAFE, habit=True)
 def model_as_option(facts: Facts) -> Iterable[Finding]:
     """The model is given by `--model`.
 
@@ -97,7 +97,7 @@ def _model_first(option: GivenOption) -> Edits:
     return remove_option(GivenOption(name=option.name, value=None, words=option.words[:1]))
 
 
-@rule("VL005", ERROR)
+@rule("VL005", ERROR, risk=SAFE)
 def value_for_switch(facts: Facts) -> Iterable[Finding]:
     """A value is given to an on/off option.
 
@@ -147,7 +147,7 @@ def _opposite(name: str, command: VllmCommand) -> str | None:
     return other if command.table.known(other) else None
 
 
-@rule("VL006", ERROR)
+@rule("VL006", ERROR, risk=SAFE)
 def old_value_syntax(facts: Facts) -> Iterable[Finding]:
     """A value in the syntax of an older release.
 

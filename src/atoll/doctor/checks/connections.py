@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from atoll.doctor.checks.memory import usual_flags
 from atoll.doctor.checks.places import found
@@ -15,11 +16,11 @@ from atoll.doctor.edits import (
 )
 from atoll.doctor.facts import Facts, Route, ServedEngine
 from atoll.doctor.finding import Edit, Finding
-from atoll.doctor.nginx import NginxConfig, nginx_seconds
-from atoll.doctor.rule import INFO, WARNING, rule
+from atoll.doctor.nginx import Directive, NginxConfig, Upstream, nginx_seconds
+from atoll.doctor.rule import INFO, SAFE, WARNING, rule
 
 
-@rule("NG005", WARNING)
+@rule("NG005", WARNING, risk=SAFE)
 def no_keepalive(facts: Facts) -> Iterable[Finding]:
     """Connections to the engines are not kept (before nginx 1.29.7), or `keepalive` has no effect.
 
@@ -56,25 +57,53 @@ def no_keepalive(facts: Facts) -> Iterable[Finding]:
             continue
         connection = route.location.headers().get("connection")
         if not upstream.has("keepalive"):
-            yield found(
-                upstream.directive,
-                f"upstream {upstream.name} opens a connection for every request",
-                edits=add_directives(upstream.directive, ("keepalive 64;", "keepalive_timeout 4s;")),
-            )
+            said = f"upstream {upstream.name} opens a connection for every request"
         elif http_version(route) == "1.0":
-            yield found(
-                upstream.directive,
-                "keepalive has no effect over HTTP/1.0",
-                edits=put_in_block(route.location.directive, "proxy_http_version", "proxy_http_version 1.1;"),
-            )
+            said = "keepalive has no effect over HTTP/1.0"
         elif connection is None or connection in {"close", "upgrade"}:
             sent = "`Connection: close`" if connection is None else f"`Connection: {connection}`"
-            yield found(
-                upstream.directive, f"keepalive has no effect while nginx sends {sent}", edits=_empty_connection(route)
-            )
+            said = f"keepalive has no effect while nginx sends {sent}"
+        else:
+            continue
+        yield found(upstream.directive, said, edits=_keeping(route, upstream), risk=_own_header(connection))
+
+
+def _own_header(connection: str | None) -> str | None:
+    """What is lost when a Connection header that somebody wrote goes."""
+    if connection is None or connection == "":
+        return None
+    return f"`Connection: {connection}` no longer reaches the engine; with `upgrade`, WebSockets need it."
+
+
+def _keeping(route: Route, upstream: Upstream) -> Edits:
+    """All that it takes, at once: one line alone has no effect, and longer than vLLM's 5 s it does harm (NG006)."""
+    lines = [] if upstream.has("keepalive") else ["keepalive 64;"]
+    lines += [] if upstream.has("keepalive_timeout") else ["keepalive_timeout 4s;"]
+    edits = add_directives(upstream.directive, lines) if lines else ()
+    if lines and not edits:
+        return ()
+    block, headers = route.location.directive, _empty_connection(route)
+    if http_version(route) == "1.0":
+        text = "proxy_http_version 1.1;"
+        there = block.child("proxy_http_version")
+        if there is None and headers and headers[-1].start == headers[-1].end:
+            headers = (*headers[:-1], *_joined(block, text, headers[-1]))
+        else:
+            headers = (*headers, *put_in_block(block, "proxy_http_version", text))
+    return (*edits, *headers)
+
+
+def _joined(block: Directive, text: str, edit: Edit) -> Edits:
+    """A line beside what another edit adds to the same block."""
+    added = add_directives(block, (text,))
+    if len(added) != 1 or (added[0].start, added[0].end) != (edit.start, edit.end):
+        return ()
+    return (replace(edit, text=edit.text + added[0].text),)
 
 
 def _empty_connection(route: Route) -> Edits:
+    if route.location.headers().get("connection") == "":
+        return ()
     for line in route.location.directive.children("proxy_set_header"):
         if line.arg.lower() == "connection":
             return replace_directive(line, 'proxy_set_header Connection "";')
@@ -108,7 +137,7 @@ def engine_keep_alive_s(route: Route) -> float:
     return min(waits, default=5.0)
 
 
-@rule("NG006", WARNING)
+@rule("NG006", WARNING, risk=SAFE)
 def stale_connections(facts: Facts) -> Iterable[Finding]:
     """Nginx keeps idle connections to the engines for longer than vLLM does (60 s by default against 5 s).
 
@@ -186,7 +215,7 @@ def _seats(facts: Facts, engine: ServedEngine) -> int:
     return engine.command.integer("--max-num-seqs") or usual or 256
 
 
-@rule("NG012", WARNING)
+@rule("NG012", WARNING, risk=SAFE)
 def few_connections(facts: Facts) -> Iterable[Finding]:
     """worker_connections is too small for the streams.
 
@@ -237,7 +266,7 @@ def _workers(config: NginxConfig) -> int:
     return int(found_.arg) if found_.arg.isdecimal() else 2  # auto: two at the least on any box with GPUs
 
 
-@rule("NG013", INFO)
+@rule("NG013", INFO, risk=SAFE, habit=True)
 def one_worker(facts: Facts) -> Iterable[Finding]:
     """worker_processes is missing in an nginx.conf that takes the place of the image's.
 
@@ -264,7 +293,19 @@ def one_worker(facts: Facts) -> Iterable[Finding]:
         config = route.config
         if not config.fragment and config.main("worker_processes") is None and config.http is not None:
             place = config.main("events") or config.http
-            yield found(place, "nginx runs with one worker", edits=at_the_head(config, "worker_processes auto;"))
+            edits = (*at_the_head(config, "worker_processes auto;"), *_zones(facts, config))
+            yield found(place, "nginx runs with one worker", edits=edits)
+
+
+def _zones(facts: Facts, config: NginxConfig) -> Edits:
+    """A zone for each upstream that has none, so that its counters stay one when the workers are several (NG015)."""
+    upstreams = [route.location.upstream for route in facts.upstream_routes if route.config is config]
+    return tuple(
+        edit
+        for upstream in upstreams
+        if upstream is not None and not upstream.has("zone")
+        for edit in add_directives(upstream.directive, (f"zone {upstream.name} 256k;",), first=True)
+    )
 
 
 def at_the_head(config: NginxConfig, text: str) -> Edits:
@@ -277,7 +318,7 @@ def at_the_head(config: NginxConfig, text: str) -> Edits:
     return (Edit(file=source.path, start=start, end=start, text=f"{text}\n"),)
 
 
-@rule("NG014", INFO)
+@rule("NG014", INFO, risk=SAFE, habit=True)
 def few_files(facts: Facts) -> Iterable[Finding]:
     """worker_rlimit_nofile is below twice the connections.
 
@@ -322,7 +363,7 @@ def few_files(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("NG028", WARNING)
+@rule("NG028", WARNING, risk=SAFE)
 def cut_by_reload(facts: Facts) -> Iterable[Finding]:
     """worker_shutdown_timeout is shorter than an answer.
 

@@ -74,7 +74,7 @@ def _most_gpus(facts: Facts, service: Service, needed: int) -> int | None:
     return request.size if request is not None else None
 
 
-@rule("TP008", ERROR)
+@rule("TP008", ERROR, risk="The services run on other GPUs.")
 def shared_gpu(facts: Facts) -> Iterable[Finding]:
     """The same GPU is given to two services.
 
@@ -138,7 +138,7 @@ def _free_ids(facts: Facts, project: Project) -> Edits:
     )
 
 
-@rule("TP009", ERROR)
+@rule("TP009", ERROR, risk="The services run on the GPUs that are named.")
 def counted_gpus(facts: Facts) -> Iterable[Finding]:
     """`count: N` in several services.
 
@@ -202,7 +202,7 @@ def _ids_for_count(service: Service, ids: Sequence[int]) -> Edits:
     return (Edit(file=entry.value.file, start=entry.key.start, end=entry.value.end, text=listed),)
 
 
-@rule("TP010", WARNING)
+@rule("TP010", WARNING, risk="The service sees only the GPUs that are named.")
 def holds_all_gpus(facts: Facts) -> Iterable[Finding]:
     """An engine is given all GPUs and uses fewer.
 
@@ -240,7 +240,7 @@ def holds_all_gpus(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("TP011", ERROR)
+@rule("TP011", ERROR, risk="The engine sees all GPUs of its container.")
 def host_numbers_inside(facts: Facts) -> Iterable[Finding]:
     """CUDA_VISIBLE_DEVICES holds the host's numbers next to device_ids.
 
@@ -285,7 +285,7 @@ def host_numbers_inside(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("TP012", WARNING)
+@rule("TP012", WARNING, risk="GPU numbers mean other cards than today, where CUDA ordered them by speed.")
 def numbers_on_a_mixed_box(facts: Facts) -> Iterable[Finding]:
     """GPU numbers on a box with different cards, without CUDA_DEVICE_ORDER=PCI_BUS_ID.
 

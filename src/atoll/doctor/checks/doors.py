@@ -85,7 +85,7 @@ def _asks_for_a_key(route: Route) -> bool:
 _OPEN = "/metrics, /tokenize, /pause, /sleep, /invocations and the loading of adapters"
 
 
-@rule("NG023", WARNING)
+@rule("NG023", WARNING, risk="Every path outside /v1/ gets 404: /health, /metrics, /docs, a UI.")
 def everything_open(facts: Facts) -> Iterable[Finding]:
     """`location /` leads to vLLM.
 
@@ -144,7 +144,7 @@ def _has_v1(route: Route) -> bool:
     return server is not None and any(place.args[-1:] == ("/v1/",) for place in server.children("location"))
 
 
-@rule("NG024", INFO)
+@rule("NG024", INFO, risk="/v1 without its slash is no longer passed on.", habit=True)
 def open_prefix(facts: Facts) -> Iterable[Finding]:
     """`location /v1` without the closing slash.
 
@@ -177,7 +177,7 @@ def open_prefix(facts: Facts) -> Iterable[Finding]:
             yield found(location.directive, "/v1anything goes to the engine too", edits=edits)
 
 
-@rule("NG026", WARNING)
+@rule("NG026", WARNING, risk="Headers that are set further out reach the engine from here too.")
 def hidden_headers(facts: Facts) -> Iterable[Finding]:
     """proxy_set_header in the location hides those set further out.
 

@@ -6,11 +6,11 @@ from atoll.doctor.checks.places import add_to_command, found, made_by_atoll, nam
 from atoll.doctor.edits import remove_option, replace_option
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
-from atoll.doctor.rule import ERROR, INFO, WARNING, rule
+from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
 from atoll.doctor.words import words_of
 
 
-@rule("VL015", WARNING)
+@rule("VL015", WARNING, risk="vLLM captures CUDA graphs: a longer start and some memory more on each GPU.")
 def eager(facts: Facts) -> Iterable[Finding]:
     """--enforce-eager is left on.
 
@@ -77,7 +77,7 @@ def data_parallel_dense(facts: Facts) -> Iterable[Finding]:
             yield found(option.word, f"{option.name} for a dense model")
 
 
-@rule("VL018", WARNING)
+@rule("VL018", WARNING, risk=SAFE, habit=True)
 def abrupt_shutdown(facts: Facts) -> Iterable[Finding]:
     """Running answers are cut when the container stops.
 
@@ -118,7 +118,7 @@ def abrupt_shutdown(facts: Facts) -> Iterable[Finding]:
         )
 
 
-@rule("VL025", INFO)
+@rule("VL025", INFO, risk="vLLM chooses the kernel by the checkpoint.", habit=True)
 def quantization_said(facts: Facts) -> Iterable[Finding]:
     """--quantization awq (or gptq) is written out.
 
@@ -153,7 +153,7 @@ def quantization_said(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("VL026", ERROR)
+@rule("VL026", ERROR, risk=SAFE)
 def bfloat16_on_old_cards(facts: Facts) -> Iterable[Finding]:
     """--dtype bfloat16 on cards of compute capability below 8.0.
 
@@ -226,7 +226,7 @@ def offloaded_weights(facts: Facts) -> Iterable[Finding]:
             yield found(option.word, f"{option.value} GB of weights are read over PCIe in every step")
 
 
-@rule("VL028", WARNING)
+@rule("VL028", WARNING, risk="The workers are started by vLLM itself and no longer by Ray.")
 def ray_on_one_node(facts: Facts) -> Iterable[Finding]:
     """--distributed-executor-backend ray on one node.
 
@@ -260,7 +260,7 @@ def ray_on_one_node(facts: Facts) -> Iterable[Finding]:
             yield found(option.word, "Ray runs the workers of one node", edits=remove_option(option))
 
 
-@rule("VL029", WARNING)
+@rule("VL029", WARNING, risk="Prompts that begin alike share their KV cache.")
 def prefix_cache_off(facts: Facts) -> Iterable[Finding]:
     """Prefix caching is switched off.
 
@@ -295,7 +295,7 @@ def prefix_cache_off(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("VL030", INFO)
+@rule("VL030", INFO, risk="vLLM counts and logs again what it does.")
 def no_metrics(facts: Facts) -> Iterable[Finding]:
     """--disable-log-stats is set.
 

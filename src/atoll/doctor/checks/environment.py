@@ -165,7 +165,7 @@ def _newest_with_variables() -> str:
     return versions[-1]
 
 
-@rule("VL021", WARNING)
+@rule("VL021", WARNING, risk="The variable is gone; another program in the container may read it.")
 def unknown_variable(facts: Facts) -> Iterable[Finding]:
     """An environment variable that this vLLM does not know.
 
@@ -224,7 +224,7 @@ def _problem_of(name: str, version: tuple[int, ...]) -> str:
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
-@rule("VL023", ERROR)
+@rule("VL023", ERROR, risk="The engine answers on all addresses of its container.")
 def unreachable_port(facts: Facts) -> Iterable[Finding]:
     """The engine listens on loopback inside its container, or on another port than the one that is published.
 

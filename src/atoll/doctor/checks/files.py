@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.places import found
 from atoll.doctor.compose import Service
+from atoll.doctor.digest import SUMMARY, sum_up
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, rule
@@ -131,3 +132,32 @@ def _no_port(service: Service, item: Node, text: str) -> Iterator[Finding]:
     wrong = next((figure for figure in figures if int(figure[:9]) > LAST_PORT), None)
     if wrong is not None:
         yield found(item, f"ports of {service.name}: there is no port {wrong[:20]}")
+
+
+@rule("AT005", INFO)
+def small_habits(facts: Facts) -> Iterable[Finding]:
+    """Small habits of stacks that run for long are missing: a restart policy, a limit of the log, a grace period.
+
+    Consequence: None of them stops anything today; together they decide how a bad night ends.
+
+    Evidence: the page of each rule that is named.
+
+    Fix: `atoll doctor --all` tells each with its place, `--fix` puts in those that cannot change what serves.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      web: {image: "ghcr.io/example/web:1.4.2"}
+    ```
+    """
+    from atoll.doctor.checks import all_rules  # which finds this module
+
+    habits = [one for one in all_rules() if one.habit]
+    parts = [finding for one in habits for finding in one.run(facts)]
+    yield from (one for one in sum_up(parts, {habit.id for habit in habits}) if one.rule == SUMMARY)

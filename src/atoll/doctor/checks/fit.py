@@ -189,7 +189,7 @@ def weights_do_not_fit(facts: Facts) -> Iterable[Finding]:
         )
 
 
-@rule("MF005", ERROR)
+@rule("MF005", ERROR, risk="Requests that are longer are refused.")
 def longest_does_not_fit(facts: Facts) -> Iterable[Finding]:
     """The KV cache does not hold one request of full length.
 

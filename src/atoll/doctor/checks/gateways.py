@@ -10,12 +10,12 @@ from atoll.doctor.door import Backend, Door, Wait
 from atoll.doctor.edits import Edits, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
-from atoll.doctor.rule import ERROR, WARNING, rule
+from atoll.doctor.rule import ERROR, SAFE, WARNING, rule
 
 _LLM = re.compile(r"vllm|llm|sglang|ollama|llama|qwen|openai|tgi|inference|/v1\b", re.IGNORECASE)
 
 
-@rule("PX007", ERROR)
+@rule("PX007", ERROR, risk="Requests go to another port.")
 def asks_another_port(facts: Facts) -> Iterable[Finding]:
     """A door (Caddy, Traefik, HAProxy, Envoy, LiteLLM) asks a port on which the engine does not listen.
 
@@ -82,7 +82,7 @@ def _with_port(backend: Backend, listening: int) -> Edits:
     return replace_value(node, f"{quote}{changed}{quote}") if changed != text else ()
 
 
-@rule("PX008", ERROR)
+@rule("PX008", ERROR, risk=SAFE)
 def cuts_long_answers(facts: Facts) -> Iterable[Finding]:
     """A door (Caddy, Traefik, HAProxy, LiteLLM) gives up before an answer is there.
 

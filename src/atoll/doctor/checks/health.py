@@ -12,11 +12,16 @@ from atoll.doctor.edits import (
 )
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Edit, Finding
-from atoll.doctor.rule import ERROR, INFO, WARNING, rule
+from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
 from atoll.doctor.tree import Node
 
 
-@rule("DC005", WARNING)
+@rule(
+    "DC005",
+    WARNING,
+    risk="Docker calls it unhealthy while /health is silent; what watches that (Swarm, Traefik) acts.",
+    habit=True,
+)
 def no_health_check(facts: Facts) -> Iterable[Finding]:
     """No health check on an engine.
 
@@ -55,7 +60,11 @@ def no_health_check(facts: Facts) -> Iterable[Finding]:
             yield found(service, f"nothing asks {service.name} whether it is alive", edits=edits)
 
 
-@rule("DC006", WARNING)
+@rule(
+    "DC006",
+    WARNING,
+    risk="The dependent service starts only when the engine is healthy, and not at all when it never is.",
+)
 def started_is_not_ready(facts: Facts) -> Iterable[Finding]:
     """A service depends on an engine by a plain list.
 
@@ -141,7 +150,7 @@ def loading_s(weight_bytes: int | None) -> float:
     return max(120.0, 60 + weight_bytes / 2e9) if weight_bytes is not None else 120.0
 
 
-@rule("DC007", ERROR)
+@rule("DC007", ERROR, risk=SAFE)
 def short_start_period(facts: Facts) -> Iterable[Finding]:
     """The health check gives up before the model can be loaded.
 
@@ -201,7 +210,7 @@ def short_start_period(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("DC022", INFO)
+@rule("DC022", INFO, risk="nginx starts while engines are down, and answers 502 for those.", habit=True)
 def waits_for_all(facts: Facts) -> Iterable[Finding]:
     """Nginx waits until every engine is healthy.
 
@@ -253,7 +262,7 @@ def waits_for_all(facts: Facts) -> Iterable[Finding]:
 _DURATIONS = ("interval", "timeout", "start_period", "start_interval")
 
 
-@rule("DC023", ERROR)
+@rule("DC023", ERROR, risk=SAFE)
 def number_for_duration(facts: Facts) -> Iterable[Finding]:
     """A duration is written as a bare number.
 

@@ -11,14 +11,14 @@ from atoll.doctor.edits import (
 )
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
-from atoll.doctor.rule import INFO, WARNING, rule
+from atoll.doctor.rule import INFO, SAFE, WARNING, rule
 from atoll.doctor.tree import Node
 
 VLLM = "v0.32.0"  # what corrected files are pinned to: the oldest release without a known hole (SE001)
 NGINX = "1.31.3"  # the version that nginx's rules were tried with
 
 
-@rule("DC001", INFO)
+@rule("DC001", INFO, risk=SAFE, habit=True)
 def version_key(facts: Facts) -> Iterable[Finding]:
     """A `version:` key.
 
@@ -55,7 +55,7 @@ def is_unpinned(service: Service) -> bool:
     return image is not None and image.digest is None and (image.tag is None or image.tag in _MOVING)
 
 
-@rule("DC002", WARNING)
+@rule("DC002", WARNING, risk="The image's version is fixed: what the service runs today may be another one.")
 def unpinned_image(facts: Facts) -> Iterable[Finding]:
     """An image without a version.
 

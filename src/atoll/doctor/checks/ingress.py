@@ -12,7 +12,7 @@ from atoll.doctor.rule import ERROR, WARNING, rule
 from atoll.doctor.tree import Node
 
 
-@rule("VL022", ERROR)
+@rule("VL022", ERROR, risk="Variables named VLLM_SERVICE_* and the like are no longer there.")
 def service_named_vllm(facts: Facts) -> Iterable[Finding]:
     """A Kubernetes Service is called vllm.
 

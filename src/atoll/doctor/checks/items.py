@@ -6,11 +6,11 @@ from atoll.doctor.checks.places import found
 from atoll.doctor.edits import split_item
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
-from atoll.doctor.rule import ERROR, rule
+from atoll.doctor.rule import ERROR, SAFE, rule
 from atoll.doctor.words import script_words
 
 
-@rule("VL040", ERROR)
+@rule("VL040", ERROR, risk=SAFE)
 def several_words_in_one(facts: Facts) -> Iterable[Finding]:
     """One item of a command list (or one quoted word) holds several words.
 

@@ -10,15 +10,10 @@ from atoll.doctor.edits import (
 )
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
+from atoll.doctor.masks import SECRET_NAME, TOKEN
 from atoll.doctor.rule import ERROR, rule
 from atoll.doctor.tree import Node
 from atoll.doctor.words import words_of
-
-_TOKEN = re.compile(
-    r"\b(hf_[A-Za-z0-9]{30,}|sk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16})\b"
-)
-_SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|PASSPHRASE|SECRET|SECRET_KEY|API_KEY|ACCESS_KEY|MASTER_KEY|TOKEN)$")
-
 
 _DUMMY = re.compile(
     r"^(|empty|none|null|dummy|fake|test|token-abc123|not-needed|no-?key.*|sk-(no-key-required|fake.*|dummy.*|none|x+|1234)|"
@@ -27,7 +22,7 @@ _DUMMY = re.compile(
 )
 
 
-@rule("DC013", ERROR)
+@rule("DC013", ERROR, risk="The stack does not start before the value is in .env.")
 def literal_secret(facts: Facts) -> Iterable[Finding]:
     """A token, key or password stands in the file.
 
@@ -43,7 +38,7 @@ def literal_secret(facts: Facts) -> Iterable[Finding]:
       vllm:
         image: vllm/vllm-openai:v0.32.0
         command: m/model
-        environment: {HF_TOKEN: hf_abcdefghijklmnopqrstuvwxyz0123456789}
+        environment: {HFTOKEN: hf_abcdefghijklmnopqrstuvwxyz0123456789}
     ```
 
     Passes:
@@ -52,7 +47,7 @@ def literal_secret(facts: Facts) -> Iterable[Finding]:
       vllm:
         image: vllm/vllm-openai:v0.32.0
         command: m/model
-        environment: {HF_TOKEN: "${HF_TOKEN:?}"}
+        environment: {HFTOKEN: "${HFTOKEN:?}"}
     ```
     """
     for project in facts.projects:
@@ -63,13 +58,13 @@ def literal_secret(facts: Facts) -> Iterable[Finding]:
                 if "$" in (node.raw or "") or node.source not in project.sources:
                     continue
                 password = _PASSWORD_IN_URL.search(value)
-                if _TOKEN.search(value) or (ours and _SECRET_NAME.search(name) and _is_secret(name, value)):
+                if TOKEN.search(value) or (ours and SECRET_NAME.search(name) and _is_secret(name, value)):
                     edits = _by_variable(node, name) if node.is_scalar and project.origin == "compose" else ()
                     yield found(node, f"{name} of {service.name} stands in the file", edits=edits)
                 elif ours and password is not None and not _DUMMY.match(password[1]):
                     yield found(node, f"the password in {name} of {service.name} stands in the file")
             for word in words_of(service.get("command")):
-                if word.direct and _TOKEN.search(word.text):
+                if word.direct and TOKEN.search(word.text):
                     yield found(word, f"a key in the command of {service.name} stands in the file")
 
 

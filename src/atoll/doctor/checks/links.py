@@ -15,7 +15,7 @@ from atoll.inventory.islands import best_groups, islands
 from atoll.layout.layout import Layout
 
 
-@rule("TP001", ERROR)
+@rule("TP001", ERROR, risk="The engines run on other GPUs.")
 def group_spans_islands(facts: Facts) -> Iterable[Finding]:
     """A tensor-parallel group reaches over the end of its NVLink island.
 
@@ -215,7 +215,7 @@ def broken_peer_to_peer(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("TP005", WARNING)
+@rule("TP005", WARNING, risk="NCCL uses peer-to-peer copies between the GPUs.")
 def nvlink_switched_off(facts: Facts) -> Iterable[Finding]:
     """NCCL_P2P_DISABLE=1 on a box with NVLink.
 
@@ -307,7 +307,7 @@ def unequal_cards(facts: Facts) -> Iterable[Finding]:
             yield found(placed.split, f"{placed.name} joins {join(sorted(str(kind) for kind in kinds))}")
 
 
-@rule("TP014", INFO)
+@rule("TP014", INFO, risk="The engine's threads stay on the cores near its GPUs.")
 def unbound_processes(facts: Facts) -> Iterable[Finding]:
     """No binding to the GPUs' side of a box with two sockets.
 

@@ -10,7 +10,7 @@ from atoll.doctor.edits import (
 )
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
-from atoll.doctor.rule import INFO, WARNING, rule
+from atoll.doctor.rule import INFO, SAFE, WARNING, rule
 
 
 @rule("DC008", WARNING)
@@ -47,7 +47,7 @@ def nobody_heals(facts: Facts) -> Iterable[Finding]:
             yield found(labels, f"{service.name} waits for an autoheal that is not there")
 
 
-@rule("DC009", WARNING)
+@rule("DC009", WARNING, risk="The service comes back by itself after a crash and when the machine starts.", habit=True)
 def stays_down(facts: Facts) -> Iterable[Finding]:
     """No restart policy.
 
@@ -83,7 +83,7 @@ def stays_down(facts: Facts) -> Iterable[Finding]:
 _SHORTEST_GRACE_S = 30.0  # the shortest of the answers (30 to 150 s) in the load that atoll comes from
 
 
-@rule("DC016", WARNING)
+@rule("DC016", WARNING, risk=SAFE, habit=True)
 def killed_in_mid_answer(facts: Facts) -> Iterable[Finding]:
     """No stop_grace_period.
 
@@ -121,7 +121,12 @@ def killed_in_mid_answer(facts: Facts) -> Iterable[Finding]:
             yield found(service, f"{service.name} is killed 10 s after it is told to stop", edits=edits)
 
 
-@rule("DC017", INFO)
+@rule(
+    "DC017",
+    INFO,
+    risk="The log is written by json-file, whatever driver Docker has as its default, and its oldest parts go.",
+    habit=True,
+)
 def endless_log(facts: Facts) -> Iterable[Finding]:
     """Logs without a limit.
 

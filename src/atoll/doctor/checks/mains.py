@@ -7,10 +7,10 @@ from atoll.doctor.edits import Edits, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.nginx import NginxConfig
-from atoll.doctor.rule import ERROR, rule
+from atoll.doctor.rule import ERROR, SAFE, rule
 
 
-@rule("NG040", ERROR)
+@rule("NG040", ERROR, risk=SAFE)
 def no_http_block(facts: Facts) -> Iterable[Finding]:
     """A file without http {} is mounted as nginx's main configuration.
 

@@ -58,7 +58,7 @@ def _has_auth(service: Service) -> bool:
     return _has_option(service, "--auth", "--keyFile", "--config", "-f")
 
 
-@rule("MG001", ERROR)
+@rule("MG001", ERROR, risk="MongoDB starts with an empty volume at the right place; move the data first.")
 def data_elsewhere(facts: Facts) -> Iterable[Finding]:
     """MongoDB's volume is not where its data is (/data/db).
 
@@ -121,7 +121,7 @@ def _moved(service: Service, target: str, folder: str) -> Edits:
     return ()
 
 
-@rule("MG002", ERROR)
+@rule("MG002", ERROR, risk="Whoever reaches MongoDB's port from another machine no longer does.")
 def open_database(facts: Facts) -> Iterable[Finding]:
     """MongoDB's port is published on all interfaces and nobody is asked for a password.
 
@@ -300,7 +300,7 @@ def unpinned_database(facts: Facts) -> Iterable[Finding]:
             yield found(node, f"{node.text} may be another major version after a pull")
 
 
-@rule("MG006", INFO)
+@rule("MG006", INFO, risk="MongoDB's cache is limited to 1 GB.")
 def cache_of_half_the_memory(facts: Facts) -> Iterable[Finding]:
     """MongoDB keeps its default cache beside an engine.
 
@@ -375,7 +375,7 @@ def no_replica_set(facts: Facts) -> Iterable[Finding]:
                     yield found(setting.node, f"{other.name} asks for a replica set; {service.name} is none")
 
 
-@rule("MG008", INFO)
+@rule("MG008", INFO, risk="Docker marks MongoDB unhealthy while mongosh cannot ask it; the image must have mongosh.")
 def database_not_asked(facts: Facts) -> Iterable[Finding]:
     """A service depends on MongoDB, which has no health check.
 

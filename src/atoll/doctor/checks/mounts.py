@@ -14,7 +14,7 @@ from atoll.doctor.edits import (
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.parts import Mount
-from atoll.doctor.rule import INFO, WARNING, rule
+from atoll.doctor.rule import INFO, SAFE, WARNING, rule
 
 _HUB_CACHE = "/root/.cache/huggingface"
 
@@ -24,7 +24,7 @@ def covers(mounts: Iterable[Mount], path: str) -> bool:
     return any(path == mount.target.rstrip("/") or path.startswith(mount.target.rstrip("/") + "/") for mount in mounts)
 
 
-@rule("DC011", WARNING)
+@rule("DC011", WARNING, risk=SAFE)
 def downloads_again(facts: Facts) -> Iterable[Finding]:
     """The Hugging Face cache is not mounted (or HF_HOME points elsewhere than the mount).
 
@@ -74,7 +74,7 @@ def _mount(service: Service, text: str) -> Edits:
     return add_key(service.node, ("volumes:", f"  - {text}"))
 
 
-@rule("DC012", INFO)
+@rule("DC012", INFO, risk=SAFE, habit=True)
 def compiles_again(facts: Facts) -> Iterable[Finding]:
     """The compile cache of vLLM is not kept.
 

@@ -19,7 +19,7 @@ from atoll.doctor.nginx import Directive, NginxConfig, Server, Upstream
 from atoll.doctor.rule import ERROR, rule
 
 
-@rule("NG020", ERROR)
+@rule("NG020", ERROR, risk="nginx asks Docker's DNS (127.0.0.11) for the engines' addresses while it runs.")
 def resolved_once(facts: Facts) -> Iterable[Finding]:
     """Names of containers are looked up once, when nginx starts.
 
@@ -89,7 +89,10 @@ def _resolving(route: Route, upstream: Upstream, servers: list[Server]) -> Edits
     if not route.config.resolves_upstreams:
         return newer_nginx(route.config.service)
     block = upstream.directive
-    edits = tuple(edit for server in servers for edit in add_parameter(server.directive, "resolve"))
+    changed = [add_parameter(server.directive, "resolve") for server in servers]
+    if route.config.service is None or not all(changed):
+        return ()  # 127.0.0.11 is there in a container alone; half an upstream is none
+    edits = tuple(edit for one in changed for edit in one)
     lines = [] if upstream.has("zone") else [f"zone {upstream.name} 256k;"]
     if not _has_resolver(route.config, upstream):
         lines += ["resolver 127.0.0.11 valid=5s ipv6=off;"]
@@ -113,7 +116,7 @@ def newer_nginx(service: Service | None) -> Edits:
 def _by_variable(route: Route) -> Edits:
     scheme, host, port, _ = route.location.target
     text = f"set $engine {scheme}://{host}:{port or 80}; proxy_pass $engine;"
-    changed = replace_directive(route.location.proxy_pass, text)
+    changed = replace_directive(route.location.proxy_pass, text) if route.config.service is not None else ()
     if route.location.find("resolver") is not None or not changed:
         return changed
     return (
@@ -185,7 +188,7 @@ def _place_of(upstream: Upstream | None, host: str) -> Directive | None:
     return next((server.directive for server in servers if server.host == host), None)
 
 
-@rule("NG031", ERROR)
+@rule("NG031", ERROR, risk="Requests go to another port.")
 def wrong_port(facts: Facts) -> Iterable[Finding]:
     """Nginx asks a port on which the engine does not listen.
 

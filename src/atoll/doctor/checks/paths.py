@@ -13,7 +13,7 @@ from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, rule
 
 
-@rule("NG022", ERROR)
+@rule("NG022", ERROR, risk="The path reaches the engine as clients send it, no longer rewritten.")
 def mangled_path(facts: Facts) -> Iterable[Finding]:
     """proxy_pass has a path of its own that mangles /v1/...
 
@@ -51,7 +51,7 @@ def mangled_path(facts: Facts) -> Iterable[Finding]:
         yield found(route.location.proxy_pass, f"{asked} reaches the engine as {reached}", edits=edits)
 
 
-@rule("NG035", INFO)
+@rule("NG035", INFO, risk="A path is passed on as nginx reads it: %2F becomes a slash.")
 def spelled_paths(facts: Facts) -> Iterable[Finding]:
     """Nginx matches the path with its dots and escapes resolved, and passes it on as it was spelled.
 

@@ -24,9 +24,28 @@ from atoll.units import parse_seconds
 Place = Node | Word | Directive | Service
 
 
-def found(place: Place, what: str, *, fix: str = "", why: str = "", edits: Edits = ()) -> Finding:
-    """A finding at this place; what is left out is taken from the rule's page."""
-    return Finding(file=place.file, line=place.line, what=what, fix=fix, why=why, edits=edits)
+def found(
+    place: Place,
+    what: str,
+    *,
+    fix: str = "",
+    why: str = "",
+    edits: Edits = (),
+    risk: str | None = None,
+    alike: str = "",
+) -> Finding:
+    """A finding at this place; what is left out is taken from the rule and its page.
+
+    Args:
+        place: where it stands.
+        what: is wrong.
+        fix: what to do, where the page's advice does not fit.
+        why: what follows, likewise.
+        edits: that do it.
+        risk: what these edits change of what serves, where it is more (or less) than the rule says.
+        alike: what findings that are told as one have in common, where their words differ.
+    """
+    return Finding(file=place.file, line=place.line, what=what, fix=fix, why=why, edits=edits, risk=risk, alike=alike)
 
 
 def options(facts: Facts) -> Iterator[tuple[ServedEngine, GivenOption]]:

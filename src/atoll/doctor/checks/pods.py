@@ -188,7 +188,7 @@ def any_two_gpus(facts: Facts) -> Iterable[Finding]:
             yield found(count, f"{pod.name} may get {asked:g} GPUs of different islands")
 
 
-@rule("K8006", WARNING)
+@rule("K8006", WARNING, risk="Pods live on for longer after they are told to stop.")
 def short_grace(facts: Facts) -> Iterable[Finding]:
     """The pod's terminationGracePeriodSeconds is shorter than an answer (30 s by default).
 

@@ -16,7 +16,7 @@ from atoll.doctor.parts import Port
 from atoll.doctor.rule import ERROR, rule
 
 
-@rule("DC003", ERROR)
+@rule("DC003", ERROR, risk="Whoever reaches the port from another machine no longer does.")
 def engine_published(facts: Facts) -> Iterable[Finding]:
     """An engine's port is published on all interfaces although something stands before it.
 

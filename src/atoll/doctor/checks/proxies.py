@@ -10,14 +10,14 @@ from atoll.doctor.edits import Edits, add_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.haproxy import haproxy_sections
-from atoll.doctor.rule import ERROR, INFO, WARNING, rule
+from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
 from atoll.doctor.tree import Node, Source
 from atoll.doctor.words import Word, words_of
 
 _LLM = re.compile(r"vllm|llm|sglang|ollama|llama|qwen|openai|tgi|inference", re.IGNORECASE)
 
 
-@rule("PX001", ERROR)
+@rule("PX001", ERROR, risk=SAFE)
 def haproxy_waits(facts: Facts) -> Iterable[Finding]:
     """HAProxy before an engine without `option http-no-delay`.
 
@@ -217,7 +217,7 @@ def _walk(node: Node, depth: int = 0) -> Iterator[Node]:
             yield from _walk(child, depth + 1)
 
 
-@rule("PX005", ERROR)
+@rule("PX005", ERROR, risk=SAFE)
 def cut_after_15_s(facts: Facts) -> Iterable[Finding]:
     """An Envoy route to an engine without `timeout: 0s`.
 

@@ -7,7 +7,7 @@ from atoll.doctor.checks.places import found, join, options
 from atoll.doctor.edits import Edits, remove_option, replace_option
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
-from atoll.doctor.rule import ERROR, WARNING, rule
+from atoll.doctor.rule import ERROR, SAFE, WARNING, rule
 from atoll.doctor.vllm import GivenOption, VllmCommand, is_listed, newest_version, show_version, table_for
 from atoll.engines.vllm.options import (
     known_versions,
@@ -103,7 +103,7 @@ def _release(command: VllmCommand) -> str:
     return show_version(command.table.version[:2] if command.version_known else newest_version()[:2])
 
 
-@rule("VL001", ERROR)
+@rule("VL001", ERROR, risk=SAFE)
 def removed_option(facts: Facts) -> Iterable[Finding]:
     """An option that the vLLM of this image no longer has.
 
@@ -159,7 +159,7 @@ def _replaced(option: GivenOption) -> Edits:
     return remove_option(option) if _REPLACEMENTS[option.name] is None else ()
 
 
-@rule("VL002", WARNING)
+@rule("VL002", WARNING, risk="The option is gone; the release of this image still reads it.")
 def deprecated_option(facts: Facts) -> Iterable[Finding]:
     """An option that is deprecated in this release, or gone in a later one.
 
@@ -215,7 +215,7 @@ def _gone_since(name: str) -> str:
     return ".".join(versions[last + 1].split(".")[:2])
 
 
-@rule("VL007", WARNING)
+@rule("VL007", WARNING, risk=SAFE)
 def abbreviated_option(facts: Facts) -> Iterable[Finding]:
     """An option is abbreviated.
 
@@ -264,7 +264,7 @@ def abbreviated_option(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("VL008", ERROR)
+@rule("VL008", ERROR, risk=SAFE)
 def invented_option(facts: Facts) -> Iterable[Finding]:
     """An option that vLLM never had.
 

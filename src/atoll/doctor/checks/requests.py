@@ -6,10 +6,10 @@ from atoll.doctor.checks.places import found
 from atoll.doctor.edits import add_key, remove_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
-from atoll.doctor.rule import ERROR, rule
+from atoll.doctor.rule import ERROR, SAFE, rule
 
 
-@rule("TP015", ERROR)
+@rule("TP015", ERROR, risk=SAFE)
 def unquoted_ids(facts: Facts) -> Iterable[Finding]:
     """device_ids are written as numbers.
 
@@ -39,7 +39,7 @@ def unquoted_ids(facts: Facts) -> Iterable[Finding]:
             yield found(wrong[0], f"the GPU ids of {service.name} are numbers; Compose wants strings", edits=edits)
 
 
-@rule("TP016", ERROR)
+@rule("TP016", ERROR, risk="The container gets GPUs that it did not get so far.")
 def incomplete_request(facts: Facts) -> Iterable[Finding]:
     """A device entry without capabilities, or with both count and device_ids.
 

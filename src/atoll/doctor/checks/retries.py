@@ -14,10 +14,10 @@ from atoll.doctor.edits import (
 from atoll.doctor.facts import Facts, Route
 from atoll.doctor.finding import Finding
 from atoll.doctor.nginx import Server, nginx_seconds
-from atoll.doctor.rule import ERROR, INFO, WARNING, rule
+from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
 
 
-@rule("NG007", ERROR)
+@rule("NG007", ERROR, risk="Engines that fail once go on getting requests.")
 def ejected_by_one_answer(facts: Facts) -> Iterable[Finding]:
     """One slow answer takes an engine out (max_fails 1 and fail_timeout 10 s are the defaults).
 
@@ -52,7 +52,8 @@ def ejected_by_one_answer(facts: Facts) -> Iterable[Finding]:
     for route, upstream in balanced_upstreams(facts):
         weak = [server for server in serving_servers(upstream) if (server.param("max_fails") or "1") == "1"]
         if weak and cuts_answers(facts, route):
-            edits = tuple(edit for server in weak for edit in _with_params(server, max_fails="3", fail_timeout="5s"))
+            changed = [_with_params(server, max_fails="3", fail_timeout="5s") for server in weak]
+            edits = tuple(edit for one in changed for edit in one) if all(changed) else ()
             yield found(
                 weak[0].directive,
                 f"one slow answer takes an engine of upstream {upstream.name} out for 10 s",
@@ -66,7 +67,7 @@ def _with_params(server: Server, **wanted: str) -> Edits:
     return replace_directive(server.directive, f"server {' '.join(words)};")
 
 
-@rule("NG008", ERROR)
+@rule("NG008", ERROR, risk="Engines that failed get requests again after seconds.")
 def ejected_for_hours(facts: Facts) -> Iterable[Finding]:
     """fail_timeout is longer than a minute, as in vLLM's own nginx page (10000s).
 
@@ -122,7 +123,7 @@ def _retries(route: Route) -> tuple[str, ...]:
     return found_.args if found_ is not None else ("error", "timeout")
 
 
-@rule("NG009", INFO)
+@rule("NG009", INFO, risk="A request that failed may be run a second time on another engine.")
 def no_retry_of_posts(facts: Facts) -> Iterable[Finding]:
     """A POST that failed after it was sent is not tried on another engine.
 
@@ -167,7 +168,7 @@ def no_retry_of_posts(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("NG010", WARNING)
+@rule("NG010", WARNING, risk=SAFE)
 def late_retries(facts: Facts) -> Iterable[Finding]:
     """non_idempotent retries without proxy_next_upstream_timeout.
 
@@ -209,7 +210,7 @@ def late_retries(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("NG011", INFO)
+@rule("NG011", INFO, risk="A request that failed may be run a second time on another engine.")
 def refusals_passed_on(facts: Facts) -> Iterable[Finding]:
     """The engine refuses with 503 when it is full, and nginx does not try another engine.
 
@@ -265,7 +266,7 @@ def refusals_passed_on(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("NG027", WARNING)
+@rule("NG027", WARNING, risk="An engine gets more requests at once than today.")
 def refused_at_once(facts: Facts) -> Iterable[Finding]:
     """max_conns without a queue.
 

@@ -13,7 +13,7 @@ from atoll.doctor.edits import (
 )
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
-from atoll.doctor.rule import ERROR, INFO, rule
+from atoll.doctor.rule import ERROR, INFO, SAFE, rule
 
 _SIZES = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "m": 2**20, "mb": 2**20, "g": 2**30, "gb": 2**30}
 
@@ -24,7 +24,7 @@ def _bytes(text: str) -> int | None:
     return int(float(found_[1]) * factor) if found_ is not None and factor is not None else None
 
 
-@rule("DC004", ERROR)
+@rule("DC004", ERROR, risk=SAFE)
 def small_shared_memory(facts: Facts) -> Iterable[Finding]:
     """Tensor parallelism without `shm_size` or `ipc: host`.
 
@@ -79,7 +79,7 @@ def _laid_in(service: Service) -> Iterator[str]:
     yield from ((node.text or "").partition(":")[0] for node in (temporary.scalars() if temporary is not None else ()))
 
 
-@rule("DC014", INFO)
+@rule("DC014", INFO, risk="The container gets its GPUs by the device request alone.")
 def runtime_and_devices(facts: Facts) -> Iterable[Finding]:
     """`runtime: nvidia` beside a device request.
 
@@ -150,7 +150,7 @@ def no_toolkit(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("DC018", ERROR)
+@rule("DC018", ERROR, risk="The container loses rights that it has today.")
 def takes_over_the_host(facts: Facts) -> Iterable[Finding]:
     """An engine's container is privileged, or has Docker's socket.
 
@@ -183,7 +183,7 @@ def takes_over_the_host(facts: Facts) -> Iterable[Finding]:
                 yield found(mount.node, f"{service.name} holds Docker's socket", edits=remove_item(mount.node))
 
 
-@rule("DC020", ERROR)
+@rule("DC020", ERROR, risk=SAFE)
 def one_name_for_many(facts: Facts) -> Iterable[Finding]:
     """container_name or device_ids together with several replicas.
 

@@ -21,7 +21,11 @@ _HOLES: tuple[tuple[str, Version, Version], ...] = (
 )
 
 
-@rule("SE001", ERROR)
+@rule(
+    "SE001",
+    ERROR,
+    risk="Another release of vLLM: its options, defaults and memory differ. Try it beside the old one first.",
+)
 def known_holes(facts: Facts) -> Iterable[Finding]:
     """A vLLM with known holes.
 
@@ -87,7 +91,7 @@ def code_from_the_hub(facts: Facts) -> Iterable[Finding]:
             yield found(option.word, f"code of {model} runs as it stands on the hub today")
 
 
-@rule("SE003", ERROR)
+@rule("SE003", ERROR, risk="The stack does not start before the key is in .env.")
 def key_on_the_command_line(facts: Facts) -> Iterable[Finding]:
     """The API key is an argument.
 
@@ -170,7 +174,7 @@ def stolen_keys(facts: Facts) -> Iterable[Finding]:
                 yield found(word, f"LiteLLM {version[1]} steals credentials")
 
 
-@rule("SE005", WARNING)
+@rule("SE005", WARNING, risk="Clients can no longer send what this option allows.")
 def risky_inputs(facts: Facts) -> Iterable[Finding]:
     """Local files or raw embeddings are accepted from clients of an open server.
 

@@ -12,14 +12,14 @@ from atoll.doctor.edits import (
 from atoll.doctor.facts import Facts, Route
 from atoll.doctor.finding import Finding
 from atoll.doctor.nginx import nginx_bytes, nginx_seconds
-from atoll.doctor.rule import ERROR, INFO, WARNING, rule
+from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
 
 
 def _buffers(route: Route) -> bool:
     return route.location.value("proxy_buffering", "on") != "off"
 
 
-@rule("NG001", ERROR)
+@rule("NG001", ERROR, risk=SAFE)
 def short_read_timeout(facts: Facts) -> Iterable[Finding]:
     """Nginx waits less long than an answer may take (60 s unless told otherwise).
 
@@ -55,7 +55,7 @@ def short_read_timeout(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("NG002", ERROR)
+@rule("NG002", ERROR, risk=SAFE)
 def lumps(facts: Facts) -> Iterable[Finding]:
     """HTTP/1.0 towards the engine with buffering on.
 
@@ -102,7 +102,7 @@ def _http_1_1(route: Route) -> Edits:
     return set_in_location(route, "proxy_http_version", "proxy_http_version 1.1;")
 
 
-@rule("NG003", ERROR)
+@rule("NG003", ERROR, risk=SAFE)
 def unframed(facts: Facts) -> Iterable[Finding]:
     """HTTP/1.0 towards the engine has no framing.
 
@@ -144,7 +144,7 @@ def unframed(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("NG004", ERROR)
+@rule("NG004", ERROR, risk=SAFE)
 def gzipped_stream(facts: Facts) -> Iterable[Finding]:
     """Compression (gzip) covers text/event-stream while buffering is on.
 
@@ -178,7 +178,7 @@ def gzipped_stream(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("NG018", ERROR)
+@rule("NG018", ERROR, risk=SAFE)
 def small_body(facts: Facts) -> Iterable[Finding]:
     """Requests of more than 1 MiB are refused (the default).
 
@@ -214,7 +214,7 @@ def small_body(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("NG019", INFO)
+@rule("NG019", INFO, risk=SAFE, habit=True)
 def body_on_disk(facts: Facts) -> Iterable[Finding]:
     """client_body_buffer_size is small (8 or 16 KiB by default).
 
@@ -246,7 +246,7 @@ def body_on_disk(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("NG025", WARNING)
+@rule("NG025", WARNING, risk="An answer stops when its client leaves.")
 def work_for_nobody(facts: Facts) -> Iterable[Finding]:
     """proxy_ignore_client_abort is on.
 
@@ -274,7 +274,7 @@ def work_for_nobody(facts: Facts) -> Iterable[Finding]:
             yield found(place, "an answer goes on when its client has left", edits=remove_directive(place))
 
 
-@rule("NG029", WARNING)
+@rule("NG029", WARNING, risk="An engine that needs more than 2 s to accept a connection counts as failed.")
 def slow_connect(facts: Facts) -> Iterable[Finding]:
     """proxy_connect_timeout is long (60 s by default) before several engines.
 
@@ -313,7 +313,7 @@ def slow_connect(facts: Facts) -> Iterable[Finding]:
             )
 
 
-@rule("NG033", INFO)
+@rule("NG033", INFO, risk=SAFE)
 def expected_header(facts: Facts) -> Iterable[Finding]:
     """The header X-Accel-Buffering is expected to switch buffering off.
 
@@ -347,7 +347,7 @@ def expected_header(facts: Facts) -> Iterable[Finding]:
                         yield found(line, "this header does nothing here; buffering stays on", edits=edits)
 
 
-@rule("NG034", INFO)
+@rule("NG034", INFO, risk="Bodies are read whole before they are passed on.", habit=True)
 def unbuffered_retries(facts: Facts) -> Iterable[Finding]:
     """proxy_request_buffering is off together with retries.
 

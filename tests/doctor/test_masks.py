@@ -1,0 +1,40 @@
+"""Keys and passwords are shown as dots, whatever way they are written; all else is as it was."""
+
+import pytest
+
+from atoll.doctor.masks import mask_secrets
+from atoll.doctor.mend import Mended
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("HF_TOKEN: hf_abcdefghijklmnopqrstuvwxyz0123456789", "HF_TOKEN: •••"),
+        ("- MONGO_PASSWORD=geheim123", "- MONGO_PASSWORD=•••"),
+        ('POSTGRES_PASSWORD: "p a"', 'POSTGRES_PASSWORD: "p a"'),
+        ("      master_key: sk-1234", "      master_key: •••"),
+        ("VLLM_API_KEY='super-secret'", "VLLM_API_KEY='•••'"),
+        ('command: ["m", "--api-key", "my-very-secret-key"]', 'command: ["m", "--api-key", "•••"]'),
+        ("command: m --api-key my-very-secret-key --port 8000", "command: m --api-key ••• --port 8000"),
+        ("url: mongodb://root:geheim@mongo:27017/app", "url: mongodb://root:•••@mongo:27017/app"),
+        ('proxy_set_header Authorization "Bearer local-key";', 'proxy_set_header Authorization "Bearer •••";'),
+        ("PASSWORD: ${PASSWORD:-geheim123}", "PASSWORD: ${PASSWORD:-•••}"),
+        ("  - --api-key\n  - my-very-secret-key", "  - --api-key\n  - •••"),
+        # what is none
+        ("HF_TOKEN: ${HF_TOKEN:?put HF_TOKEN into .env}", "HF_TOKEN: ${HF_TOKEN:?put HF_TOKEN into .env}"),
+        ("MONGO_PASSWORD_FILE: /run/secrets/mongo", "MONGO_PASSWORD_FILE: /run/secrets/mongo"),
+        ("- --max-num-batched-tokens\n- '8192'", "- --max-num-batched-tokens\n- '8192'"),
+        ("image: vllm/vllm-openai:v0.33.0", "image: vllm/vllm-openai:v0.33.0"),
+        ("proxy_pass http://vllm:8000;", "proxy_pass http://vllm:8000;"),
+        ("  --max-tokens 4096", "  --max-tokens 4096"),
+    ],
+)
+def test_secrets_become_dots(text: str, shown: str):
+    assert mask_secrets(text) == shown
+
+
+def test_a_diff_shows_no_secret_that_stands_near_what_changed():
+    before = "environment:\n  API_KEY: abcdefgh1234\nshm: 1\n"
+    diff = Mended(path="compose.yaml", before=before, after=before.replace("shm: 1", "shm: 2")).diff
+    assert "abcdefgh1234" not in diff
+    assert "-shm: 1\n+shm: 2\n" in diff
