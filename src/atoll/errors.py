@@ -16,6 +16,7 @@
         StartFailed               a replica or the router did not come up
         CommandFailed             a program that we ran ended with an error
         NoMeasurement             the run ended without one usable record
+      GateFailed                  exit 1: the run was fine, and a gate that was asked for holds
       CatalogFailed               exit 1: the catalogue of runs could not do what it was asked to
       Interrupted                 exit 130: Ctrl-C; what was measured is kept
 
@@ -91,6 +92,10 @@ class CommandFailed(RunFailed):
 
 class NoMeasurement(RunFailed):
     """The run ended without one usable record."""
+
+
+class GateFailed(AtollError):
+    """A gate (--fail-if) holds; the sentence says which figure is beyond what."""
 
 
 class CatalogFailed(AtollError):

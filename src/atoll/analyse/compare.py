@@ -234,6 +234,23 @@ def _bootstrap(values: Floats, blocks: Ints, *, draws: int, rng: np.random.Gener
     return np.concatenate(parts)
 
 
+def bootstrap_of(values: Floats, users: Ints, *, share: float | None, draws: int, rng: np.random.Generator) -> Floats:
+    """One statistic in other draws of the users: a quantile, or the mean where `share` is None; shape (draws,)."""
+    known, blocks = _blocks(values, users)
+    count = int(blocks.max()) + 1
+    step = max(1, _MOST_CELLS // len(known))
+    parts = []
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        weights = rng.multinomial(count, np.full(count, 1 / count), size=size)[:, blocks]
+        upto = np.cumsum(weights, axis=1)
+        total = np.maximum(upto[:, -1:], 1)
+        parts.append(
+            weights @ known / total[:, 0] if share is None else known[np.argmax(upto >= share * total, axis=1)]
+        )
+    return np.concatenate(parts)
+
+
 def _weighted_statistics(values: Floats, weights: NDArray[np.int64]) -> Floats:
     """Mean and inverted-CDF quantiles of rising values under integer weights, one row a draw."""
     upto = np.cumsum(weights, axis=1)

@@ -18,13 +18,15 @@ Percentiles are over requests that succeeded and were sent in the measured windo
 cancelled ones are counted and shown, never dropped: sent = ok + failed + cancelled.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from atoll.analyse.lockstep import IN_STEP, swing_of
 from atoll.analyse.overload import Overload, overload_of
@@ -35,6 +37,7 @@ from atoll.traffic.record import Floats, Ints, Outcome, RecordTable
 from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
 
+_FURTHER = re.compile(r"p\d{1,2}(\.\d{1,4})?")
 _QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
@@ -47,6 +50,35 @@ class Distribution(Document):
     p95: float | None = None
     p99: float | None = None
     max: float | None = None
+    more: dict[str, float] = Field(default_factory=dict)  # further percentiles that were asked for: `p99.9`
+
+    @model_validator(mode="before")
+    @classmethod
+    def _more_stand_beside(cls, value: object) -> object:
+        """`p99.9` is written beside the others."""
+        if not isinstance(value, dict):
+            return value
+        further = (name for name in value if isinstance(name, str) and name not in _QUANTILES)
+        more = {name: value[name] for name in further if _FURTHER.fullmatch(name)}
+        if not more:
+            return value
+        rest = {name: value[name] for name in value if name not in more}
+        return rest | {
+            "more": {**(rest.get("more") or {}), **{name: one for name, one in more.items() if one is not None}}
+        }
+
+    @model_serializer(mode="wrap")
+    def _write_more_beside(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = write(self)
+        more: dict[str, Any] = plain.pop("more", {})
+        return {**plain, **more}
+
+    def get(self, statistic: str) -> float | None:
+        """`mean`, `p95`, or `p99.9` where that was asked for."""
+        if statistic in {"mean", "max", *_QUANTILES}:
+            found: float | None = getattr(self, statistic)
+            return found
+        return self.more.get(statistic)
 
 
 class RequestCounts(Document):
@@ -167,6 +199,7 @@ def summarise(
     spans: Spans = (),
     slo: SLO | None = None,
     rows: Mask | None = None,
+    percentiles: Sequence[float] = (),
 ) -> Summary:
     """A run in numbers.
 
@@ -176,6 +209,7 @@ def summarise(
         spans: the measured spans of a run that was cut and resumed.
         slo: latency targets, for goodput.
         rows: look at these rows alone, as if no others had been sent; shape (len(table),).
+        percentiles: further ones, such as 99.9.
     """
     window = window_of(table, workload, spans=spans)
     looked_at = np.ones(len(table), dtype=np.bool_) if rows is None else rows
@@ -201,10 +235,10 @@ def summarise(
         measured=int(chosen.sum()),
         measured_from_s=window.start_s,
         duration_s=duration,
-        ttft_s=distribution(measures.ttft_s[ok]),
-        itl_s=weighted_distribution(*table.gaps(ok)),
-        tpot_s=distribution(measures.tpot_s[ok]),
-        e2e_s=distribution(measures.e2e_s[ok]),
+        ttft_s=distribution(measures.ttft_s[ok], percentiles),
+        itl_s=weighted_distribution(*table.gaps(ok), percentiles),
+        tpot_s=distribution(measures.tpot_s[ok], percentiles),
+        e2e_s=distribution(measures.e2e_s[ok], percentiles),
         output_tokens_per_s=rates.output_tokens_per_s,
         total_tokens_per_s=rates.total_tokens_per_s,
         requests_per_s=rates.requests_per_s,
@@ -244,39 +278,46 @@ def _or_vary(workload: Workload | None) -> str:
     return f", or let lengths vary (--output {low}-{high})"
 
 
-def distribution(values: Floats) -> Distribution:
+def distribution(values: Floats, further: Sequence[float] = ()) -> Distribution:
     """Mean, percentiles (linear between ranks, as NumPy's default) and maximum; NaN entries are left out."""
     known = values[~np.isnan(values)]
     if len(known) == 0:
         return Distribution()
-    points = np.quantile(known, list(_QUANTILES.values()))
-    named = dict(zip(_QUANTILES, map(float, points), strict=True))
-    return Distribution(mean=float(known.mean()), max=float(known.max()), **named)
+    wanted = _shares(further)
+    points = np.quantile(known, list(wanted.values()))
+    named = dict(zip(wanted, map(float, points), strict=True))
+    return Distribution.model_validate({"mean": float(known.mean()), "max": float(known.max()), **named})
 
 
-def weighted_distribution(values: Floats, weights: Ints) -> Distribution:
+def _shares(further: Sequence[float]) -> dict[str, float]:
+    """The usual percentiles and further ones, by name."""
+    return _QUANTILES | {f"p{percent:g}": percent / 100 for percent in further}
+
+
+def weighted_distribution(values: Floats, weights: Ints, further: Sequence[float] = ()) -> Distribution:
     """The same as `distribution(np.repeat(values, weights))`, without making that array."""
     total = int(weights.sum())
     if total == 0:
         return Distribution()
     if total == len(weights) and weights.min() == 1:
-        return _distribution_of_sorted(np.sort(values))
+        return _distribution_of_sorted(np.sort(values), further)
     order = np.argsort(values, kind="stable")
     sorted_values, upto = values[order], np.cumsum(weights[order])
-    named = {name: _weighted_quantile(sorted_values, upto, share) for name, share in _QUANTILES.items()}
+    named = {name: _weighted_quantile(sorted_values, upto, share) for name, share in _shares(further).items()}
     mean = float((values * weights).sum() / total)  # np.dot would wake BLAS' threads, which then spin for 30 ms
-    return Distribution(mean=mean, max=float(sorted_values[np.searchsorted(upto, total)]), **named)
+    most = float(sorted_values[np.searchsorted(upto, total)])
+    return Distribution.model_validate({"mean": mean, "max": most, **named})
 
 
-def _distribution_of_sorted(values: Floats) -> Distribution:
+def _distribution_of_sorted(values: Floats, further: Sequence[float]) -> Distribution:
     """As `distribution`, of values in order and none of them NaN."""
     last = len(values) - 1
     named = {}
-    for name, share in _QUANTILES.items():
+    for name, share in _shares(further).items():
         below = int(share * last)
         low, high = float(values[below]), float(values[min(below + 1, last)])
         named[name] = low + (high - low) * (share * last - below)
-    return Distribution(mean=float(values.mean()), max=float(values[-1]), **named)
+    return Distribution.model_validate({"mean": float(values.mean()), "max": float(values[-1]), **named})
 
 
 def _weighted_quantile(sorted_values: Floats, upto: Ints, share: float) -> float:

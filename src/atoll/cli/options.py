@@ -40,6 +40,15 @@ Profile = Annotated[
 ]
 OutPath = Annotated[Path | None, typer.Option("-o", "--out", metavar="PATH", help="Where to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if", metavar="GATE", help="Exit 1 when it holds: 'failed > 1%', 'good < 95%', 'ttft_p95 > 250ms'."
+    ),
+]
+Junit = Annotated[
+    Path | None, typer.Option("--junit", metavar="FILE", help="Write what became of the gates, for a build server.")
+]
 ApiKeyFile = Annotated[
     Path | None,
     typer.Option("--api-key-file", metavar="FILE", help="A file with the key; `ps` shows that of --api-key to all."),

@@ -173,6 +173,10 @@ def show_summary(summary: Summary, *, title: str = "Summary") -> None:
         )
     ]
     show_table(None, ("", *DISTRIBUTION_COLUMNS), rows, numbers=range(1, 7))
+    for name in summary.e2e_s.more:
+        spreads = {"TTFT": summary.ttft_s, "ITL": summary.itl_s, "TPOT": summary.tpot_s, "E2E": summary.e2e_s}
+        figures = (f"{measure} {show_seconds(spread.get(name))}" for measure, spread in spreads.items())
+        out.print(f"{name}: {', '.join(figures)}")
     if len(summary.per_replica) > 1:
         show_replicas(summary)
     if summary.per_model:

@@ -16,6 +16,7 @@ import numpy as np
 import uvloop
 
 import atoll
+from atoll.analyse.gate import Gate
 from atoll.analyse.summary import Summary, summarise
 from atoll.errors import AtollError, InputError, MissingProgram
 from atoll.layout.layout import Layout
@@ -94,6 +95,7 @@ def bench(
     on_progress: Callable[[Progress], None] | None = None,
     force: bool = False,
     notes: Sequence[str] = (),
+    percentiles: Sequence[float] = (),
 ) -> BenchResult:
     """Run the load, write the run's folder, sum it up. Blocks until it is done.
 
@@ -120,6 +122,7 @@ def bench(
         slo: latency targets, for goodput.
         force: a run that is in the folder may go.
         notes: what is worth keeping with the run.
+        percentiles: further ones that are wanted, such as 99.9.
 
     Raises:
         InputError: something given makes no sense, or the folder already holds something.
@@ -165,7 +168,7 @@ def bench(
         except AtollError:
             _take_back(folder)
             raise
-        return _finish(folder, info, result, workload, steps=steps, slo=slo)
+        return _finish(folder, info, result, workload, steps=steps, slo=slo, percentiles=percentiles)
 
 
 def _take_back(folder: Path) -> None:
@@ -183,9 +186,10 @@ def _finish(
     *,
     steps: Sequence[LoadStep],
     slo: SLO | None,
+    percentiles: Sequence[float],
 ) -> BenchResult:
     """Sum up and write what is left to write; a disk that refuses costs the file, not the summary."""
-    summary = summarise(result.table, workload=workload, slo=slo)
+    summary = summarise(result.table, workload=workload, slo=slo, percentiles=percentiles)
     notes = (*info.notes, *result.notes, *((result.client.verdict,) if result.client.limited else ()))
     if result.disk is not None:
         notes += (f"The disk refused records for a while: {result.disk}.",)
@@ -296,6 +300,18 @@ def refuse_two_names(url: str, key: str | None, file: Path | None) -> None:
     """
     if password_of(url) and (key is not None or file is not None):
         raise InputError("The URL has a name and a password, and an API key is given beside them. Give one of the two.")
+
+
+def percentiles_of(text: str | None, gates: Sequence[Gate] = ()) -> tuple[float, ...]:
+    """`99.9,75`, and those that gates ask for, without the usual ones; raises InputError."""
+    try:
+        given = [float(piece) for piece in text.split(",")] if text else []
+    except ValueError:
+        given = [0.0]
+    if any(not 0 < percent < 100 for percent in given):
+        raise InputError(f"--percentiles {text} are none. Write them like 99.9,75.")
+    asked = {*given, *(gate.percentile for gate in gates if gate.percentile is not None)}
+    return tuple(sorted(asked - {50.0, 90.0, 95.0, 99.0}))
 
 
 def workers_of(workers: str, *, ray: bool = False) -> Workers | None:

@@ -1,11 +1,15 @@
 """Runs on disk, held against each other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from atoll.analyse.band import Band, means_of
 from atoll.analyse.compare import Comparison, compare_runs
+from atoll.analyse.gate import Gate, Judgement
+from atoll.analyse.gate_change import Side, judge_second
 from atoll.cost.band import caution, relative_band, relative_ratio
 from atoll.errors import InputError, NoMeasurement
 from atoll.model.read import known_card
@@ -21,6 +25,7 @@ class ComparedRuns:
     runs: tuple[Run, ...]
     names: tuple[str, ...]  # what the runs are called here; with their folders where two are called the same
     comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...] = ()  # what to know before one is praised against another
     bands: tuple[Band | None, ...]  # of the runs' means, around 1; None: measured or emulated, or no band is known
 
 
@@ -44,6 +49,9 @@ def compare_folders(folders: Sequence[Path]) -> ComparedRuns:
         runs=runs,
         names=names,
         bands=tuple(_band_of(run) for run in runs),
+        notes=tuple(
+            note for name, run in zip(names[1:], runs[1:], strict=True) for note in _unlike(first, run, names[0], name)
+        ),
         comparisons=tuple(
             compare_runs(
                 first.table,
@@ -56,6 +64,35 @@ def compare_folders(folders: Sequence[Path]) -> ComparedRuns:
             for name, run in zip(names[1:], runs[1:], strict=True)
         ),
     )
+
+
+def judge_pairs(compared: ComparedRuns, gates: Sequence[Gate]) -> list[Judgement]:
+    """What becomes of each gate in each run but the first, which is what changes are against."""
+    sides = [
+        Side(name=name, summary=run.summary, table=run.table, measured=run.measured)
+        for name, run in zip(compared.names, compared.runs, strict=True)
+    ]
+    return [judge_second(sides[0], other, gate) for other in sides[1:] for gate in gates]
+
+
+_OTHER_LENGTHS = 0.05  # of the median: from here on answers, or prompts, are not the same work
+
+
+def _unlike(first: Run, second: Run, name: str, other: str) -> Iterator[str]:
+    """Where two runs were not asked for the same: then a difference may be the load's."""
+    for what, column in (("answers", "output_tokens"), ("prompts", "prompt_tokens")):
+        lengths = [_typical(run, column) for run in (first, second)]
+        if min(lengths) > 0 and max(lengths) / min(lengths) - 1 > _OTHER_LENGTHS:
+            yield (
+                f"The {what} differ in length: {lengths[0]:,.0f} tokens of {name} against {lengths[1]:,.0f} of {other}"
+                " (median); part of the difference may be theirs."
+            )
+
+
+def _typical(run: Run, column: str) -> float:
+    """The median length of what was answered; 0 where it is not known."""
+    ok = run.measured & (np.array(run.table.outcome, dtype=object) == "ok")
+    return float(np.median(getattr(run.table, column)[ok])) if ok.any() else 0.0
 
 
 def _band_of(run: Run) -> Band | None:

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atoll.cli.options import ApiKeyFile, Force, Json, OutPath, SloTpot, SloTtft, takes_load
+from atoll.cli.gates import close_gates, gates_of, judge_run, show_gates, write_junit
+from atoll.cli.options import ApiKeyFile, FailIf, Force, Json, Junit, OutPath, SloTpot, SloTtft, takes_load
+from atoll.errors import InputError
 from atoll.workflows.load import LoadOptions, load_of, slo_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from atoll.analyse.gate import Gate, Judgement
+    from atoll.load.datasets import DatasetPrompts
     from atoll.traffic.workload import Workload
     from atoll.workflows.bench import BenchResult
     from atoll.workflows.capacity import Level, Sweep, UsersWithinTargets
@@ -123,6 +127,11 @@ Repeats = Annotated[
 ]
 
 
+Percentiles = Annotated[
+    str | None, typer.Option("--percentiles", metavar="P,P,...", help="Further percentiles, such as 99.9.")
+]
+
+
 def register(app: typer.Typer) -> None:
     app.command()(takes_load(bench))
 
@@ -174,6 +183,9 @@ def bench(
     slo_share: SloShare = 0.95,
     max_users: MostUsers = 1024,
     repeats: Repeats = 3,
+    percentiles: Percentiles = None,
+    fail_if: FailIf = None,
+    junit: Junit = None,
     out: OutPath = None,
     force: Force = False,
     json: Json = False,
@@ -233,12 +245,13 @@ def bench(
     )
     vocabulary, count = work.words_of(models[0].name if models else None, tokenizer, chat=endpoint != "completions")
     texts = work.prompts_of(prompts, seed=workload.seed, count=count, own_output=dataset_output)
-    notes: tuple[str, ...] = ()
-    if texts is not None and texts.note is not None:
-        notes = (f"{texts.note}: --output {workload.output.words} is used.",)
-        progress.print(notes[0], markup=False, soft_wrap=True)
+    notes = _notes_of(texts, workload)
     rows = work.trace_of(trace, speed=trace_speed) if trace is not None else door.trace_of(workload)
     slo = slo_of(door.slo, slo_ttft, slo_tpot)
+    gates = gates_of(fail_if or (), has_target=slo is not None and not slo.is_empty)
+    further = work.percentiles_of(percentiles, gates)
+    if search and (gates or junit is not None):
+        raise InputError("A search finds what is carried within the targets; --fail-if is for a run, or for a sweep's.")
 
     def measure(load: "Workload", folder: Path | None) -> "BenchResult":
         with live_view(progress, silent=json, title=f"atoll bench {door.url}") as on_progress:
@@ -258,6 +271,7 @@ def bench(
                 drain_s=_seconds(drain),
                 workers=work.workers_of(workers, ray=ray),
                 notes=notes,
+                percentiles=further,
                 answer_s=door.answer_s(load, rows),
                 on_progress=on_progress,
             )
@@ -271,8 +285,7 @@ def bench(
 
     if sweep is not None:
         levels = capacity.sweep(workload, work.loads_of(sweep), out or work.new_folder(), measure=measure, say=say)
-        _show_sweep(levels, json=json)
-        _refuse_silence(levels.levels, door.url)
+        _end_sweep(levels, gates, url=door.url, junit=junit, json=json)
     elif search:
         most = capacity.search_users(
             workload,
@@ -288,8 +301,7 @@ def bench(
         _refuse_silence(most.levels, door.url)
     else:
         result = measure(workload, out)
-        _show(result, json=json)
-        _end(result)
+        _end_run(result, gates, junit=junit, json=json)
 
 
 def _seconds(text: str | None) -> float | None:
@@ -298,17 +310,46 @@ def _seconds(text: str | None) -> float | None:
     return None if text is None else parse_seconds(text)
 
 
-def _show(result: "BenchResult", *, json: bool) -> None:
+def _notes_of(texts: "DatasetPrompts | None", workload: "Workload") -> tuple[str, ...]:
+    """What is not as it was wanted, said at once and kept with the run."""
+    from atoll.cli.show import progress
+
+    if texts is None or texts.note is None:
+        return ()
+    note = f"{texts.note}: --output {workload.output.words} is used."
+    progress.print(note, markup=False, soft_wrap=True)
+    return (note,)
+
+
+def _end_run(result: "BenchResult", gates: "Sequence[Gate]", *, junit: Path | None, json: bool) -> None:
+    judged = judge_run(result.summary, gates)
+    _show(result, judged, json=json)
+    write_junit(judged, junit, suite=f"atoll bench {result.info.url}", seconds=result.summary.duration_s)
+    _end(result)
+    close_gates(judged)
+
+
+def _end_sweep(levels: "Sweep", gates: "Sequence[Gate]", *, url: str, junit: Path | None, json: bool) -> None:
+    runs = [run for level in levels.levels for run in level.runs]
+    judged = [one for run in runs for one in judge_run(run.summary, gates, name=run.info.name)]
+    _show_sweep(levels, json=json, judged=judged)
+    write_junit(judged, junit, suite=f"atoll bench {url}")
+    _refuse_silence(levels.levels, url)
+    close_gates(judged)
+
+
+def _show(result: "BenchResult", judged: "Sequence[Judgement]", *, json: bool) -> None:
     from atoll.cli.bench_tables import bench_json, show_bench
     from atoll.cli.show import show_json
 
     if json:
-        show_json(bench_json(result))
+        show_json(bench_json(result) | ({"gates": list(judged)} if judged else {}))
     else:
         show_bench(result)
+        show_gates(judged)
 
 
-def _show_sweep(levels: "Sweep", *, json: bool) -> None:
+def _show_sweep(levels: "Sweep", *, json: bool, judged: "Sequence[Judgement]") -> None:
     from atoll.cli.bench_tables import levels_json, show_levels
     from atoll.cli.show import out, show_json
 
@@ -319,6 +360,7 @@ def _show_sweep(levels: "Sweep", *, json: bool) -> None:
                 "knee": levels.knee,
                 "still_helps_at": levels.still_helps_at,
                 "seed": levels.seed,
+                **({"gates": list(judged)} if judged else {}),
             }
         )
         return
@@ -329,6 +371,7 @@ def _show_sweep(levels: "Sweep", *, json: bool) -> None:
         highest = f"{levels.still_helps_at:g}"
         out.print(f"More load still helped at {highest}, the highest level; where it stops lies beyond.")
     out.print(f"Seed {levels.seed}; --seed {levels.seed} sends the same requests again.")
+    show_gates(judged)
 
 
 def _show_capacity(most: "UsersWithinTargets", *, json: bool) -> None:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from atoll.cli.options import Json
+from atoll.cli.gates import close_gates, gates_of, show_gates, write_junit
+from atoll.cli.options import FailIf, Json, Junit
 from atoll.cli.show import out, show_bands, show_json, show_table
 from atoll.traffic.record import Source
 from atoll.units import show_seconds
@@ -19,18 +20,25 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the baseline.")
     ],
+    fail_if: FailIf = None,
+    junit: Junit = None,
     json: Json = False,
 ) -> None:
     """Compare runs with the first: TTFT, TPOT and E2E with 95 % intervals.
+
+    `--fail-if 'ttft_p95 > +10%'` ends with exit 1 where a run is beyond chance more than 10 % above the first.
 
     'No clear difference' is said where the interval spans 0; of two simulated runs, 'within the band' where the band of
     their ratio spans 1.
 
     Example: atoll compare runs/four-h100-nvl-simulated/1xTP4 runs/four-h100-nvl-simulated/2xTP2
     """
-    from atoll.workflows.compare import compare_folders
+    from atoll.workflows.compare import compare_folders, judge_pairs
 
+    gates = gates_of(fail_if or (), of_two=True)
     result = compare_folders(runs)
+    judged = judge_pairs(result, gates)
+    suite = f"atoll compare {' '.join(result.names)}"
     if json:
         show_json(
             {
@@ -45,8 +53,12 @@ def compare(
                     for run, band in zip(result.runs, result.bands, strict=True)
                 ],
                 "comparisons": list(result.comparisons),
+                "notes": list(result.notes),
+                **({"gates": judged} if judged else {}),
             }
         )
+        write_junit(judged, junit, suite=suite)
+        close_gates(judged)
         return
     sources = {name: run.info.source for name, run in zip(result.names, result.runs, strict=True)}
     for comparison in result.comparisons:
@@ -54,6 +66,11 @@ def compare(
     bands = dict(zip(result.names, result.bands, strict=True))
     show_bands({name: bands[name] for name, source in sources.items() if source is Source.SIMULATED})
     out.print("Intervals: 95 %, bootstrap over requests, blocked by user.")
+    for note in result.notes:
+        out.print(note, style="yellow", markup=False, soft_wrap=True)
+    show_gates(judged)
+    write_junit(judged, junit, suite=suite)
+    close_gates(judged)
 
 
 def _show(comparison: object, sources: dict[str, Source]) -> None:

@@ -95,7 +95,10 @@ def impossible(run: Foreign) -> str | None:
 def _impossible_figures(summary: Summary) -> str | None:
     spreads = {name: getattr(summary, name) for name in ("ttft_s", "itl_s", "tpot_s", "e2e_s")}
     figures = {
-        f"{name}.{part}": value for name, spread in spreads.items() for part, value in spread if value is not None
+        f"{name}.{part}": value
+        for name, spread in spreads.items()
+        for part, value in spread
+        if isinstance(value, float)
     }
     figures |= {
         name: getattr(summary, name)
