@@ -106,7 +106,7 @@ def test_each_class_of_failure_has_the_sentence_that_was_heard_most():
         (
             "http_400",
             "Unsupported parameter: 'max_tokens' is not supported with this model.",
-            "--max-completion-tokens",
+            "--length-field",
         ),
         ("http_400", "This model's maximum context length is 4096 tokens.", "--prompt"),
         ("http_404", "The model `x` does not exist.", "does not know this model"),

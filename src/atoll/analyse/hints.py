@@ -13,7 +13,7 @@ _HINTS: tuple[tuple[str, str, str], ...] = (
     (
         r"http_4\d\d",
         r"max_completion_tokens|'max_tokens'|\"max_tokens\"|\bmax_tokens\b.*(not supported|unsupported|not permitted)",
-        "--max-completion-tokens sends that field in the place of max_tokens.",
+        "--length-field max_completion_tokens sends that one.",
     ),
     (
         r"http_4\d\d",

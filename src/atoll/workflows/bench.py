@@ -477,11 +477,11 @@ def asking_of(
     fields: Mapping[str, object],
     images: tuple[str, ...],
     documents: int,
-    max_completion_tokens: bool,
+    length_field: str,
     usage: bool,
     omit: Sequence[str],
     session_header: str | None,
-    request_id_prefix: str | None,
+    request_ids: str | None,
     retry_after: bool,
     connect_timeout: str,
     token_timeout: str,
@@ -496,8 +496,10 @@ def asking_of(
         raise InputError(f"--endpoint {endpoint} is not one of {', '.join(Endpoint)}.")
     if session_header is not None:
         _header(f"{session_header}: x")
-    if request_id_prefix is not None and not re.fullmatch(r"[!-~]*", request_id_prefix):
-        raise InputError(f"--request-id-prefix {request_id_prefix!r} does not fit into a header.")
+    if request_ids is not None and not re.fullmatch(r"[!-~]*", request_ids):
+        raise InputError(f"--request-ids {request_ids!r} does not fit into a header.")
+    if not re.fullmatch(r"\w+", length_field):
+        raise InputError(f"--length-field {length_field!r} is no field's name. Write max_completion_tokens.")
     return RequestOptions(
         model=models[0].name if models else None,
         models=models if len(models) > 1 else (),
@@ -509,11 +511,11 @@ def asking_of(
         extra_body=fields,
         images=images,
         documents=documents,
-        length_field="max_completion_tokens" if max_completion_tokens else "max_tokens",
+        length_field=length_field,
         usage=usage,
         omit=tuple(omit),
         session_header=session_header,
-        request_ids=request_id_prefix,
+        request_ids=request_ids,
         retries=MOST_RETRIES if retry_after else 0,
         timeouts=Timeouts(
             connect_s=parse_seconds(connect_timeout),

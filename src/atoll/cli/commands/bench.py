@@ -46,8 +46,9 @@ JsonSchema = Annotated[
 Documents = Annotated[
     int, typer.Option("--documents", min=1, metavar="N", help="Held against a query, with rerank and score.")
 ]
-MaxCompletionTokens = Annotated[
-    bool, typer.Option("--max-completion-tokens", help="Send this field in the place of max_tokens.")
+LengthField = Annotated[
+    str,
+    typer.Option("--length-field", metavar="NAME", help="That limits an answer: max_tokens, or max_completion_tokens."),
 ]
 Usage = Annotated[
     bool, typer.Option("--usage/--no-usage", help="Ask for the usage of a stream, or leave stream_options out.")
@@ -58,9 +59,9 @@ Omit = Annotated[
 SessionHeader = Annotated[
     str | None, typer.Option("--session-header", metavar="NAME", help="A header with one value a session.")
 ]
-RequestIdPrefix = Annotated[
+RequestIds = Annotated[
     str | None,
-    typer.Option("--request-id-prefix", metavar="TEXT", help='What X-Request-Id begins with; "" sends none.'),
+    typer.Option("--request-ids", metavar="TEXT", help='What X-Request-Id begins with; "" sends none.'),
 ]
 RetryAfter = Annotated[
     bool, typer.Option("--retry-after", help="After 429 and 503 wait as the server says and send again.")
@@ -145,7 +146,7 @@ def bench(
     endpoint: Endpoint = None,
     stream: Stream = True,
     exact_output: Exact = True,
-    max_completion_tokens: MaxCompletionTokens = False,
+    length_field: LengthField = "max_tokens",
     usage: Usage = True,
     omit: Omit = None,
     image: Images = None,
@@ -153,7 +154,7 @@ def bench(
     json_schema: JsonSchema = None,
     documents: Documents = 4,
     session_header: SessionHeader = None,
-    request_id_prefix: RequestIdPrefix = None,
+    request_ids: RequestIds = None,
     retry_after: RetryAfter = False,
     api_key: ApiKey = None,
     api_key_file: ApiKeyFile = None,
@@ -229,11 +230,11 @@ def bench(
         fields=fields,
         images=images,
         documents=documents,
-        max_completion_tokens=max_completion_tokens,
+        length_field=length_field,
         usage=usage,
         omit=omit or (),
         session_header=session_header,
-        request_id_prefix=request_id_prefix,
+        request_ids=request_ids,
         retry_after=retry_after,
         connect_timeout=connect_timeout,
         token_timeout=token_timeout,
