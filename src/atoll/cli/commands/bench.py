@@ -48,7 +48,7 @@ Documents = Annotated[
 ]
 LengthField = Annotated[
     str,
-    typer.Option("--length-field", metavar="NAME", help="That limits an answer: max_tokens, or max_completion_tokens."),
+    typer.Option("--length-field", metavar="NAME", help="The field that limits an answer; else max_tokens."),
 ]
 Usage = Annotated[
     bool, typer.Option("--usage/--no-usage", help="Ask for the usage of a stream, or leave stream_options out.")
