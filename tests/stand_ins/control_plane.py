@@ -41,6 +41,22 @@ def site_over(workspace, *, catalog, kept):
     return Site(workspace=workspace, tokens=Tokens(kept, now=clock.now, extra=extra), catalog=catalog, clock=clock)
 
 
+def routes_of(site):
+    """(method, path) of every route of the application, those of included routers too."""
+
+    def walk(router):
+        for route in router.routes:
+            inner = getattr(route, "original_router", None)
+            if inner is not None:
+                yield from walk(inner)
+            else:
+                yield from ((method, route.path) for method in sorted(getattr(route, "methods", None) or ()))
+
+    found = tuple(walk(create_app(site, hosts=frozenset({"127.0.0.1"}), cookie="atoll-8090")))
+    assert len(found) > 30
+    return found
+
+
 def client_of(site, secret=OPERATOR, *, raising=True, **headers):
     """An HTTP client in process, with a token; without `raising` what fails in the server is its answer."""
     app = create_app(site, hosts=frozenset({"127.0.0.1", "[::1]", "*.lan"}), cookie="atoll-8090")

@@ -31,7 +31,7 @@ from atoll.web.jobs import JobNote
 from atoll.web.site import PAGES
 from atoll.web.tokens import Role, open_private
 from atoll.web.workspace import Workspace
-from stand_ins.control_plane import HOST, OPERATOR, VIEWER, client_of, site_over
+from stand_ins.control_plane import HOST, OPERATOR, VIEWER, client_of, routes_of, site_over
 
 EVIL = "<img src=x onerror=alert(1)>\"'"
 CLOSING = "</script><img src=x onerror=alert(2)>"  # where a name may hold a slash
@@ -60,22 +60,6 @@ def got(attack, answers, fine):
 
 def refused(*statuses):
     return lambda answer: answer.status_code in statuses
-
-
-def routes_of(site):
-    """(method, path) of every route of the application, those of included routers too."""
-
-    def walk(router):
-        for route in router.routes:
-            inner = getattr(route, "original_router", None)
-            if inner is not None:
-                yield from walk(inner)
-            else:
-                yield from ((method, route.path) for method in sorted(getattr(route, "methods", None) or ()))
-
-    found = tuple(walk(create_app(site, hosts=frozenset({"127.0.0.1"}), cookie="atoll-8090")))
-    assert len(found) > 30
-    return found
 
 
 def filled(path, value="x"):

@@ -1,5 +1,6 @@
 """A deployment in a real browser: up, loaded, the server killed in the middle, an engine and the door killed, down."""
 
+import json
 import os
 import re
 import signal
@@ -40,7 +41,7 @@ def test_a_deployment_is_brought_up_loaded_and_taken_down(tmp_path, bundle, open
     page = open_page(first.link)
     page.get_by_role("link", name="Deployments").click()
     page.get_by_role("link", name="pair").click()
-    label = page.locator("#now .label")
+    label = page.locator("#now .label").first
     expect(label).to_have_text("down")
     page.get_by_role("button", name="Up", exact=True).click()
     expect(label).to_have_text("up")
@@ -69,13 +70,35 @@ def test_a_deployment_is_brought_up_loaded_and_taken_down(tmp_path, bundle, open
                 pass
         assert other.locator("#log").bounding_box() == below  # what comes in moves nothing
         other.get_by_role("link", name="live").click()
+        expect(other.get_by_text("emulated", exact=True)).to_be_visible()
+        answered = other.locator("[data-figure=ok]")
+        expect(answered).to_have_text(re.compile(r"^[\d,]+$"))  # the page's script has run
+        seen = answered.text_content()
+        expect(answered).not_to_have_text(seen)  # it goes on
+        expect(other.locator("#chart-ttft canvas")).to_be_visible()
         other.get_by_role("button", name="Stop").click()
         expect(other.get_by_text("stopped", exact=True)).to_be_visible()
+        expect(other.locator("#words")).to_contain_text("Stopped by hand")
+        other.get_by_role("button", name="Forget").click()  # the job; its run stays
+
+        other.get_by_role("link", name="Deployments").click()
+        other.get_by_role("link", name="pair", exact=True).click()
+        for field, value in {"Users": "4", "How long": "2s", "Prompt tokens": "16", "Output tokens": "8"}.items():
+            other.get_by_label(field, exact=True).fill(value)
+        other.get_by_label("Name of the run").fill("second")
+        other.get_by_role("button", name="Start the load test").click()
+        expect(other.get_by_text("done", exact=True)).to_be_visible()
+        other.get_by_role("link", name="Runs", exact=True).click()
+        for name in ("second", "live"):
+            other.get_by_label(f"Compare {name}").check()
+        other.get_by_role("button", name="Compare").click()
+        expect(other.get_by_role("heading", name=re.compile("^Held against "))).to_be_visible()
+        expect(other.locator("main .label")).to_have_text(["emulated"] * 2)
         other.get_by_role("link", name="Deployments").click()
         other.get_by_role("link", name="pair", exact=True).click()
 
         os.kill(read_state(bundle).replicas[0].pid, signal.SIGKILL)
-        state = other.locator("#now .label")
+        state = other.locator("#now .label").first
         expect(state).to_have_text("degraded")
         expect(other.locator("#now .whys")).to_contain_text("Replica 0: signal 9")
         os.kill(read_state(bundle).router.pid, signal.SIGKILL)
@@ -88,4 +111,6 @@ def test_a_deployment_is_brought_up_loaded_and_taken_down(tmp_path, bundle, open
     finally:
         second.stop()
     assert read_state(bundle).living(bundle) == {}
-    assert (tmp_path / "workspace" / "runs" / "live" / "run.yaml").is_file()
+    counts = json.loads((tmp_path / "workspace" / "runs" / "live" / "summary.json").read_text())["requests"]
+    assert counts["sent"] == counts["ok"] + counts.get("failed", 0) + counts.get("cancelled", 0)
+    assert counts["ok"] > 2

@@ -1,16 +1,24 @@
 """Every page in a real browser: what axe finds, the keyboard alone, nothing in the console, nobody else asked."""
 
 from importlib import resources
+from pathlib import Path
 
 import httpx
 import pytest
 
+from atoll.model.read import read_model
 from atoll.outside.files import read_text
+from atoll.run.process import prepare
 from atoll.web.pages.boxes import EXAMPLE, EXAMPLE_GPU
+from atoll.web.pages.runs import compare_link
 from atoll.web.site import PAGES
+from atoll.web.workspace import Kind, Workspace
 from stand_ins.control_plane import start_server
+from stand_ins.layouts import two_pairs
 
 PATHS = tuple("/" if name == "home" else f"/{name}" for name in PAGES)
+MODEL = "Qwen/Qwen2.5-7B-Instruct"
+FOREIGN = Path(__file__).parents[1] / "data" / "foreign"
 SERIOUS = {"serious", "critical"}
 REACHED = """() => {
   const one = document.activeElement;
@@ -44,22 +52,24 @@ def paths(served):
     """The pages of the bar, and one of each kind below them that can be made without a GPU."""
     stack = {"text": "services:\n  vllm:\n    image: vllm/vllm-openai:latest\n    privileged: true\n"}
     capture = read_text(EXAMPLE)
-    run = {
-        "run_id": "one",
-        "name": "one",
-        "engine": "vllm",
-        "source": "measured",
-        "model": "m",
-        "tags": ["night"],
-        "summary": {},
-    }
+    prepare(two_pairs(model=MODEL), read_model(MODEL), folder=served.workspace / "pair", free_router_port=True)
+    workspace = Workspace(served.workspace)
+    deployment = workspace.thing_at(served.workspace / "pair", Kind.BUNDLE).id
     with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {served.secret}"}) as client:
         made = [
             client.post("/doctor/check", data=stack),
             client.post("/boxes", data={"name": "office", "text": capture, "gpu": EXAMPLE_GPU}),
+            client.post(
+                "/jobs/bench", data={"target": deployment, "duration": "1s"}
+            ),  # it is down, and the job says so
+            client.post("/chat/begin", data={"door": "pair", "model": MODEL, "system": "짧게"}),
         ]
-        client.post("/api/runs", json=run).raise_for_status()
-    return (*PATHS, *(answer.headers["location"] for answer in made), "/runs/one")
+        for name in ("one", "two"):
+            file = ("result.json", (FOREIGN / "vllm-detailed.json").read_bytes())
+            client.post("/runs/import", data={"name": name}, files={"file": file})
+        runs = [run["run_id"] for run in client.get("/api/runs").json()["runs"]]
+    below = [f"/runs/{runs[0]}", compare_link(runs), f"/deployments/{deployment}"]
+    return (*PATHS, *(answer.headers["location"] for answer in made), *below)
 
 
 LOOKS = [{"lang": "en-US", "scheme": "light", "width": 1440}, {"lang": "ko-KR", "scheme": "dark", "width": 390}]

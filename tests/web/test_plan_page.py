@@ -44,6 +44,14 @@ def test_the_example_is_planned_changed_and_taken_home(server, open_page, tmp_pa
         first.get_by_role("button", name=re.compile(r"\.zip$")).click()
     check(taken.value.path(), tmp_path / "taken")
 
+    address = page.url
+    page.get_by_label("Name of the study").fill("taken")
+    page.get_by_role("button", name="Make a study of these").click()
+    expect(page).to_have_url(re.compile("/studies/"))
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", name="Studies")).to_be_visible()
+    page.goto(address)
+    expect(first.get_by_role("button", name="Deploy")).to_be_visible()
     first.get_by_label("Engine").select_option("emulated")
     first.get_by_role("button", name="Deploy").click()
     expect(page).to_have_url(re.compile("/deployments/"))

@@ -18,7 +18,7 @@ from atoll.outside.files import make_folder
 from atoll.outside.shell import RealShell, environment
 from atoll.web.app import create_app
 from atoll.web.site import Site
-from atoll.web.tokens import Role, Tokens, open_private
+from atoll.web.tokens import PRINTED_LINK, Role, Tokens, open_private
 from atoll.web.workspace import Workspace
 from atoll.workflows.runs import DEFAULT, VARIABLE, open_runs
 
@@ -83,7 +83,7 @@ def make_application(serving: Serving, *, port: int, secure: bool = False) -> tu
     kept = open_private(token_path(workspace.root, known)) if address.startswith("sqlite:") else catalog
     site = Site(
         workspace=workspace,
-        tokens=Tokens(kept, now=clock.now, extra=(("the printed link", secret, Role.OPERATOR),)),
+        tokens=Tokens(kept, now=clock.now, extra=((PRINTED_LINK, secret, Role.OPERATOR),)),
         catalog=catalog,
         clock=clock,
         door=known.get(ENGINE_VARIABLE),

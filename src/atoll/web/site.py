@@ -23,7 +23,7 @@ from atoll.web.audit import Audit, AuditLine
 from atoll.web.jobs import Jobs
 from atoll.web.looks import Looks, Meter
 from atoll.web.planning import Planner
-from atoll.web.tokens import Role, Token, Tokens
+from atoll.web.tokens import PRINTED_LINK, Role, Token, Tokens
 from atoll.web.words import Words, choose_language, words_of
 from atoll.web.workspace import Workspace
 
@@ -113,6 +113,7 @@ def render(request: Request, template: str, *, page: str, **values: Any) -> str:
     token = getattr(request.state, "token", None)
     shown: Mapping[str, Any] = {
         "t": words_of(page, lang),
+        "who": lambda name: words_of("common", lang)["printed_link"] if name == PRINTED_LINK else name,
         "lang": lang,
         "theme": request.cookies.get("theme", ""),
         "page": page,

@@ -16,6 +16,7 @@ from atoll.store.catalog import Catalog, Paper
 from atoll.store.opening import open_catalog
 
 KIND = "token"
+PRINTED_LINK = "the printed link"  # the name of its token; pages translate it
 MOST_TOKENS = 1000
 FRESH_S = 1.0  # another server's change is seen after so long
 FAILED_S = 10.0  # a catalogue that failed is not asked before

@@ -135,7 +135,7 @@ def bench(
         info = RunInfo(
             name=name or name_of(folder),
             engine=engine,
-            source=Source.of_engine(engine),
+            source=Source.of_engine(layout.engine if layout is not None else engine),  # of a run that is cut too
             model=options.model,
             url=url_to_keep(url),
             notes=tuple(notes),

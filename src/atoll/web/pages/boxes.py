@@ -32,7 +32,8 @@ def make_page(site: Site) -> APIRouter:
     def boxes(request: Request, example: bool = False) -> HTMLResponse:
         text = read_text(EXAMPLE) if example else ""
         gpu = EXAMPLE_GPU if example else ""
-        return _show(site, request, text=text, gpu=gpu)
+        drawn = _drawn(inspect_box(_read(text, gpu))) if example else {"found": None}
+        return _show(site, request, text=text, gpu=gpu, **drawn)
 
     @routes.post("/boxes/inspect")
     async def inspect(
@@ -81,10 +82,10 @@ def make_page(site: Site) -> APIRouter:
     return routes
 
 
-def _show(site: Site, request: Request, *, text: str, gpu: str) -> HTMLResponse:
+def _show(site: Site, request: Request, *, text: str, gpu: str, **drawn: Any) -> HTMLResponse:
     kinds = [kind.name for kind in all_gpus()]
     kept = site.workspace.things(Kind.BOX)
-    return site.show(request, "boxes.html", page="boxes", kept=kept, text=text, gpu=gpu, kinds=kinds)
+    return site.show(request, "boxes.html", page="boxes", kept=kept, text=text, gpu=gpu, kinds=kinds, **drawn)
 
 
 def _read(text: str, gpu: str) -> Box:

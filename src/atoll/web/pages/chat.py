@@ -6,13 +6,16 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
+from anyio import CancelScope
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Field
+from starlette.concurrency import run_in_threadpool
 
 from atoll.documents import Document
 from atoll.errors import AtollError, InputError
+from atoll.load.target import EMULATED_HEADER
 from atoll.outside.http import get_json, post_stream
 from atoll.outside.shell import environment
 from atoll.store.catalog import Paper
@@ -22,6 +25,7 @@ from atoll.web.site import Site
 KIND = "conversation"
 MOST_WORDS = 100_000  # characters of one message
 LISTED = 50
+KEEP_S = 1.0  # an answer that comes is kept so often
 LOOK_S = 3.0  # how long a door may take to name its models
 REPLICA_HEADER = "x-atoll-replica"
 
@@ -35,6 +39,7 @@ class Message(Document):
     output_tokens: int | None = None
     tokens_per_s: float | None = None
     replica: str | None = None
+    emulated: bool = False  # the engine says so: its words mean nothing, and its pace is a model's
     stopped: bool = False  # by the reader, in the middle
     failure: str | None = None  # why it broke off
 
@@ -55,14 +60,16 @@ def make_page(site: Site) -> APIRouter:
     routes = APIRouter()
 
     def said(key: str, text: Annotated[str, Form()]) -> Conversation:
-        """The conversation with one more message; refused before a stream begins."""
+        """The conversation with one more message, kept; refused before a stream begins."""
         if not text.strip() or len(text) > MOST_WORDS:
             raise InputError(f"A message has 1 to {MOST_WORDS:,} characters.")
         before = _load(site, key)
-        return before.replace(
+        asked = before.replace(
             title=before.title or text.strip().splitlines()[0][:80],
             messages=(*before.messages, Message(role="user", text=text)),
         )
+        _keep(site, key, asked)
+        return asked
 
     @routes.get("/chat")
     async def chat(request: Request, find: str = "", door: str = "") -> HTMLResponse:
@@ -99,16 +106,25 @@ def make_page(site: Site) -> APIRouter:
     @routes.post("/chat/{key}/say", response_class=EventSourceResponse)
     async def say(key: str, asked: Annotated[Conversation, Depends(said)]) -> AsyncIterator[ServerSentEvent]:
         """Events `delta` as it comes, then one `answer` with its figures; what came is kept, however it ends."""
-        _keep(site, key, asked)
-        answer = _Answer(site)
+        answer, kept_at = _Answer(site), site.clock.now()
+
+        async def keep() -> Message:
+            """In a thread: a database may take its time, and the other pages go on meanwhile."""
+            message = answer.message()
+            with CancelScope(shield=True):
+                await run_in_threadpool(_keep, site, key, asked.replace(messages=(*asked.messages, message)))
+            return message
+
         try:
             async for delta in answer.stream(_door(site, asked.door), asked):
                 yield ServerSentEvent(event="delta", data=delta)
+                if site.clock.now() - kept_at >= KEEP_S:  # a server that is killed loses no more than that
+                    kept_at = site.clock.now()
+                    await keep()
         except AtollError as error:
-            answer.failure = str(error)
+            answer.failure = answer.failure or str(error)
         finally:  # also when the reader has gone: what was said until then is theirs
-            message = answer.message()
-            _keep(site, key, asked.replace(messages=(*asked.messages, message)))
+            message = await keep()
         yield ServerSentEvent(event="answer", data=message.to_plain())
 
     @routes.post("/chat/{key}/delete")
@@ -130,7 +146,8 @@ class _Answer:
         self._last = self._sent = site.clock.now()
         self._tokens: int | None = None
         self._replica: str | None = None
-        self._over = False
+        self._emulated = False
+        self._over = self._finished = False
         self.failure: str | None = None
 
     async def stream(self, door: Door, conversation: Conversation) -> AsyncIterator[str]:
@@ -139,6 +156,7 @@ class _Answer:
         self._sent = self._now()
         async for answered, line in post_stream(f"{door.url}/chat/completions", _body(conversation), headers=headers):
             self._replica = answered.get(REPLICA_HEADER)
+            self._emulated = EMULATED_HEADER.lower() in answered
             text = self._read(line)
             if text:
                 self._last = self._now()
@@ -146,10 +164,13 @@ class _Answer:
                 self._parts.append(text)
                 yield text
         self._over = True
+        if not self._finished and self.failure is None:  # under HTTP/1.0 an engine that dies looks like one that ends
+            self.failure = "The answer broke off: the engine ended the stream without finishing it."
 
     def _read(self, line: str) -> str:
         """The text of one line of the stream."""
         if not line.startswith("data:") or line.strip() == "data: [DONE]":
+            self._finished = self._finished or line.startswith("data:")
             return ""
         try:
             chunk = json.loads(line[5:])
@@ -176,6 +197,7 @@ class _Answer:
             output_tokens=self._tokens,
             tokens_per_s=rate,
             replica=self._replica,
+            emulated=self._emulated,
             stopped=not self._over and self.failure is None,
             failure=self.failure,
         )

@@ -206,7 +206,7 @@ def _drawn(layout: Layout, shown: Shown, words: Words) -> Markup:
         for one in (look.replicas if look is not None and look.state != "down" else ())
         if one.number is not None
     }
-    return draw_layout(layout, router_word=words["router"], idle_word=words["idle"], marks=marks)
+    return draw_layout(layout, router_word=words["router"], idle_word=words["idle_cards"], marks=marks)
 
 
 def _layout_of(thing: Thing) -> tuple[Layout | None, str | None]:

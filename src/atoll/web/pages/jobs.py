@@ -9,8 +9,10 @@ from fastapi import APIRouter, Depends, Form, Header, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from atoll.errors import InputError
+from atoll.errors import AtollError, InputError
 from atoll.load.live_log import FILE as LIVE_FILE
+from atoll.store.folder import is_run, read_info
+from atoll.traffic.record import Source
 from atoll.web.jobs import Job, JobState
 from atoll.web.site import Site, token_of
 from atoll.web.tail import tail
@@ -48,13 +50,21 @@ def make_page(site: Site) -> APIRouter:
             words=words,
             said_to=said_to,
             results=_results(site, found),
+            source=_source(site, found),
         )
 
     @routes.get("/jobs/{job_id}/state")
     def state(request: Request, job_id: str) -> HTMLResponse:
         """The head of a job's page, asked again while it runs."""
         found = site.jobs.find(job_id)
-        return site.show(request, "job_state.html", page="jobs", job=found, results=_results(site, found))
+        return site.show(
+            request,
+            "job_state.html",
+            page="jobs",
+            job=found,
+            results=_results(site, found),
+            source=_source(site, found),
+        )
 
     @routes.get("/jobs/{job_id}/live", response_class=EventSourceResponse)
     async def live(
@@ -187,6 +197,19 @@ def _last_words(site: Site, job: Job) -> tuple[str, int]:
     data, end = site.jobs.output(job.note.id, offset=max(0, size - 20_000))
     cut = data.rfind(b"\n") + 1
     return data[:cut].decode("utf-8", errors="replace"), end - (len(data) - cut)
+
+
+def _source(site: Site, job: Job) -> str | None:
+    """Where a load test's figures come from; None until that is known: a server may turn out to be emulated."""
+    place = site.workspace.root / (job.note.target or "nowhere")
+    if job.note.argv[:1] != ("bench",) or not is_run(place):
+        return None
+    try:
+        info = read_info(place)
+    except AtollError:
+        return None
+    known = info.complete or info.source is not Source.MEASURED or (place / "layout.yaml").is_file()
+    return str(info.source) if known else None
 
 
 def _results(site: Site, job: Job) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ from atoll.store.foreign import WRITERS
 from atoll.traffic.record import Source
 from atoll.web.auth import MOST_IMPORT_BYTES
 from atoll.web.site import Site
-from atoll.web.words import LANGUAGES
+from atoll.web.words import LANGUAGES, Words
 from atoll.web.workspace import Kind
 from atoll.workflows.compare import ComparedRuns, compare_folders
 from atoll.workflows.exchange import export_run, import_run
@@ -97,7 +97,9 @@ def make_page(site: Site) -> APIRouter:
             index_run(site, site.workspace.find(run_id, Kind.RUN).path)
             found = read_run(site.workspace.find(run_id, Kind.RUN).path)
             return RedirectResponse(f"/runs/{quote(found.info.run_id or run_id, safe='')}", status_code=303)
-        return site.show(request, "run.html", page="runs", entry=entry, **_shown(site, entry))
+        return site.show(
+            request, "run.html", page="runs", entry=entry, **_shown(site, entry, site.words(request, "runs"))
+        )
 
     @routes.get("/runs/{run_id}/report")
     def report(run_id: str, lang: str = "en") -> Response:
@@ -178,14 +180,18 @@ def _is_ours(site: Site, place: Path) -> bool:
         return False
 
 
-def _shown(site: Site, entry: RunEntry) -> dict[str, Any]:
+def _shown(site: Site, entry: RunEntry, words: Words) -> dict[str, Any]:
     """What is known of one run: from its folder where that is here, else the catalogue's summary."""
     shown: dict[str, Any] = {"run": None, "drawing": None, "trouble": None, "formats": tuple(WRITERS)}
     try:
         run = read_run(_folder(site, entry.run_id))
     except AtollError as error:
         return shown | {"trouble": str(error), "summary": _summary_of(entry)}
-    drawing = None if run.layout is None else draw_layout(run.layout)
+    drawing = (
+        None
+        if run.layout is None
+        else draw_layout(run.layout, router_word=words["router"], idle_word=words["idle_cards"])
+    )
     return shown | {"run": run, "drawing": drawing, "summary": run.summary}
 
 

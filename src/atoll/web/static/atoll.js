@@ -48,6 +48,17 @@ function sortBy(head) {
   body.append(...rows);
 }
 
+// What scrolls sideways can be reached by the keyboard; what does not is no stop on the way.
+function reachWhatScrolls() {
+  for (const one of document.querySelectorAll(".scroll, .command code")) {
+    if (one.scrollWidth > one.clientWidth + 1) one.tabIndex = 0;
+    else one.removeAttribute("tabindex");
+  }
+}
+addEventListener("resize", reachWhatScrolls);
+document.addEventListener("htmx:after:swap", reachWhatScrolls);
+reachWhatScrolls();
+
 // A file that is too large is told of before it is sent: a server that cuts a long upload is not heard.
 document.addEventListener("change", (event) => {
   const input = event.target.closest("input[type=file][data-most]");

@@ -56,7 +56,7 @@
           } else if (fields.event === "answer") {
             const figures = JSON.parse(fields.data);
             show(body, figures.text);
-            foot.textContent = figures.failure || [`${said.dataset.ttft} ${seconds(figures.ttft_s)}`, figures.tokens_per_s && `${figures.tokens_per_s.toFixed(0)} ${said.dataset.rate}`, figures.replica && `${said.dataset.replica} ${figures.replica}`, figures.stopped && said.dataset.stopped].filter(Boolean).join(" · ");
+            foot.textContent = figures.failure || [`${said.dataset.ttft} ${seconds(figures.ttft_s)}`, figures.tokens_per_s && `${figures.tokens_per_s.toFixed(0)} ${said.dataset.rate}`, figures.replica && `${said.dataset.replica} ${figures.replica}`, figures.stopped && said.dataset.stopped, figures.emulated && said.dataset.emulated].filter(Boolean).join(" · ");
             if (figures.failure) foot.className = "bad";
           }
         }

@@ -18,6 +18,7 @@
   if (!live) return;
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const seconds = (s) => s == null ? "–" : s >= 10 ? `${s.toFixed(1)} s` : s >= 1 ? `${s.toFixed(2)} s` : s >= 0.1 ? `${(s * 1000).toFixed(0)} ms` : `${(s * 1000).toFixed(1)} ms`;
+  const tick = (s) => s == null ? "" : s >= 1 ? `${+s.toFixed(2)} s` : `${+(s * 1000).toFixed(1)} ms`;
   const count = (n) => n == null ? "–" : Math.round(n).toLocaleString("en-US");
   const charts = [
     { id: "chart-ttft", keys: ["ttft_p50_s", "ttft_p95_s"], names: ["p50", "p95"], format: seconds },
@@ -31,10 +32,10 @@
     chart.box = document.getElementById(chart.id);
     chart.data = [times, ...chart.keys.map(() => [])];
     chart.plot = new uPlot({
-      width: chart.box.clientWidth || 400, height: 220, scales: { x: { time: false } }, legend: { show: chart.keys.length > 1 },
+      width: chart.box.clientWidth || 400, height: 220, scales: { x: { time: false } }, legend: { show: chart.keys.length > 1, live: false },
       axes: [
         { stroke: colour("--faint"), grid: { stroke: colour("--grid"), width: 1 }, values: (_, ticks) => ticks.map((one) => `${one} s`) },
-        { stroke: colour("--faint"), grid: { stroke: colour("--grid"), width: 1 }, size: 64, values: (_, ticks) => ticks.map(chart.format) },
+        { stroke: colour("--faint"), grid: { stroke: colour("--grid"), width: 1 }, size: 64, values: (_, ticks) => ticks.map(chart.format === seconds ? tick : chart.format) },
       ],
       series: [{ label: live.dataset.seconds }, ...chart.names.map((label, place) => ({ label, stroke: strokes[place], width: 1.6, value: (_, v) => chart.format(v) }))],
     }, chart.data, chart.box);
