@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from dataclasses import replace
 
@@ -91,6 +92,10 @@ def test_the_stream_ends_in_the_answer_which_becomes_files_a_bundle_and_a_study(
     assert stream.rstrip().endswith("event: over\ndata: {}")
     for part in ("Why 1xTP2", "Tried beside these flags", "Under other loads", "Make a study of these"):
         assert part in stream
+    korean = client.get(f"/plan/live?{QUICK.query}", headers={"Accept-Language": "ko"}).text
+    said = re.findall(r"<(?:li|p)(?: class=\"(?:mind|faint)\")?>([^<]*)</(?:li|p)>", korean)
+    assert len(said) > 8
+    assert [sentence for sentence in said if not re.search("[가-힣]", sentence)] == []  # see report/sentences.py
     given = {"asked": QUICK.query, "choice": "2xTP1"}
     shown = client.get("/plan/files", params=given, headers=HTMX).text
     packed = zipfile.ZipFile(io.BytesIO(client.get("/plan/bundle.zip", params=given).content))

@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse
 import atoll
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.workers import Workers
+from atoll.report.sentences import tell, tell_words
 from atoll.store.catalog import Catalog
 from atoll.units import show_bytes, show_seconds
 from atoll.web.audit import Audit, AuditLine
@@ -113,6 +114,8 @@ def render(request: Request, template: str, *, page: str, **values: Any) -> str:
     token = getattr(request.state, "token", None)
     shown: Mapping[str, Any] = {
         "t": words_of(page, lang),
+        "say": lambda text: tell(text, lang),
+        "say_words": lambda words: tell_words(words, lang),
         "who": lambda name: words_of("common", lang)["printed_link"] if name == PRINTED_LINK else name,
         "lang": lang,
         "theme": request.cookies.get("theme", ""),
