@@ -79,6 +79,12 @@ def look(text: str) -> object:
     return diagnose(ask(["compose.yaml", "nginx.conf"]), HeldFiles({"compose.yaml": text, "nginx.conf": text}))
 
 
+def look_as(name: str) -> Callable[[str], object]:
+    """A file of this name, beside what it may name."""
+    compose = "services:\n  a:\n    build: .\n    entrypoint: [/run.sh]\n    volumes: ['./run.sh:/run.sh']\n"
+    return lambda text: diagnose(ask(["."]), HeldFiles({"compose.yaml": compose, name: text}))
+
+
 def conversations(text: str) -> object:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "talks.jsonl"
@@ -103,6 +109,50 @@ DEPLOYMENT = json.dumps(
 )  # fmt: skip
 TALKS = '{"messages": [{"role": "user", "content": "hello there"}], "max_tokens": 9}\n{"prompt": "hi"}\n'
 
+FIELD = DATA / "doctor" / "field"
+SCRIPT = """#!/bin/bash
+A=(--x "a b" $1); for i in 0 1; do CUDA_VISIBLE_DEVICES=$i vllm serve ${M:-org/m} "${A[@]}" --port $((8000 + i)) & done
+if [ -n "$X" ]; then exec vllm serve "$@"; else bash -c 'vllm serve m $0'; fi
+cat > compose.yaml <<EOF
+services: {a: {image: "vllm/vllm-openai:$TAG"}}
+EOF
+docker run -d --gpus '"device=0,1"' -e A=b -p 1:2 $OPTS vllm/vllm-openai --model m
+"""
+DOCKERFILE = """ARG T=v1
+FROM vllm/vllm-openai:${T} AS a
+ENV A=b C="d e"
+COPY run.sh /
+ENTRYPOINT ["vllm", "serve"]
+CMD ["m", "--x", \\
+  "y"]
+"""
+UNIT = "[Service]\nEnvironment=A=b\nExecStart=-/bin/vllm serve $A \\\n  --x ${B} %i\n"
+HAPROXY = "defaults\n  mode http\n  timeout server 30s\nbackend vllm\n  server a 10.0.0.1:8000 check\n"
+TRAEFIK = (
+    "http:\n  services:\n    a: {loadBalancer: {servers: [{url: 'http://a:1'}]}}\nentryPoints:\n  w: {address: ':80'}\n"
+)
+RAY = """applications:
+  - import_path: ray.serve.llm:build_openai_app
+    args: {llm_configs: [{model_loading_config: {model_id: m}, engine_kwargs: {a: 1, b: [1], c: {d: e}, f: true}}]}
+"""
+CHART = "modelArtifacts: {name: m}\ndecode: {containers: [{name: v, image: x/vllm:1, modelCommand: vllmServe, args: [--x]}]}\n"
+FORMS: dict[str, Path | str] = {
+    "run.sh": SCRIPT,
+    "README.md": f"# Run\n\n```bash\n{SCRIPT}```\n",
+    "Dockerfile": DOCKERFILE,
+    "a.service": UNIT,
+    "vllm.container": FIELD / "f10-quadlet" / "vllm.container",
+    "Caddyfile": FIELD / "f12-caddy" / "Caddyfile",
+    "litellm.yaml": FIELD / "f16-litellm" / "litellm.yaml",
+    "isvc.yaml": FIELD / "f18-kserve" / "isvc.yaml",
+    "values.yaml": FIELD / "f19-helm" / "values.yaml",
+    "deployment.yaml": FIELD / "f19-helm" / "templates" / "deployment.yaml",
+    "chart.yaml": CHART,
+    "haproxy.cfg": HAPROXY,
+    "traefik.yaml": TRAEFIK,
+    "serve.yaml": RAY,
+}
+
 READERS: dict[str, tuple[Callable[[str], object], list[Path | str]]] = {
     "topology": (lambda text: parse_box(text, origin="f"), sorted((DATA / "topo").glob("*.txt"))),
     "layout": (lambda text: Layout.parse(text, origin="f"), sorted((DATA / "bundles").glob("*.layout.yaml"))),
@@ -122,6 +172,8 @@ READERS: dict[str, tuple[Callable[[str], object], list[Path | str]]] = {
     "deployment": (lambda text: DeploymentState.parse(text, origin="f"), [DEPLOYMENT]),
     "conversations": (conversations, [TALKS]),
     "doctor": (look, sorted([*(DATA / "bundles").rglob("compose.yaml"), *(DATA / "bundles").rglob("nginx.conf")])),
+    "doctor field": (look, sorted([*FIELD.rglob("*.y*ml"), *FIELD.rglob("*.conf")])),
+    **{f"doctor {name}": (look_as(name), [path]) for name, path in FORMS.items()},
 }
 
 
@@ -133,7 +185,8 @@ def test_any_input_gives_a_result_or_one_sentence(name):
     dice = random.Random(f"{SEED} {name}")
     counts: Counter[str] = Counter()
     ends = time.monotonic() + SECONDS
-    while sum(counts.values()) < FEWEST or time.monotonic() < ends:
+    fewest = FEWEST if " " not in name else 50  # the doctor has many forms
+    while sum(counts.values()) < fewest or time.monotonic() < ends:
         text = mutant(dice.choice(golden), dice)
         began = time.process_time()
         try:
@@ -143,11 +196,11 @@ def test_any_input_gives_a_result_or_one_sentence(name):
             counts["refused"] += 1
             assert str(error).strip()
         except Exception as error:
-            kept = Path(os.environ.get("TMPDIR", "/tmp")) / f"atoll-fuzz-{name}"
+            kept = Path(os.environ.get("TMPDIR", "/tmp")) / f"atoll-fuzz-{name.replace(' ', '-')}"
             kept.write_text(text, errors="surrogatepass")
             raise AssertionError(f"{name}: {type(error).__name__}: {error}; the input is {kept}") from error
         assert time.process_time() - began < LONGEST_S, f"{name}: mutant {sum(counts.values())} of seed {SEED} is slow"
-    assert counts["refused"] > 0 or name == "doctor"  # which has findings instead
+    assert counts["refused"] > 0 or name.startswith("doctor")  # which has findings instead
     if SECONDS:
         print(f"{name}: seed {SEED}, {sum(counts.values())} inputs, {dict(counts)}")
 

@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.files import unknown
@@ -10,7 +11,7 @@ from atoll.doctor.sources import CORRECTED, Sources, is_within
 from atoll.doctor.tree import Source
 from atoll.errors import InputError
 
-_DEEPEST = 5  # folders below the one that was given
+_DEEPEST = 12  # folders below the one that was given
 # What is looked at below the folders that are given; a larger tree (a whole disk) is named by its part that matters.
 MOST_NAMES = 20_000
 MOST_FILES = 400  # read
@@ -43,7 +44,7 @@ class Walk:
         root = self._sources.files.identity(path)
         self._sources.roots.add(root)
         self._entered.add(root)
-        yield from self._folder(path, names, root=root, depth=0)
+        yield from self._folders(path, names, root)
         if self._left_out:
             seen = f"{self._names:,} names were met and {self._files:,} files read, which is enough"
             self._sources.problem(path, 1, unknown, f"{seen}; the rest of this folder was not looked at")
@@ -57,38 +58,47 @@ class Walk:
             self._names += 1
             yield name
 
-    def _folder(self, path: str, names: Iterable[str], *, root: str, depth: int) -> Iterator[Source]:
-        for name in self._counted(names):
-            child = posixpath.join(path, name) if path != "." else name
-            if CORRECTED in name:
-                continue
-            if _is_of_others(name, child):
-                self._pass_by(child, name)
-                continue
-            try:
-                inside = self._sources.files.listing(child)
-            except InputError as error:
-                self._sources.problem(child, 1, unknown, str(error).rstrip("."))
-                continue
-            if not is_within(self._sources.files.identity(child), root):
-                if inside is not None or _WALKED.search(name):
-                    said = "this link leads out of the folder and was not followed"
-                    self._sources.problem(child, 1, unknown, said)
-                continue
-            if inside is not None:
-                if depth >= _DEEPEST:
-                    self._sources.not_understood(
-                        child, f"more than {_DEEPEST} folders down; name it to have it looked at"
-                    )
+    def _folders(self, path: str, names: Iterable[str], root: str) -> Iterator[Source]:
+        """Level by level, so that a huge folder hides nothing that lies nearer."""
+        waiting = deque([(path, names, 0)])
+        while waiting:
+            folder, listed, depth = waiting.popleft()
+            for name in self._counted(listed):
+                child = posixpath.join(folder, name) if folder != "." else name
+                inside = self._inside(child, name, root)
+                if inside is None:
+                    yield from self._file(child, name)
+                elif depth >= _DEEPEST and inside:
+                    said = f"lies more than {_DEEPEST} folders down; name it to have it looked at"
+                    self._sources.not_understood(child, said)
                 elif self._sources.files.identity(child) not in self._entered:
                     self._entered.add(self._sources.files.identity(child))
-                    yield from self._folder(child, inside, root=root, depth=depth + 1)
-            elif _WALKED.search(name):
-                source = self._sources.source(child)
-                if source is not None and _is_worth_reading(source):
-                    self._files += 1
-                    self._characters += len(source.text)
-                    yield source
+                    waiting.append((child, inside, depth + 1))
+
+    def _inside(self, child: str, name: str, root: str) -> tuple[str, ...] | None:
+        """The names in a folder, none where it is not to be entered; None for what is no folder."""
+        if _is_of_others(name, child):
+            self._pass_by(child, name)
+            return ()
+        try:
+            inside = self._sources.files.listing(child)
+        except InputError as error:
+            self._sources.problem(child, 1, unknown, str(error).rstrip("."))
+            return ()
+        if is_within(self._sources.files.identity(child), root):
+            return inside
+        if inside is not None or _WALKED.search(name):
+            self._sources.problem(child, 1, unknown, "this link leads out of the folder and was not followed")
+        return ()
+
+    def _file(self, child: str, name: str) -> Iterator[Source]:
+        if CORRECTED in name or not _WALKED.search(name):
+            return
+        source = self._sources.source(child)
+        if source is not None and _is_worth_reading(source):
+            self._files += 1
+            self._characters += len(source.text)
+            yield source
 
     def _pass_by(self, child: str, name: str) -> None:
         """A folder of other people's things is not entered, and its name is kept."""
