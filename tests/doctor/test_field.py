@@ -145,3 +145,20 @@ def test_nothing_of_the_field_is_passed_over_in_silence():
     for folder in sorted(path for path in FIELD.iterdir()):
         facts = diagnose(ask([str(folder)])).facts
         assert facts.services or facts.nginx or facts.not_understood, folder.name
+
+
+KINDS = FIELD.parent / "kinds"
+SERVICES = {
+    "gpustack": 2, "kserve": 2, "litellm-stack": 4, "llm-d": 3, "nim": 3, "open-webui": 3, "production-stack": 2,
+    "quadlet": 2, "systemd": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted(SERVICES))
+def test_what_public_repositories_are_made_of_is_understood(kind: str):
+    facts = diagnose(ask([str(KINDS / kind)])).facts
+    assert len(facts.services) == SERVICES[kind]
+    unknown = [one.why for one in facts.not_understood]
+    assert unknown == (
+        ["worker takes GPUs; what gpustack/gpustack:v2.0.1 runs is not known"] if kind == "gpustack" else []
+    )

@@ -12,6 +12,7 @@ from atoll.doctor.dockerfiles import service_of_dockerfile
 from atoll.doctor.door import Door
 from atoll.doctor.facts import Facts, Host, Load
 from atoll.doctor.files import Files
+from atoll.doctor.finding import Unread
 from atoll.doctor.gateways import door_of_envoy, door_of_labels
 from atoll.doctor.haproxy import doors_of_haproxy
 from atoll.doctor.helm import services_of_values
@@ -93,6 +94,7 @@ def _join(pile: Pile, sources: Sources, asked: Asked) -> Facts:
     )
     _say_where_no_engine_was_found(pile, projects, sources)
     _say_what_is_built_elsewhere(projects, sources)
+    sources.partly += _programs_that_are_not_known(projects)
     live = tag_version(asked.host.nginx_version) if asked.host is not None else None
     nginx = tuple(NginxFiles(sources, pile.nginx, live).configs(projects))
     _look_for_careless_silences(sources)
@@ -113,7 +115,7 @@ def _join(pile: Pile, sources: Sources, asked: Asked) -> Facts:
         host=_host(pile, asked),
         problems=tuple(sources.problems),
         looked_at={path: kind for path, kind in sources.read_as.items() if path not in sources.unread},
-        not_understood=tuple(sources.unread.values()),
+        not_understood=(*sources.unread.values(), *sources.partly),
         not_entered=tuple(sources.not_entered),
     )
     return replace(facts, cards=_find_cards(facts, pile, asked))
@@ -168,6 +170,14 @@ def _say_what_is_built_elsewhere(projects: Sequence[Project], sources: Sources) 
         if service.unbuilt is not None and (service.gpus is not None or service.serves_llm):
             path = posixpath.normpath(posixpath.join(service.node.source.folder, service.unbuilt))
             sources.not_understood(path, f"the image of {service.name} is built of it, and it is not here")
+
+
+def _programs_that_are_not_known(projects: Sequence[Project]) -> Iterator[Unread]:
+    """Services that take GPUs, and of which no rule knows what they run."""
+    for service in (service for project in projects for service in project.services):
+        if service.kind == "other" and service.requested_gpus is not None and service.unbuilt is None:
+            name = service.image.text if service.image is not None else "without an image"
+            yield Unread(file=service.file, why=f"{service.name} takes GPUs; what {name} runs is not known")
 
 
 def _look_for_careless_silences(sources: Sources) -> None:

@@ -58,6 +58,8 @@ _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("vllm-router", r"vllm[-_]?router|production-stack.*router|lmcache/lmstack-router"),
         ("sglang-router", r"sglang[-_]?router|sgl[-_]router|sgl-model-gateway"),
         ("litellm", r"litellm"),
+        ("nim", r"(^|/)nim/"),
+        ("tei", r"text-embeddings-inference|(^|/)infinity$"),
         ("vllm", r"vllm(?!.*(exporter|bench|playground|proxy|dashboard|monitor|client|webui))"),
         ("tgi", r"text-generation-inference"),
         ("sglang", r"sglang"),
@@ -72,6 +74,26 @@ _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("envoy", r"(^|/)envoy"),
     )
 )
-LLM_KINDS = {"vllm", "tgi", "sglang", "llama.cpp", "ollama", "lmdeploy", "litellm", "vllm-router", "sglang-router"}
-DEFAULT_PORTS = {"vllm": 8000, "tgi": 80, "sglang": 30000, "llama.cpp": 8080, "ollama": 11434, "litellm": 4000}
+LLM_KINDS = {
+    "vllm",
+    "nim",
+    "tgi",
+    "sglang",
+    "llama.cpp",
+    "ollama",
+    "lmdeploy",
+    "litellm",
+    "vllm-router",
+    "sglang-router",
+}
+DEFAULT_PORTS = {
+    "vllm": 8000,
+    "nim": 8000,
+    "tei": 80,
+    "tgi": 80,
+    "sglang": 30000,
+    "llama.cpp": 8080,
+    "ollama": 11434,
+    "litellm": 4000,
+}
 ROUTERS = frozenset({"vllm-router", "sglang-router", "litellm"})

@@ -58,7 +58,7 @@ def _pods(manifests: tuple[Node, ...]) -> tuple[Pod, ...]:
 
 
 def _pods_of(manifest: Node, manifests: Sequence[Node]) -> Iterator[Pod]:
-    for spec, template in pod_specs(manifest):
+    for spec, template in pod_specs(manifest) if not _is_asked_for(manifest, manifests) else ():
         containers = spec.get("containers")
         for container in containers.items if containers is not None else ():
             service = service_of(manifest, spec, container, manifests)
@@ -67,9 +67,11 @@ def _pods_of(manifest: Node, manifests: Sequence[Node]) -> Iterator[Pod]:
     predictor = manifest.get("spec", "predictor")
     model = predictor.get("model") if predictor is not None else None
     if predictor is not None and model is not None and model.is_map:
-        service = _served_model(manifest, model, manifests)
+        runtime = _runtime(model.string("runtime"), manifests)
+        service = _served_model(manifest, model, runtime)
         if service is not None:
-            yield Pod(workload=manifest, spec=predictor, container=model, service=service)
+            spec, container = _over(runtime, predictor), _over(runtime.get("containers", 0) if runtime else None, model)
+            yield Pod(workload=manifest, spec=spec, container=container, service=service)
 
 
 def pod_specs(node: Node, above: Node | None = None, depth: int = 0) -> Iterator[tuple[Node, Node | None]]:
@@ -200,9 +202,9 @@ def _config_map(name: str | None, key: str, manifests: Sequence[Node]) -> Source
 _SERVED_BY_VLLM = {"huggingface", "vllm"}
 
 
-def _served_model(manifest: Node, model: Node, manifests: Sequence[Node]) -> Service | None:
+def _served_model(manifest: Node, model: Node, runtime_spec: Node | None) -> Service | None:
     """`predictor.model`: its runtime's container with these arguments, or KServe's own server of that format."""
-    runtime = _runtime(model.string("runtime"), manifests)
+    runtime = runtime_spec.get("containers", 0) if runtime_spec is not None else None
     form = (model.string("modelFormat", "name") or "").lower()
     if runtime is None and form not in _SERVED_BY_VLLM:
         return None
@@ -219,12 +221,28 @@ def _served_model(manifest: Node, model: Node, manifests: Sequence[Node]) -> Ser
     return service if service.vllm is not None and runtime is not None else replace(service, launched=launched)
 
 
+_RUNTIMES = {"ServingRuntime", "ClusterServingRuntime"}
+
+
 def _runtime(name: str | None, manifests: Sequence[Node]) -> Node | None:
+    """The pod of the runtime that has this name."""
     for manifest in manifests:
-        named = manifest.string("metadata", "name") == name
-        if name and named and manifest.string("kind") in {"ServingRuntime", "ClusterServingRuntime"}:
-            return manifest.get("spec", "containers", 0)
+        if name and manifest.string("metadata", "name") == name and manifest.string("kind") in _RUNTIMES:
+            return manifest.get("spec")
     return None
+
+
+def _is_asked_for(manifest: Node, manifests: Sequence[Node]) -> bool:
+    """Whether it is a runtime that a model here names: it is looked at there, with that model's arguments."""
+    if manifest.string("kind") not in _RUNTIMES:
+        return False
+    name = manifest.string("metadata", "name")
+    return any(other.string("spec", "predictor", "model", "runtime") == name for other in manifests)
+
+
+def _over(below: Node | None, above: Node) -> Node:
+    """The keys of both; those of the one above count."""
+    return replace(above, entries={**below.entries, **above.entries}) if below is not None else above
 
 
 def _known_to_vllm(words: Sequence[Word]) -> list[Word]:

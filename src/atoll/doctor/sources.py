@@ -31,6 +31,7 @@ class Sources:
         self.by_path: dict[str, Source] = {}
         self.problems: list[Finding] = []
         self.unread: dict[str, Unread] = {}
+        self.partly: list[Unread] = []  # parts of files that were understood otherwise
         self.read_as: dict[str, str] = {}  # path -> what it was understood as: "Compose file", "nginx file"
         self.not_entered: dict[str, None] = {}  # names of folders of other people's things: .git, node_modules
         self.roots: set[str] = set()
