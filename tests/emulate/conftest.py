@@ -12,7 +12,8 @@ from atoll.cost.step import StepBatch
 from atoll.emulate.ask import Served
 from atoll.emulate.listen import make_site
 from atoll.emulate.replica import Blueprint
-from atoll.emulate.server import Connection, Site
+from atoll.emulate.server import Connection
+from atoll.emulate.site import Site
 from atoll.engines.engine import SchedulerLimits
 from stand_ins.patience import PATIENCE_S
 
@@ -40,10 +41,12 @@ def blueprint(
     max_model_len: int = 1024,
     prefix_caching: bool = True,
     model: str = "tiny",
+    served: dict[str, object] | None = None,
     **limits: object,
 ) -> Blueprint:
+    details = {"prompt_tokens_details": True} | (served or {})
     return Blueprint(
-        served=Served(model=model, root="/models/tiny", max_model_len=max_model_len),
+        served=Served(names=(model,), root="/models/tiny", max_model_len=max_model_len, **details),
         limits=SchedulerLimits(**limits),
         kv_blocks=kv_blocks,
         prefix_caching=prefix_caching,

@@ -5,15 +5,14 @@ import asyncio
 import pytest
 
 from atoll.cost.step import StepBatch
-from atoll.emulate.ask import Served, parse_ask
+from atoll.emulate.ask import Ask
 from atoll.emulate.engine import MOST_LATE_S, EmulatedEngine
-from atoll.emulate.metrics import Meters
+from atoll.emulate.meters import Meters
+from atoll.emulate.words import split_prompt
 from atoll.engines.engine import SchedulerLimits
 from atoll.simulate.blocks import BlockPool
 from atoll.simulate.scheduler import Scheduler
 from stand_ins.clock import ManualClock
-
-SERVED = Served(model="m", root="m", max_model_len=4096)
 
 
 class Timer:
@@ -43,8 +42,7 @@ class Watch:
 
 
 def ask(tokens: int, *, prompt: str = "one two three"):
-    body = f'{{"prompt": "{prompt}", "max_tokens": {tokens}}}'.encode()
-    return parse_ask(body, chat=False, served=SERVED)
+    return Ask(prompt=split_prompt(prompt), start=0, output_tokens=tokens, finish_reason="length", max_tokens=tokens)
 
 
 def make(clock, seconds, *, speed=1.0, async_scheduling=True, kv_blocks=1000, front_s=0.0):

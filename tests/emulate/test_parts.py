@@ -5,20 +5,31 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from atoll.emulate.ask import Served, parse_ask
-from atoll.emulate.metrics import Gauges, Histogram, Meters, show_metrics, token_buckets
+from atoll.emulate.ask import Served
+from atoll.emulate.body import ChatBody, CompletionBody, read_body
+from atoll.emulate.compose import compose_chat, compose_completion
+from atoll.emulate.meters import Histogram, Meters, token_buckets
+from atoll.emulate.metrics import CacheFacts, Gauges, show_metrics
 from atoll.emulate.prefixes import PrefixIndex
+from atoll.emulate.prompts import Desk
 from atoll.emulate.refusal import Refusal
 from atoll.emulate.replica import blueprint_of
+from atoll.emulate.vocabulary import Vocabulary
 from atoll.emulate.wire import ring_bytes
-from atoll.emulate.words import answer_text, block_hashes, split_prompt
+from atoll.emulate.words import answer_text, block_hashes, pieces, split_prompt
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.catalog import make_box
 from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.load.prompts import WORDS
 from atoll.model.read import read_model
 
-SERVED = Served(model="m", root="m", max_model_len=1024)
+DESK = Desk(served=Served(names=("m",), root="m", max_model_len=1024), vocabulary=Vocabulary(32_000))
+
+
+def read_call(body: bytes, *, chat: bool):
+    if chat:
+        return compose_chat(read_body(ChatBody, body), DESK)
+    return compose_completion(read_body(CompletionBody, body), DESK)
 
 
 def test_every_token_has_the_same_length_and_needs_no_escape():
@@ -40,6 +51,13 @@ def test_prompts_are_counted_in_pieces(text, tokens):
 
 def test_the_load_generators_words_count_one_token_each():
     assert len(split_prompt(" ".join(WORDS))) == len(WORDS)
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_pieces_with_their_blanks_are_as_many_and_the_text_again(text):
+    assert [piece.strip() for piece in pieces(text)] == split_prompt(text)
+    assert "".join(pieces(text)) == ("" if text.isspace() else text)
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=80), st.lists(st.sampled_from("abc"), max_size=80))
@@ -84,7 +102,8 @@ def test_the_metrics_page_is_readable_by_prometheus():
     meters = Meters(max_model_len=1024)
     meters.generation_tokens = 7
     gauges = Gauges(running=2, waiting=1, kv_usage=0.25)
-    page = show_metrics(meters, gauges, model='a "model"', kv_blocks=10, block_tokens=16)
+    cache = CacheFacts(blocks=10, block_tokens=16, prefix_caching=True, max_model_len=1024)
+    page = show_metrics(meters, gauges, cache, model='a "model"')
     families = {family.name: family for family in text_string_to_metric_families(page)}
     assert families["vllm:kv_cache_usage_perc"].samples[0].value == 0.25
     assert families["vllm:generation_tokens"].samples[0].value == 7
@@ -97,7 +116,7 @@ def test_the_metrics_page_is_readable_by_prometheus():
 def test_any_body_is_an_ask_or_a_refusal(body):
     for chat in (True, False):
         try:
-            parse_ask(body, chat=chat, served=SERVED)
+            read_call(body, chat=chat)
         except Refusal as refusal:
             assert 400 <= refusal.status < 500
             assert refusal.body()
@@ -108,7 +127,28 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = ["messages", "prompt", "max_tokens", "min_tokens", "stop", "stream", "stream_options", "seed", "n", "logprobs"]
+FIELDS = [
+    "messages",
+    "prompt",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "structured_outputs",
+    "echo",
+    "top_logprobs",
+    "stop_token_ids",
+    "logit_bias",
+    "prompt_logprobs",
+    "truncate_prompt_tokens",
+    "max_tokens",
+    "min_tokens",
+    "stop",
+    "stream",
+    "stream_options",
+    "seed",
+    "n",
+    "logprobs",
+]
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6))
@@ -119,11 +159,12 @@ def test_any_fields_are_an_ask_or_a_refusal(fields):
 
     for chat in (True, False):
         try:
-            ask = parse_ask(json.dumps(fields).encode(), chat=chat, served=SERVED)
+            call = read_call(json.dumps(fields).encode(), chat=chat)
         except Refusal as refusal:
             assert refusal.body()
         else:
-            assert 1 <= ask.output_tokens <= 1024 - ask.prompt_tokens
+            for ask in call.asks:
+                assert 1 <= ask.output_tokens <= 1024 - ask.prompt_tokens
 
 
 def layout(**flags: object) -> Layout:

@@ -149,7 +149,7 @@ def test_a_client_that_leaves_frees_its_place(replica):
     wait_until(lambda: metric(server.url, "vllm:num_requests_running") == 0)
     assert metric(server.url, "vllm:kv_cache_usage_perc") == 0
     text = httpx.get(f"{server.url}/metrics", timeout=PATIENCE_S, trust_env=False).text
-    assert 'vllm:request_success_total{engine="0",model_name="tiny",finished_reason="abort"} 1.0' in text
+    assert 'vllm:request_success_total{engine="0",finished_reason="abort",model_name="tiny"} 1.0' in text
 
 
 def test_a_repeated_prompt_is_found_in_the_prefix_cache(replica):
@@ -193,7 +193,11 @@ def test_counters_add_up(replica):
 
 @pytest.mark.parametrize(
     ("fields", "param"),
-    [({"n": 2}, "n"), ({"logprobs": True}, "logprobs")],
+    [
+        ({"structured_outputs": {"grammar": "root ::= 'a'"}}, "grammar"),
+        ({"response_format": {"type": "structural_tag", "format": {"type": "any_text"}}}, "response_format"),
+        ({"messages": [{"role": "user", "content": [{"type": "smell"}]}]}, "messages"),
+    ],
 )
 def test_what_is_not_emulated_is_refused_not_ignored(replica, fields, param):
     answer = chat(replica().url, **fields)

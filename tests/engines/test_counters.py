@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from atoll.emulate.metrics import Gauges, Meters, show_metrics
+from atoll.emulate.meters import Meters
+from atoll.emulate.metrics import CacheFacts, Gauges, show_metrics
 from atoll.engines import CounterNames, Counters, all_counter_names, find_engine, read_counters
 
 VLLM = find_engine("vllm").counters
@@ -106,7 +107,8 @@ def test_the_emulated_engine_shows_all_that_is_read():
     meters = Meters(
         max_model_len=100, preemptions=1, prefix_queries=2, prefix_hits=3, prompt_tokens=4, generation_tokens=5
     )
-    page = show_metrics(meters, Gauges(running=6, waiting=7, kv_usage=0.8), model="m", kv_blocks=9, block_tokens=16)
+    cache = CacheFacts(blocks=9, block_tokens=16, prefix_caching=True, max_model_len=100)
+    page = show_metrics(meters, Gauges(running=6, waiting=7, kv_usage=0.8), cache, model="m")
     assert read_counters(page, find_engine("emulated").counters) == Counters(
         running=6, waiting=7, kv_usage=0.8, preemptions=1, prefix_hits=3, prefix_queries=2, prompt_tokens=4, output_tokens=5
     )  # fmt: skip

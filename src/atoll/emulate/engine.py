@@ -14,9 +14,9 @@ from typing import Protocol
 
 from atoll.cost.step import StepTimer
 from atoll.emulate.ask import Ask
-from atoll.emulate.metrics import Gauges, Meters
+from atoll.emulate.meters import Meters
+from atoll.emulate.metrics import CacheFacts, Gauges
 from atoll.emulate.prefixes import PrefixIndex
-from atoll.emulate.words import answer_ring
 from atoll.engines.engine import BLOCK_TOKENS
 from atoll.outside.clock import Clock
 from atoll.simulate.job import Job
@@ -85,14 +85,6 @@ class EmulatedEngine:
         self._due = 0.0
         self._prefixes = PrefixIndex(4 * scheduler.pool.blocks) if scheduler.pool.prefix_caching else None
 
-    @property
-    def kv_blocks(self) -> int:
-        return self._scheduler.pool.blocks
-
-    @property
-    def block_tokens(self) -> int:
-        return BLOCK_TOKENS
-
     def gauges(self) -> Gauges:
         """The scheduler's state now; the counters that it keeps are copied into the meters."""
         scheduler = self._scheduler
@@ -100,6 +92,23 @@ class EmulatedEngine:
         self.meters.prefix_queries = scheduler.prefix_queries
         self.meters.prefix_hits = scheduler.prefix_hits
         return Gauges(running=len(scheduler.running), waiting=len(scheduler.waiting), kv_usage=scheduler.kv_usage)
+
+    def facts(self) -> CacheFacts:
+        """What /metrics says of the KV cache once and for all."""
+        pool = self._scheduler.pool
+        return CacheFacts(
+            blocks=pool.blocks,
+            block_tokens=BLOCK_TOKENS,
+            prefix_caching=pool.prefix_caching,
+            max_model_len=self.meters.max_model_len,
+        )
+
+    def admits(self, count: int) -> bool:
+        """Whether so many more requests would be let in now; one that would not is counted as rejected."""
+        if count < 1 or not self._scheduler.is_full(coming=len(self._front) + count - 1):
+            return True
+        self.meters.rejected += 1
+        return False
 
     def submit(self, ask: Ask, listener: Listener) -> Running | None:
         """Queue a request; None when the queue is full."""
@@ -213,13 +222,16 @@ class EmulatedEngine:
     def _finish(self, job: Running, now: float) -> None:
         ask, meters = job.ask, self.meters
         if self._prefixes is not None and job.chain:
-            ring = answer_ring()
-            answer = [ring[(ask.start + place) % len(ring)].strip() for place in range(ask.output_tokens)]
-            self._prefixes.extend(job.chain, [*ask.prompt, *answer])
+            self._prefixes.extend(job.chain, [*ask.prompt, *ask.answer_pieces()])
         meters.finished[ask.finish_reason] += 1
         meters.request_prompt_tokens.observe(ask.prompt_tokens)
         meters.request_generation_tokens.observe(ask.output_tokens)
         meters.request_max_tokens.observe(ask.max_tokens)
+        meters.request_computed.observe(ask.prompt_tokens - job.cached_tokens)
+        meters.request_preemptions.observe(job.preemptions)
+        if ask.index % ask.n == 0:  # once a request
+            meters.request_n.observe(ask.n)
+            meters.request_most_generated.observe(ask.output_tokens)
         meters.e2e.observe(now - job.arrived)
         meters.queue.observe(max(0.0, job.joined - job.arrived))
         meters.inference.observe(now - job.joined)

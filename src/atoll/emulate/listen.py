@@ -10,9 +10,10 @@ from collections.abc import Callable
 import uvloop
 
 from atoll.emulate.engine import EmulatedEngine
-from atoll.emulate.metrics import Meters
+from atoll.emulate.meters import Meters
 from atoll.emulate.replica import Blueprint
-from atoll.emulate.server import Connection, Site
+from atoll.emulate.server import Connection
+from atoll.emulate.site import Site
 from atoll.errors import StartFailed
 from atoll.outside.clock import SystemClock
 

@@ -1,85 +1,9 @@
-"""What /metrics shows: vLLM's names, labels and buckets (vllm/v1/metrics/{loggers,buckets}.py, 0.32.0)."""
+"""The /metrics page: vLLM's names, types and labels (vllm/v1/metrics/loggers.py, 0.32.0)."""
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-# fmt: off
-REQUEST_LATENCY = (
-    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
-    1920.0, 7680.0,
-)
-FIRST_TOKEN = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-    160.0, 640.0, 2560.0,
-)
-TOKEN_GAP = (
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-)
-# fmt: on
-STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
-
-
-def token_buckets(max_model_len: int) -> tuple[int, ...]:
-    """1, 2, 5, 10, 20, 50 ... up to the longest context."""
-    steps = (mantissa * 10**power for power in range(10) for mantissa in (1, 2, 5))
-    return tuple(step for step in steps if step <= max_model_len)
-
-
-class Histogram:
-    """Counts in buckets, cumulated only when shown."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float, times: int = 1) -> None:
-        self._counts[bisect_left(self.bounds, value)] += times
-        self.total += value * times
-
-    @property
-    def count(self) -> int:
-        return sum(self._counts)
-
-    def cumulated(self) -> list[tuple[str, int]]:
-        """(upper bound as Prometheus writes it, how many are at or below it)."""
-        rows, sum_so_far = [], 0
-        for bound, count in zip((*map(float, self.bounds), float("inf")), self._counts, strict=True):
-            sum_so_far += count
-            rows.append(("+Inf" if bound == float("inf") else repr(bound), sum_so_far))
-        return rows
-
-
-@dataclass(kw_only=True)
-class Meters:
-    """Everything that is counted while the engine runs. Gauges are asked of the scheduler when shown."""
-
-    max_model_len: int
-    preemptions: int = 0
-    prefix_queries: int = 0
-    prefix_hits: int = 0
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
-    rejected: int = 0
-    late_s: float = 0.0  # how far the server fell behind its own pace: 0 unless this machine is too slow
-    finished: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("stop", "length", "abort", "error", "repetition"), 0)
-    )
-
-    def __post_init__(self) -> None:
-        tokens = token_buckets(self.max_model_len)
-        self.request_prompt_tokens = Histogram(tokens)
-        self.request_generation_tokens = Histogram(tokens)
-        self.request_max_tokens = Histogram(tokens)
-        self.step_tokens = Histogram(STEP_TOKENS)
-        self.first_token = Histogram(FIRST_TOKEN)
-        self.token_gap = Histogram(TOKEN_GAP)
-        self.time_per_token = Histogram(TOKEN_GAP)
-        self.e2e = Histogram(REQUEST_LATENCY)
-        self.queue = Histogram(REQUEST_LATENCY)
-        self.inference = Histogram(REQUEST_LATENCY)
-        self.prefill = Histogram(REQUEST_LATENCY)
-        self.decode = Histogram(REQUEST_LATENCY)
+from atoll.emulate.meters import Histogram, Meters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,64 +15,151 @@ class Gauges:
     kv_usage: float
 
 
-def show_metrics(meters: Meters, gauges: Gauges, *, model: str, kv_blocks: int, block_tokens: int) -> str:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheFacts:
+    """The KV cache as it was made at start."""
+
+    blocks: int
+    block_tokens: int
+    prefix_caching: bool
+    max_model_len: int
+
+
+def show_metrics(meters: Meters, gauges: Gauges, cache: CacheFacts, *, model: str) -> str:
     """The Prometheus text (format 0.0.4)."""
-    labels = f'engine="0",model_name="{_escape(model)}"'
-    lines: list[str] = []
-    _add(lines, "num_requests_running", "gauge", "Number of requests in model execution batches.")
-    lines.append(f"vllm:num_requests_running{{{labels}}} {float(gauges.running)}")
-    _add(lines, "num_requests_waiting", "gauge", "Number of requests waiting to be processed.")
-    lines.append(f"vllm:num_requests_waiting{{{labels}}} {float(gauges.waiting)}")
-    _add(lines, "kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage.")
-    lines.append(f"vllm:kv_cache_usage_perc{{{labels}}} {gauges.kv_usage!r}")
-    _add(lines, "cache_config_info", "gauge", "Information of the LLMEngine CacheConfig")
-    lines.append(f'vllm:cache_config_info{{block_size="{block_tokens}",engine="0",num_gpu_blocks="{kv_blocks}"}} 1.0')
-    for name, what, value in _counters(meters):
-        _add(lines, name, "counter", what)
-        lines.append(f"vllm:{name}{{{labels}}} {float(value)}")
-    _add(lines, "request_success_total", "counter", "Count of successfully processed requests.")
-    for reason, count in meters.finished.items():
-        lines.append(f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {float(count)}')
-    _add(lines, "admission_rejections_total", "counter", _REJECTIONS)
-    model_only = f'model_name="{_escape(model)}"'
-    lines.append(
-        f'vllm:admission_rejections_total{{{model_only},reason="max_num_queued_reqs"}} {float(meters.rejected)}'
+    page = _Page(model)
+    page.plain("num_requests_running", "gauge", "Number of requests in model execution batches.", gauges.running)
+    page.plain("num_requests_waiting", "gauge", "Number of requests waiting to be processed.", gauges.waiting)
+    waiting = {"capacity": gauges.waiting, "deferred": 0}
+    page.labelled("num_requests_waiting_by_reason", "gauge", _WAITING, "reason", waiting)
+    page.labelled(
+        "engine_sleep_state", "gauge", _SLEEP, "sleep_state", {"awake": 1, "weights_offloaded": 0, "discard_all": 0}
     )
+    page.plain("kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage.", gauges.kv_usage)
+    for name, what, value in _counters(meters):
+        page.plain(name, "counter", what, value)
+    hits = meters.prefix_hits
+    sources = {"local_compute": meters.prompt_tokens - hits, "local_cache_hit": hits, "external_kv_transfer": 0}
+    page.labelled("prompt_tokens_by_source_total", "counter", "Number of prompt tokens by source.", "source", sources)
+    tiers = {"device": hits, "host": 0, "p2p": 0, "disk": 0, "external_unspecified": 0}
+    page.labelled("prompt_tokens_cached_by_source_total", "counter", _TIERS, "source", tiers)
+    page.labelled(
+        "request_success_total",
+        "counter",
+        "Count of successfully processed requests.",
+        "finished_reason",
+        meters.finished,
+    )
+    rejected = {"max_num_queued_reqs": meters.rejected, "max_num_queued_tokens": 0}
+    page.labelled("admission_rejections_total", "counter", _REJECTIONS, "reason", rejected, engine=False)
     for name, what, histogram in _histograms(meters):
-        _add(lines, name, "histogram", what)
-        lines.extend(f'vllm:{name}_bucket{{{labels},le="{le}"}} {float(n)}' for le, n in histogram.cumulated())
-        lines.append(f"vllm:{name}_count{{{labels}}} {float(histogram.count)}")
-        lines.append(f"vllm:{name}_sum{{{labels}}} {histogram.total!r}")
-    lines.append("# HELP atoll:emulator_late_seconds_total How far the emulated engine fell behind its own pace.")
-    lines.append("# TYPE atoll:emulator_late_seconds_total counter")
-    lines.append(f"atoll:emulator_late_seconds_total{{{labels}}} {meters.late_s!r}")
-    return "\n".join(lines) + "\n"
+        page.histogram(name, what, histogram)
+    page.cache(cache)
+    page.late(meters.late_s)
+    return page.text()
 
 
+_WAITING = (
+    "Number of waiting requests by reason. Reason labels: 'capacity' = waiting for scheduling capacity; 'deferred' ="
+    " deferred by transient constraints (LoRA budget, KV transfer, blocked status). Sum of all reasons equals"
+    " vllm:num_requests_waiting."
+)
+_SLEEP = (
+    "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake; weights_offloaded = 1"
+    " means sleep level 1; discard_all = 1 means sleep level 2."
+)
+_TIERS = "Prefix-cache hit tokens by the cache tier that supplied them."
 _REJECTIONS = "Number of admission attempts rejected by a queue limit, by reason."
 
 
-def _counters(meters: Meters) -> list[tuple[str, str, float]]:
-    return [
-        (
-            "prefix_cache_queries_total",
-            "Prefix cache queries, in terms of number of queried tokens.",
-            meters.prefix_queries,
-        ),
-        ("prefix_cache_hits_total", "Prefix cache hits, in terms of number of cached tokens.", meters.prefix_hits),
-        ("num_preemptions_total", "Cumulative number of preemption from the engine.", meters.preemptions),
-        ("prompt_tokens_total", "Number of prefill tokens processed.", meters.prompt_tokens),
-        ("prompt_tokens_cached_total", "Number of cached prompt tokens (local + external).", meters.prefix_hits),
-        ("generation_tokens_total", "Number of generation tokens processed.", meters.generation_tokens),
-    ]
+class _Page:
+    """Lines of the page, written family by family; labels stand in alphabetical order."""
+
+    def __init__(self, model: str) -> None:
+        self._model = _escape(model)
+        self._lines: list[str] = []
+
+    def plain(self, name: str, kind: str, what: str, value: float) -> None:
+        self._family(name, kind, what)
+        self._lines.append(f'vllm:{name}{{engine="0",model_name="{self._model}"}} {float(value)!r}')
+
+    def labelled(
+        self, name: str, kind: str, what: str, label: str, values: dict[str, int], *, engine: bool = True
+    ) -> None:
+        self._family(name, kind, what)
+        for value, count in values.items():
+            labels = {"model_name": self._model, label: value} | ({"engine": "0"} if engine else {})
+            self._lines.append(f"vllm:{name}{{{_labels(labels)}}} {float(count)!r}")
+
+    def histogram(self, name: str, what: str, histogram: Histogram) -> None:
+        self._family(name, "histogram", what)
+        labels = f'engine="0",model_name="{self._model}"'
+        rows = histogram.cumulated()
+        self._lines.extend(
+            f'vllm:{name}_bucket{{engine="0",le="{le}",model_name="{self._model}"}} {float(n)}' for le, n in rows
+        )
+        self._lines.append(f"vllm:{name}_count{{{labels}}} {float(histogram.count)}")
+        self._lines.append(f"vllm:{name}_sum{{{labels}}} {histogram.total!r}")
+
+    def cache(self, cache: CacheFacts) -> None:
+        tokens = cache.blocks * cache.block_tokens
+        self._family("cache_config_info", "gauge", "Information of the LLMEngine CacheConfig")
+        labels = {
+            "block_size": str(cache.block_tokens),
+            "enable_prefix_caching": str(cache.prefix_caching),
+            "engine": "0",
+            "kv_cache_max_concurrency": repr(tokens / cache.max_model_len),
+            "kv_cache_size_tokens": str(tokens),
+            "num_gpu_blocks": str(cache.blocks),
+        }
+        self._lines.append(f"vllm:cache_config_info{{{_labels(labels)}}} 1.0")
+
+    def late(self, seconds: float) -> None:
+        name = "atoll:emulator_late_seconds_total"
+        self._lines.append(f"# HELP {name} How far the emulated engine fell behind its own pace.")
+        self._lines.append(f"# TYPE {name} counter")
+        self._lines.append(f'{name}{{engine="0",model_name="{self._model}"}} {seconds!r}')
+
+    def text(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+    def _family(self, name: str, kind: str, what: str) -> None:
+        self._lines.append(f"# HELP vllm:{name} {what}")
+        self._lines.append(f"# TYPE vllm:{name} {kind}")
+
+
+def _labels(labels: dict[str, str]) -> str:
+    return ",".join(f'{name}="{labels[name]}"' for name in sorted(labels))
+
+
+def _counters(meters: Meters) -> Iterable[tuple[str, str, float]]:
+    queried, external = "in terms of number of queried tokens.", "External prefix cache"
+    yield "prefix_cache_queries_total", f"Prefix cache queries, {queried}", meters.prefix_queries
+    yield "prefix_cache_hits_total", "Prefix cache hits, in terms of number of cached tokens.", meters.prefix_hits
+    connector = "from KV connector cross-instance cache sharing"
+    yield "external_prefix_cache_queries_total", f"{external} queries {connector}, {queried}", 0
+    cached = "in terms of number of cached tokens."
+    yield "external_prefix_cache_hits_total", f"{external} hits {connector}, {cached}", 0
+    yield "mm_cache_queries_total", "Multi-modal cache queries, in terms of number of queried items.", 0
+    yield "mm_cache_hits_total", "Multi-modal cache hits, in terms of number of cached items.", 0
+    yield "num_preemptions_total", "Cumulative number of preemption from the engine.", meters.preemptions
+    yield "prompt_tokens_total", "Number of prefill tokens processed.", meters.prompt_tokens
+    yield "prompt_tokens_cached_total", "Number of cached prompt tokens (local + external).", meters.prefix_hits
+    yield "generation_tokens_total", "Number of generation tokens processed.", meters.generation_tokens
 
 
 def _histograms(meters: Meters) -> list[tuple[str, str, Histogram]]:
     return [
         ("request_prompt_tokens", "Number of prefill tokens processed.", meters.request_prompt_tokens),
         ("request_generation_tokens", "Number of generation tokens processed.", meters.request_generation_tokens),
-        ("request_params_max_tokens", "Histogram of the max_tokens request parameter.", meters.request_max_tokens),
         ("iteration_tokens_total", "Histogram of number of tokens per engine_step.", meters.step_tokens),
+        (
+            "request_max_num_generation_tokens",
+            "Histogram of maximum number of requested generation tokens.",
+            meters.request_most_generated,
+        ),
+        ("request_params_n", "Histogram of the n request parameter.", meters.request_n),
+        ("request_params_max_tokens", "Histogram of the max_tokens request parameter.", meters.request_max_tokens),
         ("time_to_first_token_seconds", "Histogram of time to first token in seconds.", meters.first_token),
         ("inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", meters.token_gap),
         (
@@ -161,12 +172,17 @@ def _histograms(meters: Meters) -> list[tuple[str, str, Histogram]]:
         ("request_inference_time_seconds", "Histogram of time spent in RUNNING phase for request.", meters.inference),
         ("request_prefill_time_seconds", "Histogram of time spent in PREFILL phase for request.", meters.prefill),
         ("request_decode_time_seconds", "Histogram of time spent in DECODE phase for request.", meters.decode),
+        (
+            "request_num_preemptions",
+            "Histogram of the number of times a request was preempted.",
+            meters.request_preemptions,
+        ),
+        (
+            "request_prefill_kv_computed_tokens",
+            "Histogram of new KV tokens computed during prefill (excluding cached tokens).",
+            meters.request_computed,
+        ),
     ]
-
-
-def _add(lines: list[str], name: str, kind: str, what: str) -> None:
-    lines.append(f"# HELP vllm:{name} {what}")
-    lines.append(f"# TYPE vllm:{name} {kind}")
 
 
 def _escape(label: str) -> str:

@@ -47,9 +47,19 @@ def blueprint_of(layout: Layout, number: int, card: ModelCard, *, profile: Machi
     alone = layout.replace(replicas=(replica,), router=layout.router.replace(weights=None))
     equipment = equip_layout(alone, card, profile=profile)
     (limits,), (kv_blocks,) = equipment.limits, equipment.kv_blocks
-    name = _served_name(layout.flags.extra) or served_name(card)
+    extra = layout.flags.extra
+    names = _values("--served-model-name", extra) or (served_name(card),)
     return Blueprint(
-        served=Served(model=name, root=layout.model, max_model_len=equipment.max_model_len),
+        served=Served(
+            names=names,
+            root=layout.model,
+            max_model_len=equipment.max_model_len,
+            vocab_size=card.vocab_size,
+            hidden_size=card.hidden_size,
+            kind=_kind(card, extra),
+            prompt_tokens_details="--enable-prompt-tokens-details" in extra,
+            request_id_headers="--enable-request-id-headers" in extra,
+        ),
         limits=limits,
         kv_blocks=kv_blocks,
         prefix_caching=find_engine(layout.engine).caches_prefixes(layout.flags, layout.engine_version, card),
@@ -64,11 +74,25 @@ def blueprint_of(layout: Layout, number: int, card: ModelCard, *, profile: Machi
     )
 
 
-def _served_name(extra: Sequence[str]) -> str | None:
-    """`--served-model-name` among the further arguments."""
+def _values(option: str, extra: Sequence[str]) -> tuple[str, ...]:
+    """The values of an option among the further arguments; it may have several."""
+    found: list[str] = []
     for place, word in enumerate(extra):
-        if word.startswith("--served-model-name="):
-            return word.partition("=")[2]
-        if word == "--served-model-name" and place + 1 < len(extra):
-            return extra[place + 1]
-    return None
+        if word.startswith(f"{option}="):
+            found = [word.partition("=")[2]]
+        elif word == option:
+            rest = list(extra[place + 1 :])
+            end = next((at for at, value in enumerate(rest) if value.startswith("--")), len(rest))
+            found = rest[:end]
+    return tuple(found)
+
+
+def _kind(card: ModelCard, extra: Sequence[str]) -> str:
+    """Whether the model gives text, vectors or an order: by vLLM's options, else by its name."""
+    converted = _values("--convert", extra) or _values("--task", extra)
+    if converted:
+        return {"embed": "embed", "classify": "rank", "score": "rank"}.get(converted[0], "generate")
+    name = card.name.lower()
+    if "rerank" in name:
+        return "rank"
+    return "embed" if "embedding" in name or _values("--runner", extra) == ("pooling",) else "generate"

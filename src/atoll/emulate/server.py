@@ -1,114 +1,26 @@
-"""The OpenAI routes of one emulated replica: a bare asyncio protocol over httptools, with one write a stream a step.
+"""HTTP/1.1 of one emulated replica: a bare asyncio protocol over httptools, with one write a stream a step.
 
 A web framework costs about as much a chunk as everything else here together, and thousands of streams have to fit on
 one core; so requests are parsed by llhttp and answers are bytes made in advance (emulate/wire.py).
 """
 
 import asyncio
-import hashlib
-import json
 import secrets
 from collections import deque
-from dataclasses import dataclass, field
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
 
-from atoll.emulate.ask import Served, parse_ask
-from atoll.emulate.engine import EmulatedEngine
-from atoll.emulate.metrics import show_metrics
-from atoll.emulate.refusal import Refusal, not_found, queue_full, unauthorized, wrong_method
-from atoll.emulate.wire import AnswerWire, ring_bytes
-from atoll.emulate.words import RING
-from atoll.layout.layout import ENGINE_VERSION
+from atoll.emulate.refusal import Refusal, queue_full, unauthorized
+from atoll.emulate.reply import Form, Reply
+from atoll.emulate.routes import Received, find_route, knows_path
+from atoll.emulate.site import Site
 from atoll.load.target import EMULATED_HEADER
-from atoll.outside.clock import Clock
 
-KEEP_ALIVE_S = 5.0  # vLLM: VLLM_HTTP_TIMEOUT_KEEP_ALIVE
 LARGEST_BODY = 64 * 2**20
 LARGEST_HEAD = 64 * 2**10  # of a request's line and headers together, as uvicorn's h11
 MOST_WAITING = 64  # requests of one connection behind a running answer; then it is not read from
-_RING = ring_bytes()
-_MASK = RING - 1
-
-
-@dataclass(kw_only=True)
-class Site:
-    """What all connections of a server share."""
-
-    served: Served
-    engine: EmulatedEngine
-    clock: Clock
-    version: str = ENGINE_VERSION
-    fingerprint: str = "emulated"
-    api_key: str | None = None
-    keep_alive_s: float = KEEP_ALIVE_S
-    started: int = 0  # seconds since 1970, shown as the model's `created`
-    closing: bool = False
-    connections: set["Connection"] = field(default_factory=set)
-
-    def allows(self, authorization: str | None) -> bool:
-        """Compare the bearer token in constant time, as vLLM's middleware does."""
-        if self.api_key is None:
-            return True
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer":
-            return False
-        return secrets.compare_digest(hashlib.sha256(token.encode()).digest(), self._key_digest)
-
-    @property
-    def _key_digest(self) -> bytes:
-        return hashlib.sha256((self.api_key or "").encode()).digest()
-
-
-class Stream:
-    """One answer under way: told by the engine that tokens are there, it writes them to its connection."""
-
-    __slots__ = ("_connection", "_live", "_place", "_plain", "_told", "_write", "tokens", "wire")
-
-    def __init__(self, connection: "Connection", wire: AnswerWire) -> None:
-        ask = wire.ask
-        self.wire = wire
-        self.tokens = 0
-        self._connection = connection
-        self._write = connection.write
-        self._place = ask.start
-        self._told = 0
-        self._live = ask.stream
-        self._plain = ask.stream and ask.text is None and not ask.continuous_usage
-
-    def on_token(self) -> None:
-        """One more token, not the last."""
-        place = self.tokens
-        self.tokens = place + 1
-        if self._plain and place and not self._connection.paused and self._told == place:
-            self._told = place + 1
-            self._write(self.wire.head + _RING[(self._place + place) & _MASK] + self.wire.tail)
-        elif self._live and not self._connection.paused:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what was generated since the last write as one chunk, as vLLM merges deltas for a slow reader."""
-        if not self._live or self._told == self.tokens:
-            return
-        opening = self.wire.opening() if self._told == 0 else b""
-        text = self.wire.text(self._told, self.tokens)
-        self._told = self.tokens
-        self._write(opening + self.wire.delta(text, self.tokens))
-
-    def on_finish(self, cached_tokens: int) -> None:
-        """The last token is there, and with it the answer."""
-        self.wire.cached_tokens = cached_tokens
-        self.tokens += 1
-        if self._live:
-            opening = self.wire.opening() if self._told == 0 else b""
-            rest = self.wire.text(self._told, self.tokens, final=True)
-            self._write(opening + self.wire.closing(rest, self.tokens))
-        else:
-            self._connection.send_json(200, self.wire.body(self.tokens))
-        self._connection.on_answered()
 
 
 class Connection(asyncio.Protocol):
@@ -116,14 +28,14 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, site: Site) -> None:
         self.paused = False
-        self._site = site
+        self.site = site
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[_Received] = deque()
-        self._receiving = _Received()
-        self._current: _Received | None = None
-        self._job: Any = None
-        self._stream: Stream | None = None
+        self._waiting: deque[Received] = deque()
+        self._receiving = Received()
+        self._current: Received | None = None
+        self._jobs: list[Any] = []
+        self._reply: Reply | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._serving = False
         self._reading_paused = False
@@ -132,15 +44,17 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
-        self._site.connections.add(self)
+        self.site.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._site.connections.discard(self)
+        self.site.connections.discard(self)
         self._transport = None
         self._cancel_idle()
-        if self._job is not None:
-            self._site.engine.abort(self._job)
-            self._job = self._stream = None
+        if self._reply is not None:
+            self.site.load -= 1
+        for job in self._jobs:
+            self.site.engine.abort(job)
+        self._jobs, self._reply = [], None
 
     def data_received(self, data: bytes) -> None:
         self._cancel_idle()
@@ -156,8 +70,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.paused = False
-        if self._stream is not None:
-            self._stream.flush()
+        if self._reply is not None:
+            self._reply.flush()
 
     # What the parser tells us
 
@@ -183,14 +97,14 @@ class Connection(asyncio.Protocol):
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        self._receiving.body.append(body)
+        self._receiving.parts.append(body)
         self._receiving.size += len(body)
         if self._receiving.size > LARGEST_BODY:
             self._refuse_and_close("The body is larger than 64 MiB.")
 
     def on_message_complete(self) -> None:
         self._waiting.append(self._receiving)
-        self._receiving = _Received()
+        self._receiving = Received()
         if self._current is None:
             self._serve_next()
         else:
@@ -209,7 +123,8 @@ class Connection(asyncio.Protocol):
                 try:
                     self._serve(self._current)
                 except Refusal as refusal:
-                    self._send(refusal.status, refusal.body(), "application/json", allow=refusal.allow)
+                    allow = f"allow: {refusal.allow}\r\n" if refusal.allow else ""
+                    self._send(refusal.status, refusal.body(), "application/json", more=allow)
                     self.on_answered()
         finally:
             self._serving = False
@@ -222,86 +137,59 @@ class Connection(asyncio.Protocol):
             self._reading_paused = full
             (self._transport.pause_reading if full else self._transport.resume_reading)()
 
-    def _serve(self, received: "_Received") -> None:
+    def _serve(self, received: Received) -> None:
+        site = self.site
         try:
-            path = (httptools.parse_url(received.url).path or b"").decode("latin-1")
+            received.path = (httptools.parse_url(received.url).path or b"").decode("latin-1")
         except httptools.HttpParserInvalidURLError:
             raise Refusal(400, "Invalid HTTP request received.", "Bad Request") from None
-        if path.startswith("/v1") and not self._site.allows(received.headers.get("authorization")):
+        if received.method == "OPTIONS":
+            if "origin" in received.headers and "access-control-request-method" in received.headers:
+                self._send(400, b"Disallowed CORS origin", "text/plain; charset=utf-8")
+                self.on_answered()
+                return
+        elif not site.allows(received.path, received.headers.get("authorization")):
             raise unauthorized()
-        route = _ROUTES.get(path)
-        if route is None:
-            raise not_found()
-        method, serve = route
-        if received.method != method and (method, received.method) != ("GET", "HEAD"):
-            raise wrong_method(method)
-        getattr(self, serve)(received)
+        stripped = received.path.rstrip("/")
+        if stripped != received.path and knows_path(site, stripped):
+            where = f"http://{received.headers.get('host', '')}{stripped}"
+            self._send(307, b"", more=f"location: {where}\r\n")
+            self.on_answered()
+            return
+        find_route(site, received)(self, received)
 
-    def serve_health(self, _: "_Received") -> None:
-        self._send(200, b"")
+    # What routes use
+
+    def answer(self, status: int, body: bytes, content_type: str | None = None) -> None:
+        """The whole answer, now."""
+        self._send(status, body, content_type)
         self.on_answered()
 
-    def serve_version(self, _: "_Received") -> None:
-        self.send_json(200, json.dumps({"version": self._site.version}, separators=(",", ":")).encode())
-        self.on_answered()
+    def generate(self, form: Form, *, stream: bool) -> None:
+        """The engine gives the answer, token by token.
 
-    def serve_models(self, _: "_Received") -> None:
-        site = self._site
-        card = {
-            "id": site.served.model,
-            "object": "model",
-            "created": site.started,
-            "owned_by": "vllm",
-            "root": site.served.root,
-            "parent": None,
-            "max_model_len": site.served.max_model_len,
-            "permission": [_permission(site.started)],
-        }
-        self.send_json(200, json.dumps({"object": "list", "data": [card]}, separators=(",", ":")).encode())
-        self.on_answered()
+        Raises:
+            Refusal: the queue is full.
+        """
+        reply = Reply(self, form, live=stream)
+        engine = self.site.engine
+        for one in reply.streams:
+            job = None if self.site.closing else engine.submit(one.wire.ask, one)
+            if job is None:
+                for earlier in self._jobs:
+                    engine.abort(earlier)
+                self._jobs = []
+                raise queue_full()
+            self._jobs.append(job)
+        self._reply = reply
+        self.site.load += 1
+        if stream:  # as under vLLM, the headers leave when the request is admitted, not with the first token
+            self._start_stream()
 
-    def serve_metrics(self, _: "_Received") -> None:
-        engine = self._site.engine
-        text = show_metrics(
-            engine.meters,
-            engine.gauges(),
-            model=self._site.served.model,
-            kv_blocks=engine.kv_blocks,
-            block_tokens=engine.block_tokens,
-        )
-        self._send(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
-        self.on_answered()
-
-    def serve_chat(self, received: "_Received") -> None:
-        self._generate(received, chat=True)
-
-    def serve_completion(self, received: "_Received") -> None:
-        self._generate(received, chat=False)
-
-    def _generate(self, received: "_Received", *, chat: bool) -> None:
-        site = self._site
-        if received.headers.get("content-type", "").lower().split(";")[0].strip() != "application/json":
-            message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
-            raise Refusal(400, message, "Bad Request")
-        ask = parse_ask(b"".join(received.body), chat=chat, served=site.served)
-        wire = AnswerWire(
-            ask,
-            request_id=received.headers.get("x-request-id") or secrets.token_hex(8),
-            model=site.served.model,
-            created=int(site.clock.wall()),
-            fingerprint=site.fingerprint,
-            chunked=received.http_1_1,
-        )
-        stream = Stream(self, wire)
-        job = None if site.closing else site.engine.submit(ask, stream)
-        if job is None:
-            raise queue_full()
-        self._job, self._stream = job, stream
-        if ask.stream:  # as under vLLM, the headers leave when the request is admitted, not with the first token
-            self._start_stream(received)
-
-    def _start_stream(self, received: "_Received") -> None:
-        framing = "transfer-encoding: chunked\r\n" if received.http_1_1 else "connection: close\r\n"
+    def _start_stream(self) -> None:
+        framing = "transfer-encoding: chunked\r\n"
+        if self._current is not None and not self._current.http_1_1:
+            framing = "connection: close\r\n"
         self.write(
             f"HTTP/1.1 200 OK\r\n{self._common_headers()}content-type: text/event-stream; charset=utf-8\r\n"
             f"{framing}\r\n".encode("latin-1")
@@ -316,12 +204,11 @@ class Connection(asyncio.Protocol):
     def send_json(self, status: int, body: bytes) -> None:
         self._send(status, body, "application/json")
 
-    def _send(self, status: int, body: bytes, content_type: str | None = None, *, allow: str | None = None) -> None:
+    def _send(self, status: int, body: bytes, content_type: str | None = None, *, more: str = "") -> None:
         kind = f"content-type: {content_type}\r\n" if content_type else ""
-        kind += f"allow: {allow}\r\n" if allow else ""
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{self._common_headers()}"
-            f"content-length: {len(body)}\r\n{kind}"
+            f"content-length: {len(body)}\r\n{kind}{more}"
         )
         if self._current is not None and not self._current.keep_alive:
             head += "connection: close\r\n"
@@ -330,16 +217,18 @@ class Connection(asyncio.Protocol):
         self.write(f"{head}\r\n".encode("latin-1") + body)
 
     def _common_headers(self) -> str:
-        asked = self._current.headers.get("x-request-id") if self._current is not None else None
-        echo = f"x-request-id: {asked}\r\n" if asked else ""
-        date = formatdate(self._site.clock.wall(), usegmt=True)
-        return f"date: {date}\r\nserver: atoll-emulate\r\n{EMULATED_HEADER}: 1\r\n{echo}"
+        echo = ""
+        if self.site.served.request_id_headers and self._current is not None:
+            echo = f"x-request-id: {self._current.headers.get('x-request-id') or secrets.token_hex(16)}\r\n"
+        return f"date: {self.site.date()}\r\nserver: atoll-emulate\r\n{EMULATED_HEADER}: 1\r\n{echo}"
 
     def on_answered(self) -> None:
         """The current answer is complete: go on with the next request, or wait for it, or close."""
         received, self._current = self._current, None
-        self._job = self._stream = None
-        stays = received is not None and received.keep_alive and not self._site.closing
+        if self._reply is not None:
+            self.site.load -= 1
+        self._jobs, self._reply = [], None
+        stays = received is not None and received.keep_alive and not self.site.closing
         if self._transport is None:
             return
         if not stays:
@@ -348,7 +237,7 @@ class Connection(asyncio.Protocol):
             self._serve_next()
         else:
             loop = asyncio.get_running_loop()
-            self._idle = loop.call_later(self._site.keep_alive_s, self.close_if_idle)
+            self._idle = loop.call_later(self.site.keep_alive_s, self.close_if_idle)
 
     def close_if_idle(self) -> None:
         if self._current is None and self._transport is not None:
@@ -373,44 +262,3 @@ class Connection(asyncio.Protocol):
         )
         if self._transport is not None:
             self._transport.close()
-
-
-def _permission(created: int) -> dict[str, Any]:
-    allowed = {"create_engine": False, "sampling": True, "logprobs": True, "search_indices": False, "view": True}
-    return {
-        "id": f"modelperm-{secrets.token_hex(8)}",
-        "object": "model_permission",
-        "created": created,
-        **{f"allow_{what}": answer for what, answer in allowed.items()},
-        "allow_fine_tuning": False,
-        "organization": "*",
-        "group": None,
-        "is_blocking": False,
-    }
-
-
-class _Received:
-    """A request as far as it has come in."""
-
-    __slots__ = ("body", "head_size", "headers", "http_1_1", "keep_alive", "method", "size", "url")
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.method = ""
-        self.headers: dict[str, str] = {}
-        self.body: list[bytes] = []
-        self.size = 0
-        self.head_size = 0
-        self.http_1_1 = True
-        self.keep_alive = True
-
-
-_ROUTES = {  # path -> method, and the method of Connection that serves it
-    "/health": ("GET", "serve_health"),
-    "/ping": ("GET", "serve_health"),
-    "/version": ("GET", "serve_version"),
-    "/metrics": ("GET", "serve_metrics"),
-    "/v1/models": ("GET", "serve_models"),
-    "/v1/chat/completions": ("POST", "serve_chat"),
-    "/v1/completions": ("POST", "serve_completion"),
-}

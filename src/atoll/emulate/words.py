@@ -11,6 +11,7 @@ from functools import cache
 from random import Random
 
 _PIECE = re.compile(r"[A-Za-z]{1,12}|[0-9]{1,3}|[^\sA-Za-z0-9]")
+_WITH_BLANKS = re.compile(r"\s*(?:[A-Za-z]{1,12}|[0-9]{1,3}|[^\sA-Za-z0-9])(?:\s+\Z)?")
 
 _VOCABULARY = (  # noqa: SIM905 - a list of 180 lines is no easier to read
     "able also area away back base been best both call came case city come cost data date days deal does done door"
@@ -36,6 +37,12 @@ def answer_ring() -> tuple[str, ...]:
     return tuple(" " + dice.choice(_VOCABULARY) for _ in range(RING))
 
 
+@cache
+def ring_pieces() -> tuple[str, ...]:
+    """The ring's tokens as a prompt that holds them is cut, without their blanks."""
+    return tuple(word.strip() for word in answer_ring())
+
+
 def answer_text(start: int, tokens: int) -> str:
     """The text of `tokens` tokens from place `start` of the ring."""
     ring = answer_ring()
@@ -45,6 +52,11 @@ def answer_text(start: int, tokens: int) -> str:
 def split_prompt(text: str) -> list[str]:
     """The pieces of a prompt that count one token each."""
     return _PIECE.findall(text)
+
+
+def pieces(text: str) -> list[str]:
+    """The same pieces with the blanks before them, so that joined they are the text again; blanks alone are none."""
+    return _WITH_BLANKS.findall(text) if not text.isspace() else []
 
 
 def block_hashes(tokens: Sequence[object], block: int) -> list[int]:

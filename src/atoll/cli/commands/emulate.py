@@ -44,6 +44,16 @@ def emulate(
     max_num_queued_reqs: Annotated[
         int | None, typer.Option("--max-num-queued-reqs", min=1, metavar="N", help="Waiting requests before 503.")
     ] = None,
+    served_model_name: Annotated[
+        list[str] | None,
+        typer.Option("--served-model-name", metavar="NAME", help="What clients call the model; may be given again."),
+    ] = None,
+    prompt_tokens_details: Annotated[
+        bool,
+        typer.Option(
+            "--enable-prompt-tokens-details", help="Tell in usage how much of a prompt was cached, as vLLM's."
+        ),
+    ] = False,
     prefix_caching: Annotated[  # vLLM's names of it; too long for a column of the help
         bool, typer.Option("--enable-prefix-caching/--no-enable-prefix-caching", hidden=True)
     ] = True,
@@ -62,12 +72,15 @@ def emulate(
     from atoll.workflows.bench import key_of
     from atoll.workflows.emulate import emulate_replica, layout_to_emulate, profile_beside
 
+    details = ("--enable-prompt-tokens-details",) if prompt_tokens_details else ()
+    names = ("--served-model-name", *served_model_name) if served_model_name else ()
     flags = EngineFlags(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         max_model_len=max_model_len,
         max_num_queued_reqs=max_num_queued_reqs,
         enable_prefix_caching=prefix_caching and not without_prefix_caching,
+        extra=(*names, *details),
     )
     chosen = layout_to_emulate(file=layout, gpu=gpu, tensor_parallel=tp, model=model, flags=flags)
     emulate_replica(
