@@ -26,6 +26,7 @@ from atoll.web.workspace import Kind, Thing
 from atoll.workflows.deploy import find_deployable, say_logs
 
 SHOWN = 100  # bundles on one page
+LONGEST_LOOK_S = 60.0
 TAIL_BYTES = 20_000  # of a log, when the page opens
 TAIL_LINES = 200
 MOST_FILE_BYTES = 256 * 1024
@@ -48,9 +49,12 @@ class Shown:
 
     @property
     def settling(self) -> bool:
-        """Whether it is on its way up or down, or what is known of it is older than the end of that."""
+        """Whether it is on its way up or down, or what is known of it is older than the end of that.
+
+        By the wall's clock, which may have been put back since: by more than a look takes, and it says nothing.
+        """
         end, begun_at = self.job.end if self.job is not None else None, self.seen.begun_at
-        return self.busy or (end is not None and begun_at is not None and end.ended_at > begun_at)
+        return self.busy or (end is not None and begun_at is not None and 0 < end.ended_at - begun_at < LONGEST_LOOK_S)
 
     @property
     def state(self) -> str:
