@@ -125,6 +125,53 @@ def test_aiperf_records():
     assert found.summary.ttft_s.mean == pytest.approx(0.2056, abs=0.006)
 
 
+# Files of one and the same load, which other tools wrote: mean TPOT near 12.8 ms, 50 tokens an answer.
+OTHERS = {
+    "aiperf-recounted.jsonl": ("aiperf", 4, 0.0127, 50),  # its own tokenizer counts 84; the usage goes first
+    "per_request_lifecycle_metrics.json": ("inference-perf", 3, 0.0128, 50),
+    "benchmark_summary.json": ("evalscope", 64, 0.0127, None),
+    "D128_50_text-to-text_num_concurrency_8_time_7s.json": ("genai-bench", 73, 0.0135, 50),
+    "guidellm.csv": ("guidellm", 64, 0.0126, None),
+    "loc_stats.csv": ("locust", 56, None, None),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_files_of_other_tools_are_imported_with_what_they_hold(tmp_path, name):
+    tool, count, tpot, tokens = OTHERS[name]
+    ((place, found),) = import_run(DATA / name, folder=tmp_path / "run")
+    assert (found.tool, found.summary.requests.ok) == (tool, count)
+    assert found.summary.tpot_s.mean == (tpot if tpot is None else pytest.approx(tpot, rel=0.02))
+    assert found.summary.e2e_s.p50 > 0
+    if tokens is not None:
+        assert set(found.table.output_tokens.tolist()) == {tokens}
+    assert read_run(place).summary == found.summary
+    assert found.notes or tool in {"aiperf", "inference-perf"}
+
+
+def test_a_tools_folder_is_taken_by_the_file_that_has_most(tmp_path):
+    for name in ("profile_export.jsonl", "profile_export_aiperf.json"):
+        (tmp_path / "artifacts" / "m").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "artifacts" / "m" / name).write_text((DATA / name).read_text())
+    ((_, found),) = import_run(tmp_path / "artifacts", folder=tmp_path / "run")
+    assert len(found.table) == 8
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no result of another load generator"):
+        import_run(tmp_path / "empty", folder=tmp_path / "run2")
+
+
+def test_a_count_of_the_clients_own_is_told_of():
+    found = read("summary_lifecycle_metrics.json")
+    assert "its client counted other tokens than the server" in found.notes[1]
+
+
+def test_completions_of_vllm_have_no_role_chunk():
+    plain = json.loads((DATA / "vllm-detailed.json").read_text())
+    for kind, notes in (("openai", ()), ("openai-chat", ("the role chunk counts as the first token there",))):
+        told = json.dumps({key: value for key, value in plain.items() if key != "backend"} | {"endpoint_type": kind})
+        assert read_foreign(told, origin="x")[0].notes == notes
+
+
 @pytest.mark.parametrize("tool", sorted(set(READERS) & set(WRITERS)))
 def test_what_is_written_is_read_back(tool):
     ours = kept()
@@ -132,7 +179,7 @@ def test_what_is_written_is_read_back(tool):
     counts = found.summary.requests
     assert counts.ok == 10
     assert counts.sent == counts.ok + counts.failed + counts.cancelled == 12
-    for measure in ("ttft_s", "tpot_s", "e2e_s"):
+    for measure in ("e2e_s",) if tool == "locust" else ("ttft_s", "tpot_s", "e2e_s"):
         for figure in ("mean", "p50", "p99"):
             wanted = getattr(getattr(ours.summary, measure), figure)
             assert getattr(getattr(found.summary, measure), figure) == pytest.approx(wanted, rel=1e-4), (
@@ -141,10 +188,11 @@ def test_what_is_written_is_read_back(tool):
             )
     if found.table is not None:
         assert found.table.output_tokens.tolist() == ours.table.output_tokens.tolist()
-        assert found.table.sent_s == pytest.approx(ours.table.sent_s, abs=1e-6)
+        if tool != "genai-bench":  # which does not keep when a request was sent
+            assert found.table.sent_s == pytest.approx(ours.table.sent_s, abs=1e-6)
 
 
-@pytest.mark.parametrize("tool", ["vllm", "aiperf-records"])
+@pytest.mark.parametrize("tool", ["vllm", "aiperf-records", "inference-perf"])
 def test_formats_with_every_gap_keep_every_gap(tool):
     ours = kept()
     (found,) = read_foreign(WRITERS[tool](ours), origin="x")

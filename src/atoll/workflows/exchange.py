@@ -17,7 +17,7 @@ from atoll.store.folder import (
     with_id,
     write_info,
 )
-from atoll.store.foreign import WRITERS, Foreign, read_foreign
+from atoll.store.foreign import WRITERS, Foreign, evalscope, read_foreign
 from atoll.store.foreign.shape import Kept
 from atoll.traffic.record import Source
 
@@ -28,7 +28,7 @@ def import_run(
     """Keep the runs of a file as run folders, ready for `atoll compare` and `atoll report`.
 
     Args:
-        file: a result of vllm bench serve, AIPerf or GuideLLM, or a CSV export of ours.
+        file: a result of another load generator, its folder, or a CSV export of ours.
         folder: of the run, or of the runs when the file has several; None: `runs/FILE` under the current folder.
         tool: a name of `atoll.store.foreign.READERS`; None: found out.
         force: runs that are there may go.
@@ -37,7 +37,7 @@ def import_run(
         InputError: a folder already holds something.
         BadRun: the file is none of these.
     """
-    found = read_foreign(read_text(file), origin=str(file), tool=tool)
+    found = read_foreign(_text_of(file), origin=str(file), tool=tool)
     place = folder or Path("runs") / file.stem
     places = [place] if len(found) == 1 else [place / str(number + 1) for number in range(len(found))]
     for one in places:
@@ -46,6 +46,38 @@ def import_run(
         with claim(one, force=force):
             _keep(one, foreign)
     return tuple(zip(places, found, strict=True))
+
+
+# What is taken of a folder, the fullest first.
+_IN_FOLDERS = (
+    "profile_export.jsonl",
+    "profile_export_aiperf.json",
+    "per_request_lifecycle_metrics.json",
+    "summary_lifecycle_metrics.json",
+    evalscope.SUMMARY,
+    "benchmarks.json",
+    "benchmarks.csv",
+)
+
+
+def _text_of(file: Path) -> str:
+    """The text of a file, or of the file that counts in a tool's folder; EvalScope's two files as one.
+
+    Raises:
+        InputError: it cannot be read, or the folder has no result that is known.
+    """
+    if file.is_dir():
+        found = (next(iter(sorted(file.rglob(name))), None) for name in _IN_FOLDERS)
+        chosen = next(filter(None, found), None)
+        if chosen is None:
+            raise InputError(
+                f"{file} has no result of another load generator, such as {_IN_FOLDERS[0]}. Name the file."
+            )
+        return _text_of(chosen)
+    other = file.with_name(evalscope.PERCENTILES)
+    if file.name == evalscope.SUMMARY and other.is_file():
+        return f'{{"summary": {read_text(file)}, "percentiles": {read_text(other)}}}'
+    return read_text(file)
 
 
 def _keep(folder: Path, foreign: Foreign) -> None:

@@ -9,11 +9,19 @@ from atoll.cli.options import Force, Json, OutPath
 
 Tool = Annotated[
     str | None,
-    typer.Option("--from", metavar="TOOL", help="vllm, aiperf, aiperf-records, aiperf-csv, guidellm, csv; else tried."),
+    typer.Option(
+        "--from",
+        metavar="TOOL",
+        help="vllm, aiperf, guidellm, inference-perf, evalscope, genai-bench, locust, csv, ...; else tried.",
+    ),
 ]
 To = Annotated[
     str,
-    typer.Option("--to", metavar="TOOL", help="vllm, aiperf, aiperf-records, aiperf-csv, guidellm, csv, prometheus."),
+    typer.Option(
+        "--to",
+        metavar="TOOL",
+        help="vllm, aiperf, guidellm, inference-perf, evalscope, genai-bench, locust, csv, prometheus, ...",
+    ),
 ]
 
 

@@ -5,7 +5,17 @@ import csv
 import numpy as np
 
 from atoll.errors import BadRun
-from atoll.store.foreign import aiperf, guidellm, plain, vllm
+from atoll.store.foreign import (
+    aiperf,
+    evalscope,
+    genai_bench,
+    guidellm,
+    guidellm_csv,
+    inference_perf,
+    locust,
+    plain,
+    vllm,
+)
 from atoll.store.foreign.shape import Foreign, Reader, Writer, impossible
 
 READERS: dict[str, Reader] = {
@@ -14,6 +24,11 @@ READERS: dict[str, Reader] = {
     "aiperf": aiperf.read,
     "aiperf-records": aiperf.read_records,
     "aiperf-csv": aiperf.read_csv,
+    "guidellm-csv": guidellm_csv.read,
+    "inference-perf": inference_perf.read,
+    "evalscope": evalscope.read,
+    "genai-bench": genai_bench.read,
+    "locust": locust.read,
     "csv": plain.read_csv,
 }
 WRITERS: dict[str, Writer] = {
@@ -22,6 +37,11 @@ WRITERS: dict[str, Writer] = {
     "aiperf": aiperf.write,
     "aiperf-records": aiperf.write_records,
     "aiperf-csv": aiperf.write_csv,
+    "guidellm-csv": guidellm_csv.write,
+    "inference-perf": inference_perf.write,
+    "evalscope": evalscope.write,
+    "genai-bench": genai_bench.write,
+    "locust": locust.write,
     "csv": plain.write_csv,
     "prometheus": plain.write_prometheus,
 }

@@ -108,8 +108,10 @@ def _row(meta: dict[str, Any], metrics: dict[str, Any], error: Any) -> tuple[Rec
         turn=int(meta.get("turn_index") or 0),
         sent_s=sent,
         done_s=done,
-        prompt_tokens=int(_number(metrics, "input_sequence_length")),
-        output_tokens=int(_number(metrics, "output_sequence_length")),
+        prompt_tokens=_tokens(metrics, "usage_prompt_tokens", "input_sequence_length"),
+        output_tokens=_tokens(metrics, "usage_completion_tokens", "output_sequence_length"),
+        cached_tokens=_tokens(metrics, "usage_prompt_cache_read_tokens"),
+        request_id=meta.get("x_request_id") if isinstance(meta.get("x_request_id"), str) else None,
         outcome=outcome,
         error=None if outcome is Outcome.OK else str(outcome),
         detail=str(error.get("message") or error)[:200] if isinstance(error, dict) else None,
@@ -137,10 +139,14 @@ def _seconds(metrics: dict[str, Any], name: str) -> float | None:
     return float(metric["value"]) * _SCALES.get(str(metric.get("unit")), 1e-3)
 
 
-def _number(metrics: dict[str, Any], name: str) -> float:
-    metric = metrics.get(name)
-    value = metric.get("value") if isinstance(metric, dict) else None
-    return float(value) if isinstance(value, int | float) else 0.0
+def _tokens(metrics: dict[str, Any], *names: str) -> int:
+    """A count by the first of these names that has one: the server's usage before the client's own recount."""
+    for name in names:
+        metric = metrics.get(name)
+        value = metric.get("value") if isinstance(metric, dict) else None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return int(value)
+    return 0
 
 
 def read_csv(text: str, origin: str) -> tuple[Foreign, ...]:
@@ -225,6 +231,8 @@ def write_records(run: Kept) -> str:
         metrics: dict[str, Any] = {
             "input_sequence_length": {"value": int(table.prompt_tokens[row]), "unit": "tokens"},
             "output_sequence_length": {"value": int(table.output_tokens[row]), "unit": "tokens"},
+            "usage_prompt_tokens": {"value": int(table.prompt_tokens[row]), "unit": "tokens"},
+            "usage_completion_tokens": {"value": int(table.output_tokens[row]), "unit": "tokens"},
         }
         if len(times):
             gaps = ((times[1:] - times[:-1]) * 1e3).tolist()

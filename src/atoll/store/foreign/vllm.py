@@ -25,8 +25,14 @@ def read(text: str, origin: str) -> tuple[Foreign, ...]:
         raise BadRun(f"{origin} is no result of vllm bench serve: it has no `completed`.")
     known: dict[str, Any] = {"tool": "vllm bench serve", "model": plain.get("model_id")}
     if plain.get("ttfts") and plain.get("itls"):
-        return (of_records(_records(plain), **known, notes=("the role chunk counts as the first token there",)),)
+        return (of_records(_records(plain), **known, notes=_notes(plain)),)
     return (Foreign(**known, summary=_figures(plain), notes=("made without --save-detailed: no requests",)),)
+
+
+def _notes(plain: dict[str, Any]) -> tuple[str, ...]:
+    """Completions have no role chunk; which of the two was asked stands in the file."""
+    kind = str(plain.get("endpoint_type") or plain.get("backend") or "openai-chat")
+    return ("the role chunk counts as the first token there",) if "chat" in kind else ()
 
 
 def _records(plain: dict[str, Any]) -> list[Record]:
