@@ -96,7 +96,9 @@ def test_only_what_was_understood_whole_has_nothing_to_report(facts_of):
     facts = facts_of(good)
     assert understood_all(facts)
     assert coverage_line(facts) == "Looked at 1 service."
-    held = HeldFiles(good | {"Makefile": "run:\n\tdocker run vllm/vllm-openai m\n", ".git/config": "", "a/b/c.txt": ""})
+    held = HeldFiles(good | {"main.tf": 'image = "vllm/vllm-openai"\n', ".git/config": "", "a/b/c.txt": ""})
     facts = diagnose(ask(["."]), held).facts
     assert not understood_all(facts)
-    assert coverage_line(facts) == "Looked at 1 service; not understood: Makefile (Makefile); not entered: .git."
+    assert (
+        coverage_line(facts) == "Looked at 1 service; not understood: main.tf (Terraform or Nomad); not entered: .git."
+    )

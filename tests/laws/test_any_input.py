@@ -148,6 +148,8 @@ FORMS: dict[str, Path | str] = {
     "values.yaml": FIELD / "f19-helm" / "values.yaml",
     "deployment.yaml": FIELD / "f19-helm" / "templates" / "deployment.yaml",
     "chart.yaml": CHART,
+    "Makefile": "A ?= 1\nup:\n\t@docker run $(A) vllm/vllm-openai m --x $$X \\\n\t\t--y\n",
+    "traefik.toml": "[http.services.a.loadBalancer]\n[[http.services.a.loadBalancer.servers]]\nurl = 'http://a:1'\n",
     "haproxy.cfg": HAPROXY,
     "traefik.yaml": TRAEFIK,
     "serve.yaml": RAY,

@@ -93,7 +93,10 @@ class Service:
         command = words_of(self.get("command"))
         found = read_command(entrypoint, command, image_serves="vllm-openai" in path)
         own_script = entrypoint is None or len(entrypoint) == 1
-        return made_of(command) if found is None and "vllm" in path and own_script and _are_options(command) else found
+        if found is not None or not own_script or (self.image is not None and self.image.kind not in {None, "vllm"}):
+            return found
+        told = _are_options(command) if "vllm" in path else _can_only_be_options(command)
+        return made_of(command) if told else None
 
     @cached_property
     def environment(self) -> dict[str, Setting]:
@@ -204,6 +207,17 @@ class Service:
         if node is None or test is None or node.string("disable") == "true":
             return False
         return (test.string(0) if test.is_list else test.text) != "NONE"
+
+
+def _can_only_be_options(words: Sequence[Word]) -> bool:
+    """Whether two or more of them are names that only vLLM has: an image of one's own, or one built elsewhere."""
+    return len({word.text.partition("=")[0].replace("_", "-") for word in words} & _OF_VLLM_ALONE) > 1
+
+
+_OF_VLLM_ALONE = {
+    "--tensor-parallel-size", "--max-model-len", "--gpu-memory-utilization", "--max-num-seqs",
+    "--max-num-batched-tokens", "--served-model-name", "--enable-auto-tool-choice", "--swap-space",
+}  # fmt: skip
 
 
 def _are_options(words: Sequence[Word]) -> bool:

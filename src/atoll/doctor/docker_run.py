@@ -12,6 +12,7 @@ from atoll.doctor.words import Word, word_list
 
 _PROGRAMS = {"docker", "podman", "nerdctl"}
 _BEFORE = {"sudo", "exec", "env", "nohup", "time", "command", "-E", "eval"}
+_RUNS_ANOTHER = {"ssh", "srun", "sudo", "timeout", "nice", "taskset", "numactl", "systemd-run"}
 _GLOBAL_VALUES = {"-H", "--host", "-c", "--context", "--config", "-l", "--log-level", "--url", "--connection", "-n"}
 # Options without a value, of `docker run --help` and `podman run --help`; all others take one.
 _SWITCHES = {
@@ -79,6 +80,8 @@ def _after_run(words: Sequence[Word]) -> int | None:
     place = 0
     while place < len(words) and (words[place].text in _BEFORE or re.match(r"^\w+=", words[place].text)):
         place += 1
+    if place < len(words) and words[place].text in _RUNS_ANOTHER:
+        place = next((n for n, word in enumerate(words) if word.text in _PROGRAMS), place)
     if place >= len(words) or words[place].text.rpartition("/")[2] not in _PROGRAMS:
         return None
     place += 1

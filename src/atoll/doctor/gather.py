@@ -84,10 +84,11 @@ def _join(pile: Pile, sources: Sources, asked: Asked) -> Facts:
     cluster = project_of_manifests(pile.manifests, charts)
     pile.ray += serve_configs(pile.manifests)
     composed = tuple(compose_projects(pile.compose, sources))
+    kept = tuple(unit_projects(pile.units, sources))
     projects = (
-        *_not_called(pile.projects, composed),
+        *_not_called(pile.projects, composed, kept),
         *composed,
-        *unit_projects(pile.units, sources),
+        *kept,
         *_built_alone(pile.dockerfiles, sources),
         *([cluster] if cluster is not None else []),
         *ray_projects(pile.ray),
@@ -133,12 +134,11 @@ def _doors(pile: Pile, projects: Sequence[Project]) -> Iterator[Door]:
         yield from [door] if door is not None else []
 
 
-def _not_called(projects: Sequence[Project], composed: Sequence[Project]) -> Iterator[Project]:
-    """Those of the scripts that no container runs; one that does is read there, with the arguments that reach it."""
-    launched = [
-        service.launched for project in composed for service in project.services if service.launched is not None
-    ]
-    called = {word.file for command in launched for word in command.program}
+def _not_called(projects: Sequence[Project], composed: Sequence[Project], kept: Sequence[Project]) -> Iterator[Project]:
+    """Those of the scripts that no container or unit runs: one that does is read there, with what reaches it."""
+    launched = (service.launched for project in composed for service in project.services)
+    called = {word.file for command in launched if command is not None for word in command.program}
+    called |= {service.file for project in kept for service in project.services}
     return (one for one in projects if one.origin != "script" or one.sources[0].path not in called)
 
 

@@ -10,6 +10,7 @@ from atoll.doctor.tree import Node
 from atoll.doctor.words import Word, word_list, words_of
 
 _DEEPEST = 12
+_ARGUMENTS = ("args", "extraArgs", "vllmArgs", "engineArgs", "serverArgs", "containerArgs")
 _NO_OPTIONS = {"v0", "extraArgs", "enableLora", "enableLoRA"}  # keys of vllmConfig that become no option of that name
 
 
@@ -99,7 +100,8 @@ def _named_images(node: Node, depth: int) -> Iterator[tuple[Node, Node]]:
     if depth > _DEEPEST:
         return
     image = node.get("image")
-    name = (image.string("repository") or "") if image is not None else ""
+    plain = image is not None and image.is_scalar and any(node.get(key) is not None for key in _ARGUMENTS)
+    name = ((image.text if plain else image.string("repository")) or "") if image is not None else ""
     if image is not None and "vllm" in name and "router" not in name:
         yield node, image
     for child in (*(value for _, value in node.pairs()), *node.items):
@@ -109,9 +111,9 @@ def _named_images(node: Node, depth: int) -> Iterator[tuple[Node, Node]]:
 def _of_image(holder: Node, image: Node) -> Service:
     repository = image.get("repository") or image
     form = Form(scalar(repository, repository.text or ""))
-    form.set("image", _image(repository, image.get("tag")))
+    form.set("image", _image(repository, image.get("tag")) if image.is_map else image)
     form.set("entrypoint", image.get("command") or holder.get("command"))
-    args = next((holder.get(key) for key in ("args", "extraArgs", "vllmArgs", "engineArgs") if holder.get(key)), None)
+    args = next((holder.get(key) for key in _ARGUMENTS if holder.get(key)), None)
     form.set("command", args)
     limits = holder.get("resources", "limits") or holder.get("resources", "requests")
     gpu = limits.get("nvidia.com/gpu") if limits is not None else None

@@ -12,12 +12,14 @@ from atoll.doctor.door import Door
 from atoll.doctor.gateways import door_of_litellm, doors_of_traefik, looks_like_traefik
 from atoll.doctor.helm import looks_like_values
 from atoll.doctor.inspected import looks_like_inspect, project_of_inspect
+from atoll.doctor.makefiles import IS_MAKEFILE
 from atoll.doctor.nginx import Directive, looks_like_nginx, parse_nginx
-from atoll.doctor.scripts import STARTS_ENGINE, project_of_script, projects_of_readme, script_of
+from atoll.doctor.scripts import STARTS_ENGINE, project_of_script, projects_of_readme, script_of, script_within
 from atoll.doctor.shell import Document
 from atoll.doctor.sources import NOT_UTF8, Sources
+from atoll.doctor.toml_tree import read_toml
 from atoll.doctor.tree import Node, Source, cut_out, read_yaml
-from atoll.doctor.units import IS_UNIT
+from atoll.doctor.units import IS_SUPERVISOR, IS_UNIT
 from atoll.engines import find_engine
 from atoll.errors import BadDocument, BadTopology, InputError
 from atoll.inventory.box import Box
@@ -71,20 +73,37 @@ class Recogniser:
         if by_name in {"unit", "dockerfile"}:
             (self.pile.units if by_name == "unit" else self.pile.dockerfiles).append(source)
             return True
-        if by_name == "caddyfile":
-            return self._take_caddyfile(source)
-        if by_name in {"script", "text"}:
-            return self._take_script(source) if by_name == "script" else self._take_readme(source)
         if by_name == "yaml":
             return self._take_yaml(source, explicit=explicit, certain=True)
         if by_name == "nginx":
             return self._take_nginx(source, explicit=explicit)
+        takes = {
+            "caddyfile": self._take_caddyfile,
+            "script": self._take_script,
+            "text": self._take_readme,
+            "toml": self._take_toml,
+        }
+        if by_name in takes:
+            return takes[by_name](source)
         return (
             self._take_plain(source)
             or (not _NGINX_BLOCK.search(source.text) and self._take_yaml(source, explicit=explicit, certain=False))
             or self._take_nginx(source, explicit=False)
             or (explicit and bool(STARTS_ENGINE.search(source.text)) and self._take_script(source))
         )
+
+    def _take_toml(self, source: Source) -> bool:
+        """Traefik's files; other TOML is no configuration that is known here."""
+        if not re.search(r"(?m)^\s*\[+\s*(http|entryPoints)\b", source.text):
+            return False
+        try:
+            root = read_toml(source)
+        except BadDocument as error:
+            self._sources.damaged(source, error)
+            return True
+        self.pile.doors += doors_of_traefik(root)
+        self._sources.understood(source, "Traefik file")
+        return True
 
     def _take_script(self, source: Source) -> bool:
         script = script_of(source, self._sources.near)
@@ -98,14 +117,24 @@ class Recogniser:
         return False
 
     def _take_document(self, source: Source, document: Document) -> bool:
-        """A YAML text that a script writes: read where it stands."""
+        """A Compose file, a manifest, a unit or a script that a script writes: read where it stands."""
         inner = cut_out(source, document.start, document.end)
+        if re.search(r"^\s*\[(Unit|Service|Container)\]", inner.text, re.MULTILINE):
+            self.pile.units.append(inner)
+            return True
         if not re.search(r"^\s*(services|apiVersion)\s*:", inner.text, re.MULTILINE):
-            return False
+            return self._take_written_script(source, document)
         try:
             return self._take_tree(inner, read_yaml(inner))
         except BadDocument:
             return False
+
+    def _take_written_script(self, source: Source, document: Document) -> bool:
+        if not STARTS_ENGINE.search(source.text[document.start : document.end]):
+            return False
+        project = project_of_script(source, script_within(source, document), self._sources.near)
+        self.pile.projects += [project] if project is not None else []
+        return project is not None
 
     def _take_caddyfile(self, source: Source) -> bool:
         try:
@@ -232,11 +261,12 @@ class Recogniser:
 
 
 _NAMES = (
-    ("script", r"\.(sh|bash)$"),
+    ("script", r"\.(sh|bash|zsh|sbatch|slurm)$|^procfile$|" + IS_MAKEFILE.pattern),
     ("text", r"\.(md|rst)$"),
     ("unit", IS_UNIT.pattern),
     ("dockerfile", r"(^|[._-])(docker|container)file|\.dockerfile$"),
     ("caddyfile", IS_CADDYFILE.pattern),
+    ("toml", r"\.toml$"),
     ("yaml", r"\.(ya?ml|json)$|^(docker-)?compose"),
     ("nginx", r"\.(conf|template)$|^(nginx|sites-)"),
 )
@@ -246,6 +276,8 @@ def _told_by_name(source: Source) -> str | None:
     """The kind that a file's name tells; None when its text must."""
     name = source.name.lower()
     kind = next((kind for kind, pattern in _NAMES if re.search(pattern, name)), None)
+    if IS_SUPERVISOR.search(source.text):
+        return "unit"
     if kind == "dockerfile" and not re.search(r"(?im)^\s*FROM\s", source.text):
         return None
     return kind or ("script" if re.match(r"#!.*\b(ba|da|z)?sh\b", source.text) else None)
@@ -282,7 +314,7 @@ def _kind_of(roots: Sequence[Node]) -> str | None:
 
 
 _UNKNOWN_KINDS = (
-    (r"(?i)(^|/)((gnu)?makefile|justfile)$|\.mk$", "Makefile"),
+    (IS_MAKEFILE.pattern, "Makefile"),
     (r"\.(tf|hcl|nomad)$", "Terraform or Nomad"),
     (r"\.(j2|tpl)$", "template"),
     (r"\.toml$", "TOML"),

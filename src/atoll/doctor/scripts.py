@@ -10,8 +10,9 @@ from atoll.doctor.compose import Project, Service
 from atoll.doctor.docker_run import container_of, env_files_of
 from atoll.doctor.form import Form, listing, scalar, value
 from atoll.doctor.launch import commands_in, started_by
+from atoll.doctor.makefiles import IS_MAKEFILE, shell_letters
 from atoll.doctor.parts import Setting, word_node
-from atoll.doctor.shell import Script, ShellCommand, plain_letters, read_script
+from atoll.doctor.shell import Document, Script, ShellCommand, plain_letters, read_script
 from atoll.doctor.tree import Letter, Node, Source
 from atoll.doctor.words import word_list
 
@@ -38,7 +39,13 @@ def script_of(source: Source, near: Near) -> Script:
         found = near(name, by) if "${" not in name else None
         return {key: text for key, (text, _) in read_env(found).items()} if found is not None else None
 
-    return read_script(plain_letters(source), source, read=read)
+    letters = shell_letters(source) if IS_MAKEFILE.search(source.path) else plain_letters(source)
+    return read_script(letters, source, read=read)
+
+
+def script_within(source: Source, document: Document) -> Script:
+    """A script that another one writes, or hands to a shell, as a here-document."""
+    return read_script(plain_letters(source)[document.start : document.end], source)
 
 
 def project_of_script(source: Source, script: Script, near: Near) -> Project | None:
@@ -89,11 +96,19 @@ def _services(commands: Sequence[ShellCommand], source: Source, near: Near) -> I
     for outer in commands:
         if not outer.words or outer.words[0].text in _SPEAKS_ONLY:
             continue
-        inner = commands_in(outer.words)
+        inner = _on_another_machine(outer) or commands_in(outer.words)
         for command in inner if len(inner) > 1 or inner[0].words != outer.words else (outer,):
             service = _container(command, source, near) or _program(command)
             if service is not None:
                 yield _in_branch(service, outer.branch)
+
+
+def _on_another_machine(command: ShellCommand) -> tuple[ShellCommand, ...]:
+    """What `ssh HOST "..."` runs there."""
+    last = command.words[-1]
+    if command.words[0].text != "ssh" or len(command.words) < 3 or " " not in last.text:
+        return ()
+    return read_script(last.letters, last.source).commands
 
 
 def _container(command: ShellCommand, source: Source, near: Near) -> Service | None:

@@ -9,6 +9,7 @@ from atoll.doctor.assemble import env_settings
 from atoll.doctor.compose import Project, Service
 from atoll.doctor.docker_run import container_of, env_files_of, put_options
 from atoll.doctor.form import Form, scalar, value
+from atoll.doctor.inside import started_in
 from atoll.doctor.launch import commands_in, first_started
 from atoll.doctor.parts import Setting, word_node
 from atoll.doctor.sources import Sources
@@ -16,6 +17,7 @@ from atoll.doctor.tree import Letter, Node, Source, interpolate
 from atoll.doctor.words import Word, split_words, word_list
 
 IS_UNIT = re.compile(r"\.(service|container)$")
+IS_SUPERVISOR = re.compile(r"(?m)^\[program:[^\]]+\]")  # supervisord keeps programs running too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +98,12 @@ def unit_projects(units: Sequence[Source], sources: Sources) -> Iterator[Project
     folders: dict[str, list[Service]] = {}
     kinds: dict[str, list[Source]] = {}
     for source in units:
-        service = _quadlet(source, sources) if source.name.endswith(".container") else _unit(source, sources)
+        quadlet = re.search(r"^\s*\[Container\]", source.text, re.MULTILINE) is not None
+        service = _quadlet(source, sources) if quadlet else _unit(source, sources)
         if service is None:
             sources.not_understood(source.path, "a unit whose program is not known")
             continue
-        sources.understood(source, "quadlet" if source.name.endswith(".container") else "systemd unit")
+        sources.understood(source, "quadlet" if quadlet else "systemd unit")
         folders.setdefault(source.folder, []).append(service)
         kinds.setdefault(source.folder, []).append(source)
     for folder, services in folders.items():
@@ -111,11 +114,17 @@ def unit_projects(units: Sequence[Source], sources: Sources) -> Iterator[Project
 def _environment(entries: Sequence[Entry], sources: Sources) -> tuple[list[Word], dict[str, Setting]]:
     """The variables that a unit sets itself, and those of its files that lie here."""
     own = [word for one in entries if one.key == "Environment" for word in one.words() if "=" in word.text]
+    own += [word for one in entries if one.key == "environment" for word in _listed(one)]
     files: dict[str, Setting] = {}
     for one in entries:
         found = sources.near(one.text.lstrip("-"), one.source) if one.key == "EnvironmentFile" else None
         files |= env_settings(found) if found is not None else {}
     return own, files
+
+
+def _listed(one: Entry) -> list[Word]:
+    """Supervisord's `A="b",C="d"`."""
+    return [replace(word, text=word.text.rstrip(",")) for word in one.words() if "=" in word.text]
 
 
 def _known(own: Sequence[Word], files: Mapping[str, Setting]) -> dict[str, str]:
@@ -125,13 +134,13 @@ def _known(own: Sequence[Word], files: Mapping[str, Setting]) -> dict[str, str]:
 
 def _unit(source: Source, sources: Sources) -> Service | None:
     """The engine or container of a `.service`."""
-    entries = [one for one in entries_of(source) if one.section == "Service"]
+    entries = [one for one in entries_of(source) if one.section == "Service" or one.section.startswith("program:")]
     own, files = _environment(entries, sources)
     for one in entries:
-        if one.key != "ExecStart":
+        if one.key not in {"ExecStart", "command"}:
             continue
         words = _without_prefix(one.words(_known(own, files)))
-        service = _container(words, source, sources) or _program(words, own, files)
+        service = _container(words, source, sources) or _program(_of_script(words, source, sources), own, files)
         if service is not None:
             return replace(service, name=_stem(source))
     return None
@@ -152,6 +161,17 @@ def _stem(source: Source) -> str:
 def _container(words: Sequence[Word], source: Source, sources: Sources) -> Service | None:
     named = {path: sources.near(path, source) for path in env_files_of(words)}
     return container_of(words, {path: env_settings(found) for path, found in named.items() if found is not None})
+
+
+def _of_script(words: tuple[Word, ...], source: Source, sources: Sources) -> tuple[Word, ...]:
+    """The vLLM command of a script that a unit runs, where a file of its name lies beside the unit."""
+    for place, word in enumerate(words[:3]):
+        if "/" in word.text and " " not in word.text:
+            script = sources.near(posixpath.basename(word.text), source)
+            found = started_in(script, words[place + 1 :])
+            if found is not None:
+                return (*found.program, *found.words)
+    return words
 
 
 def _program(words: Sequence[Word], own: Sequence[Word], files: Mapping[str, Setting]) -> Service | None:

@@ -19,9 +19,9 @@ MOST_CHARACTERS = 15 * 10**5  # of them together; YAML is read at some 300,000 a
 _KERNEL = {"/proc", "/sys", "/dev"}  # no files of anybody
 _SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages", "dist", "build", "target"}
 _WALKED = re.compile(
-    r"\.(ya?ml|conf|cfg|json|template|sh|bash|service|container|toml|tf|hcl|nomad|j2|tpl|mk|ps1|bat)$"
+    r"\.(ya?ml|conf|cfg|json|template|sh|bash|zsh|sbatch|slurm|tmpl|service|container|toml|tf|hcl|nomad|j2|tpl|mk|ps1|bat)$"
     r"|^nginx(?!.*\.pyc?$)|topo.*\.txt$|^sites-|^README[\w.-]*\.(md|rst|txt)$|(^|\.)Caddyfile|\.caddy(file)?$"
-    r"|^(GNUm|M|m)akefile$|^[Jj]ustfile$|(^|[./_-])(Docker|Container)file|\.[Dd]ockerfile$"
+    r"|^(GNUm|M|m)akefile$|^[Jj]ustfile$|^Procfile$|^(docker-)?compose|^(start|run|serve|launch|entrypoint)[\w-]*$|(^|[./_-])(Docker|Container)file|\.[Dd]ockerfile$"
 )
 _TOLD_BY = re.compile(
     r'^\s*[{"]*(services|apiVersion|static_resources|replicas|applications|HostConfig|architectures|model_type'
@@ -125,5 +125,6 @@ def _is_worth_reading(source: Source) -> bool:
         return True
     if len(text) >= 10**6:
         return False
-    told = name.endswith((".yaml", ".yml", ".json", ".toml")) and _TOLD_BY.search(text) is not None
+    told = name.endswith((".yaml", ".yml", ".json")) and _TOLD_BY.search(text) is not None
+    told = told or (name.endswith(".toml") and re.search(r"(?m)^\s*\[+\s*(http|entryPoints)\b", text) is not None)
     return told or STARTS_ENGINE.search(text) is not None

@@ -1,0 +1,49 @@
+"""Siblings of the usual forms: what people also write."""
+
+import pytest
+
+ENGINE = "vllm serve org/m --tensor-parallel-size 2 --swap-space 4"
+RUN = "docker run --gpus '\"device=0\"' vllm/vllm-openai:v0.33.0 org/m --tensor-parallel-size 2 --swap-space 4"
+
+FORMS: dict[str, dict[str, str]] = {
+    "a Makefile": {"Makefile": "TP ?= 2\nIMAGE := vllm/vllm-openai:v0.33.0\nup: ## start\n\t@docker run $(IMAGE) org/m \\\n\t\t--tensor-parallel-size $(TP) --swap-space 4\n"},
+    "a justfile": {"justfile": "tp := '2'\nup:\n    docker run vllm/vllm-openai:v0.33.0 org/m --tensor-parallel-size {{tp}} --swap-space 4\n"},
+    "a command over ssh": {"up.sh": f'ssh -p 22 gpu01 "cd /srv && {ENGINE} > log 2>&1 &"\n'},
+    "ssh without quotes": {"up.sh": f"ssh gpu01 {RUN}\n"},
+    "a script handed to a shell": {"up.sh": f"ssh gpu01 bash -s <<'EOF'\ncd /srv\n{ENGINE}\nEOF\n"},
+    "a unit that a script writes": {"up.sh": f"sudo tee /etc/systemd/system/llm.service <<EOF\n[Service]\nExecStart=/opt/{ENGINE}\nEOF\n"},
+    "a job of Slurm": {"job.sbatch": f"#!/bin/bash\n#SBATCH --gres=gpu:2\nsrun --gpus=2 {ENGINE}\n"},
+    "a script by its first line": {"start": f"#!/usr/bin/env bash\nset -e\nexec {ENGINE}\n"},
+    "tmux and nohup": {"up.sh": f"nohup bash -c '{ENGINE}' > log &\n"},
+    "a Procfile": {"Procfile": f"web: {ENGINE}\n"},
+    "supervisord": {"supervisord.conf": f'[program:llm]\ncommand=/opt/bin/{ENGINE}\nenvironment=A="1",CUDA_VISIBLE_DEVICES="0,1"\n'},
+    "a unit that runs a script": {"llm.service": "[Service]\nExecStart=/srv/llm/run.sh 2\n", "run.sh": "exec vllm serve org/m --tensor-parallel-size $1 --swap-space 4\n"},
+    "an image of one's own": {"compose.yaml": "services:\n  a:\n    image: registry.local/llm:7\n    command: [--model, org/m, --tensor-parallel-size, '2', --swap-space, '4']\n"},
+    "the old api server": {"compose.yaml": "services:\n  a:\n    image: own/x:1\n    entrypoint: python3\n    command: -m vllm.entrypoints.openai.api_server --model org/m --tensor-parallel-size 2 --swap-space 4\n"},
+    "a folded script": {"compose.yaml": f'services:\n  a:\n    image: own/x:1\n    command: >\n      bash -c "pip install x &&\n      {ENGINE}"\n'},
+    "a literal script": {"compose.yaml": f'services:\n  a:\n    image: own/x:1\n    entrypoint: /bin/bash\n    command:\n      - -lc\n      - |\n        if [ -n "$$X" ]; then\n          {ENGINE}\n        fi\n'},
+    "values with an image as text": {"values.yaml": "llm:\n  image: vllm/vllm-openai:v0.33.0\n  args: [org/m, --tensor-parallel-size, '2', --swap-space, '4']\n"},
+    "a stateful set with sh": {"x.yaml": f"apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: a}}\nspec: {{template: {{spec: {{containers: [{{name: v, image: own/x, command: [sh, -c], args: ['{ENGINE}']}}]}}}}}}\n"},
+    "a Compose file by another name": {"docker-compose.gpu.yml": f"services:\n  a:\n    image: own/x:1\n    command: {ENGINE}\n"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_engine_is_read_in_every_form(form, facts_of):
+    facts = facts_of(FORMS[form])
+    (service,) = (one for one in facts.services if one.vllm is not None)
+    command = service.vllm
+    assert (command.model, command.tensor_parallel, command.text("--swap-space")) in {
+        ("org/m", 2, "4"),
+        ("org/m", None, "4") if form == "a unit that runs a script" else ("org/m", 2, "4"),
+    }
+    line = command.option("--swap-space").word
+    assert "--swap-space" in line.source.line(line.line)
+    assert facts.not_understood == ()
+
+
+def test_traefik_in_toml(facts_of):
+    text = '[http.services.a.loadBalancer]\n  [[http.services.a.loadBalancer.servers]]\n    url = "http://a:9000"\n[http.serversTransports.t.forwardingTimeouts]\n  responseHeaderTimeout = "60s"\n'
+    (door,) = facts_of({"dynamic.toml": text}).doors
+    assert [(one.host, one.port, one.node.line) for one in door.backends] == [("a", 9000, 3)]
+    assert [(one.seconds, one.node.line) for one in door.waits] == [(60.0, 5)]
