@@ -82,6 +82,10 @@ class ServedEngine:
         return self.command.version_known or (image is not None and image.newest_engine)
 
 
+# Names of what stands before vLLM with a UI and routes of its own.
+_ROUTER = re.compile(r"litellm|router|gateway|proxy|webui|kong|traefik|portkey|bifrost|higress|apisix", re.IGNORECASE)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Route:
     """An nginx location that leads to a language model, and the services behind it that we have seen."""
@@ -109,6 +113,8 @@ class Route:
         if self.services:
             return bool(self.engines)
         names = (self.location.target[1], *(host for host, _ in self.location.hosts))
+        if any(_ROUTER.search(name) for name in names) or any(port == 4000 for _, port in self.location.hosts):
+            return False
         return any("vllm" in name.lower() for name in names) or self.location.path.startswith("/v1")
 
 

@@ -67,6 +67,7 @@ class Finding:
     severity: Severity = Severity.INFO
     edits: tuple[Edit, ...] = ()
     risk: str | None = None  # what the edits change of what serves; "" for nothing
+    weight: Severity | None = None  # how bad it is here, where that is not what its rule says
     alike: str = ""  # findings of one rule that have this in common are told as one; "" leaves it to the words
     spots: tuple[Spot, ...] = ()  # all places, the first among them, where it stands for several findings
     parts: tuple["Finding", ...] = ()  # what a summary is made of

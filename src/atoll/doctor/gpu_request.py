@@ -70,11 +70,16 @@ def _is_gpu(device: Node) -> bool:
 def _device_request(device: Node) -> GpuRequest:
     listed = device.get("device_ids")
     if listed is not None and listed.is_list:
-        ids = tuple(_short_id(item.text or "") for item in listed.items)
+        ids = tuple(_short_id(part) for item in listed.items for part in _parts(item.text or ""))
         return GpuRequest(ids=ids, count=None, node=device, id_nodes=listed.items)
     count = device.get("count")
     allotted = device.get(ALLOTTED) is not None
     return GpuRequest(ids=None, count=-1 if count is None else _count(count), node=device, allotted=allotted)
+
+
+def _parts(text: str) -> list[str]:
+    """`"0,1"` in one item is two: Docker joins the items by commas again (moby, daemon/nvidia_linux.go)."""
+    return [part.strip() for part in text.split(",")] if re.fullmatch(r"[\w/ -]+(,[\w/ -]+)+", text) else [text]
 
 
 def _short_id(text: str) -> str:

@@ -140,11 +140,12 @@ class _Mending:
         }
         found = self._look(tried)
         why = why_not(chosen, self._findings, found)
+        alone = len({_name(finding) for finding in chosen}) == 1  # the same fix twice stands or falls as one
         if not why:
             self._texts, self._findings = tried, found
             self._applied += chosen
             return True
-        if len(chosen) == 1:
+        if alone:
             self._left_out[_name(chosen[0])] = LeftOut(finding=chosen[0], why=why)
         return False
 

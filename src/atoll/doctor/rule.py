@@ -91,7 +91,7 @@ class Rule:
             yield replace(
                 finding,
                 rule=self.id,
-                severity=self.severity,
+                severity=finding.weight or self.severity,
                 why=finding.why or page.consequence,
                 fix=finding.fix or page.fix,
                 risk=self.risk if finding.risk is None else finding.risk,

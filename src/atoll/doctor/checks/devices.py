@@ -10,6 +10,7 @@ from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.other_engines import asked_gpus
 from atoll.doctor.rule import ERROR, WARNING, rule
+from atoll.inventory.box import Box
 from atoll.inventory.islands import best_groups
 
 
@@ -101,8 +102,9 @@ def shared_gpu(facts: Facts) -> Iterable[Finding]:
     """
     for project in facts.projects:
         taken: dict[str, Service] = {}
+        numbered = any(name.isdecimal() for service in project.gpu_services for name in facts.gpu_names(service))
         for service in project.gpu_services:
-            ids = facts.gpu_names(service)
+            ids = facts.gpu_names(service) or _first_ones(service, numbered=numbered)
             both = [name for name in ids if name in taken and taken[name].together_with(service)]
             if both and not _share_on_purpose(taken[both[0]], service) and service.gpus is not None:
                 other = taken[both[0]]
@@ -112,6 +114,14 @@ def shared_gpu(facts: Facts) -> Iterable[Finding]:
                     edits=_free_ids(facts, project),
                 )
             taken |= dict.fromkeys(ids, service)
+
+
+def _first_ones(service: Service, *, numbered: bool) -> tuple[str, ...]:
+    """Those that Docker gives for `count: N`: the first (moby, countToDevices), where others name theirs by number."""
+    request = service.gpus
+    if request is None or not numbered or not request.is_count_of_the_first or not request.count:
+        return ()
+    return tuple(map(str, range(request.count)))
 
 
 _TAKES_ALL = {"vllm", "tgi", "sglang", "lmdeploy"}  # engines that fill a card unless told otherwise
@@ -178,8 +188,13 @@ def counted_gpus(facts: Facts) -> Iterable[Finding]:
             yield found(
                 request.node,
                 f"{join([s.name for s in together])} all get the first GPUs of the box",
-                edits=_ids_for_count(service, ids) if alone else (),
+                edits=_ids_for_count(service, ids) if alone and _has(facts.box_of(service), ids) else (),
             )
+
+
+def _has(box: Box | None, gpus: Iterable[int]) -> bool:
+    """Whether the box is known and has these GPUs: ids are written for no other."""
+    return box is not None and set(gpus) <= set(box.indices)
 
 
 def _ids_for_count(service: Service, ids: Sequence[int]) -> Edits:
@@ -236,7 +251,7 @@ def holds_all_gpus(facts: Facts) -> Iterable[Finding]:
             yield found(
                 request.node,
                 f"{engine.name} is given all GPUs {rest}",
-                edits=_ids_for_count(engine.service, list(ids)) if not others else (),
+                edits=_ids_for_count(engine.service, list(ids)) if not others and many else (),
             )
 
 

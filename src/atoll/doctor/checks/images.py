@@ -13,6 +13,7 @@ from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import INFO, SAFE, WARNING, rule
 from atoll.doctor.tree import Node
+from atoll.engines.vllm.images import is_official_image
 
 VLLM = "v0.32.0"  # what corrected files are pinned to: the oldest release without a known hole (SE001)
 NGINX = "1.31.3"  # the version that nginx's rules were tried with
@@ -83,13 +84,14 @@ def unpinned_image(facts: Facts) -> Iterable[Finding]:
     for service in (*composed, *clusters):
         node = service.get("image")
         if node is not None and is_unpinned(service):
-            yield found(node, f"{node.text} is another program after every pull", edits=_pinned(service, node))
+            what = f"{node.text} names no version: each pull may bring another one"
+            yield found(node, what, edits=_pinned(service, node))
 
 
 def _pinned(service: Service, node: Node) -> Edits:
     image = service.image
     assert image is not None
-    if image.path == "vllm/vllm-openai":
+    if is_official_image(image.path) and image.tag in {None, "latest"}:
         return replace_value(node, f"{image.path}:{VLLM}")
     if image.path == "nginx":
         return replace_value(node, f"nginx:{NGINX}{'-alpine' if image.tag == 'alpine' else ''}")

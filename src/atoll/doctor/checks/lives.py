@@ -71,12 +71,12 @@ def stays_down(facts: Facts) -> Iterable[Finding]:
     """
     for _, service in serving(facts):
         node = service.get("restart")
-        if (node is None or node.text == "no") and service.get("deploy", "restart_policy") is None:
-            edits = replace_value(node, "unless-stopped") if node is not None else ()
+        on_demand = bool(service.profiles)  # started when it is wanted, and stopped again
+        if node is None and not on_demand and service.get("deploy", "restart_policy") is None:
             yield found(
-                node or service,
+                service,
                 f"{service.name} stays down after a crash",
-                edits=edits or add_key(service.node, ("restart: unless-stopped",)),
+                edits=add_key(service.node, ("restart: unless-stopped",)),
             )
 
 

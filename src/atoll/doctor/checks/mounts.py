@@ -59,12 +59,19 @@ def downloads_again(facts: Facts) -> Iterable[Finding]:
             continue
         home = service.environment.get("HF_HOME") or service.environment.get("HF_HUB_CACHE")
         place = service.vllm.text("--download-dir") or (home.value if home is not None else None) or _HUB_CACHE
-        if not covers(service.mounts, place.rstrip("/")):
+        if not covers(service.mounts, place.rstrip("/")) and not covers(service.mounts, _weights(service, place)):
             yield found(
                 service,
                 f"{service.name} keeps its model at {place}, which no volume holds",
                 edits=_mount(service, f"~/.cache/huggingface:{place}"),
             )
+
+
+def _weights(service: Service, home: str) -> str:
+    """Where the weights themselves lie: in the folder `hub` of HF_HOME, or right in HF_HUB_CACHE and --download-dir."""
+    direct = "HF_HOME" not in service.environment and "HF_HUB_CACHE" in service.environment
+    told = service.vllm is not None and service.vllm.has("--download-dir")
+    return home.rstrip("/") if direct or told else f"{home.rstrip('/')}/hub"
 
 
 def _mount(service: Service, text: str) -> Edits:

@@ -50,6 +50,7 @@ def engine_published(facts: Facts) -> Iterable[Finding]:
                     port.node,
                     f"{service.name} is open to every network on port {port.published}, past {before}",
                     edits=on_loopback(port),
+                    alike=f"past {before}",
                 )
 
 

@@ -200,13 +200,16 @@ def deprecated_option(facts: Facts) -> Iterable[Finding]:
             option.word,
             f"{option.name} {ends}; this image has {_release(command)}",
             fix=f"Write {instead}." if instead else "Drop it before you upgrade.",
-            edits=_replaced(option) if _is_idle(option.name) else (),
+            edits=_replaced(option) if _is_idle(option, command) else (),
         )
 
 
-def _is_idle(name: str) -> bool:
-    """Whether dropping it changes nothing: not so for --disable-log-requests, which old releases need."""
-    return name in _REPLACEMENTS and name != "--disable-log-requests"
+def _is_idle(option: GivenOption, command: VllmCommand) -> bool:
+    """Whether it can go: this release calls it deprecated, and knows what takes its place."""
+    if option.name not in _REPLACEMENTS or option.name not in command.table.deprecated:
+        return False
+    instead = (_REPLACEMENTS[option.name] or "").partition(" ")[0]
+    return not instead.startswith("--") or command.table.known(instead)
 
 
 def _gone_since(name: str) -> str:

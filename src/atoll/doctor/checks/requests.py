@@ -1,8 +1,9 @@
 """How a device request is written."""
 
+import re
 from collections.abc import Iterable
 
-from atoll.doctor.checks.places import found
+from atoll.doctor.checks.places import found, remove_setting
 from atoll.doctor.edits import add_key, remove_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
@@ -95,3 +96,55 @@ def incomplete_request(facts: Facts) -> Iterable[Finding]:
                     f"the device request of {service.name} has both count and device_ids",
                     edits=remove_key(device, "count"),
                 )
+
+
+@rule("TP017", ERROR, risk="CUDA sees the GPUs that are named.")
+def words_for_gpus(facts: Facts) -> Iterable[Finding]:
+    """A word where CUDA or Docker wants numbers: CUDA_VISIBLE_DEVICES=all, =0-3, or a variable without its `$`.
+
+    Consequence: CUDA reads numbers up to the first word that is none: `all` gives no GPU, `0-3` gives GPU 0 alone;
+    Docker finds no device of the name `{GPU_ID:-0}`.
+
+    Evidence: CUDA's documentation of CUDA_VISIBLE_DEVICES; https://github.com/InternLM/MindSearch/issues/182.
+
+    Fix: Numbers with commas (0,1,2,3), or no variable at all; `${GPU_ID:-0}` with its dollar.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: m/model
+        environment: {CUDA_VISIBLE_DEVICES: all, HF_HOME: /hf}
+        gpus: all
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: m/model
+        environment: {CUDA_VISIBLE_DEVICES: "0,1", HF_HOME: /hf}
+        gpus: all
+    ```
+    """
+    for service in facts.services:
+        setting = service.environment.get("CUDA_VISIBLE_DEVICES")
+        value = (setting.value or "").strip() if setting is not None and setting.known else ""
+        span = re.fullmatch(r"(\d{1,3})\s*[-:]\s*(\d{1,3})", value)
+        if setting is not None and value.lower() in {"all", "auto"}:
+            edits = remove_setting(service, setting)
+            yield found(setting.node, f"CUDA_VISIBLE_DEVICES={value} names no GPU", edits=edits)
+        elif setting is not None and span is not None and int(span[1]) < int(span[2]):
+            listed = ",".join(str(number) for number in range(int(span[1]), int(span[2]) + 1))
+            pair = (setting.node.raw or "").startswith("CUDA_VISIBLE_DEVICES=")
+            text = f'"CUDA_VISIBLE_DEVICES={listed}"' if pair else f'"{listed}"'
+            what = f"CUDA_VISIBLE_DEVICES={value} is GPU {span[1]} alone: a range is no list"
+            yield found(setting.node, what, fix=f"Write {listed}.", edits=replace_value(setting.node, text))
+        request = service.requested_gpus
+        for node in request.id_nodes if request is not None else ():
+            text = node.text or ""
+            if re.fullmatch(r"\{\w+(:?[-?+][^{}]*)?\}", text):
+                edits = replace_value(node, f'"${text}"')
+                yield found(node, f"{text} lacks its $: Docker looks for a GPU of that name", edits=edits)

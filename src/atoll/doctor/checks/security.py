@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from atoll.doctor.checks.images import VLLM
 from atoll.doctor.checks.places import found, installed, join, named_options
@@ -11,6 +12,7 @@ from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, WARNING, rule
 from atoll.doctor.vllm import Version, show_version
+from atoll.engines.vllm.images import is_official_image
 
 # (name, from, below): the releases that a hole is in. CVE list and PyPI's advisories, read in November 2026.
 _HOLES: tuple[tuple[str, Version, Version], ...] = (
@@ -27,7 +29,7 @@ _HOLES: tuple[tuple[str, Version, Version], ...] = (
     risk="Another release of vLLM: its options, defaults and memory differ. Try it beside the old one first.",
 )
 def known_holes(facts: Facts) -> Iterable[Finding]:
-    """A vLLM with known holes.
+    """A vLLM with known holes; a warning where only this machine reaches it.
 
     Consequence: Whoever reaches the server may run code in it or read from it.
 
@@ -39,7 +41,7 @@ def known_holes(facts: Facts) -> Iterable[Finding]:
     Fails:
     ```compose.yaml
     services:
-      vllm: {image: "vllm/vllm-openai:v0.30.0", command: m/model}
+      vllm: {image: "vllm/vllm-openai:v0.30.0", command: m/model, ports: ["8000:8000"]}
     ```
 
     Passes:
@@ -55,8 +57,37 @@ def known_holes(facts: Facts) -> Iterable[Finding]:
             continue
         holes = [name for name, first, below in _HOLES if first <= version < below]
         if holes:
-            edits = replace_value(node, f"{image.path}:{VLLM}") if image.path == "vllm/vllm-openai" else ()
-            yield found(node, f"vLLM {show_version(version)} has {join(holes)}", edits=edits)
+            official = is_official_image(image.path) and image.digest is None and not _is_patched(engine.service)
+            edits = replace_value(node, f"{image.path}:{VLLM}") if official else ()
+            said = f"vLLM {show_version(version)} has {join(holes)}"
+            weight = ERROR if _is_reached_from_afar(facts, engine.service) else WARNING
+            made = found(node, said, edits=edits, risk=_jump(version), alike=said)
+            yield replace(made, weight=weight)
+
+
+def _is_reached_from_afar(facts: Facts, service: Service) -> bool:
+    """Whether another machine may ask it: a port that is open to all, a Kubernetes Service, an open door before it."""
+    if facts.project_of(service).origin == "kubernetes" or service.host_network:
+        return True
+    doors = [route.config.service for route in facts.routes_to(service)]
+    behind = any(door is None or door.host_network or any(p.open_to_all for p in door.ports) for door in doors)
+    return behind or any(port.open_to_all for port in service.ports)
+
+
+def _jump(version: Version) -> str:
+    return f"vLLM {show_version(version)} becomes {VLLM}: options, defaults, memory differ. Try it beside the old."
+
+
+def _is_patched(service: Service) -> bool:
+    """Whether nobody can tell what another release makes of it.
+
+    Files of vLLM's own are replaced, the tag carries more than the release, or not all options are known.
+    """
+    image, command = service.image, service.vllm
+    inside = any("-packages/" in mount.target or "/vllm-workspace" in mount.target for mount in service.mounts)
+    plain = image is not None and re.fullmatch(r"v?\d+(\.\d+)+", image.tag or "") is not None
+    unknown = command is not None and any(word.text.startswith("${") or word.text == "$@" for word in command.words)
+    return inside or not plain or unknown
 
 
 @rule("SE002", ERROR)

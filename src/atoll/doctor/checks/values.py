@@ -1,0 +1,370 @@
+"""Values of vLLM's options: legal by the release's own list, possible together, and fitting the model."""
+
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from functools import cache
+
+from atoll.doctor.checks.places import found, join, named_options, options
+from atoll.doctor.edits import replace_option
+from atoll.doctor.facts import Facts, ServedEngine
+from atoll.doctor.finding import Finding
+from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
+from atoll.doctor.vllm import GivenOption, is_listed
+from atoll.engines.vllm.options import Option, known_versions, options_of
+
+# (least, most) of what a number may be, whatever the release; vllm/config and the checks of its parser.
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "--tensor-parallel-size": (1, 10_000),
+    "--pipeline-parallel-size": (1, 10_000),
+    "--data-parallel-size": (1, 100_000),
+    "--max-num-seqs": (1, 10**7),
+    "--max-num-batched-tokens": (1, 10**9),
+    "--port": (0, 65_535),
+    "--swap-space": (0, 10**6),
+    "--cpu-offload-gb": (0, 10**6),
+    "--max-loras": (1, 10**6),
+    "--max-num-queued-reqs": (0, 10**9),
+}
+_WORDS = {"--max-num-batched-tokens": {"auto"}}
+
+
+@rule("VL031", ERROR, risk=SAFE)
+def illegal_value(facts: Facts) -> Iterable[Finding]:
+    """A value that this option does not take.
+
+    Consequence: The parser, or the check of the configuration right after it, refuses it and the container exits.
+
+    Evidence: the choices in the option lists of 26 releases, read from their own parsers; vllm/config of 0.32.0.
+
+    Fix: One of the values that the option takes; `--gpu-memory-utilization` is a share, 0.95 and not 95.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model, --dtype, float8, --gpu-memory-utilization, "95"]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model, --dtype, bfloat16, --gpu-memory-utilization, "0.95"]
+    ```
+    """
+    for engine, option in options(facts):
+        if option.path or not option.known or option.value is None:
+            continue
+        if option.name == "--gpu-memory-utilization":
+            yield from _no_share(option)
+        elif option.name in _RANGES:
+            yield from _out_of_range(option, *_RANGES[option.name])
+        elif engine.release_told and is_listed(engine.command.version):
+            yield from _no_choice(option, options_of(engine.command.release).get(option.name))
+
+
+def _no_share(option: GivenOption) -> Iterable[Finding]:
+    share = option.number()
+    if share is None:
+        yield found(option.word, f"{option.name} {option.value} is no number", fix="Write a share such as 0.9.")
+    elif not 0 < share <= 1:
+        percent = 50 <= share < 100
+        edits = replace_option(option, option.name, f"{share / 100:g}") if percent else ()
+        fix = f"Write {share / 100:g}." if percent else "Write a share above 0 and up to 1, such as 0.9."
+        yield found(option.word, f"{option.name} is {option.value}; it is a share, at most 1", fix=fix, edits=edits)
+
+
+def _out_of_range(option: GivenOption, least: float, most: float) -> Iterable[Finding]:
+    if (option.value or "") in _WORDS.get(option.name, ()):
+        return
+    number = option.number() if option.integer() is None else option.integer()
+    if number is None:
+        yield found(option.word, f"{option.name} {option.value} is no number", fix="Write a number.")
+    elif not least <= number <= most:
+        limit = f"at least {least:g}" if number < least else f"at most {most:g}"
+        yield found(option.word, f"{option.name} {option.value} must be {limit}", fix=f"Write {limit}.")
+
+
+def _no_choice(option: GivenOption, listed: Option | None) -> Iterable[Finding]:
+    choices = listed.choices if listed is not None else None
+    if choices is None or listed is None or not listed.takes_value:
+        return
+    for value in option.value.split() if listed.several and option.value else (option.value or "",):
+        if value not in choices:
+            near = get_close_matches(value, choices, n=1, cutoff=0.7)
+            few = join(list(choices)) if len(choices) <= 8 else f"{', '.join(choices[:8])}, ..."
+            yield found(
+                option.word,
+                f"{option.name} {value} is none of its values",
+                fix=f"Write {near[0]}." if near else f"It takes {few}.",
+            )
+
+
+@rule("VL032", WARNING)
+def no_room_left(facts: Facts) -> Iterable[Finding]:
+    """--gpu-memory-utilization of (nearly) 1.
+
+    Consequence: NCCL, CUDA graphs and other processes need memory beside that share: the start, or the first long
+    prompt, ends with out of memory.
+
+    Evidence: https://github.com/vllm-project/vllm/issues/16841; vLLM's account of memory.
+
+    Fix: 0.90 to 0.95.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --gpu-memory-utilization, "1"]}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --gpu-memory-utilization, "0.95"]}
+    ```
+    """
+    for _, option in named_options(facts, "--gpu-memory-utilization"):
+        share = option.number()
+        if share is not None and 0.98 <= share <= 1:
+            yield found(option.word, f"{option.name} {option.value} leaves nothing for NCCL and CUDA graphs")
+
+
+# Tool parsers of vLLM up to 0.33 (vllm/tool_parsers); a plug-in may bring others.
+_TOOL_PARSERS = {
+    *("deepseek_v3", "deepseek_v31", "deepseek_v32", "ernie45", "functiongemma", "gigachat3", "glm45", "glm47"),
+    *("granite", "granite-20b-fc", "hermes", "hunyuan_a13b", "internlm", "jamba", "kimi_k2", "llama3_json"),
+    *("llama4_json", "llama4_pythonic", "longcat", "minimax", "minimax_m2", "mistral", "olmo3", "openai"),
+    *("phi4_mini_json", "pythonic", "qwen3_coder", "qwen3_xml", "seed_oss", "step3", "step3p5", "xlam"),
+}
+
+
+@rule("VL033", ERROR)
+def lacks_its_partner(facts: Facts) -> Iterable[Finding]:
+    """An option that needs another one, which is missing.
+
+    Consequence: vLLM stops at start: `--enable-auto-tool-choice requires --tool-call-parser`; an adapter is not loaded
+    where LoRA is off.
+
+    Evidence: https://github.com/vllm-project/vllm/issues/17792; validate_parsed_serve_args of 0.32.0.
+
+    Fix: The option that it needs: the parser of the model's family (hermes for Qwen2.5, qwen3_coder, llama3_json,
+    mistral), or --enable-lora.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --enable-auto-tool-choice]}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [m/model, --enable-auto-tool-choice, --tool-call-parser, hermes]
+    ```
+    """
+    for engine, option in named_options(facts, "--enable-auto-tool-choice"):
+        if not engine.command.has("--tool-call-parser") and not _may_hold_more(engine):
+            yield found(option.word, f"{option.name} needs --tool-call-parser")
+    for engine, option in named_options(facts, "--tool-call-parser"):
+        value = option.value or ""
+        plugged = engine.command.has("--tool-parser-plugin") or not option.known
+        near = get_close_matches(value.replace("-", "_"), sorted(_TOOL_PARSERS), n=1, cutoff=0.8)
+        if not plugged and value not in _TOOL_PARSERS and near:
+            yield found(option.word, f"vLLM has no tool parser {value}", fix=f"Write {near[0]}.")
+    for engine, option in named_options(facts, "--lora-modules"):
+        if not engine.command.has("--enable-lora") and not _may_hold_more(engine):
+            yield found(option.word, f"{option.name} needs --enable-lora")
+
+
+def _may_hold_more(engine: ServedEngine) -> bool:
+    """Whether a variable without a value, or a file of options, may hold the option that is missed."""
+    command = engine.command
+    return any(not word.known for word in command.words) or (command.has("--config") and engine.service.config is None)
+
+
+_QUANTIZATIONS = {  # a checkpoint's method -> what may be said for it (platforms and quantization/__init__ of 0.32.0)
+    "awq": {"awq", "awq_marlin", "auto_awq", "moe_wna16", "ipex", "inc"},
+    "gptq": {"gptq", "gptq_marlin", "auto_gptq", "gptq_bitblas", "moe_wna16", "ipex", "inc"},
+    "fp8": {"fp8", "fbgemm_fp8", "ptpc_fp8"},
+    "compressed-tensors": {"compressed-tensors"},
+    "bitsandbytes": {"bitsandbytes"},
+    "mxfp4": {"mxfp4", "gpt_oss_mxfp4"},
+}
+_NEEDS_ITS_CHECKPOINT = {"awq", "awq_marlin", "gptq", "gptq_marlin", "compressed-tensors", "modelopt", "quark", "hqq"}
+
+
+@rule("VL034", ERROR)
+def other_quantization(facts: Facts) -> Iterable[Finding]:
+    """--quantization is not what the checkpoint is.
+
+    Consequence: vLLM stops: the method in the model's config does not match the one that is given, or there is none.
+
+    Evidence: https://github.com/vllm-project/vllm/issues/19050; config/model.py of 0.32.0, _verify_quantization.
+
+    Fix: Drop --quantization: the checkpoint says what it is.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct-AWQ, --quantization, gptq]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct-AWQ, --quantization, awq_marlin]
+    ```
+    """
+    for engine, option in named_options(facts, "--quantization"):
+        if engine.card is None or not option.known or option.value in {None, "None"}:
+            continue
+        own, given = engine.card.quantisation.method, option.value or ""
+        if own in _QUANTIZATIONS and given not in _QUANTIZATIONS[own]:
+            yield found(option.word, f"{engine.card.name} is {own}, and --quantization says {given}")
+        elif own is None and given in _NEEDS_ITS_CHECKPOINT:
+            yield found(option.word, f"{engine.card.name} is not quantised, and --quantization says {given}")
+
+
+@rule("VL035", ERROR)
+def longer_than_the_model(facts: Facts) -> Iterable[Finding]:
+    """--max-model-len is above the model's own context.
+
+    Consequence: vLLM stops at start: the value is greater than the derived max_model_len.
+
+    Evidence: config/model.py of 0.32.0, _get_and_verify_max_len.
+
+    Fix: The model's length, or its way to more (RoPE scaling by --hf-overrides, as its page says);
+    VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 lets it start and gives nonsense beyond.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-model-len, "131072"]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct, --max-model-len, "32768"]
+    ```
+    """
+    for engine, option in named_options(facts, "--max-model-len"):
+        length, card, command = option.integer(), engine.card, engine.command
+        allowed = engine.service.environment.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN")
+        if length is None or card is None or (allowed is not None and allowed.value not in {"0", "false"}):
+            continue
+        stretched = command.has("--rope-scaling", "--rope-theta") or any(
+            other.name == "--hf-overrides" for other in command.options
+        )
+        if length > card.max_context and not stretched:
+            yield found(option.word, f"--max-model-len {length:,} is above the {card.max_context:,} of {card.name}")
+
+
+@rule("VL036", INFO)
+def release_not_told(facts: Facts) -> Iterable[Finding]:
+    """The image does not say which vLLM it carries, and something here depends on that.
+
+    Consequence: Options and variables that some releases refuse were not judged: the container may stop at start.
+
+    Evidence: NGC's tags are months, others are dates, builds or a version of something else.
+
+    Fix: `docker run --rm --entrypoint vllm IMAGE --version` tells it; the option lists of each release are in its docs.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: nvcr.io/nvidia/vllm:25.11-py3
+        command: [vllm, serve, Qwen/Qwen2.5-1.5B-Instruct, --disable-log-requests]
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: nvcr.io/nvidia/vllm:25.11-py3
+        command: [vllm, serve, Qwen/Qwen2.5-1.5B-Instruct]
+    ```
+    """
+    came_and_went = _came_and_went()
+    for engine in facts.engines:
+        image = engine.service.image
+        if engine.release_told or (image is not None and "${" in image.text):
+            continue
+        gone = [option for option in engine.command.options if option.name in came_and_went]
+        names = list(dict.fromkeys(option.name for option in gone))
+        if names:
+            said = (
+                f"the vLLM in {image.text} is not known"
+                if image is not None
+                else "the release of this vLLM is not known"
+            )
+            yield found(gone[0].word, f"{said}; some releases refuse {join(names)}")
+
+
+@cache
+def _came_and_went() -> frozenset[str]:
+    """Options that a later release lacks than one that had them."""
+    made: set[str] = set()
+    before: set[str] = set()
+    for version in known_versions():
+        now = set(options_of(version))
+        made |= before - now
+        before |= now
+    return frozenset(made)
+
+
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+@rule("VL037", ERROR)
+def offline_without_weights(facts: Facts) -> Iterable[Finding]:
+    """The hub is switched off, and no mount brings the model.
+
+    Consequence: vLLM stops at start: it looks for the model in an empty cache and may not download it.
+
+    Evidence: huggingface_hub: with HF_HUB_OFFLINE=1 only the cache is read.
+
+    Fix: Mount the cache that holds the model, or give the folder of the model in place of its name.
+
+    Fails:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct]
+        environment: {HF_HUB_OFFLINE: "1"}
+    ```
+
+    Passes:
+    ```compose.yaml
+    services:
+      vllm:
+        image: vllm/vllm-openai:v0.32.0
+        command: [Qwen/Qwen2.5-7B-Instruct]
+        environment: {HF_HUB_OFFLINE: "1"}
+        volumes: ["./hf:/root/.cache/huggingface"]
+    ```
+    """
+    for engine in facts.engines:
+        model, environment = engine.command.model or "", engine.service.environment
+        off = next((environment[name] for name in _OFFLINE if name in environment), None)
+        hub_name = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model) is not None
+        if off is None or (off.value or "").lower() not in {"1", "true", "yes", "on"} or not hub_name:
+            continue
+        official = engine.service.image is not None and engine.release_told and engine.service.get("build") is None
+        if official and not engine.service.mounts and engine.service.node.get("command") is not None:
+            yield found(off.node, f"{engine.name} may not download {model}, and nothing is mounted that could hold it")
