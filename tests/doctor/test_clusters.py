@@ -4,7 +4,7 @@ import pytest
 
 from atoll.doctor.files import HeldFiles
 from atoll.doctor.kubernetes import pods
-from atoll.workflows.diagnose import ask, diagnose
+from atoll.workflows.diagnose import ask, correct, diagnose
 
 CONTAINER = """{name: vllm, image: "vllm/vllm-openai:v0.33.0", args: [org/m, -tp, "2", --swap-space, "4"],
   resources: {limits: {nvidia.com/gpu: "1"}}}"""
@@ -134,6 +134,11 @@ def test_values_of_production_stack(facts_of):
     assert command.has("--enable-chunked-prefill")
     assert command.option("--tensor-parallel-size").word.line == 10
     assert service.environment["VLLM_X"].value == "1"
+
+
+def test_a_fix_of_values_stays_between_their_brackets():
+    made = correct(ask(["values.yaml"], select=["VL018"]), HeldFiles({"values.yaml": STACK}), risky=True)
+    assert '"--swap-space", "4", "--shutdown-timeout", "120"]' in made.files[0].after
 
 
 def test_values_of_the_chart_of_vllm_and_of_llm_d(facts_of):

@@ -70,12 +70,15 @@ def test_programs_of_the_host_take_the_first_cards_unless_told_which(facts_of):
 
 def test_arms_of_an_if_do_not_meet_and_rounds_of_a_loop_do():
     apart = "if [ x ]; then vllm serve org/a; else vllm serve org/b; fi\n"
+    far = "ssh -p 22 gpu01 'vllm serve org/a'\nssh ops@gpu02 'vllm serve org/a'\n"
     loop = "for i in 0 1; do CUDA_VISIBLE_DEVICES=0 vllm serve org/a --port 800$i & done\n"
 
     def rules(text: str) -> set[str]:
         return {one.rule for one in diagnose(ask(["x.sh"]), HeldFiles({"x.sh": text})).findings}
 
     assert "TP009" not in rules(apart)
+    assert "TP009" not in rules(far)
+    assert "TP009" in rules(far.replace("ops@gpu02", "gpu01"))
     assert "TP008" in rules(loop)
 
 

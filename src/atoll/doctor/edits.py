@@ -222,10 +222,10 @@ def add_option(words: Sequence[Word], option: Sequence[str], command: Node | Non
             return ()
         return (Edit(file=last.file, start=last.end, end=last.end, text=" " + " ".join(option)),)
     quoted = [_quoted(text, last) for text in option]
-    if command.style == "flow":
-        return (Edit(file=last.file, start=last.end, end=last.end, text="".join(f", {text}" for text in quoted)),)
     text = last.source.text
     head = text[text.rfind("\n", 0, last.start) + 1 : last.start]
+    if not re.fullmatch(r"\s*(?:-\s+)+", head):  # between brackets
+        return (Edit(file=last.file, start=last.end, end=last.end, text="".join(f", {text}" for text in quoted)),)
     end = _end_of_line(text, last.end)
     body = "".join(f"\n{head}{part}" for part in quoted)
     return (Edit(file=last.file, start=end, end=end, text=body),)

@@ -100,7 +100,7 @@ def _services(commands: Sequence[ShellCommand], source: Source, near: Near) -> I
         for command in inner if len(inner) > 1 or inner[0].words != outer.words else (outer,):
             service = _container(command, source, near) or _program(command)
             if service is not None:
-                yield _in_branch(service, outer.branch)
+                yield _in_branch(service, outer.branch or _machine(outer))
 
 
 def _on_another_machine(command: ShellCommand) -> tuple[ShellCommand, ...]:
@@ -109,6 +109,14 @@ def _on_another_machine(command: ShellCommand) -> tuple[ShellCommand, ...]:
     if command.words[0].text != "ssh" or len(command.words) < 3 or " " not in last.text:
         return ()
     return read_script(last.letters, last.source).commands
+
+
+def _machine(command: ShellCommand) -> str:
+    """The machine that `ssh` names: what runs on two of them does not meet."""
+    if command.words[0].text != "ssh":
+        return ""
+    named = (word.text for word in command.words[1:] if re.match(r"(?!-)[\w.@${}-]*[a-zA-Z}]", word.text))
+    return next(named, "ssh")
 
 
 def _container(command: ShellCommand, source: Source, near: Near) -> Service | None:
