@@ -164,7 +164,7 @@ def _log_format(form: NginxForm) -> str:
         'log_format atoll escape=json \'{"t":"$time_iso8601","id":"$atoll_request_id","status":$status,\'\n'
         '  \'"replica":"$atoll_replica","upstream":"$upstream_addr","upstream_status":"$upstream_status",\'\n'
         '  \'"first_byte_s":"$upstream_header_time","seconds":$request_time,"in":$request_length,\'\n'
-        '  \'"out":$bytes_sent,"path":"$uri"}\';\n'
+        '  \'"out":$bytes_sent,"path":"$uri","session":"$http_x_session_id"}\';\n'
         f"access_log {form.access_log} atoll buffer=32k flush=1s;"
     )
 

@@ -106,10 +106,14 @@ class Demand:
                 output_tokens=drawn.output_tokens,
                 shared_prefix_tokens=drawn.shared_prefix_tokens,
                 prefix=drawn.prefix,
+                session=drawn.session,
             )
 
     def _open_draws(self) -> Iterator[Drawn]:
         distinct = self.workload.distinct_prompts
+        if distinct is None and self.workload.arrivals is Arrivals.TRACE:
+            singles = self._singles(self._open_lengths())
+            return (one._replace(session=row.session) for one, row in zip(singles, self._trace, strict=False))
         if distinct is None:
             return self._singles(self._open_lengths())
         if self.workload.arrivals is not Arrivals.TRACE:

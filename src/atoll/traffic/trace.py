@@ -1,21 +1,24 @@
 """Text of a trace -> its rows.
 
-Two forms are read. CSV with a header, where a column for each of due time, prompt tokens and output tokens is found by
-its usual names: `timestamp,prompt_tokens,output_tokens`, the Azure LLM inference traces
-(`TIMESTAMP,ContextTokens,GeneratedTokens`) and BurstGPT (`Timestamp,Model,Request tokens,Response tokens,...`). JSON
-lines with `timestamp` (milliseconds), `input_length`, `output_length`, as in the Mooncake traces, or with those names.
+Three forms are read. CSV with a header, where a column for each of due time, prompt tokens and output tokens is found
+by its usual names: `timestamp,prompt_tokens,output_tokens`, the Azure LLM inference traces
+(`TIMESTAMP,ContextTokens,GeneratedTokens`) and BurstGPT (`Timestamp,Model,Request tokens,Response tokens,...`); a
+`session` column may say what belongs together. JSON lines with `timestamp` (milliseconds), `input_length`,
+`output_length`, as in the Mooncake traces, or with those names. Logs and exports of one's own traffic: traffic/own.py.
 """
 
 import csv
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from atoll.errors import BadTraffic
+from atoll.traffic.own import OwnTraffic, own_traffic
 
-_DUE = ("due_s", "arrived_at", "timestamp", "time", "arrival_time")
+_DUE = ("due_s", "arrived_at", "timestamp", "time", "arrival_time", "start_time")
+_SESSION = ("session", "session_id", "conversation_id", "chat_id")
 _PROMPT = ("prompt_tokens", "context_tokens", "request_tokens", "input_length", "input_tokens", "num_prefill_tokens")
 _OUTPUT = (
     "output_tokens",
@@ -34,6 +37,7 @@ class TraceRow:
     due_s: float
     prompt_tokens: int
     output_tokens: int
+    session: int | None = None  # rows of one session have one number
 
 
 def parse_trace(text: str, *, origin: str) -> tuple[TraceRow, ...]:
@@ -42,31 +46,60 @@ def parse_trace(text: str, *, origin: str) -> tuple[TraceRow, ...]:
     Rows without a single output token (failed requests of BurstGPT) are left out.
 
     Args:
-        text: CSV with a header, or JSON lines.
+        text: CSV with a header, JSON lines, or one's own log or export.
         origin: the file's name, for the error sentence.
 
     Raises:
         BadTraffic: a column is missing, a value cannot be read, or there is no row.
     """
     stripped = text.lstrip("\ufeff \t\r\n")
-    read = _json_rows if stripped.startswith("{") else _csv_rows
-    rows = [row for row in read(stripped, origin) if row.output_tokens > 0 and row.prompt_tokens > 0]
+    rows = [row for row in _rows(stripped, origin) if row.output_tokens > 0 and row.prompt_tokens > 0]
     if not rows:
         raise BadTraffic(f"{origin}: this trace holds no request with a prompt and an answer.")
     rows.sort(key=lambda row: row.due_s)
     start = rows[0].due_s
-    return tuple(
-        TraceRow(due_s=row.due_s - start, prompt_tokens=row.prompt_tokens, output_tokens=row.output_tokens)
+    return tuple(replace(row, due_s=row.due_s - start) for row in rows)
+
+
+def _rows(text: str, origin: str) -> Iterable[TraceRow]:
+    try:
+        own = own_traffic(text)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise BadTraffic(f"{origin}: a request of this log cannot be read: {error}.") from None
+    if own is not None:
+        return _of_own(own)
+    return (_json_rows if text.startswith("{") else _csv_rows)(text, origin)
+
+
+def _of_own(own: OwnTraffic) -> Iterable[TraceRow]:
+    """Sessions get numbers, in the order of their first request."""
+    numbers: dict[str, int] = {}
+    for row in sorted(own.rows, key=lambda row: row.at_s):
+        session = None if row.session is None else numbers.setdefault(row.session, len(numbers))
+        yield TraceRow(
+            due_s=row.at_s, prompt_tokens=row.prompt_tokens, output_tokens=row.output_tokens, session=session
+        )
+
+
+def trace_text(rows: Iterable[TraceRow]) -> str:
+    """CSV that `parse_trace` reads back; the session stands empty where there is none."""
+    lines = (
+        f"{row.due_s:.3f},{row.prompt_tokens},{row.output_tokens},{'' if row.session is None else row.session}"
         for row in rows
     )
+    return "\n".join(["due_s,prompt_tokens,output_tokens,session", *lines]) + "\n"
 
 
 def _csv_rows(text: str, origin: str) -> Iterable[TraceRow]:
     reader = csv.DictReader(text.splitlines())
     names = {_plain(name): name for name in reader.fieldnames or ()}
     columns = [_column(names, wanted, origin) for wanted in (_DUE, _PROMPT, _OUTPUT)]
+    session = next((names[name] for name in _SESSION if name in names), None)
+    numbers: dict[str, int] = {}
     for line, row in enumerate(reader, start=2):
-        yield _row([row.get(column) for column in columns], f"{origin}: line {line}", due_unit_s=1.0)
+        found = _row([row.get(column) for column in columns], f"{origin}: line {line}", due_unit_s=1.0)
+        name = row.get(session) if session is not None else None
+        yield replace(found, session=numbers.setdefault(name, len(numbers))) if name else found
 
 
 def _json_rows(text: str, origin: str) -> Iterable[TraceRow]:

@@ -1,13 +1,15 @@
 """The trace that a workload takes its requests from, read from where the workload says it is."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from atoll.outside.files import read_text
+from atoll.traffic.own import own_traffic
 from atoll.traffic.record import RecordTable
-from atoll.traffic.trace import TraceRow, parse_trace
+from atoll.traffic.trace import TraceRow, parse_trace, trace_text
 from atoll.traffic.workload import Arrivals, Workload
 
 Trace = tuple[TraceRow, ...]
@@ -32,7 +34,30 @@ def rest_of_trace(trace: Trace, workload: Workload, done: Sequence[RecordTable])
     if workload.arrivals is not Arrivals.TRACE or not sent:
         return trace
     passed = sum(float(np.nanmax(table.due_s)) for table in done if len(table))
-    return tuple(
-        TraceRow(due_s=row.due_s - passed, prompt_tokens=row.prompt_tokens, output_tokens=row.output_tokens)
-        for row in trace[sent:]
-    )
+    return tuple(replace(row, due_s=row.due_s - passed) for row in trace[sent:])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TraceFile:
+    """A trace as it is kept, and what is to be known of it."""
+
+    rows: Trace
+    source: str | None  # whose log or export it was; None: it was a trace already
+    note: str | None  # what was estimated, and how
+
+    @property
+    def text(self) -> str:
+        return trace_text(self.rows)
+
+
+def trace_of_log(path: Path) -> TraceFile:
+    """A trace of one's own traffic, without a word of what was said.
+
+    Raises:
+        InputError: there is no such file.
+        BadTraffic: it is neither a log or export that is known, nor a trace.
+    """
+    text = read_text(path)
+    rows = parse_trace(text, origin=str(path))
+    own = own_traffic(text)
+    return TraceFile(rows=rows, source=own.source if own else None, note=own.note if own else None)

@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command("import")(import_)
     group.command("export")(export)
+    group.command("trace")(trace)
     app.add_typer(group, name="exchange")
 
 
@@ -62,6 +63,53 @@ def import_(
         show_summary(one.summary, title=f"{place} (by {one.tool})")
         for note in one.notes:
             console.print(f"Note: {note}.")
+
+
+def trace(
+    log: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The door's access log, vLLM's log, or LiteLLM's or Open WebUI's export."),
+    ],
+    out: OutPath = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Make a trace of your own traffic: when, how long, which session; not a word of anybody's prompt.
+
+    `atoll bench --trace`, and `workload: {trace: FILE}` of a layout or a study, take it.
+
+    Example: atoll exchange trace access.log -o mine.csv && atoll bench http://127.0.0.1:8080 --trace mine.csv
+    """
+    from atoll.cli.show import out as console
+    from atoll.cli.show import progress, show_json
+    from atoll.outside.files import refuse_to_overwrite, write_whole
+    from atoll.workflows.traces import trace_of_log
+
+    found = trace_of_log(log)
+    if out is not None:
+        refuse_to_overwrite(out, force=force)
+        write_whole(out, found.text)
+    if json:
+        rows = [
+            {
+                "due_s": row.due_s,
+                "session": row.session,
+                "prompt_tokens": row.prompt_tokens,
+                "output_tokens": row.output_tokens,
+            }
+            for row in found.rows
+        ]
+        show_json({"source": found.source, "note": found.note, "rows": rows})
+    elif out is None:
+        console.print(found.text, end="", markup=False, highlight=False, soft_wrap=True)
+    else:
+        sessions = len({row.session for row in found.rows if row.session is not None})
+        console.print(
+            f"{len(found.rows)} requests in {sessions} sessions over {found.rows[-1].due_s:,.0f} s: {out}",
+            soft_wrap=True,
+        )
+    if found.note is not None:
+        progress.print(f"Note: {found.note}.", markup=False, soft_wrap=True)
 
 
 def export(
