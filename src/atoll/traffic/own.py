@@ -106,8 +106,8 @@ def _of_door(items: list[dict[str, Any]]) -> OwnTraffic:
             )
         )
     note = (
-        f"lengths are estimated from bytes: {_LETTERS_A_TOKEN} a token of a prompt, {_CHUNK_BYTES} a token of a streamed"
-        " answer"
+        f"lengths are estimated from bytes: {_LETTERS_A_TOKEN} a token of a prompt, {_CHUNK_BYTES} a token of an answer"
+        " that is streamed"
     )
     return OwnTraffic(source="the door's log", rows=tuple(rows), note=note)
 
