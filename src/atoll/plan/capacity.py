@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import inf
+from math import floor, inf
 from types import MappingProxyType
 
 from atoll.plan.band import may_be_better
@@ -10,13 +10,13 @@ from atoll.plan.budget import SHORT, WHOLE, Budget, Stage
 from atoll.plan.choice import Capacity, Choice, Curve, Trial
 from atoll.plan.draft import Question, draft_as, score_layout, with_options
 from atoll.plan.goal import Goal
-from atoll.plan.loads import FINE, TIE, find_most, loads_around
+from atoll.plan.loads import TIE, find_most, loads_around
 from atoll.plan.outlook import Outlook
 from atoll.plan.simulate import Simulate, Simulations, requests_of
 
 CURVES = 4  # layouts whose load is varied
 NEAR = 4  # that cannot be told from the best, and whose most load is simulated
-LONG_FINE = 0.08  # relative; where it ends over whole runs, whose TTFT p95 is up and down by a tenth from load to load
+CONFIRMED_AT = (0.94, 0.88, 0.8, 0.7, 0.5)  # of the most in a sample; whole runs are asked one by one until one holds
 FIRST_TOKEN_NOISE = 0.05  # relative, of a TTFT p95
 MOST_USERS = 10_000  # that a plan is made for, and where the search for the most users ends
 MOST_RATE = 10_000.0  # where the search for the most requests/s ends
@@ -39,9 +39,10 @@ def draw_curves(choices: Sequence[Choice], question: Question, simulations: Simu
 
 
 def _shown(choices: Sequence[Choice], simulations: Simulations) -> list[Choice]:
-    """Those whose load is varied."""
+    """Those whose load is varied: no part of another, which under other loads does worse than that one."""
     known = [one for one in choices if one.predicted.simulated or not simulations.are_possible]
-    return best_of_each_size(known)[:CURVES]
+    heads = _heads(known)
+    return [one for one in best_of_each_size(known) if not _is_part_of(one, heads[sizes_of(one)])][:CURVES]
 
 
 def _curve_plans(most: int, wanted: tuple[float, ...], own: float) -> Iterator[tuple[int, tuple[float, ...]]]:
@@ -219,17 +220,58 @@ def confirm_most(choices: Sequence[Choice], question: Question, simulate_long: S
         formula = score_layout(asked, best.layout)
         return simulate_long(best.layout, asked.goal, formula).strain(question.goal)
 
-    known = {question.goal.amount: best.predicted.strain(question.goal)}
-    most = _find_most(strain, question.goal, start=said, known=known, at_most=said, fine=LONG_FINE)
-    return (replace(best, most=_capacity(most, question.goal, simulated=True)), *others)
+    most = next((load for load in _steps_down(said, question.goal) if strain(load) <= 1), 0.0)
+    best = replace(best, most=_capacity(most, question.goal, simulated=True))
+    return (best, *others)
+
+
+def _steps_down(said: float, goal: Goal) -> Iterator[float]:
+    """The load that was found in a sample, then less: by little at first, since it is seldom far off."""
+    own = goal.amount if goal.amount < said else 0.0  # this one is known to hold, or not to
+    for part in (1.0, *CONFIRMED_AT):
+        load = said * part
+        load = float(floor(load)) if goal.users is not None else float(f"{load:.3g}")
+        if load <= own:
+            yield own
+            return
+        yield load
+
+
+def share_out(choices: Sequence[Choice], goal: Goal) -> tuple[Choice, ...]:
+    """The same choices; what a part of another carries by formula is no more than its share of what that one does."""
+    heads = _heads(choices)
+    return tuple(_at_its_share(one, heads[sizes_of(one)], goal) for one in choices)
+
+
+def _at_its_share(choice: Choice, head: Choice, goal: Goal) -> Choice:
+    if choice.most is None or head.most is None or choice.most.simulated or not _is_part_of(choice, head):
+        return choice
+    share = head.most.load * len(choice.layout.replicas) / len(head.layout.replicas)
+    return replace(choice, most=_capacity(min(choice.most.load, share), goal, simulated=False))
 
 
 def _contenders(choices: Sequence[Choice], question: Question) -> set[str]:
-    """The best, the first few that may be better for all we know, and the best of each tensor-parallel size."""
-    best = choices[0]
-    near = [one.name for one in choices if may_be_better(one, best, question.workbench, question.goal)][:NEAR]
-    sizes = {sizes_of(one) for one in choices}
-    return {best.name, *near, *(one.name for one in best_of_each_size(choices)[: len(sizes)])}
+    """The best, the first few that may be better for all we know, and the best of each tensor-parallel size.
+
+    A part of one of these, fewer replicas of its size, carries its share of it.
+    """
+    best, heads = choices[0], _heads(choices)
+    near = [
+        one.name
+        for one in choices
+        if not _is_part_of(one, heads[sizes_of(one)]) and may_be_better(one, best, question.workbench, question.goal)
+    ][:NEAR]
+    return {best.name, *near, *(one.name for one in heads.values())}
+
+
+def _heads(choices: Sequence[Choice]) -> dict[frozenset[tuple[int, int]], Choice]:
+    """The best of each size of replicas."""
+    return {sizes_of(choice): choice for choice in reversed(choices)}
+
+
+def _is_part_of(choice: Choice, head: Choice) -> bool:
+    """Whether it is another with fewer replicas."""
+    return sizes_of(choice) == sizes_of(head) and len(choice.layout.replicas) < len(head.layout.replicas)
 
 
 def _most_by_formula(choice: Choice, question: Question) -> float:
@@ -272,12 +314,11 @@ def _find_most(
     start: float,
     known: Mapping[float, float] = MappingProxyType({}),
     at_most: float = inf,
-    fine: float = FINE,
 ) -> float:
     whole = goal.users is not None
     most = min(at_most, MOST_USERS if whole else MOST_RATE)
     within = {load: strained for load, strained in known.items() if load <= most}
-    return find_most(strain, start=start, most=most, whole=whole, known=within, fine=fine)
+    return find_most(strain, start=start, most=most, whole=whole, known=within)
 
 
 def _affords_most(choice: Choice, most: float, question: Question, simulations: Simulations, *, is_best: bool) -> bool:
@@ -306,5 +347,5 @@ def best_of_each_size(choices: Sequence[Choice]) -> list[Choice]:
 
     Under another load one of another size may be ahead; one more or one fewer replica of the same size hardly is.
     """
-    first = {sizes_of(choice): choice for choice in reversed(choices)}
-    return sorted(choices, key=lambda choice: first[sizes_of(choice)] is not choice)
+    heads = _heads(choices)
+    return sorted(choices, key=lambda choice: heads[sizes_of(choice)] is not choice)

@@ -97,9 +97,8 @@ def find_most(
     most: float,
     whole: bool,
     known: Mapping[float, float],
-    fine: float = FINE,
 ) -> float:
-    """The largest load that was tried and held, with one that did not hold at most `fine` above it; 0 when none held.
+    """The largest load that was tried and held, with one that did not hold at most FINE above it; 0 when none held.
 
     Bisection on a logarithmic scale, quicker where the strain tells how far it is.
 
@@ -109,12 +108,11 @@ def find_most(
         most: where to stop looking, however well it holds.
         whole: loads are whole numbers; three digits otherwise.
         known: loads whose strain is known already.
-        fine: how near the two shall be, relative.
     """
     tried, start = dict(known), _rounded(start, whole=whole)
     is_straight = True
     for _ in range(_TRIES):
-        load = _next_load(tried, start=start, most=most, whole=whole, is_straight=is_straight, fine=fine)
+        load = _next_load(tried, start=start, most=most, whole=whole, is_straight=is_straight)
         if load is None:
             break
         before = _open_part(tried)
@@ -137,12 +135,12 @@ def _open_part(tried: Mapping[float, float]) -> float:
 
 
 def _next_load(
-    tried: Mapping[float, float], *, start: float, most: float, whole: bool, is_straight: bool, fine: float
+    tried: Mapping[float, float], *, start: float, most: float, whole: bool, is_straight: bool
 ) -> float | None:
     """The next load to try; None when it is known well enough."""
     low, high = _bracket(tried)
     least = 1.0 if whole else start / 1000
-    if low >= most or high <= max(low * (1 + fine), least) or (whole and high - low <= 1):
+    if low >= most or high <= max(low * (1 + FINE), least) or (whole and high - low <= 1):
         return None
     guess = _rounded(min(most, _guess(tried, low, high, start, is_straight=is_straight)), whole=whole)
     if low < guess < high:

@@ -3,7 +3,7 @@
 from atoll.layout.layout import EngineFlags
 from atoll.plan.budget import Budget
 from atoll.plan.candidates import find_candidates
-from atoll.plan.capacity import confirm_most, draw_curves, find_capacities, widen_seats
+from atoll.plan.capacity import confirm_most, draw_curves, find_capacities, share_out, widen_seats
 from atoll.plan.choice import Search
 from atoll.plan.draft import PLAIN, Question
 from atoll.plan.enumerate import OPEN, Wanted
@@ -54,7 +54,7 @@ def search_layouts(
     choices = confirm_best(choices, question, simulate_long)
     watch(choices, "finding the most that each carries")
     choices = find_capacities(choices, curves, question, simulations) if vary_load else choices
-    choices = confirm_most(choices, question, simulate_long)
+    choices = share_out(confirm_most(choices, question, simulate_long), goal)
     return Search(
         goal=goal,
         choices=choices,
