@@ -347,7 +347,9 @@ class Nearly:
 
 
 def scaled(times, factor):
-    return Distribution(**{name: None if value is None else factor * value for name, value in times})
+    return Distribution(
+        **{name: None if value is None else factor * value for name, value in times if name != "more"}
+    )
 
 
 def test_the_most_users_of_the_contenders_are_simulated_and_the_others_by_formula():
@@ -357,7 +359,7 @@ def test_the_most_users_of_the_contenders_are_simulated_and_the_others_by_formul
     found = search(wanted_goal=target, simulate=Nearly(), vary_load=True)
     most = {choice.name: choice.most for choice in found.choices}
     assert {name for name, one in most.items() if one.simulated} == {"2xTP2", "1xTP4", "4xTP1"}
-    assert most["1xTP2"] == formula["1xTP2"]
+    assert most["1xTP2"].users == round(most["2xTP2"].users / 2) < formula["1xTP2"].users  # a part carries its share
     exact = search(wanted_goal=goal(slo_tpot_s=0.02 / 1.1), vary_load=True)
     for name in ("2xTP2", "1xTP4"):
         assert 0 < most[name].users < 0.9 * formula[name].users
@@ -461,19 +463,20 @@ def test_a_layout_that_whole_runs_put_first_has_the_most_it_carries_simulated():
 
 def test_curves_hold_the_goals_own_load():
     found = search(vary_load=True)
-    assert len(found.curves) == 4
+    assert [curve.name for curve in found.curves] == ["2xTP2", "1xTP4", "4xTP1"]
     for curve in found.curves:
         assert 30.0 in [load for load, _ in curve.points]
         rates = [point.summary.output_tokens_per_s for _, point in curve.points]
         assert rates == sorted(rates)
 
 
-def test_curves_are_of_the_best_of_each_size_before_others():
+def test_curves_are_of_the_best_of_each_size():
+    """7xTP1 is a part of 8xTP1, and ahead of it nowhere."""
     found = search(bench(make_box("RTX-4090-24GB", 8), "Qwen2.5-14B-Instruct-AWQ"), goal(users=32), vary_load=True)
     assert names(found)[:4] == ["8xTP1", "7xTP1", "6xTP1", "5xTP1"]
-    assert [curve.name for curve in found.curves] == ["8xTP1", "4xTP2", "2xTP4", "7xTP1"]
+    assert [curve.name for curve in found.curves] == ["8xTP1", "4xTP2", "2xTP4"]
     ahead = next(explain_flips(found, bench()))
-    assert ahead == "8xTP1 stays ahead of 4xTP2, 2xTP4 and 7xTP1 from 1 to 128 users."
+    assert ahead == "8xTP1 stays ahead of 4xTP2 and 2xTP4 from 1 to 128 users."
 
 
 def test_who_leads_where():
