@@ -347,9 +347,7 @@ class Nearly:
 
 
 def scaled(times, factor):
-    return Distribution(
-        **{name: None if value is None else factor * value for name, value in times if name != "more"}
-    )
+    return Distribution(**{name: None if value is None else factor * value for name, value in times if name != "more"})
 
 
 def test_the_most_users_of_the_contenders_are_simulated_and_the_others_by_formula():
