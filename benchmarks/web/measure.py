@@ -259,6 +259,64 @@ def measure_views(server: Server, views: int, users: int, seconds: float) -> lis
     ]
 
 
+def measure_cost(server: Server, views: int, users: int, seconds: float) -> list[Row]:
+    """What live views cost the load generator: the same load twice without and twice with them, in turns.
+
+    The views are held by a process of their own at the lowest priority: browsers are on other machines.
+    """
+    workspace = Path(str(server.process.args[4]))
+    seen: dict[int, list[dict[str, float]]] = {0: [], views: []}
+    with httpx.Client(base_url=server.url, headers=server.headers, timeout=PATIENCE_S) as client:
+        for turn, open_views in enumerate((0, views, 0, views)):
+            name = f"cost-{turn}"
+            fields = {"users": str(users), "duration": f"{seconds:g}s", "prompt": "64", "output": "64", "name": name}
+            job = client.post("/jobs/bench", data=fields).headers["location"]
+            argv = ["nice", "-n", "19", sys.executable, __file__, "--hold", f"{server.url}{job}/live", str(open_views)]
+            holder = subprocess.Popen(argv, env={**os.environ, "ATOLL_TOKEN": server.headers["Authorization"]})
+            ends = time.monotonic() + PATIENCE_S + seconds
+            while not (workspace / "runs" / name / "client.json").is_file() and time.monotonic() < ends:
+                time.sleep(0.5)
+            holder.kill()
+            holder.wait()
+            own = json.loads((workspace / "runs" / name / "client.json").read_text())
+            summary = json.loads((workspace / "runs" / name / "summary.json").read_text())
+            seen[open_views].append(own | {"ttft_p50_s": summary["ttft_s"]["p50"]})
+    rows = []
+    for key, what in (
+        ("ttft_share_s", "its share of TTFT"),
+        ("loop_lag_p99_s", "its loop's lag p99"),
+        ("ttft_p50_s", "TTFT p50"),
+    ):
+        without, held = ("/".join(f"{one[key] * 1000:.2f}" for one in seen[n]) for n in (0, views))
+        rows.append(
+            Row(f"load generator, {users} users, {views} views: {what}", f"{without} -> {held} ms", "as without")
+        )
+    verdicts = {bool(one["limited"]) for one in (*seen[0], *seen[views])}
+    rows.append(
+        Row(
+            "... its verdict on itself",
+            "limited" if True in verdicts else "not limited",
+            "as without",
+            len(verdicts) == 1,
+        )
+    )
+    return rows
+
+
+async def hold_views(url: str, views: int) -> None:
+    """So many live views of a job, until the process is killed."""
+    headers = {"Authorization": os.environ["ATOLL_TOKEN"]}
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(headers=headers, timeout=None, limits=limits) as client:
+
+        async def view() -> None:
+            async with client.stream("GET", url) as answer:
+                async for _ in answer.aiter_raw():
+                    pass
+
+        await asyncio.gather(*(view() for _ in range(views)), asyncio.sleep(3600))
+
+
 def measure_bytes(server: Server) -> list[Row]:
     rows = []
     with httpx.Client(base_url=server.url, headers=server.headers, timeout=PATIENCE_S) as client:
@@ -325,15 +383,19 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=200)
     parser.add_argument("--users", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--only", help="parts, as in pages,views,idle,bytes,paint")
+    parser.add_argument("--only", help="parts, as in pages,views,cost,idle,bytes,paint")
+    parser.add_argument("--hold", nargs=2, metavar=("URL", "VIEWS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    wanted = set((given.only or "pages,views,idle,bytes,paint").split(","))
+    if given.hold:
+        asyncio.run(hold_views(given.hold[0], int(given.hold[1])))
+        return
+    wanted = set((given.only or "pages,views,cost,idle,bytes,paint").split(","))
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         workspace, state = place / "workspace", place / "state"
         state.mkdir()
         fill(workspace, given.runs, given.jobs)
-        engine, url = start_engine(place) if "views" in wanted else (None, "http://127.0.0.1:9")
+        engine, url = start_engine(place) if wanted & {"views", "cost"} else (None, "http://127.0.0.1:9")
         server = Server(workspace, state, ATOLL_ENGINE_URL=url)
         load = " ".join(f"{one:.1f}" for one in os.getloadavg())
         print(f"{given.runs:,} runs, {given.jobs} jobs, {os.cpu_count()} cores, load average at the start {load}")
@@ -345,6 +407,7 @@ def main() -> None:
                 "bytes": lambda: measure_bytes(server),
                 "paint": lambda: measure_paint(server),
                 "views": lambda: measure_views(server, given.views, given.users, given.seconds),
+                "cost": lambda: measure_cost(server, given.views, given.users // 10, given.seconds),
             }
             for part, measure in parts.items():
                 if part in wanted:

@@ -186,7 +186,9 @@ def test_what_does_not_come_up_says_why_and_leaves_nothing(engine, tmp_path):
 
 
 def test_the_app_stack_comes_up_with_its_backend(engine, tmp_path):
-    """Without MongoDB's own image the backend keeps its runs in SQLite; everything else is as rendered."""
+    """Log in, chat, and load from the page. Without MongoDB's own image the backend keeps its runs and conversations in
+    SQLite, and its workspace where that image may write; everything else is as rendered.
+    """
     folder = tmp_path / "app"
     layout = BUNDLES / "h100-nvl-2xtp2.layout.yaml"
     images = ("--image", helper.ENGINE_IMAGE, "--nginx-image", helper.NGINX_IMAGE)
@@ -195,7 +197,7 @@ def test_the_app_stack_comes_up_with_its_backend(engine, tmp_path):
         "services": {
             "backend": {
                 "image": helper.ENGINE_IMAGE,
-                "environment": {"ATOLL_CATALOG": "sqlite:/tmp/runs.db"},
+                "environment": {"ATOLL_CATALOG": "sqlite:/tmp/runs.db", "ATOLL_WORKSPACE": "/tmp/workspace"},
                 "command": [
                     "python",
                     "-m",
@@ -245,5 +247,31 @@ def test_the_app_stack_comes_up_with_its_backend(engine, tmp_path):
         assert ask("/api/runs", *with_key).endswith(" 404")  # the door does not lead there
         assert ask("/v1/models").endswith(" 401")
         assert ask("/v1/models", *with_key).endswith(" 200")
+
+        def page(path: str, *words: str) -> str:
+            return ask(path, *with_token, *words, port=8090)
+
+        def form(**fields: str) -> tuple[str, ...]:
+            pairs = [word for name, value in fields.items() for word in ("--data-urlencode", f"{name}={value}")]
+            return ("-o", "/dev/null", "-w", "%{redirect_url}", *pairs)
+
+        login = ask(f"/?token={kept['ATOLL_TOKEN']}", "-o", "/dev/null", "-D", "-", port=8090)
+        assert "HttpOnly" in login
+        assert login.endswith(" 303")
+        begun = (
+            page("/chat/begin", *form(door="door", model=MODEL, max_tokens="8")).rpartition(":8090")[2].split(" ")[0]
+        )
+        said = page(f"{begun}/say", "--data-urlencode", "text=hello")
+        assert "event: answer" in said
+        assert '"failure":null' in said
+        assert "hello" in page(begun)
+        job = page("/jobs/bench", *form(users="4", duration="3s", prompt="32", output="8", name="night"))
+        job = job.rpartition(":8090")[2].split(" ")[0]
+        deadline = time.monotonic() + 90
+        while '"night"' not in page("/api/runs"):
+            assert time.monotonic() < deadline, page(job)
+            time.sleep(1)
+        assert '"source":"emulated"' in page("/api/runs")
+        assert "run `atoll up` on the host" in page("/deployments")
     finally:
         engine.run(*compose, "down", "-v", timeout=180)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -169,6 +170,7 @@ def _make_environment() -> Environment:
     environment.filters["watts"] = lambda value: "–" if value is None else f"{value:,.0f} W"
     environment.filters["moment"] = _moment
     environment.filters["safe_json"] = _safe_json
+    environment.filters["coded"] = _coded
     return environment
 
 
@@ -204,6 +206,11 @@ def _moment(at: float) -> str:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError, OSError):
         return "–"
+
+
+def _coded(text: str) -> Markup:
+    """What stands in backticks as code; all else is escaped."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
 
 
 def _safe_json(text: str) -> Markup:

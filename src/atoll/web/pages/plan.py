@@ -315,13 +315,13 @@ def _show_said(site: Site, request: Request, asked: Asked, question: PlanQuestio
         return render(request, "plan_progress.html", page="plan", **shown)
     if said.nothing_fits is not None:
         return render(request, "error_fragment.html", page="plan", sentence=said.nothing_fits)
-    rows = tuple(one.row for one in said.choices)
+    rows, words = tuple(one.row for one in said.choices), site.words(request, "plan")
     shown = _rows_shown(question, Progress(rows=rows, doing="")) | {
         "answer": said,
         "asked": asked.query,
         "forms": FORMS,
         "engines": ENGINES,
-        "drawing": draw_layout(said.choices[0].layout),
+        "drawing": draw_layout(said.choices[0].layout, router_word=words["router"], idle_word=words["idle_cards"]),
         "ticked": tuple(one.row.name for one in said.choices if one.row.simulated),
         "site": site,
     }
