@@ -1,7 +1,11 @@
 """The guard before every route, attacked one way after the other."""
 
+import re
+
 import pytest
 
+from atoll.web.auth import QUESTIONS
+from atoll.web.site import PAGES
 from stand_ins.control_plane import HOST, OPERATOR, VIEWER, client_of
 
 
@@ -71,6 +75,14 @@ def test_a_viewer_sees_and_changes_nothing(site):
         answer = viewer.post("/settings/tokens", data={"name": "x", "role": "operator"})
     assert answer.status_code == 403
     assert answer.json()["error"] == "This token may look and not change anything; an operator's may."
+
+
+def test_no_page_offers_a_viewer_a_change(site):
+    with client_of(site, secret=VIEWER) as viewer:
+        pages = {path: viewer.get(path).text for path in ("/", *(f"/{name}" for name in PAGES if name != "home"))}
+    offered = {path: set(re.findall(r'method="post" action="([^"]+)"', text)) for path, text in pages.items()}
+    kept = {"/studies"}  # its form checks, and has no button that keeps
+    assert {path: found - QUESTIONS - kept for path, found in offered.items() if found - QUESTIONS - kept} == {}
 
 
 def test_too_many_wrong_tokens_are_answered_with_429(site):

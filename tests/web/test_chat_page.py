@@ -29,18 +29,9 @@ def workspace(tmp_path_factory):
     subprocess.run([*atoll, "down", str(place / "pair")], capture_output=True, timeout=PATIENCE_S)
 
 
-@pytest.fixture(params=["sqlite", "mongodb"])
-def store(request, tmp_path):
-    """The address of a catalogue of each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:{tmp_path / 'runs.db'}"
-        return
-    with mongo_server(tmp_path / "mongo") as mongo:
-        yield mongo.url("chat")
-
-
-def test_three_turns_a_stop_in_mid_answer_and_a_restart(workspace, store, tmp_path, open_page):
-    server = start_server(workspace, tmp_path / "state", "--catalog", store)
+def test_three_turns_a_stop_in_mid_answer_and_a_restart(workspace, tmp_path, open_page):
+    place = (workspace, tmp_path / "state", "--catalog", f"sqlite:{tmp_path / 'runs.db'}")
+    server = start_server(*place)
     page = open_page(server.link)
     page.get_by_role("link", name="pair", exact=True).click()
     page.get_by_role("link", name="Chat", exact=True).last.click()
@@ -71,7 +62,7 @@ def test_three_turns_a_stop_in_mid_answer_and_a_restart(workspace, store, tmp_pa
     page.goto("about:blank")
     server.kill()
 
-    again = start_server(workspace, tmp_path / "state", "--catalog", store)
+    again = start_server(*place)
     try:
         other = open_page(again.link)
         other.get_by_role("link", name="Chat", exact=True).click()
@@ -90,6 +81,30 @@ def test_three_turns_a_stop_in_mid_answer_and_a_restart(workspace, store, tmp_pa
         expect(other.get_by_role("link", name="첫 질문")).to_have_count(0)
     finally:
         again.stop()
+
+
+def test_on_mongodbs_protocol_a_conversation_outlives_a_killed_server_too(workspace, tmp_path, open_page):
+    with mongo_server(tmp_path / "mongo") as mongo:
+        place = (workspace, tmp_path / "state", "--catalog", mongo.url("chat"))
+        server = start_server(*place)
+        page = open_page(server.link)
+        page.goto(f"{server.url}/chat?door=pair")
+        begin(page, tokens=8)
+        page.get_by_label("Message").fill("잊지 마십시오")
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator("article.assistant footer")).to_contain_text("replica")
+        address = page.url.removeprefix(server.url)
+        page.goto("about:blank")
+        server.kill()
+        again = start_server(*place)
+        try:
+            other = open_page(again.link)
+            other.goto(again.url + address)
+            expect(other.locator("article.message")).to_have_count(2)
+            other.get_by_role("button", name="Delete").click()
+            expect(other.get_by_text("No conversations yet.")).to_be_visible()
+        finally:
+            again.stop()
 
 
 def begin(page, *, tokens):

@@ -42,8 +42,8 @@ CLICKED = {
     "/runs/import": ("test_verbs_page.py", 'name="Import"'),
     "/runs/{run_id}/forget": ("test_verbs_page.py", 'name="Forget"'),
     "/runs/{run_id}/tag": ("test_verbs_page.py", 'name="Tag it"'),
-    "/settings/tokens": ("test_browser_basics.py", 'name="Make a token"'),
-    "/settings/tokens/{token_id}/revoke": ("test_browser_basics.py", 'name="회수"'),
+    "/settings/tokens": ("test_verbs_page.py", 'name="Make a token"'),
+    "/settings/tokens/{token_id}/revoke": ("test_verbs_page.py", 'name="회수"'),
     "/studies": ("test_studies_page.py", 'name="Keep it"'),
     "/studies/check": ("test_studies_page.py", 'name="Check"'),
     "/studies/{study_id}/delete": ("test_plan_page.py", 'name="Delete"'),
@@ -65,6 +65,20 @@ def test_every_change_is_clicked_in_some_browser_test(site):
     assert changes - {"/api/runs"} == set(CLICKED)
     for file, words in CLICKED.values():
         assert words in (HERE / file).read_text(encoding="utf-8"), (file, words)
+
+
+def test_the_printed_link_opens_home_and_settings(served, open_page):
+    page = open_page(served.link)
+    expect(page.get_by_role("heading", name="What would you like to do?")).to_be_visible()
+    assert "token" not in page.url
+    page.get_by_role("link", name="Settings").click()
+    page.get_by_label("Whose").fill("김 팀장")
+    page.get_by_role("button", name="Make a token").click()
+    expect(page.get_by_role("status")).to_contain_text("김 팀장")
+    page.get_by_role("button", name="한국어").click()
+    expect(page.get_by_role("heading", name="설정")).to_be_visible()
+    page.get_by_role("button", name="회수").click()
+    expect(page.get_by_role("button", name="회수")).to_have_count(0)
 
 
 def test_runs_are_imported_tagged_found_exported_compared_and_forgotten(served, open_page):
