@@ -186,6 +186,15 @@ def fit(table: list[dict[str, str]], plan: list[tuple[str, tuple[str, ...]]], ba
     return overheads.replace(prefill_factor=factors, fitted_on=tuple(sorted({*base.fitted_on, *wanted})))
 
 
+def constants() -> str:
+    """Every fitted figure, what set it, and what the same fit gives on other rows."""
+    lines = "| figure | set by | whose rows |\n|---|--:|---|\n"
+    for name, rows in PLAN:
+        sources = sorted({row.split("-")[0] for row in rows})
+        lines += f"| `{name}` | {len(rows)} | {', '.join(sources)} |\n"
+    return lines
+
+
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="+", type=Path)

@@ -3,23 +3,25 @@
     cd tests/data/validation
     python ../../../tools/make_validation.py overheads_other.json measured.csv measured2.csv
 
-The first file holds the overheads that tools/fit_overheads.py found on other rows. Pairs are those of the first table.
+The first file holds the overheads that tools/fit_overheads.py found on other rows.
 """
 
 import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from math import log
 from pathlib import Path
-from statistics import quantiles
 
 import fit_overheads
 import pair_bands
+import source_bands
 import vl_convert
 
-from atoll.cost.band import NARROWEST, family_of, relative_band, shipped_bands
+from atoll.analyse.band import MEASURES as BAND_FIELDS
+from atoll.analyse.band import Band
+from atoll.cost.band import NARROWEST, relative_band, shipped_bands, shipped_pairs
 from atoll.cost.overheads import Overheads, shipped_overheads
-from atoll.inventory.catalog import find_gpu
 from atoll.workflows.measured_rows import Measures, cases_or_reasons, read_rows
 from atoll.workflows.validate import (
     ErrorOf,
@@ -37,6 +39,9 @@ BEGIN, END = "<!-- made by tools/make_validation.py -->", "<!-- end -->"
 # Rows that contradict themselves or the laws of the card, beginning of the id; docs/validation.md says why. They stay in
 # every table of families, and no band is taken from them.
 DOUBTFUL = (
+    "aic-h100-gpt-oss-120b-021",
+    "aic-h100-gpt-oss-120b-082",
+    "aic-h100-gpt-oss-120b-103",
     "gpustackq-a100",
     "lambda-",
     "vllm3297-",
@@ -124,35 +129,6 @@ def scatter(verdicts: Sequence[PredictedRow], value: Callable[[Measures], float 
     return vl_convert.vegalite_to_svg(json.dumps(spec), vl_version="5.20")
 
 
-def bands(verdicts: Sequence[PredictedRow], doubts: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """By family, without what a row's source makes doubtful; loads that come all at once are left out where there are others, since nobody plans for them."""
-    families = defaultdict(list)
-    for verdict in verdicts:
-        if is_doubtful(verdict):
-            continue
-        kind = find_gpu(verdict.case.layout.box.gpus[0].name or "")
-        families[family_of(kind, verdict.case.card)].append(verdict)
-    found = {}
-    for family, members in sorted(families.items()):
-        steady = [one for one in members if not one.case.family.endswith("burst")]
-        counted = steady if len(steady) >= FEW else members
-        if len(counted) >= FEW:
-            rows = len(counted)
-            widths = {
-                name: width([one for one in counted if is_sure(doubts.get(one.case.id, ""), name)], value)
-                for name, value in MEASURES.items()
-            }
-            counted = [one for one in counted if one.case.measured.output_tokens_per_s]  # Little's law is kinder
-            if len(counted) >= FEW:
-                widths["throughput"] = max(widths["throughput"], width(counted, throughput))
-            found[family] = {**widths, "rows": rows}
-    return found
-
-
-FEW = 5
-NOTHING = 1.0  # a width that bounds nothing: too few rows have this measure
-
-
 def is_sure(doubt: str, measure: str) -> bool:
     """Whether a row's column `doubt` leaves a measure alone; E2E takes TTFT and TPOT."""
     doubted = set(doubt.replace(",", " ").split())
@@ -176,16 +152,6 @@ MEASURES: dict[str, Callable[[PredictedRow, Measures], float | None]] = {
     "e2e": lambda one, measures: answer_s(one.case, measures),
     "throughput": throughput,
 }
-
-
-def width(members: Sequence[PredictedRow], value: Callable[[PredictedRow, Measures], float | None]) -> float:
-    """What four of five rows stay within."""
-    errors = []
-    for one in members:
-        predicted, measured = value(one, one.predicted), value(one, one.case.measured)
-        if predicted and measured:
-            errors.append(abs(predicted / measured - 1))
-    return round(max(NARROWEST, quantiles(errors, n=5)[3]), 3) if len(errors) >= FEW else NOTHING
 
 
 def between(text: str, name: str, content: str) -> str:
@@ -270,40 +236,55 @@ def draw(verdicts: Sequence[PredictedRow]) -> None:
 
 
 def write_bands(verdicts: Sequence[PredictedRow], doubts: Mapping[str, str]) -> None:
-    source = "Made by tools/make_validation.py: the error that four of five rows stay within"
-    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in bands(verdicts, doubts).items())
+    source = "Made by tools/make_validation.py: what four of five set-ups stay within, by tools/source_bands.py"
+    found = source_bands.bands(taken(verdicts), MEASURES, lambda one, name: is_sure(doubts.get(one.case.id, ""), name))
+    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items())
     target = ROOT / "src/atoll/data/cost/bands.json"
     target.write_text(f'{{\n"source": {json.dumps(source)},\n"bands": {{\n{lines}\n}}\n}}\n')
     print(target.read_text())
 
 
+def taken(verdicts: Sequence[PredictedRow]) -> list[PredictedRow]:
+    """The rows from which bands are taken."""
+    return [one for one in verdicts if not is_doubtful(one)]
+
+
+WORDS = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "throughput": "tokens/s"}
+
+
 def covered(verdicts: Sequence[PredictedRow], doubts: Mapping[str, str]) -> str:
     """How many measurements lie inside the band that is stated; of all rows, doubtful ones too, by family of the band."""
-    lines = "| family of the band | rows | " + " | ".join(
-        f"{name}: inside, width" for name in ("TTFT", "TPOT", "tokens/s")
-    )
-    lines += " |\n|---|--:|---|---|---|\n"
+    lines = "| family of the band | rows | " + " | ".join(f"{word}: inside, width" for word in WORDS.values())
+    lines += " |\n|---|--:|---|---|---|---|\n"
     families: dict[str, list[PredictedRow]] = defaultdict(list)
     for one in verdicts:
-        band = relative_band(one.case.layout, one.case.card)
-        families["no band" if band is None else (band.family or "") + (", borrowed" if band.borrowed else "")].append(
-            one
-        )
+        families[name_of(band_of_row(one))].append(one)
     for family, members in sorted(families.items(), key=lambda item: -len(item[1])):
-        cells = (inside(members, doubts, name) for name in ("ttft", "tpot", "throughput"))
+        cells = (inside(members, doubts, name) for name in WORDS)
         lines += f"| {family} | {len(members)} | {' | '.join(cells)} |\n"
-    every = (inside(verdicts, doubts, name) for name in ("ttft", "tpot", "throughput"))
+    every = (inside(verdicts, doubts, name) for name in WORDS)
     return lines + f"| all | {len(verdicts)} | {' | '.join(every)} |\n"
+
+
+def band_of_row(one: PredictedRow) -> Band | None:
+    return relative_band(one.case.layout, one.case.card, at_once=source_bands.is_burst(one))
+
+
+def name_of(band: Band | None) -> str:
+    if band is None:
+        return "no band"
+    borrowed = "; borrowed" if band.borrowed else ""
+    return f"{band.family}{borrowed}{'; one source' if band.one_source else ''}"
 
 
 def inside(members: Sequence[PredictedRow], doubts: Mapping[str, str], name: str) -> str:
     """`31 of 40, -15/+22 %`: the width is the middle one of those rows."""
-    field = {"ttft": "ttft_s", "tpot": "tpot_s", "throughput": "output_tokens_per_s"}[name]
+    field = dict(zip(WORDS, BAND_FIELDS, strict=True))[name]
     held, ends = [], []
     for one in members:
-        band = relative_band(one.case.layout, one.case.card)
+        band = band_of_row(one)
         around = None if band is None else band.of(field)
-        predicted, measured = (getattr(m, field) for m in (one.predicted, one.case.measured))
+        predicted, measured = (MEASURES[name](one, m) for m in (one.predicted, one.case.measured))
         if around and predicted and measured and is_sure(doubts.get(one.case.id, ""), name):
             held.append(around[0] <= measured / predicted <= around[1])
             ends.append(around)
@@ -313,19 +294,119 @@ def inside(members: Sequence[PredictedRow], doubts: Mapping[str, str], name: str
     return f"{sum(held)} of {len(held)} ({sum(held) / len(held):.0%}), {low - 1:+.0%}/{high - 1:+.0%}"
 
 
+def by_source(verdicts: Sequence[PredictedRow], doubts: Mapping[str, str]) -> str:
+    """Every source against a width taken from the other sources of its family."""
+    lines = "| family | source left out | rows | " + " | ".join(f"{word}: inside, width" for word in WORDS.values())
+    lines += " |\n|---|---|--:|---|---|---|---|\n"
+    for family, members in source_bands.by_family(taken(verdicts)).items():
+        sources = sorted({source_bands.source_of(one) for one in members})
+        for source in sources if len(sources) > 1 else ():
+            mine = [one for one in members if source_bands.source_of(one) == source]
+            cells = [held_out(members, source, doubts, name) for name in WORDS]
+            if any(cell != "-" for cell in cells):
+                lines += f"| {family} | {source} | {len(mine)} | {' | '.join(cells)} |\n"
+    return lines
+
+
+def held_out(members: Sequence[PredictedRow], source: str, doubts: Mapping[str, str], name: str) -> str:
+    errors = errors_of(members, doubts, name)
+    limit = source_bands.width([error for error in errors if error.source != source])
+    mine = [error.size for error in errors if error.source == source]
+    if limit is None or not mine:
+        return "-"
+    limit = max(limit, NARROWEST)
+    held = sum(size <= log(1 + limit) for size in mine)
+    return f"{held} of {len(mine)} ({held / len(mine):.0%}), {1 / (1 + limit) - 1:+.0%}/{limit:+.0%}"
+
+
+def errors_of(members: Sequence[PredictedRow], doubts: Mapping[str, str], name: str) -> list[source_bands.Error]:
+    sure = [one for one in members if is_sure(doubts.get(one.case.id, ""), name)]
+    return source_bands.errors_of(sure, MEASURES[name])
+
+
+STATED = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def reliability(verdicts: Sequence[PredictedRow], doubts: Mapping[str, str]) -> list[dict[str, object]]:
+    """Share of set-ups inside, by measure and stated coverage, each source held against widths of the others."""
+    points: list[dict[str, object]] = []
+    for name, word in WORDS.items():
+        for coverage in STATED:
+            held = [
+                one
+                for members in source_bands.by_family(taken(verdicts)).values()
+                for one in source_bands.left_out(errors_of(members, doubts, name), coverage)
+            ]
+            seen = source_bands.share(held)
+            if seen is not None:
+                points.append({"stated": coverage, "seen": seen, "measure": word})
+    return points
+
+
+def draw_reliability(points: Sequence[Mapping[str, object]]) -> None:
+    axes = {
+        name: {
+            "field": name,
+            "type": "quantitative",
+            "title": title,
+            "scale": {"domain": [0.4, 1]},
+            "axis": {"format": "%"},
+        }
+        for name, title in (("stated", "stated"), ("seen", "seen, of sources that were left out"))
+    }
+    spec = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "title": "Share of measurements inside the band",
+        "width": 360,
+        "height": 360,
+        "background": "white",
+        "layer": [
+            {
+                "data": {"values": [{"stated": end, "seen": end} for end in (0.4, 1)]},
+                "mark": {"type": "line", "color": "#999", "strokeDash": [4, 4]},
+                "encoding": {"x": axes["stated"], "y": axes["seen"]},
+            },
+            {
+                "data": {"values": [dict(point) for point in points]},
+                "mark": {"type": "line", "point": True},
+                "encoding": {
+                    "x": axes["stated"],
+                    "y": axes["seen"],
+                    "color": {"field": "measure", "type": "nominal", "title": None, "sort": list(WORDS.values())},
+                },
+            },
+        ],
+    }
+    svg = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version="5.20")
+    (ROOT / "docs/img/validation-bands.svg").write_text(svg)
+
+
+def tell_reliability(points: Sequence[Mapping[str, object]]) -> str:
+    lines = "| stated | " + " | ".join(WORDS.values()) + " |\n|--:|" + "--:|" * len(WORDS) + "\n"
+    for coverage in STATED:
+        seen = {str(p["measure"]): p["seen"] for p in points if p["stated"] == coverage}
+        lines += f"| {coverage:.0%} | " + " | ".join(f"{seen[word]:.0%}" for word in WORDS.values()) + " |\n"
+    return lines
+
+
 if __name__ == "__main__":
     other, tables = Path(sys.argv[1]), [Path(one) for one in sys.argv[2:]]
     doubts = {row["id"]: row.get("doubt", "") for row in read_all(tables)}
     verdicts, skipped = predict_all(*tables)
     write_bands(verdicts, doubts)
-    first = {row["id"] for row in read_all(tables[:1])}
-    pair_bands.write([one for one in verdicts if one.case.id in first], MEASURES)
+    pair_bands.write(taken(verdicts), MEASURES, lambda one, name: is_sure(doubts.get(one.case.id, ""), name))
     shipped_bands.cache_clear()
+    shipped_pairs.cache_clear()
     page = ROOT / "docs/validation.md"
     text = page.read_text()
     text = between(text, "families", table(list(group_errors(verdicts))))
     text = between(text, "unseen", checks(verdicts, shipped_overheads().fitted_on))
     text = between(text, "covered", covered(verdicts, doubts))
+    text = between(text, "by source", by_source(verdicts, doubts))
+    points = reliability(verdicts, doubts)
+    draw_reliability(points)
+    text = between(text, "reliability", tell_reliability(points))
+    text = between(text, "constants", fit_overheads.constants())
     found = Overheads.from_plain(json.loads(other.read_text()), origin=str(other))
     text = between(text, "held out", hold_out(verdicts, tables, found))
     whys = sorted(skipped.items(), key=lambda item: -item[1])

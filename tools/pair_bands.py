@@ -4,18 +4,17 @@ Two layouts of one model on one kind of card share most of what the model gets w
 truth than either figure. Compared are closed-loop rows of one source that differ in the split and the users alone, and
 that make layouts of one box under one load: N replicas under N x c users are N copies of one engine under c. A row of
 TP 2 under 16 users and one of TP 4 under 32 so stand for 2 x TP 2 and 1 x TP 4 under 32.
-
-python tools/pair_bands.py tests/data/validation/measured.csv      this file alone
 """
 
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import combinations
+from math import log
 from pathlib import Path
-from statistics import quantiles
+
+import source_bands
 
 from atoll.cost.band import family_of
 from atoll.inventory.catalog import find_gpu
@@ -30,23 +29,35 @@ FEW = 5
 Value = Callable[[PredictedRow, Measures], float | None]
 
 
-def pair_bands(verdicts: Sequence[PredictedRow], values: Mapping[str, Value]) -> dict[str, dict[str, float]]:
-    """By family: what four of five ratios stay within, measure by measure, and how many pairs have whole answers."""
-    errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+def pair_bands(
+    verdicts: Sequence[PredictedRow], values: Mapping[str, Value], sure: Callable[[PredictedRow, str], bool]
+) -> dict[str, dict[str, float | int | None]]:
+    """By family: what four of five ratios stay within, measure by measure, how many pairs there are, of how many sources."""
+    return {
+        family: {
+            **{name: source_bands.stated(of, narrowest=SAME) for name, of in by_name.items()},
+            "rows": len(by_name["e2e"]),
+            "sources": len({error.source for error in by_name["e2e"]}),
+        }
+        for family, by_name in sorted(errors_by_family(verdicts, values, sure).items())
+        if len(by_name["e2e"]) >= FEW
+    }
+
+
+def errors_by_family(
+    verdicts: Sequence[PredictedRow], values: Mapping[str, Value], sure: Callable[[PredictedRow, str], bool]
+) -> dict[str, dict[str, list[source_bands.Error]]]:
+    """Errors of ratios; two set-ups and their loads make many pairs, which count once."""
+    errors: dict[str, dict[str, list[source_bands.Error]]] = defaultdict(lambda: defaultdict(list))
     for one, other in pairs(verdicts):
         family = family_of(find_gpu(one.case.layout.box.gpus[0].name or ""), one.case.card)
         for name, value in values.items():
             error = error_of_ratio(one, other, value)
-            if error is not None:
-                errors[family][name].append(error)
-    return {
-        family: {
-            **{name: round(max(SAME, quantiles(found, n=5)[3]), 3) for name, found in by_name.items()},
-            "rows": len(by_name["e2e"]),
-        }
-        for family, by_name in sorted(errors.items())
-        if len(by_name["e2e"]) >= FEW
-    }
+            if error is not None and sure(one, name) and sure(other, name):
+                set_up = tuple(sorted((str(source_bands.set_up_of(one)), str(source_bands.set_up_of(other)))))
+                found = source_bands.Error(source=source_bands.source_of(one), set_up=set_up, size=log(1 + error))
+                errors[family][name].append(found)
+    return errors
 
 
 def pairs(verdicts: Sequence[PredictedRow]) -> Iterator[tuple[PredictedRow, PredictedRow]]:
@@ -88,14 +99,10 @@ def error_of_ratio(one: PredictedRow, other: PredictedRow, value: Value) -> floa
     return max(off, 1 / off) - 1
 
 
-def write(verdicts: Sequence[PredictedRow], values: Mapping[str, Value]) -> None:
-    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in pair_bands(verdicts, values).items())
+def write(
+    verdicts: Sequence[PredictedRow], values: Mapping[str, Value], sure: Callable[[PredictedRow, str], bool]
+) -> None:
+    found = pair_bands(verdicts, values, sure)
+    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items())
     source = "Made by tools/make_validation.py: the error that four of five ratios of two layouts stay within"
     TARGET.write_text(f'{{\n"source": {json.dumps(source)},\n"pairs": {{\n{lines}\n}}\n}}\n')
-
-
-if __name__ == "__main__":
-    from make_validation import MEASURES, predict_all
-
-    write(predict_all(Path(sys.argv[1]))[0], MEASURES)
-    print(TARGET.read_text())

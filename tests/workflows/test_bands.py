@@ -18,7 +18,7 @@ variants:
   - {{name: 2xTP2, tensor_parallel: 2, replicas: 2}}
   - {{name: 1xTP2, tensor_parallel: 2}}
 """
-SHAPE = {"ttft_s", "tpot_s", "e2e_s", "output_tokens_per_s", "coverage", "family", "borrowed"}
+SHAPE = {"ttft_s", "tpot_s", "e2e_s", "output_tokens_per_s", "coverage", "family", "borrowed", "one_source"}
 
 
 def atoll(*words, folder):
@@ -63,7 +63,10 @@ def test_simulate_shows_the_band_or_that_none_is_known(tmp_path):
     check(known["band"], known, family="hopper-scaled dense")
     assert known["source"] == "simulated"
     words = atoll("simulate", "--gpu", "H100-NVL-94GB", *load, folder=tmp_path)
-    assert "Band of 2xTP2 (hopper-scaled dense): TTFT -15/+22 %, TPOT -11/+14 %, E2E -8/+10 %, tokens/s " in words
+    assert (
+        "Band of 2xTP2 (hopper-scaled dense, one source alone): TTFT -27/+36 %, TPOT -19/+23 %, E2E -15/+18 %, "
+        in words
+    )
     assert "80% of measurements lie inside the band of a predicted mean." in words
     unknown = atoll("simulate", "--gpu", "L40S-48GB", *load, "--json", folder=tmp_path)
     assert unknown["band"] is None

@@ -25,6 +25,7 @@ class Band(Document):
     coverage: float = COVERAGE  # the share of measurements that lie inside
     family: str | None = None  # what was measured; None: nothing that is like it
     borrowed: bool = False  # from a relative of the family, twice as wide
+    one_source: bool = False  # nobody else measured the like: wider by a quarter
 
     def of(self, measure: str) -> Interval | None:
         """One measure's interval, by its name in MEASURES."""
@@ -100,6 +101,7 @@ def _tell(names: str, band: Band | None) -> str:
     if band is None:
         return f"{names}: no band is known; nothing like it was measured."
     borrowed = ", borrowed from a relative" if band.borrowed else ""
+    borrowed += ", one source alone" if band.one_source else ""
     parts = ", ".join(f"{word} {tell_interval(band.of(measure))}" for measure, word in _WORDS.items())
     return f"Band of {names} ({band.family}{borrowed}): {parts}."
 

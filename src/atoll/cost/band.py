@@ -1,10 +1,11 @@
 """How far off a prediction may well be, read off the validation rows of its family.
 
 A family is a generation of cards, whether their kernels were measured (GeForce cards, without peer access, are families
-of their own), and the sort of model: `hopper-scaled dense`. data/cost/bands.json holds, by family, the error that four
-of five rows stay within; data/cost/pairs.json how far off predicted ratios were for measured layouts of one model and
-kind of card under the same load, in which most of what the model gets wrong cancels out. tools/make_validation.py makes
-both.
+of their own), and the sort of model: `hopper-scaled dense`; loads that come all at once are apart where steady ones
+were measured too. data/cost/bands.json holds, by family, what four of five set-ups stay within; data/cost/pairs.json
+how far off predicted ratios were for measured layouts of one model and kind of card under the same load, in which most
+of what the model gets wrong cancels out. tools/make_validation.py makes both, and tries each width on sources that had
+no part in it; where a family has one source alone it is wider, and says so.
 
 What counts as measured: rows of the family, or, twice as wide, of its relative, which is the same generation and sort
 of model on cards whose kernels were measured (or were not). Across generations and sorts of model nothing is borrowed:
@@ -31,27 +32,34 @@ from atoll.model.card import ModelCard
 NARROWEST = 0.05  # no figure's band is narrower: clocks, drivers and versions differ by as much
 BORROWED = 2.0  # times as wide, from a relative
 MIXED_LINKS = 1.5  # a group over NVLink pairs and PCIe: no engine's rows were at hand, only all-reduce curves
+AT_ONCE = ", all at once"
 NO_BAND = "no band is known: nothing like it was measured"
 
 
 class Widths(Document):
-    """Relative errors that four of five rows stay within: 0.08 is 8 %."""
+    """What four of five set-ups stay within: 0.25 lies between 1 / 1.25 and 1.25 of what was predicted.
 
-    ttft: float = Field(ge=0)
-    tpot: float = Field(ge=0)
-    e2e: float = Field(ge=0)
-    throughput: float = Field(ge=0)
+    None: too few rows have this measure.
+    """
+
+    ttft: float | None = Field(default=None, ge=0)
+    tpot: float | None = Field(default=None, ge=0)
+    e2e: float | None = Field(default=None, ge=0)
+    throughput: float | None = Field(default=None, ge=0)
     rows: int = Field(default=0, ge=0)  # how many measurements stand behind them; 0: borrowed from a relative
+    sources: int = Field(default=1, ge=1)  # how many measured them, each for himself
 
     def widened(self, factor: float) -> "Widths":
         """The same so many times as wide."""
-        return self.replace(
-            ttft=self.ttft * factor, tpot=self.tpot * factor, e2e=self.e2e * factor, throughput=self.throughput * factor
-        )
+        widths = {name: getattr(self, name) for name in _WIDTHS}
+        return self.replace(**{name: None if width is None else width * factor for name, width in widths.items()})
 
     @property
-    def by_measure(self) -> dict[str, float]:
+    def by_measure(self) -> dict[str, float | None]:
         return dict(zip(MEASURES, (self.ttft, self.tpot, self.e2e, self.throughput), strict=True))
+
+
+_WIDTHS = ("ttft", "tpot", "e2e", "throughput")
 
 
 def family_of(kind: GpuKind, card: ModelCard) -> str:
@@ -81,25 +89,26 @@ def _read_widths(name: str) -> dict[str, Widths]:
 def band_of(summary: Summary, layout: Layout, card: ModelCard | None) -> Band | None:
     """The band of a simulated summary's means; None where nothing was measured that is like the layout.
 
-    A TPOT of 15 ms on H100 NVL, whose family has 12.5 %, was measured to be 13.3 to 17.1 ms by four of five.
+    A TPOT of 15 ms in a family of 12.5 % was measured to be 13.3 to 16.9 ms by four of five.
     """
     relative = relative_band(layout, card)
     return None if relative is None else relative.around_means(summary)
 
 
-def relative_band(layout: Layout, card: ModelCard | None) -> Band | None:
+def relative_band(layout: Layout, card: ModelCard | None, *, at_once: bool = False) -> Band | None:
     """The band of a layout's means, around 1: the widest among its replicas; None where none is known for one of them.
 
     Args:
         layout: with the names of its cards.
         card: the model; None: not known any more.
+        at_once: whether all requests are sent at the same moment.
     """
-    found = _widest(layout, card, shipped_bands())
+    found = _widest(layout, card, shipped_bands(), at_once=at_once)
     if found is None:
         return None
     widths, family = found
-    intervals = {measure: _of_figure(width) for measure, width in widths.by_measure.items()}
-    return Band(**intervals, family=family, borrowed=not widths.rows)
+    intervals = _around_one(widths.by_measure)
+    return Band(**intervals, family=family, borrowed=not widths.rows, one_source=widths.sources < 2)
 
 
 def relative_ratio(first: Layout, second: Layout, card: ModelCard | None, *, same_load: bool = True) -> Band | None:
@@ -114,9 +123,10 @@ def relative_ratio(first: Layout, second: Layout, card: ModelCard | None, *, sam
         if len(known) == 2:
             family = _joined(family for _, family in known)
             by_measure = [widths.by_measure for widths, _ in known]
-            widest = {measure: max(one[measure] for one in by_measure) for measure in MEASURES}
+            widest = {measure: _widest_of(one[measure] for one in by_measure) for measure in MEASURES}
             borrowed = not all(widths.rows for widths, _ in known)
-            return Band(**_of_ratio(widest), family=family, borrowed=borrowed)
+            one_source = any(widths.sources < 2 for widths, _ in known)
+            return Band(**_around_one(widest), family=family, borrowed=borrowed, one_source=one_source)
     one, other = (relative_band(layout, card) for layout in (first, second))
     if one is None or other is None:
         return None
@@ -124,6 +134,7 @@ def relative_ratio(first: Layout, second: Layout, card: ModelCard | None, *, sam
         **{name: _put_together(one.of(name), other.of(name)) for name in MEASURES},
         family=_joined(band.family or "" for band in (one, other)),
         borrowed=one.borrowed or other.borrowed,
+        one_source=one.one_source or other.one_source,
     )
 
 
@@ -134,7 +145,7 @@ def caution() -> Band:
     being told apart more easily than those that were measured.
     """
     known = [widths.widened(BORROWED).by_measure for widths in shipped_pairs().values()]
-    return Band(**_of_ratio({measure: max(one[measure] for one in known) for measure in MEASURES}))
+    return Band(**_around_one({measure: max(one[measure] or 0.0 for one in known) for measure in MEASURES}))
 
 
 def _alike(first: Layout, second: Layout) -> bool:
@@ -147,7 +158,9 @@ def _in_common(layout: Layout) -> tuple[object, ...]:
     return layout.model, layout.engine_version, flags.quantization, flags.kv_cache_dtype, flags.enforce_eager
 
 
-def _widest(layout: Layout, card: ModelCard | None, shipped: dict[str, Widths]) -> tuple[Widths, str] | None:
+def _widest(
+    layout: Layout, card: ModelCard | None, shipped: dict[str, Widths], *, at_once: bool = False
+) -> tuple[Widths, str] | None:
     """The widest of all replicas' widths, measure by measure, with their families."""
     if card is None:
         return None
@@ -157,13 +170,23 @@ def _widest(layout: Layout, card: ModelCard | None, shipped: dict[str, Widths]) 
             if kind is None:
                 return None
             family = family_of(kind, card)
+            if at_once and f"{family}{AT_ONCE}" in shipped:
+                family += AT_ONCE
             widths = _own_or_borrowed(family, shipped)
             if widths is None:
                 return None
             found.append(widths.widened(MIXED_LINKS) if _is_mixed(layout, replica, kind) else widths)
             families.append(family)
-    widest = {name: max(getattr(one, name) for one in found) for name in ("ttft", "tpot", "e2e", "throughput")}
-    return Widths(**widest, rows=min(one.rows for one in found)), _joined(families)
+    widest = {name: _widest_of(getattr(one, name) for one in found) for name in _WIDTHS}
+    rows, sources = min(one.rows for one in found), min(one.sources for one in found)
+    return Widths(**widest, rows=rows, sources=sources), _joined(families)
+
+
+def _widest_of(widths: Iterable[float | None]) -> float | None:
+    """None, not known, where one of them is not."""
+    every = list(widths)
+    known = [width for width in every if width is not None]
+    return max(known) if len(known) == len(every) else None
 
 
 def _kinds(layout: Layout, replica: Replica) -> Iterator[GpuKind | None]:
@@ -194,17 +217,9 @@ def _own_or_borrowed(family: str, shipped: dict[str, Widths]) -> Widths | None:
     return None if relative is None else relative.widened(BORROWED).replace(rows=0)
 
 
-def _of_figure(width: float) -> Interval | None:
-    """Around what was predicted: the width is relative to what was measured, predicted / measured - 1.
-
-    0.25: the measurement lies between 1 / 1.25 and 1 / 0.75 of the prediction. A width of all of it bounds nothing.
-    """
-    return (1 / (1 + width), 1 / (1 - width)) if width < 1 else None
-
-
-def _of_ratio(widths: dict[str, float]) -> dict[str, Interval]:
-    """Around predicted ratios, which are as often too large as too small: 0.25 lies between 1 / 1.25 and 1.25."""
-    return {measure: (1 / (1 + width), 1 + width) for measure, width in widths.items()}
+def _around_one(widths: dict[str, float | None]) -> dict[str, Interval | None]:
+    """Predictions are as often too large as too small: 0.25 lies between 1 / 1.25 and 1.25."""
+    return {name: None if width is None else (1 / (1 + width), 1 + width) for name, width in widths.items()}
 
 
 def _put_together(first: Interval | None, second: Interval | None) -> Interval | None:

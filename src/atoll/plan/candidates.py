@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from atoll.cost.memory import MemoryFit
 from atoll.engines.spec import mixed_kinds
-from atoll.inventory.box import Box
+from atoll.inventory.box import Box, LinkKind
 from atoll.inventory.catalog import GpuKind
 from atoll.layout.layout import Replica
 from atoll.plan.choice import Choice
@@ -54,6 +54,8 @@ def find_candidates(question: Question) -> Possible:
     needed = stages is None and not any(part.fitting for part in parts)
     if (needed or (stages or 1) > 1) and question.workbench.rules.pipeline_parallel:
         parts = [_in_stages(question, part) for part in parts]
+    elif stages is None and question.workbench.rules.pipeline_parallel:
+        parts = [_beside_stages(question, part) for part in parts]
     tried = [draft_choice(question, candidate) for candidate in _list_all(question, parts)]
     fitting = tuple(split for part in parts for split in part.fitting)
     return Possible(
@@ -94,6 +96,21 @@ def _in_stages(question: Question, part: _Part) -> _Part:
     wanted = question.wanted.pipeline_parallel
     splits = pipeline_splits(part.splits, most=len(part.box.gpus), layers=layers)
     return _sort_out(question, part, tuple(one for one in splits if wanted in {None, one.pipeline_parallel}))
+
+
+def _beside_stages(question: Question, part: _Part) -> _Part:
+    """With as many stages as a group has cards too, where cards reach each other through the host's memory alone.
+
+    A group sends every layer's sums that way, stages one vector of a token between them: 70B in 4 bits made 234
+    tokens/s over two stages of RTX 4090.
+    """
+    if part.kind.pcie_peer_to_peer or any(link.kind is LinkKind.NV for link in part.box.links):
+        return part
+    sizes = [split.tensor_parallel for split in part.splits if split.tensor_parallel > 1]
+    stages = [Split(tensor_parallel=1, pipeline_parallel=size) for size in sizes]
+    wanted = question.wanted.tensor_parallel in {None, 1}
+    fitting = _sort_out(question, part, stages if wanted else ()).fitting
+    return replace(part, fitting=(*part.fitting, *fitting))
 
 
 def _list_all(question: Question, parts: Sequence[_Part]) -> Iterator[Candidate]:
