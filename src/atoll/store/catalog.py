@@ -1,7 +1,7 @@
 """The catalogue of runs: its shape, and the two that have it."""
 
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,9 @@ def with_source(plain: Any) -> Any:
     return plain
 
 
+Moment = Annotated[float, Field(ge=0, lt=250_000_000_000)]  # seconds since 1970, up to what a calendar can show
+
+
 class RunEntry(Document):
     """One run in the catalogue. The run's folder stays the truth; this is what finds it again."""
 
@@ -30,7 +33,7 @@ class RunEntry(Document):
     gpu: str | None = None
     folder: str | None = None
     host: str | None = None  # the machine that the folder is on
-    started_at: float = 0.0  # seconds since 1970; 0 for virtual time
+    started_at: Moment = 0.0  # 0 for virtual time
     tags: tuple[str, ...] = ()
     summary: dict[str, Any] = Field(default_factory=dict)  # a Summary in plain form
 
@@ -77,7 +80,7 @@ class Paper(Document):
 
     kind: str = Field(pattern=r"^[a-z]+$")
     key: str
-    changed_at: float  # seconds since 1970
+    changed_at: Moment
     words: str = ""
     content: dict[str, Any] = Field(default_factory=dict)
 

@@ -36,7 +36,7 @@ from atoll.outside.files import (
     write_whole,
 )
 from atoll.outside.parquet import Ragged, read_parquet, write_parquet
-from atoll.store.catalog import with_source
+from atoll.store.catalog import Moment, with_source
 from atoll.store.run_id import RunId, derived_run_id, new_run_id
 from atoll.traffic.record import RecordTable, Source
 from atoll.traffic.workload import Workload
@@ -75,7 +75,7 @@ class RunInfo(Document):
     source: Source  # where the figures come from; a URL may turn out to be emulated
     model: str | None = None
     url: str | None = None
-    started_at: float | None = None  # seconds since 1970; None for virtual time
+    started_at: Moment | None = None  # None for virtual time
     atoll_version: str
     bundle_digest: str | None = None
     complete: bool = False

@@ -67,7 +67,7 @@ class MongoCatalog:
         """What there is to choose from, and how many the query finds."""
         with self._told():
             count = self._runs.count_documents(_condition(query))
-            names = [sorted(filter(None, self._runs.distinct(field))) for field in ("model", "study", "tags")]
+            names = [sorted(filter(_is_name, self._runs.distinct(field))) for field in ("model", "study", "tags")]
         models, studies, tags = map(tuple, names)
         return Overview(count=count, models=models, studies=studies, tags=tags)
 
@@ -137,6 +137,11 @@ class MongoCatalog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_name(value: object) -> bool:
+    """Whoever else writes to the database may have put anything there."""
+    return isinstance(value, str) and value != ""
 
 
 def _entry(found: dict[str, Any]) -> RunEntry:

@@ -48,6 +48,10 @@ def _m004_source(connection: sqlite3.Connection) -> None:
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_m001_runs, _m002_tags, _m003_papers, _m004_source)
 
 
+# SQLite's own, and what its Python makes of a damaged page: text that is none, a number that no Python float holds.
+_OF_THE_FILE = (sqlite3.Error, UnicodeDecodeError, OverflowError)
+
+
 class SqliteCatalog:
     """Entries as JSON beside the columns they are found by. Threads may share it: one is served at a time."""
 
@@ -60,8 +64,8 @@ class SqliteCatalog:
             self._connection.execute("PRAGMA foreign_keys = ON")
             self._connection.execute("PRAGMA busy_timeout = 5000")
             self._migrate()
-        except sqlite3.Error as error:
-            raise InputError(f"{path} cannot be used as a catalogue: {error}.") from None
+        except (*_OF_THE_FILE, CatalogFailed) as error:
+            raise InputError(f"{path} cannot be used as a catalogue: {str(error).rstrip('.')}.") from None
 
     def _migrate(self) -> None:
         """Bring an older file up to date, one numbered step at a time."""
@@ -152,7 +156,7 @@ class SqliteCatalog:
         )
         with self._told():
             rows = self._connection.execute(statement, (kind, words.casefold(), limit)).fetchall()
-        return tuple(Paper.from_plain(json.loads(row[0]), origin="catalogue") for row in rows)
+        return tuple(Paper.from_plain(_plain(row[0]), origin="catalogue") for row in rows)
 
     def paper(self, kind: str, key: str) -> Paper:
         """Raises NotThere when there is none."""
@@ -162,7 +166,7 @@ class SqliteCatalog:
             ).fetchone()
         if row is None:
             raise no_paper(kind, key)
-        return Paper.from_plain(json.loads(row[0]), origin="catalogue")
+        return Paper.from_plain(_plain(row[0]), origin="catalogue")
 
     def discard(self, kind: str, key: str) -> None:
         """Raises NotThere when there is none."""
@@ -177,7 +181,7 @@ class SqliteCatalog:
         try:
             with self._turn:
                 yield
-        except sqlite3.Error as error:
+        except _OF_THE_FILE as error:
             raise CatalogFailed(f"The catalogue {self._path} could not be used: {error}.") from None
 
     def close(self) -> None:
@@ -215,5 +219,15 @@ def _condition(query: Query) -> tuple[str, list[object]]:
     return (f"WHERE {' AND '.join(terms)}" if terms else ""), values
 
 
-def _entry(text: str) -> RunEntry:
-    return RunEntry.from_plain(json.loads(text), origin="catalogue")
+def _entry(text: object) -> RunEntry:
+    return RunEntry.from_plain(_plain(text), origin="catalogue")
+
+
+def _plain(text: object) -> object:
+    """What a row holds; raises CatalogFailed for what no save of ours has written."""
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        raise CatalogFailed(
+            "The catalogue is damaged: a row holds no JSON. `atoll runs reindex` makes it anew from the runs' folders."
+        ) from None

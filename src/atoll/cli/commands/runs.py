@@ -58,8 +58,8 @@ def list_(
             entry.run_id,
             entry.source,
             datetime.fromtimestamp(entry.started_at, UTC).strftime("%Y-%m-%d %H:%M") if entry.started_at else "-",
-            show_seconds(entry.summary.get("ttft_s", {}).get("p95")),
-            f"{entry.summary.get('output_tokens_per_s', 0):,.0f}",
+            show_seconds(entry.figure("ttft_s", "p95")),
+            f"{entry.figure('output_tokens_per_s') or 0:,.0f}",
             ", ".join(entry.tags),
         )
         for entry in found
