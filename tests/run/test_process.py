@@ -410,3 +410,24 @@ def test_a_state_names_processes_for_all_time(bundle):
     state = asyncio.run(story())
     assert state.replicas[0].process is not None
     assert not is_alive(state.replicas[0].process)
+
+
+def test_nginx_killed_is_seen_and_nobody_is_left_behind(bundle):
+    """Its workers outlive it for a moment or for good; `down` ends them, and the ports are free for another start."""
+
+    async def story():
+        await bring_up(bundle)
+        try:
+            router = read_state(bundle).router
+            os.kill(router.pid, signal.SIGKILL)
+            await until(lambda: read_state(bundle).router.exit_code is not None)
+            seen = await status(bundle, shell=SHELL, clock=CLOCK)
+            assert (seen.state, seen.services[-1].state) == ("degraded", "ended")
+        finally:
+            await take_down(bundle)
+        assert running_in(bundle) == []
+        await bring_up(bundle)
+        await take_down(bundle)
+
+    asyncio.run(story())
+    assert running_in(bundle) == []
