@@ -1,0 +1,119 @@
+"""Fixes do no harm: safe ones touch nothing that serves, none brings an error, and what must stay stays."""
+
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atoll.doctor.finding import Finding, FixClass, Severity
+from atoll.documents import parse_yaml
+from atoll.workflows.diagnose import Correction, ask, correct, diagnose
+
+DATA = Path(__file__).parents[1] / "data" / "doctor"
+FIELD = DATA / "field"
+FOLDERS = [*sorted(FIELD.iterdir()), *sorted((DATA / "kinds").iterdir()), DATA / "stack-a", DATA / "stack-b"]
+WHAT_SERVES = ("image", "ports", "environment", "restart", "deploy", "gpus", "runtime", "devices", "networks", "build")
+ROUTES = re.compile(r"^\s*(location\b.*?\{|listen\b.*?;|.*\bproxy_pass\b[^;]*;|server\s+[^\s{;]+)", re.MULTILINE)
+
+
+@cache
+def corrected(folder: Path, *, risky: bool) -> Correction:
+    return correct(ask([str(folder)]), risky=risky)
+
+
+def errors(findings: tuple[Finding, ...]) -> Counter[tuple[str, str, str]]:
+    """What is an error, figures left out: a share of 0.92 in place of 0.9 is the same one."""
+    return Counter(
+        (found.rule, found.file, re.sub(r"\d+", "", found.what))
+        for found in findings
+        if found.severity is Severity.ERROR
+    )
+
+
+def serving_parts(text: str) -> Any:
+    """Of each service of a Compose file that of which a change is felt."""
+    plain = parse_yaml(text, origin="file")
+    assert isinstance(plain, dict)
+    return {
+        name: {key: service.get(key) for key in WHAT_SERVES}
+        for name, service in (plain.get("services") or {}).items()
+        if isinstance(service, dict)
+    }
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_safe_fixes_touch_nothing_that_serves(folder: Path):
+    made = corrected(folder, risky=False)
+    assert {found.fix_class for found in made.mending.applied} <= {FixClass.SAFE}
+    for one in made.files:
+        if "services:" in one.before:
+            assert serving_parts(one.after) == serving_parts(one.before)
+        elif one.path.endswith(".conf"):
+            assert Counter(ROUTES.findall(one.after)) >= Counter(ROUTES.findall(one.before))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_no_fix_brings_an_error(folder: Path):
+    before = errors(diagnose(ask([str(folder)])).findings)
+    for risky in (False, True):
+        made = corrected(folder, risky=risky)
+        assert errors(made.left.findings) - before == Counter()
+        assert all(found.risk for found in made.mending.applied if found.fix_class is FixClass.RISKY)
+
+
+# The folder -> words that stay in its files whatever is put in, and words that never come.
+STAYS: dict[str, tuple[list[str], list[str]]] = {
+    "03-util-1-mixed-underscores": (["v0.8.4", "'image=1'"], []),
+    "10-nginx-api-key-adapter": (["http://10.0.0.20:8000/v1/"], ["127.0.0.11"]),
+    "14-ngc-image-old-flag": (
+        ["nvcr.io/nvidia/vllm:25.11-py3", "VLLM_API_KEY", "VLLM_LOGGING_LEVEL", "VLLM_NO_USAGE_STATS"],
+        ["--shutdown-timeout"],
+    ),
+    "19-comma-device-ids": (["'0,1,2,3,4,5,6,7'"], []),
+    "23-nginx-connection-upgrade-and-close": ([], ["127.0.0.11", "resolve"]),
+    "24-vllm-and-tei-count-1": (["count: 1"], ["device_ids"]),
+    "26-wrapper-exec-at": (["${VLLM_IMAGE:-vllm/vllm-openai:v0.33.0}", "${RESTART:-unless-stopped}"], ["device_ids"]),
+    "27-same-card-flag-not-in-release": (["v0.7.1", "--task", "${MODELS}:/root/.cache/huggingface/hub/"], []),
+    "34-restart-no-on-demand": (['restart: "no"'], ["unless-stopped"]),
+    "35-one-server-two-on-line": ([], ["127.0.0.11", "resolve"]),
+    "36-hub-folder-mounted": ([], ["~/.cache/huggingface:"]),
+    "37-litellm-behind-nginx": (["location / {"], ["return 404", "127.0.0.11"]),
+    "f21-tags": (["VLLM_LOGGING_LEVEL=INFO", "VLLM_USE_V1=1"], []),
+}
+
+
+@pytest.mark.parametrize("case", STAYS)
+def test_what_must_stay_stays(case: str):
+    folder = FIELD / case
+    kept, never = STAYS[case]
+    for risky in (False, True):
+        mended = {one.path: one.after for one in corrected(folder, risky=risky).files}
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        text = "".join(mended.get(str(path), path.read_text()) for path in files)
+        assert [words for words in kept if words not in text] == []
+        assert [words for words in never if words in text] == []
+
+
+def test_both_servers_of_a_line_get_what_one_gets():
+    stack = (
+        "services:\n"
+        '  vllm-0: {image: "vllm/vllm-openai:v0.33.0", command: m}\n'
+        '  vllm-1: {image: "vllm/vllm-openai:v0.33.0", command: m}\n'
+        '  nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}\n'
+    )
+    from atoll.doctor.files import HeldFiles
+
+    conf = (FIELD / "35-one-server-two-on-line" / "nginx.conf").read_text()
+    made = correct(ask(["."]), HeldFiles({"compose.yaml": stack, "nginx.conf": conf}), risky=True)
+    after = next(one.after for one in made.files if one.path == "nginx.conf")
+    assert "server vllm-0:8000 resolve; server vllm-1:8000 resolve;" in after
+
+
+def test_the_fixes_mend_something():
+    """A doctor that mends nothing does no harm either."""
+    applied = Counter(found.fix_class for folder in FOLDERS for found in corrected(folder, risky=True).mending.applied)
+    assert applied[FixClass.SAFE] > 150
+    assert applied[FixClass.RISKY] > 150
