@@ -1,14 +1,15 @@
 """A rule: a check with its number, its severity and its page.
 
-The page is the check's docstring: what is wrong, then `Consequence:`, `Evidence:`, `Fix:`, and the files of an example
-that `Fails:` and of one that `Passes:`, each in a fence that names the file. Both are run as tests.
+The page lies in rules/RULE/: page.md says what is wrong, then `Consequence:`, `Evidence:` and `Fix:`; fails/ and
+passes/ hold the files of an example of each, `Passes:` in page.md a remark on the latter. Both are run as tests.
 """
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding, Severity
@@ -42,24 +43,33 @@ class Page:
     remark: str = ""  # on the example that passes
 
 
-_SECTION = re.compile(r"^(Consequence|Evidence|Fix|Fails|Passes):[ \t]*", re.MULTILINE)
-_FENCE = re.compile(r"^```(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SECTION = re.compile(r"^(Consequence|Evidence|Fix|Passes):[ \t]*", re.MULTILINE)
+_PAGES = files("atoll.doctor") / "rules"
 
 
-def read_page(docstring: str) -> Page:
-    """The parts of a check's docstring."""
-    text = inspect.cleandoc(docstring)
-    parts = _SECTION.split(text)
+def read_page(number: str) -> Page:
+    """The page of a rule, with its examples; raises FileNotFoundError where rules/RULE/page.md is missing."""
+    folder = _PAGES / number
+    parts = _SECTION.split((folder / "page.md").read_text(encoding="utf-8"))
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
     return Page(
         what=_one_line(parts[0]),
         consequence=_one_line(sections.get("Consequence", "")),
         evidence=_one_line(sections.get("Evidence", "")),
         fix=_one_line(sections.get("Fix", "")),
-        fails=dict(_FENCE.findall(sections.get("Fails", ""))),
-        passes=dict(_FENCE.findall(sections.get("Passes", ""))),
-        remark=_one_line(sections.get("Passes", "").partition("```")[0]),
+        fails=dict(_example(folder / "fails")),
+        passes=dict(_example(folder / "passes")),
+        remark=_one_line(sections.get("Passes", "")),
     )
+
+
+def _example(folder: Traversable, above: str = "") -> Iterator[tuple[str, str]]:
+    """The files of an example by the names that they have for the doctor."""
+    for one in sorted(folder.iterdir(), key=lambda one: one.name):
+        if one.is_dir():
+            yield from _example(one, f"{above}{one.name}/")
+        else:
+            yield f"{above}{one.name}", one.read_text(encoding="utf-8")
 
 
 def _one_line(text: str) -> str:
@@ -80,7 +90,7 @@ class Rule:
 
     @cached_property
     def page(self) -> Page:
-        return read_page(self.check.__doc__ or "")
+        return read_page(self.id)
 
     def run(self, facts: Facts) -> Iterator[Finding]:
         """The findings of this rule, its page's words put in where the check gives none of its own."""

@@ -20,36 +20,6 @@ _BALANCERS = ("least_conn", "random", "hash", "ip_hash", "least_time", "sticky",
 
 @rule("NG015", WARNING, risk=SAFE)
 def counters_apart(facts: Facts) -> Iterable[Finding]:
-    """least_conn, max_conns or max_fails with several workers and no `zone`.
-
-    Consequence: Each worker counts for itself: 8 long requests on an idle pair were split 7-1, 6-2, 5-3; with a zone
-    4-4.
-
-    Evidence: nginx 1.31.3; nginx's documentation of the upstream module;
-    https://github.com/igeniusai/domyn-swarm/pull/162.
-
-    Fix: zone NAME 256k in the upstream.
-
-    Fails:
-    ```nginx.conf
-    worker_processes auto;
-    events {}
-    http {
-      upstream vllm { least_conn; server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    worker_processes auto;
-    events {}
-    http {
-      upstream vllm { zone vllm 256k; least_conn; server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-    """
     for route, upstream in balanced_upstreams(facts):
         counted = [name for name in ("least_conn", "random", "least_time") if upstream.has(name)]
         counted += [name for name in ("max_conns", "max_fails") if any(s.param(name) for s in upstream.servers)]
@@ -63,34 +33,6 @@ def _zone(upstream: Upstream) -> Edits:
 
 @rule("NG016", WARNING, risk="Requests go to the engine with the fewest open ones, and no longer in turn.")
 def round_robin(facts: Facts) -> Iterable[Finding]:
-    """Round robin before engines whose answers differ in length.
-
-    Consequence: Requests pile up behind long answers: at 90 % load the p99 time to first token was 2.6 times (2
-    engines) to 10 times (4) that of least_conn in simulation; no difference at 70 %.
-
-    Evidence: simulation of decode steps with 32 slots an engine; arXiv 2408.13510 (11.4 % lower latency than round
-    robin).
-
-    Fix: least_conn with a zone; a session- or prefix-aware router when prompts share long beginnings.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { zone vllm 256k; least_conn; server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-    """
     for _, upstream in balanced_upstreams(facts):
         weighted = any(server.param("weight") for server in upstream.servers)
         spare = any("backup" in server.params for server in upstream.servers)
@@ -106,32 +48,6 @@ def round_robin(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG017", WARNING, risk="A client no longer stays with one engine.")
 def by_address(facts: Facts) -> Iterable[Finding]:
-    """Requests are spread by the client's address.
-
-    Consequence: Behind one gateway or backend every request has the same address: all go to one engine (10 of 10).
-
-    Evidence: nginx 1.31.3.
-
-    Fix: least_conn, or a hash on a session's header.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { ip_hash; server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { hash $http_x_session_id consistent; server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-    """
     for _, upstream in balanced_upstreams(facts):
         for line in (upstream.directive.child("ip_hash"), upstream.directive.child("hash")):
             if line is not None and (line.name == "ip_hash" or re.fullmatch(r"\$(binary_)?remote_addr", line.arg)):
@@ -144,34 +60,6 @@ def by_address(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG030", INFO, risk=SAFE, habit=True)
 def blind_log(facts: Facts) -> Iterable[Finding]:
-    """The access log does not say which engine answered, and how fast.
-
-    Consequence: An uneven spread or one slow engine stays invisible.
-
-    Evidence: the formats `combined` and the image's `main` hold neither.
-
-    Fix: A log_format with $upstream_addr, $upstream_status and $upstream_header_time.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      log_format llm '$status $upstream_addr $upstream_header_time $request_time';
-      access_log /dev/stdout llm;
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-    """
     for route, _ in balanced_upstreams(facts):
         log = route.location.find("access_log")
         name = log.args[1] if log is not None and len(log.args) > 1 else "combined"

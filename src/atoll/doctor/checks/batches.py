@@ -18,32 +18,6 @@ from atoll.engines.vllm.options import (
 
 @rule("VL009", WARNING)
 def few_sequences(facts: Facts) -> Iterable[Finding]:
-    """--max-num-seqs is far below vLLM's default.
-
-    Consequence: Only that many answers run at once in each instance; the others wait while KV cache is free, and the
-    tail of the time to first token grows with the load.
-
-    Evidence: engine_arg_utils of 0.32.0 (256; 1024 on cards of 70 GiB and more that are not A100); in simulation a
-    service bound by its slots had a p99 TTFT of 6 to 15 s at 90 % load.
-
-    Fix: Drop it, or set it from the KV cache and the wanted time per token, and load-test.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-seqs, "16"]
-    ```
-
-    Passes: enough for the users there are
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-seqs, "256"]
-    ```
-    """
     for engine, option in named_options(facts, "--max-num-seqs"):
         seqs = option.integer()
         if seqs is None or not option.known or made_by_atoll(facts, engine.service):
@@ -73,32 +47,6 @@ def _kv_is_the_limit(facts: Facts, engine: ServedEngine, seqs: int) -> bool:
 
 @rule("VL010", INFO)
 def large_steps(facts: Facts) -> Iterable[Finding]:
-    """--max-num-batched-tokens is far above the default.
-
-    Consequence: Long prefill steps hold up the decoding of the others (spikes between tokens), and start-up profiling
-    sets more memory aside for activations, which leaves less for the KV cache.
-
-    Evidence: https://docs.vllm.ai/en/stable/configuration/optimization/; the defaults in 0.32.0's arg_utils are 2048,
-    8192 on H100-class cards and 16384 from 160 GB up.
-
-    Fix: Drop it, or take 8192 to 16384 on H100-class cards, and measure TTFT against the time between tokens.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-batched-tokens, "32768"]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-batched-tokens, "8192"]
-    ```
-    """
     for engine, option in named_options(facts, "--max-num-batched-tokens"):
         tokens = option.integer()
         usual = usual_flags(engine.command, facts.kind_of(engine.service)).max_num_batched_tokens or 0
@@ -108,30 +56,6 @@ def large_steps(facts: Facts) -> Iterable[Finding]:
 
 @rule("VL011", ERROR, risk=SAFE)
 def steps_too_small(facts: Facts) -> Iterable[Finding]:
-    """--max-num-batched-tokens is below --max-num-seqs, or below --max-model-len with chunked prefill off.
-
-    Consequence: vLLM stops with a ValueError at start.
-
-    Evidence: config/scheduler.py of 0.32.0, verify_max_model_len.
-
-    Fix: Raise --max-num-batched-tokens, or leave chunked prefill on.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-batched-tokens, "512", --max-num-seqs, "1024"]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-batched-tokens, "8192", --max-num-seqs, "1024"]
-    ```
-    """
     for engine, option in named_options(facts, "--max-num-batched-tokens"):
         tokens, command = option.integer(), engine.command
         if tokens is None:
@@ -156,30 +80,6 @@ def steps_too_small(facts: Facts) -> Iterable[Finding]:
 
 @rule("VL012", INFO, risk=SAFE, habit=True)
 def says_the_default(facts: Facts) -> Iterable[Finding]:
-    """--enable-chunked-prefill or --enable-prefix-caching is spelled out.
-
-    Consequence: Both are on by default; noise that hides the settings that matter.
-
-    Evidence: https://docs.vllm.ai/en/stable/configuration/optimization/.
-
-    Fix: Drop it.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --enable-chunked-prefill]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct]
-    ```
-    """
     for engine, option in named_options(facts, "--enable-chunked-prefill", "--enable-prefix-caching"):
         old = engine.command.version is not None and engine.command.version < ON_BY_DEFAULT_SINCE
         if option.value is None and not old and engine.release_told:
@@ -188,39 +88,6 @@ def says_the_default(facts: Facts) -> Iterable[Finding]:
 
 @rule("VL013", WARNING, risk="vLLM shortens the longest request to what its KV cache holds.")
 def no_length_limit(facts: Facts) -> Iterable[Finding]:
-    """No --max-model-len on a model with a long context.
-
-    Consequence: The start fails when the KV cache does not hold one request of full length, or only a few requests run
-    at once.
-
-    Evidence: vLLM's start-up check; 80 % of public traffic is below 2 k tokens (https://arxiv.org/html/2604.09613v1).
-
-    Fix: Set --max-model-len to the longest request that you serve plus a margin, or `auto` since 0.20.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [meta-llama/Llama-3.1-8B-Instruct]
-        gpus: [{device_ids: ["0"]}]
-    ```
-    ```options
-    gpu: L4
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [meta-llama/Llama-3.1-8B-Instruct, --max-model-len, "8192"]
-        gpus: [{device_ids: ["0"]}]
-    ```
-    ```options
-    gpu: L4
-    ```
-    """
     for engine in facts.engines:
         if engine.command.has("--max-model-len") or engine.card is None:
             continue
@@ -249,52 +116,6 @@ def _suits_its_load(facts: Facts, engine: ServedEngine, fit: MemoryFit) -> bool:
 
 @rule("VL017", INFO, habit=True)
 def no_admission_limit(facts: Facts) -> Iterable[Finding]:
-    """Several instances, and none refuses work.
-
-    Consequence: vLLM's queue has no end, so the balancer never learns that an instance is full and cannot spill over.
-
-    Evidence: the help of 0.32.0: beyond --max-num-queued-reqs a request gets a 503, to try another instance.
-
-    Fix: Set --max-num-queued-reqs to the queue that you would wait for, and let nginx retry on 503 (NG011).
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm-0: &vllm
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct]
-      vllm-1: *vllm
-      nginx:
-        image: nginx:1.31.3
-        volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]
-    ```
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; proxy_next_upstream error timeout http_503 non_idempotent; } }
-    }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm-0: &vllm
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-queued-reqs, "64"]
-      vllm-1: *vllm
-      nginx:
-        image: nginx:1.31.3
-        volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]
-    ```
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; proxy_next_upstream error timeout http_503 non_idempotent; } }
-    }
-    ```
-    """
     for route in facts.upstream_routes:
         engines = [engine for engine in facts.engines if engine.service in route.services]
         limits = ("--max-num-queued-reqs", "--max-num-queued-tokens")
@@ -307,44 +128,6 @@ def no_admission_limit(facts: Facts) -> Iterable[Finding]:
 
 @rule("VL019", INFO, risk="Streams carry comment lines while a request waits; a client that cannot skip them fails.")
 def silent_queue(facts: Facts) -> Iterable[Finding]:
-    """A proxy's read timeout is shorter than a request may wait, and the stream stays silent meanwhile.
-
-    Consequence: Queue and prefill send nothing; a silence longer than the proxy's timeout cuts the stream.
-
-    Evidence: the help of 0.32.0; the cut was seen with nginx 1.31.3.
-
-    Fix: --sse-keep-alive-interval 15 (chat and completions), or a longer proxy_read_timeout.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct]
-      nginx:
-        image: nginx:1.31.3
-        volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]
-    ```
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; proxy_read_timeout 60s; } } }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --sse-keep-alive-interval, "15"]
-      nginx:
-        image: nginx:1.31.3
-        volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]
-    ```
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; proxy_read_timeout 60s; } } }
-    ```
-    """
     for route in facts.answering:
         timeout = read_timeout(route)
         if timeout is None or timeout > 120:

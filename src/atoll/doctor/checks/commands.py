@@ -19,31 +19,6 @@ from atoll.engines.vllm.options import (
 
 @rule("VL003", ERROR, risk=SAFE)
 def repeated_program(facts: Facts) -> Iterable[Finding]:
-    """`command:` begins with `vllm serve` (or `serve`) on an image whose entrypoint already is `vllm serve`.
-
-    Consequence: vLLM stops with `unrecognized arguments: serve`.
-
-    Evidence: https://github.com/vllm-project/vllm/issues/22072.
-
-    Fix: Give the model and the options alone.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: vllm serve Qwen/Qwen2.5-7B-Instruct --port 8000
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        entrypoint: [vllm, serve]
-        command: Qwen/Qwen2.5-7B-Instruct --port 8000
-    ```
-    """
     for engine in facts.engines:
         stray = engine.command.stray
         if stray:
@@ -58,30 +33,6 @@ def repeated_program(facts: Facts) -> Iterable[Finding]:
 
 @rule("VL004", INFO, risk=SAFE, habit=True)
 def model_as_option(facts: Facts) -> Iterable[Finding]:
-    """The model is given by `--model`.
-
-    Consequence: vLLM warns at every start, and a later release will refuse it.
-
-    Evidence: vLLM 0.32.0, utils/argparse_utils.py.
-
-    Fix: Make the model the first argument.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: --model Qwen/Qwen2.5-7B-Instruct --port 8000
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: Qwen/Qwen2.5-7B-Instruct --port 8000
-    ```
-    """
     for engine, option in named_options(facts, "--model"):
         command = engine.command
         module = any("api_server" in word.text for word in command.program)  # there it is the only way
@@ -99,30 +50,6 @@ def _model_first(option: GivenOption) -> Edits:
 
 @rule("VL005", ERROR, risk=SAFE)
 def value_for_switch(facts: Facts) -> Iterable[Finding]:
-    """A value is given to an on/off option.
-
-    Consequence: The parser refuses it and the container exits.
-
-    Evidence: the parser of 0.32.0.
-
-    Fix: Write --x for on and --no-x for off.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --enable-chunked-prefill=True]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --no-enable-prefix-caching]
-    ```
-    """
     for engine, option in options(facts):
         if engine.command.table.kinds.get(option.name) != "switch" or option.path or not engine.release_told:
             continue
@@ -149,31 +76,6 @@ def _opposite(name: str, command: VllmCommand) -> str | None:
 
 @rule("VL006", ERROR, risk=SAFE)
 def old_value_syntax(facts: Facts) -> Iterable[Finding]:
-    """A value in the syntax of an older release.
-
-    Consequence: The parser refuses it and the container exits.
-
-    Evidence: https://github.com/vllm-project/vllm/issues/32755; the parser of 0.32.0.
-
-    Fix: Write JSON: --limit-mm-per-prompt '{"image": 4}', --compilation-config '{"mode": 3}' (or -O3);
-    drop --seed None.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-VL-7B-Instruct, --limit-mm-per-prompt, image=4]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-VL-7B-Instruct, --limit-mm-per-prompt, '{"image": 4}']
-    ```
-    """
     names = ("--limit-mm-per-prompt", "--compilation-config", "--seed")
     for engine, option in options(facts):
         command = engine.command

@@ -22,34 +22,6 @@ from atoll.doctor.rule import INFO, SAFE, WARNING, rule
 
 @rule("NG005", WARNING, risk=SAFE)
 def no_keepalive(facts: Facts) -> Iterable[Finding]:
-    """Connections to the engines are not kept (before nginx 1.29.7), or `keepalive` has no effect.
-
-    Consequence: One TCP connection for every request; `keepalive` alone does nothing without HTTP/1.1 and an empty
-    Connection header.
-
-    Evidence: nginx 1.22.1: 20 connections for 20 requests until all three lines were there; 1.31.3: 2;
-    https://github.com/NVIDIA/srt-slurm/pull/283.
-
-    Fix: keepalive 64; keepalive_timeout 4s in the upstream; proxy_http_version 1.1; proxy_set_header Connection "".
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; keepalive 64; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; keepalive 64; }
-      server { location /v1/ { proxy_pass http://vllm; proxy_http_version 1.1; proxy_set_header Connection ""; } }
-    }
-    ```
-    """
     for route in facts.upstream_routes:
         upstream = route.location.upstream
         assert upstream is not None
@@ -139,44 +111,6 @@ def engine_keep_alive_s(route: Route) -> float:
 
 @rule("NG006", WARNING, risk=SAFE)
 def stale_connections(facts: Facts) -> Iterable[Finding]:
-    """Nginx keeps idle connections to the engines for longer than vLLM does (60 s by default against 5 s).
-
-    Consequence: A request lands on a connection that vLLM is closing: a POST gets 502 and is not tried again, and the
-    engine is left out for 10 s.
-
-    Evidence: reproduced with nginx 1.31.3 and 1.22.1; with 4 s it is gone. On by default since 1.29.7; vLLM PR 18472,
-    https://github.com/llm-d/llm-d/pull/1564.
-
-    Fix: keepalive_timeout 4s in the upstream, or VLLM_HTTP_TIMEOUT_KEEP_ALIVE above nginx's time.
-
-    Fails: an image since 1.29.7 keeps connections by itself
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct}
-      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
-    ```
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct}
-      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
-    ```
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; keepalive_timeout 4s; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-    """
     for route in facts.upstream_routes:
         upstream, kept, engine = route.location.upstream, kept_s(route), engine_keep_alive_s(route)
         if upstream is None or not route.to_vllm or kept is None or kept < engine:
@@ -217,35 +151,6 @@ def _seats(facts: Facts, engine: ServedEngine) -> int:
 
 @rule("NG012", WARNING, risk=SAFE)
 def few_connections(facts: Facts) -> Iterable[Finding]:
-    """worker_connections is too small for the streams.
-
-    Consequence: Every stream takes two connections of its worker: with 1024 and one worker 479 of 700 streams were
-    served and 221 reset; the log says `reusing connections`, not an error.
-
-    Evidence: nginx 1.31.3.
-
-    Fix: worker_connections 8192 to 16384.
-
-    Fails:
-    ```nginx.conf
-    worker_processes 1;
-    events { worker_connections 1024; }
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    ```options
-    users: 700
-    ```
-
-    Passes:
-    ```nginx.conf
-    worker_processes 1;
-    events { worker_connections 16384; }
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    ```options
-    users: 700
-    ```
-    """
     for route in one_each(facts.answering):
         count, place = route.config.worker_connections
         workers = _workers(route.config)
@@ -268,27 +173,6 @@ def _workers(config: NginxConfig) -> int:
 
 @rule("NG013", INFO, risk=SAFE, habit=True)
 def one_worker(facts: Facts) -> Iterable[Finding]:
-    """worker_processes is missing in an nginx.conf that takes the place of the image's.
-
-    Consequence: One worker; a site with 64 replicas met its limit. Below about 10 k tokens/s one was enough here.
-
-    Evidence: https://github.com/igeniusai/domyn-swarm/pull/162; measured: one worker carried 28 k chunks/s.
-
-    Fix: worker_processes auto, with a zone in the upstream (NG015).
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    worker_processes auto;
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    """
     for route in one_each(facts.answering):
         config = route.config
         if not config.fragment and config.main("worker_processes") is None and config.http is not None:
@@ -320,28 +204,6 @@ def at_the_head(config: NginxConfig, text: str) -> Edits:
 
 @rule("NG014", INFO, risk=SAFE, habit=True)
 def few_files(facts: Facts) -> Iterable[Finding]:
-    """worker_rlimit_nofile is below twice the connections.
-
-    Consequence: accept and connect fail with `too many open files`.
-
-    Evidence: gixy-ng, worker_rlimit_nofile_vs_connections.
-
-    Fix: worker_rlimit_nofile 65536.
-
-    Fails:
-    ```nginx.conf
-    worker_rlimit_nofile 8192;
-    events { worker_connections 8192; }
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    worker_rlimit_nofile 65536;
-    events { worker_connections 8192; }
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    """
     for route in one_each(facts.answering):
         config = route.config
         count, place = config.worker_connections
@@ -365,28 +227,6 @@ def few_files(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG028", WARNING, risk=SAFE)
 def cut_by_reload(facts: Facts) -> Iterable[Finding]:
-    """worker_shutdown_timeout is shorter than an answer.
-
-    Consequence: A reload cuts running streams; without the directive it lets them end.
-
-    Evidence: nginx 1.31.3.
-
-    Fix: At least the longest answer, or none.
-
-    Fails:
-    ```nginx.conf
-    worker_shutdown_timeout 10s;
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    worker_shutdown_timeout 30m;
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    """
     for route in one_each(facts.answering):
         longest = facts.load_at(route.config.source.path).answer_s or 150.0
         place = route.config.main("worker_shutdown_timeout")

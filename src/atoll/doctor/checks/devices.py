@@ -16,32 +16,6 @@ from atoll.inventory.islands import best_groups
 
 @rule("TP007", ERROR)
 def ids_and_split_differ(facts: Facts) -> Iterable[Finding]:
-    """The number of GPUs that a service gets is not TP x PP x DP.
-
-    Consequence: Too few: vLLM does not start. Too many: GPUs are held and idle.
-
-    Evidence: the compose file and the flags, held together.
-
-    Fix: Make them equal.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, -tp, "4"]
-        gpus: [{device_ids: ["0", "1"]}]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, -tp, "2", -pp, "2"]
-        gpus: [{device_ids: ["0", "1", "2", "3"]}]
-    ```
-    """
     yield from _others(facts)
     for engine in facts.engines:
         request, needed = engine.service.gpus, engine.command.world_size
@@ -77,29 +51,6 @@ def _most_gpus(facts: Facts, service: Service, needed: int) -> int | None:
 
 @rule("TP008", ERROR, risk="The services run on other GPUs.")
 def shared_gpu(facts: Facts) -> Iterable[Finding]:
-    """The same GPU is given to two services.
-
-    Consequence: Out of memory at start, or both are slow.
-
-    Evidence: https://github.com/gpustack/gpustack/issues/3647.
-
-    Fix: Disjoint ids; or, for small models that are meant to share, --gpu-memory-utilization fractions that add up to
-    less than 1.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
-      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["1", "2"]}]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
-      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["2", "3"]}]}
-    ```
-    """
     for project in facts.projects:
         taken: dict[str, Service] = {}
         numbered = any(name.isdecimal() for service in project.gpu_services for name in facts.gpu_names(service))
@@ -150,28 +101,6 @@ def _free_ids(facts: Facts, project: Project) -> Edits:
 
 @rule("TP009", ERROR, risk="The services run on the GPUs that are named.")
 def counted_gpus(facts: Facts) -> Iterable[Finding]:
-    """`count: N` in several services.
-
-    Consequence: Docker keeps only the number: every container gets the first N GPUs, so all land on the same ones.
-
-    Evidence: docker inspect of such a request; https://github.com/gpustack/gpustack/issues/3647.
-
-    Fix: device_ids.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{count: 1}]}
-      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{count: 1}]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{device_ids: ["0"]}]}
-      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{device_ids: ["1"]}]}
-    ```
-    """
     for project in facts.projects:
         counted = [s for s in project.gpu_services if s.gpus is not None and s.gpus.is_count_of_the_first]
         together = [s for s in counted if any(o is not s and o.together_with(s) for o in counted)]
@@ -219,26 +148,6 @@ def _ids_for_count(service: Service, ids: Sequence[int]) -> Edits:
 
 @rule("TP010", WARNING, risk="The service sees only the GPUs that are named.")
 def holds_all_gpus(facts: Facts) -> Iterable[Finding]:
-    """An engine is given all GPUs and uses fewer.
-
-    Consequence: Some work and the others are held for nothing, or another service fights for them.
-
-    Evidence: the request and the flags, held together; seen in a real file.
-
-    Fix: device_ids for the GPUs that it uses.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{device_ids: ["0"]}]}
-    ```
-    """
     for engine in facts.engines:
         request, needed, box = engine.service.gpus, engine.command.world_size, facts.box_of(engine.service)
         if request is None or not request.all or needed is None:
@@ -257,34 +166,6 @@ def holds_all_gpus(facts: Facts) -> Iterable[Finding]:
 
 @rule("TP011", ERROR, risk="The engine sees all GPUs of its container.")
 def host_numbers_inside(facts: Facts) -> Iterable[Finding]:
-    """CUDA_VISIBLE_DEVICES holds the host's numbers next to device_ids.
-
-    Consequence: Inside the container the GPUs are numbered from 0: vLLM finds no device, or the wrong one.
-
-    Evidence: https://github.com/vllm-project/vllm/issues/28132.
-
-    Fix: Take the variable out.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, -tp, "2"]
-        environment: {CUDA_VISIBLE_DEVICES: "2,3", HF_HUB_OFFLINE: "1"}
-        gpus: [{device_ids: ["2", "3"]}]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, -tp, "2"]
-        environment: {CUDA_VISIBLE_DEVICES: "0,1", HF_HUB_OFFLINE: "1"}
-        gpus: [{device_ids: ["2", "3"]}]
-    ```
-    """
     for service in facts.services:
         setting, request = service.environment.get("CUDA_VISIBLE_DEVICES"), service.requested_gpus
         if setting is None or setting.value is None or request is None or request.size is None:
@@ -302,45 +183,6 @@ def host_numbers_inside(facts: Facts) -> Iterable[Finding]:
 
 @rule("TP012", WARNING, risk="GPU numbers mean other cards than today, where CUDA ordered them by speed.")
 def numbers_on_a_mixed_box(facts: Facts) -> Iterable[Finding]:
-    """GPU numbers on a box with different cards, without CUDA_DEVICE_ORDER=PCI_BUS_ID.
-
-    Consequence: CUDA puts the fastest card first, nvidia-smi goes by the bus: the wrong card gets the model.
-
-    Evidence: https://github.com/gpustack/gpustack/issues/6041, https://github.com/gpustack/gpustack/issues/1633,
-    https://github.com/jsboige/CoursIA/pull/11650.
-
-    Fix: CUDA_DEVICE_ORDER=PCI_BUS_ID, and UUIDs in device_ids.
-
-    Fails:
-    ```topo.txt
-    GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-11111111-0000-0000-0000-000000000000)
-    GPU 1: NVIDIA L40S (UUID: GPU-22222222-0000-0000-0000-000000000000)
-            GPU0  GPU1
-    GPU0    X     SYS
-    GPU1    SYS   X
-    ```
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{device_ids: ["1"]}]}
-    ```
-
-    Passes:
-    ```topo.txt
-    GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-11111111-0000-0000-0000-000000000000)
-    GPU 1: NVIDIA L40S (UUID: GPU-22222222-0000-0000-0000-000000000000)
-            GPU0  GPU1
-    GPU0    X     SYS
-    GPU1    SYS   X
-    ```
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        environment: {CUDA_DEVICE_ORDER: PCI_BUS_ID}
-        gpus: [{device_ids: ["1"]}]
-    ```
-    """
     for service in (service for project in facts.projects for service in project.gpu_services):
         box, request = facts.box_of(service), service.gpus
         if box is None or request is None or request.indices is None:

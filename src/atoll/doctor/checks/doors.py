@@ -18,36 +18,6 @@ from atoll.doctor.rule import INFO, WARNING, rule
 
 @rule("NG032", WARNING)
 def open_door(facts: Facts) -> Iterable[Finding]:
-    """Nginx is reachable from everywhere, without TLS and without a key.
-
-    Consequence: Whoever reaches the port uses the GPUs.
-
-    Evidence: https://docs.vllm.ai/en/stable/usage/security/.
-
-    Fix: TLS and a key check (auth_request, or VLLM_API_KEY at the engines), or publish on 127.0.0.1.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct}
-      nginx: {image: "nginx:1.31.3", ports: ["80:80"], volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
-    ```
-    ```nginx.conf
-    events {}
-    http { server { listen 80; location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct}
-      nginx: {image: "nginx:1.31.3", ports: ["127.0.0.1:80:80"], volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
-    ```
-    ```nginx.conf
-    events {}
-    http { server { listen 80; location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    """
     for route in one_each(facts.answering):
         if _is_reachable(route) and not _asks_for_a_key(route):
             listen = next(iter(_listens(route)), None)
@@ -87,29 +57,6 @@ _OPEN = "/metrics, /tokenize, /pause, /sleep, /invocations and the loading of ad
 
 @rule("NG023", WARNING, risk="Every path outside /v1/ gets 404: /health, /metrics, /docs, a UI.")
 def everything_open(facts: Facts) -> Iterable[Finding]:
-    """`location /` leads to vLLM.
-
-    Consequence: Clients reach /metrics, /tokenize, /invocations, /pause, /sleep and LoRA loading, not only /v1.
-
-    Evidence: the route list of 0.32.0; https://docs.vllm.ai/en/stable/usage/security/; CVE-2026-114053 (/tokenize).
-
-    Fix: location /v1/ for the API with `rewrite ^ $uri break;` (NG035), and `location / { return 404; }`.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server { location / { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http { server {
-      location /v1/ { rewrite ^ $uri break; proxy_pass http://vllm:8000; }
-      location / { return 404; }
-    } }
-    ```
-    """
     for route in facts.routes:
         if route.to_vllm and _passes_all(route):
             yield found(route.location.directive, f"clients reach {_OPEN}", edits=_only_v1(route))
@@ -146,26 +93,6 @@ def _has_v1(route: Route) -> bool:
 
 @rule("NG024", INFO, risk="/v1 without its slash is no longer passed on.", habit=True)
 def open_prefix(facts: Facts) -> Iterable[Finding]:
-    """`location /v1` without the closing slash.
-
-    Consequence: /v1anything is passed on too.
-
-    Evidence: nginx 1.31.3.
-
-    Fix: location /v1/.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server { location /v1 { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    """
     for route in facts.routes:
         location = route.location
         if location.path == "/v1" and location.modifier in {"", "^~"} and not location.target[3]:
@@ -179,34 +106,6 @@ def open_prefix(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG026", WARNING, risk="Headers that are set further out reach the engine from here too.")
 def hidden_headers(facts: Facts) -> Iterable[Finding]:
-    """proxy_set_header in the location hides those set further out.
-
-    Consequence: nginx inherits these lines only where there is none: a `Connection ""` set higher up is lost, so
-    keepalive to the engines is off.
-
-    Evidence: nginx 1.22.1: 20 connections for 20 requests.
-
-    Fix: Repeat all of them in the location.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      proxy_set_header Connection "";
-      server { location /v1/ { proxy_pass http://vllm:8000; proxy_set_header Host $host; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      server { location /v1/ {
-        proxy_pass http://vllm:8000; proxy_set_header Host $host; proxy_set_header Connection "";
-      } }
-    }
-    ```
-    """
     for route in facts.answering:
         own = {line.arg.lower() for line in route.location.directive.children("proxy_set_header")}
         if not own:

@@ -23,40 +23,6 @@ from atoll.engines.vllm.versions import parse_version
 
 @rule("VL014", ERROR)
 def memory_promised_twice(facts: Facts) -> Iterable[Finding]:
-    """Engines that share a GPU promise themselves more than there is.
-
-    Consequence: The second one stops: not enough free memory. The share is of the whole card, for each engine.
-
-    Evidence: the help of 0.32.0; the default share is 0.92.
-
-    Fix: Disjoint GPUs, shares that add up to less than 0.95, or --kv-cache-memory-bytes.
-
-    Fails:
-    ```compose.yaml
-    services:
-      a:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/one, --gpu-memory-utilization, "0.6"]
-        gpus: [{device_ids: ["0"]}]
-      b:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/two, --gpu-memory-utilization, "0.6"]
-        gpus: [{device_ids: ["0"]}]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      a:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/one, --gpu-memory-utilization, "0.5"]
-        gpus: [{device_ids: ["0"]}]
-      b:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/two, --gpu-memory-utilization, "0.4"]
-        gpus: [{device_ids: ["0"]}]
-    ```
-    """
     sharing = [engine for engine in facts.engines if _share(engine) is not None]
     for place, engine in enumerate(sharing):
         crowds = {gpu: _crowd(facts, gpu, engine, sharing[:place]) for gpu in _cards(facts, engine)}
@@ -100,45 +66,6 @@ def _crowd(facts: Facts, gpu: str, engine: ServedEngine, others: list[ServedEngi
 
 @rule("VL020", WARNING)
 def engine_closes_first(facts: Facts) -> Iterable[Finding]:
-    """An engine ends idle connections (after 5 s unless told otherwise) before nginx does; NG006 is nginx's side.
-
-    Consequence: A POST lands on a connection that vLLM is closing: 502, not tried again, and the engine is left out for
-    10 s.
-
-    Evidence: reproduced with nginx 1.31.3: POST 502, GET tried again; vLLM PR 18472,
-    https://github.com/llm-d/llm-d/pull/1564, https://github.com/llm-d/llm-d-benchmark/pull/1675.
-
-    Fix: VLLM_HTTP_TIMEOUT_KEEP_ALIVE above nginx's time, or keepalive_timeout 4s in the upstream.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-    ```
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; keepalive 64; keepalive_timeout 60s; }
-      server { location /v1/ { proxy_pass http://vllm; proxy_http_version 1.1; proxy_set_header Connection ""; } }
-    }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm-0:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        environment: {VLLM_HTTP_TIMEOUT_KEEP_ALIVE: "75"}
-    ```
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; keepalive 64; keepalive_timeout 60s; }
-      server { location /v1/ { proxy_pass http://vllm; proxy_http_version 1.1; proxy_set_header Connection ""; } }
-    }
-    ```
-    """
     for route in facts.upstream_routes:
         kept, engine = kept_s(route), engine_keep_alive_s(route)
         if not route.engines or kept is None or kept < engine:
@@ -167,33 +94,6 @@ def _newest_with_variables() -> str:
 
 @rule("VL021", WARNING, risk="The variable is gone; another program in the container may read it.")
 def unknown_variable(facts: Facts) -> Iterable[Finding]:
-    """An environment variable that this vLLM does not know.
-
-    Consequence: vLLM warns and goes on without it, so what was wanted does not happen.
-
-    Evidence: `environment_variables` in vllm/envs.py of 26 releases from 0.8 to 0.33; platforms/interface.py.
-
-    Fix: The option that took its place (--attention-backend for VLLM_ATTENTION_BACKEND), or take it out;
-    --fail-on-environ-validation makes it an error.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        environment: {VLLM_USE_V1: "1", HF_HUB_OFFLINE: "1"}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        environment: {VLLM_LOGGING_LEVEL: INFO}
-    ```
-    """
     for engine in facts.engines:
         version = engine.command.version or parse_version(_newest_with_variables())
         if not engine.release_told:
@@ -226,32 +126,6 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 @rule("VL023", ERROR, risk="The engine answers on all addresses of its container.")
 def unreachable_port(facts: Facts) -> Iterable[Finding]:
-    """The engine listens on loopback inside its container, or on another port than the one that is published.
-
-    Consequence: Connection refused: nginx answers 502.
-
-    Evidence: the compose file and the flags, held together; a refused upstream gives 502.
-
-    Fix: --host 0.0.0.0, and one port everywhere.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, --port, "9000"]
-        ports: ["127.0.0.1:8000:8000"]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, --port, "9000"]
-        ports: ["127.0.0.1:8000:9000"]
-    ```
-    """
     yield from _others_on_loopback(facts)
     for engine in facts.engines:
         service = engine.service
@@ -313,43 +187,6 @@ _COMPARED = (
 
 @rule("VL024", WARNING)
 def unlike_twins(facts: Facts) -> Iterable[Finding]:
-    """The engines of one upstream differ.
-
-    Consequence: Every other request gets 404 (`model does not exist`), 400 for a long prompt, or an answer of another
-    kind.
-
-    Evidence: the files, held together.
-
-    Fix: One YAML anchor for all engines of an upstream.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --max-model-len, "8192"]}
-      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --max-model-len, "4096"]}
-    ```
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --max-model-len, "8192"]}
-      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --max-model-len, "8192"]}
-    ```
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-    """
     for route in facts.upstream_routes:
         engines = [engine for engine in facts.engines if engine.service in route.services]
         for other in engines[1:]:

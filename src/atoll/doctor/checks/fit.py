@@ -20,26 +20,6 @@ from atoll.units import show_bytes
 
 @rule("MF001", ERROR)
 def heads_do_not_divide(facts: Facts) -> Iterable[Finding]:
-    """The model's layers cannot be split over so many GPUs: heads, intermediate size or vocabulary do not divide.
-
-    Consequence: vLLM stops with a ValueError or an AssertionError at start.
-
-    Evidence: config/model.py and distributed/utils.py of 0.32.0.
-
-    Fix: A size that divides them all (40 heads with 8 KV heads: 1, 2, 4, 8).
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [Qwen/Qwen2.5-32B-Instruct, -tp, "3"]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [Qwen/Qwen2.5-32B-Instruct, -tp, "4"]}
-    ```
-    """
     for placed in placements(facts):
         why = _why_not_split(placed, as_stored=False)
         if why is not None:
@@ -73,26 +53,6 @@ _EXPERTS = ", or --enable-expert-parallel, which leaves every expert whole"
 
 @rule("MF002", WARNING)
 def repeated_kv_heads(facts: Facts) -> Iterable[Finding]:
-    """The tensor-parallel size is larger than the number of KV heads.
-
-    Consequence: KV heads are repeated on the GPUs: the cache of each no longer shrinks.
-
-    Evidence: config/model.py of 0.32.0, get_num_kv_heads.
-
-    Fix: A smaller size and more replicas.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [Qwen/Qwen2.5-7B-Instruct, -tp, "7"]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [Qwen/Qwen2.5-7B-Instruct, -tp, "4"]}
-    ```
-    """
     for placed in placements(facts):
         card = placed.card
         if (
@@ -109,38 +69,6 @@ def repeated_kv_heads(facts: Facts) -> Iterable[Finding]:
 
 @rule("MF003", ERROR)
 def groups_do_not_divide(facts: Facts) -> Iterable[Finding]:
-    """The groups or blocks of a quantised model do not divide by the tensor-parallel size.
-
-    Consequence: vLLM stops while loading: `input size is not aligned with the quantized weight shape`.
-
-    Evidence: https://github.com/vllm-project/vllm/issues/13640, https://github.com/vllm-project/vllm/issues/21695.
-
-    Fix: A size of which every GPU holds whole groups, a padded checkpoint, or another quantisation.
-
-    Fails: 11008 / 128 = 86 groups
-    ```config.json
-    {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,
-     "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
-     "max_position_embeddings": 4096,
-     "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": true}}
-    ```
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [TheBloke/Llama-2-7B-AWQ, -tp, "4"]}
-    ```
-
-    Passes:
-    ```config.json
-    {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,
-     "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
-     "max_position_embeddings": 4096,
-     "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": true}}
-    ```
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [TheBloke/Llama-2-7B-AWQ, -tp, "2"]}
-    ```
-    """
     for placed in placements(facts):
         why = _why_not_split(placed, as_stored=True)
         if why is not None and _why_not_split(placed, as_stored=False) is None:  # else MF001 says it
@@ -149,35 +77,6 @@ def groups_do_not_divide(facts: Facts) -> Iterable[Finding]:
 
 @rule("MF004", ERROR)
 def weights_do_not_fit(facts: Facts) -> Iterable[Finding]:
-    """The weights do not fit on the GPUs.
-
-    Consequence: Out of memory after minutes of loading.
-
-    Evidence: vLLM's own account: utilisation x memory, less weights, activations and overhead.
-
-    Fix: More GPUs, or a quantised checkpoint.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [Qwen/Qwen2.5-72B-Instruct], gpus: [{device_ids: ["0"]}]}
-    ```
-    ```options
-    gpu: H100-SXM-80GB
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-72B-Instruct, -tp, "4"]
-        gpus: [{device_ids: ["0", "1", "2", "3"]}]
-    ```
-    ```options
-    gpu: H100-SXM-80GB
-    ```
-    """
     for placed in placements(facts):
         fit = placed.fit()
         if fit is None or fit.fits or placed.kind is None or fit.short_bytes < fit.margin_bytes:
@@ -191,38 +90,6 @@ def weights_do_not_fit(facts: Facts) -> Iterable[Finding]:
 
 @rule("MF005", ERROR, risk="Requests that are longer are refused.")
 def longest_does_not_fit(facts: Facts) -> Iterable[Finding]:
-    """The KV cache does not hold one request of full length.
-
-    Consequence: vLLM refuses to start.
-
-    Evidence: vLLM's start-up check of the KV cache against max_model_len.
-
-    Fix: A smaller --max-model-len, --kv-cache-dtype fp8, or more GPUs.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [meta-llama/Llama-3.1-8B-Instruct, --max-model-len, "131072"]
-        gpus: [{device_ids: ["0"]}]
-    ```
-    ```options
-    gpu: L4
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [meta-llama/Llama-3.1-8B-Instruct, --max-model-len, "8192"]
-        gpus: [{device_ids: ["0"]}]
-    ```
-    ```options
-    gpu: L4
-    ```
-    """
     for placed in placements(facts):
         fit, longest = placed.fit(), placed.longest
         if fit is None or not fit.fits or longest is None:
@@ -248,45 +115,6 @@ def _length_place(placed: Placement, tokens: int) -> tuple[Place, Edits]:
 
 @rule("MF006", WARNING)
 def sequences_do_not_fit(facts: Facts) -> Iterable[Finding]:
-    """The KV cache does not hold --max-num-seqs requests of usual length.
-
-    Consequence: Under load running answers are thrown out and computed again.
-
-    Evidence: https://docs.vllm.ai/en/stable/configuration/optimization/; vllm:num_preemptions_total shows it at run
-    time.
-
-    Fix: A smaller --max-num-seqs, or more memory for the cache.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-seqs, "256", --max-model-len, "8192"]
-        gpus: [{device_ids: ["0"]}]
-    ```
-    ```options
-    gpu: L4
-    users: 200
-    prompt: 3000
-    output: 1000
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-seqs, "256", --max-model-len, "8192"]
-        gpus: [{device_ids: ["0"]}]
-    ```
-    ```options
-    gpu: L4
-    users: 20
-    prompt: 1000
-    output: 200
-    ```
-    """
     known = list(placements(facts))
     for placed in known:
         fit = _roomiest_fit(placed, known)
@@ -328,38 +156,6 @@ _HARMLESS = 2
 
 @rule("MF007", INFO)
 def idle_gpus(facts: Facts) -> Iterable[Finding]:
-    """GPUs of the box that no service uses.
-
-    Consequence: Capacity that was paid for stays idle.
-
-    Evidence: the box and the files, held together.
-
-    Fix: Another replica.
-
-    Fails:
-    ```topo.txt
-            GPU0  GPU1  GPU2  GPU3
-    GPU0    X     NV12  SYS   SYS
-    GPU1    NV12  X     SYS   SYS
-    GPU2    SYS   SYS   X     NV12
-    GPU3    SYS   SYS   NV12  X
-    ```
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
-    ```
-
-    Passes:
-    ```topo.txt
-            GPU0  GPU1
-    GPU0    X     NV12
-    GPU1    NV12  X
-    ```
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
-    ```
-    """
     for project in facts.projects:
         services = project.gpu_services
         used = [_used(facts, service) for service in services]

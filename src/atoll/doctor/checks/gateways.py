@@ -17,38 +17,6 @@ _LLM = re.compile(r"vllm|llm|sglang|ollama|llama|qwen|openai|tgi|inference|/v1\b
 
 @rule("PX007", ERROR, risk="Requests go to another port.")
 def asks_another_port(facts: Facts) -> Iterable[Finding]:
-    """A door (Caddy, Traefik, HAProxy, Envoy, LiteLLM) asks a port on which the engine does not listen.
-
-    Consequence: 502 for every request, or LiteLLM's connection error.
-
-    Evidence: the engine's command and the door's file, held together (as NG031 for nginx).
-
-    Fix: The port inside the network (vLLM's --port, 8000), not the published one.
-
-    Fails:
-    ```compose.yaml
-    services:
-      a: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct, ports: ["127.0.0.1:8001:8000"]}
-      caddy: {image: "caddy:2.10", volumes: ["./Caddyfile:/etc/caddy/Caddyfile"]}
-    ```
-    ```Caddyfile
-    :80 {
-        reverse_proxy a:8001
-    }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      a: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct, ports: ["127.0.0.1:8001:8000"]}
-      caddy: {image: "caddy:2.10", volumes: ["./Caddyfile:/etc/caddy/Caddyfile"]}
-    ```
-    ```Caddyfile
-    :80 {
-        reverse_proxy a:8000
-    }
-    ```
-    """
     for door, backend, service in _reached(facts):
         listening = service.listen_port
         if listening is None or backend.port in {listening, None} or service.host_network or service.on_host:
@@ -84,35 +52,6 @@ def _with_port(backend: Backend, listening: int) -> Edits:
 
 @rule("PX008", ERROR, risk=SAFE)
 def cuts_long_answers(facts: Facts) -> Iterable[Finding]:
-    """A door (Caddy, Traefik, HAProxy, LiteLLM) gives up before an answer is there.
-
-    Consequence: 502 or 504, and streams that end in the middle, for the longest answers first.
-
-    Evidence: Caddy's transport http {}, Traefik's forwardingTimeouts and respondingTimeouts, HAProxy's
-    `timeout server`, LiteLLM's timeout (of the entire call), as their documentation has them.
-
-    Fix: A limit longer than the longest answer and its wait in the queue: 30 minutes, or none.
-
-    Fails:
-    ```haproxy.cfg
-    defaults
-        mode http
-        option http-no-delay
-        timeout server 30s
-    backend vllm
-        server vllm-0 10.0.0.1:8000
-    ```
-
-    Passes:
-    ```haproxy.cfg
-    defaults
-        mode http
-        option http-no-delay
-        timeout server 30m
-    backend vllm
-        server vllm-0 10.0.0.1:8000
-    ```
-    """
     told: set[int] = set()
     for door in facts.doors:
         if not _leads_to_llm(facts, door):
@@ -145,28 +84,6 @@ def _leads_to_llm(facts: Facts, door: Door) -> bool:
 
 @rule("PX009", WARNING)
 def key_written_out(facts: Facts) -> Iterable[Finding]:
-    """LiteLLM's master key stands in its file.
-
-    Consequence: Whoever reads the file, or a repository that it gets into, may make keys and use every model.
-
-    Evidence: LiteLLM's documentation reads `os.environ/NAME`.
-
-    Fix: master_key: os.environ/LITELLM_MASTER_KEY, and the key in the environment or a secret.
-
-    Fails:
-    ```litellm.yaml
-    model_list:
-      - {model_name: chat, litellm_params: {model: hosted_vllm/m, api_base: "http://a:8000/v1"}}
-    general_settings: {master_key: sk-1234}
-    ```
-
-    Passes:
-    ```litellm.yaml
-    model_list:
-      - {model_name: chat, litellm_params: {model: hosted_vllm/m, api_base: "http://a:8000/v1"}}
-    general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}
-    ```
-    """
     for door in facts.doors:
         for key in door.keys:
             yield found(key, f"{door.kind}'s master key is written out")
@@ -174,34 +91,6 @@ def key_written_out(facts: Facts) -> Iterable[Finding]:
 
 @rule("PX010", ERROR)
 def asks_another_model(facts: Facts) -> Iterable[Finding]:
-    """A router asks for a model under a name that the engine does not serve.
-
-    Consequence: vLLM answers 404: `The model ... does not exist`.
-
-    Evidence: vLLM's entrypoints/openai/serving_models.py; the names are those of --served-model-name, else the model's.
-
-    Fix: One of the names that the engine serves.
-
-    Fails:
-    ```compose.yaml
-    services:
-      a: {image: "vllm/vllm-openai:v0.32.0", command: [org/m, --served-model-name, chat]}
-    ```
-    ```litellm.yaml
-    model_list:
-      - {model_name: chat, litellm_params: {model: hosted_vllm/org/m, api_base: "http://a:8000/v1"}}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      a: {image: "vllm/vllm-openai:v0.32.0", command: [org/m, --served-model-name, chat]}
-    ```
-    ```litellm.yaml
-    model_list:
-      - {model_name: chat, litellm_params: {model: hosted_vllm/chat, api_base: "http://a:8000/v1"}}
-    ```
-    """
     for door, backend, service in _reached(facts):
         names = _served_names(service)
         if backend.model is None or backend.model_node is None or not names or backend.model in names:

@@ -23,29 +23,6 @@ from atoll.doctor.tree import Node
     habit=True,
 )
 def no_health_check(facts: Facts) -> Iterable[Finding]:
-    """No health check on an engine.
-
-    Consequence: `service_healthy` cannot be asked for, and nothing notices a dead engine (/health answers 503 then).
-
-    Evidence: health.py of 0.32.0; seen with Docker.
-
-    Fix: curl -fsS http://127.0.0.1:8000/health every 10 s, with a start_period longer than the loading.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        healthcheck: {test: [CMD, curl, -fsS, "http://127.0.0.1:8000/health"], interval: 10s, start_period: 20m}
-    ```
-    """
     for _, service in engines(facts):
         if not service.has_healthcheck:
             lines = (
@@ -66,29 +43,6 @@ def no_health_check(facts: Facts) -> Iterable[Finding]:
     risk="The dependent service starts only when the engine is healthy, and not at all when it never is.",
 )
 def started_is_not_ready(facts: Facts) -> Iterable[Finding]:
-    """A service depends on an engine by a plain list.
-
-    Consequence: The condition is service_started: nginx or the backend come up in a second while the model loads for
-    minutes, and answer 502.
-
-    Evidence: docker compose: 1.2 s against 22.0 s with service_healthy.
-
-    Fix: condition: service_healthy (nginx: with required: false, or resolve its upstreams, NG020).
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      backend: {image: "example/backend:1.0", depends_on: [vllm]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      backend: {image: "example/backend:1.0", depends_on: {vllm: {condition: service_healthy}}}
-    ```
-    """
     for project in facts.projects:
         for service in project.services:
             listed = service.get("depends_on")
@@ -152,42 +106,6 @@ def loading_s(weight_bytes: int | None) -> float:
 
 @rule("DC007", ERROR, risk=SAFE)
 def short_start_period(facts: Facts) -> Iterable[Finding]:
-    """The health check gives up before the model can be loaded.
-
-    Consequence: `dependency failed to start: container is unhealthy`: compose up fails although the engine gets healthy
-    later. Loading usually takes 2 to 15 minutes; torch.compile took up to 37.
-
-    Evidence: seen with Docker: failed with 0s, passed with 60s on a load of 20 s;
-    https://github.com/Toloka/tolokaforge/pull/661, https://github.com/llm-d/llm-d-benchmark/issues/83,
-    https://github.com/vllm-project/vllm/issues/34399.
-
-    Fix: start_period: 20m; it costs nothing when the engine is healthy earlier.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: Qwen/Qwen2.5-32B-Instruct
-        healthcheck:
-          test: [CMD, curl, -f, "http://localhost:8000/health"]
-          interval: 10s
-          retries: 3
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: Qwen/Qwen2.5-32B-Instruct
-        healthcheck:
-          test: [CMD, curl, -f, "http://localhost:8000/health"]
-          interval: 10s
-          retries: 3
-          start_period: 15m
-    ```
-    """
     for _, service in engines(facts):
         check = service.get("healthcheck")
         if check is None or not service.has_healthcheck:
@@ -212,38 +130,6 @@ def short_start_period(facts: Facts) -> Iterable[Finding]:
 
 @rule("DC022", INFO, risk="nginx starts while engines are down, and answers 502 for those.", habit=True)
 def waits_for_all(facts: Facts) -> Iterable[Finding]:
-    """Nginx waits until every engine is healthy.
-
-    Consequence: One broken engine keeps the whole service down.
-
-    Evidence: docker compose: service_healthy on all upstreams.
-
-    Fix: Depend on none and resolve the upstreams (NG020), or required: false.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      nginx:
-        image: nginx:1.31.3
-        depends_on:
-          vllm-0: {condition: service_healthy}
-          vllm-1: {condition: service_healthy}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      nginx:
-        image: nginx:1.31.3
-        depends_on:
-          vllm-0: {condition: service_healthy, required: false}
-          vllm-1: {condition: service_healthy, required: false}
-    ```
-    """
     for project in facts.projects:
         for service in project.services:
             needed = [
@@ -264,32 +150,6 @@ _DURATIONS = ("interval", "timeout", "start_period", "start_interval")
 
 @rule("DC023", ERROR, risk=SAFE)
 def number_for_duration(facts: Facts) -> Iterable[Finding]:
-    """A duration is written as a bare number.
-
-    Consequence: Compose refuses the file: it must be a string.
-
-    Evidence: docker compose 2.40.3.
-
-    Fix: 900s.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        healthcheck: {test: [CMD, "true"], start_period: 900}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        healthcheck: {test: [CMD, "true"], start_period: 900s}
-    ```
-    """
     for project in facts.projects:
         for service in project.services if project.origin == "compose" else ():
             places = {name: service.get("healthcheck", name) for name in _DURATIONS}

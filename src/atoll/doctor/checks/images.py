@@ -21,27 +21,6 @@ NGINX = "1.31.3"  # the version that nginx's rules were tried with
 
 @rule("DC001", INFO, risk=SAFE, habit=True)
 def version_key(facts: Facts) -> Iterable[Finding]:
-    """A `version:` key.
-
-    Consequence: Compose warns that it is obsolete, and reads nothing from it.
-
-    Evidence: docker compose 2.40.3.
-
-    Fix: Delete it.
-
-    Fails:
-    ```compose.yaml
-    version: "3.8"
-    services:
-      web: {image: "example/web:1.0"}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      web: {image: "example/web:1.0"}
-    ```
-    """
     for root in (root for project in facts.projects for root in project.roots):
         key = root.key("version")
         if key is not None:
@@ -58,27 +37,6 @@ def is_unpinned(service: Service) -> bool:
 
 @rule("DC002", WARNING, risk="The image's version is fixed: what the service runs today may be another one.")
 def unpinned_image(facts: Facts) -> Iterable[Finding]:
-    """An image without a version.
-
-    Consequence: A pull changes flags (VL001) or nginx's defaults (1.29.7: HTTP/1.1 and keepalive) from one day to the
-    next.
-
-    Evidence: https://github.com/jdaln/dgx-spark-inference-stack/issues/12.
-
-    Fix: Pin a version, or a digest.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:latest", command: m/model}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-    ```
-    """
     clusters = (service for project in facts.projects if project.origin == "kubernetes" for service in project.services)
     composed = (service for project, service in serving(facts) if project.origin == "compose")
     for service in (*composed, *clusters):

@@ -14,52 +14,6 @@ from atoll.doctor.tree import Node
 
 @rule("VL022", ERROR, risk="Variables named VLLM_SERVICE_* and the like are no longer there.")
 def service_named_vllm(facts: Facts) -> Iterable[Finding]:
-    """A Kubernetes Service is called vllm.
-
-    Consequence: Kubernetes puts VLLM_PORT=tcp://... into every pod of the namespace, which vLLM reads as its own port:
-    ValueError at start.
-
-    Evidence: envs.py of 0.32.0, get_vllm_port.
-
-    Fix: Another name, or enableServiceLinks: false in the pod.
-
-    Fails:
-    ```k8s.yaml
-    apiVersion: v1
-    kind: Service
-    metadata: {name: vllm}
-    spec: {selector: {app: vllm}, ports: [{port: 80}]}
-    ---
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: vllm}
-    spec:
-      template:
-        metadata: {labels: {app: vllm}}
-        spec:
-          containers:
-            - {name: vllm, image: "vllm/vllm-openai:v0.32.0", args: [m/model]}
-    ```
-
-    Passes:
-    ```k8s.yaml
-    apiVersion: v1
-    kind: Service
-    metadata: {name: vllm}
-    spec: {selector: {app: vllm}, ports: [{port: 80}]}
-    ---
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: vllm}
-    spec:
-      template:
-        metadata: {labels: {app: vllm}}
-        spec:
-          enableServiceLinks: false
-          containers:
-            - {name: vllm, image: "vllm/vllm-openai:v0.32.0", args: [m/model]}
-    ```
-    """
     for service in of_kind(facts, "Service"):
         if service.string("metadata", "name") != "vllm":
             continue
@@ -75,53 +29,6 @@ def service_named_vllm(facts: Facts) -> Iterable[Finding]:
 
 @rule("K8003", WARNING)
 def spread_by_connection(facts: Facts) -> Iterable[Finding]:
-    """A plain Service spreads requests over several engines.
-
-    Consequence: It chooses at random for each connection: kept connections and long answers pile up on some engines.
-
-    Evidence: https://dev.to/andygolubev/how-llm-d-prefix-cache-routing-made-qwen-7b-on-eks-23x-faster-2h8j (840 to
-    359 s).
-
-    Fix: nginx with least_conn, or an inference gateway, before the pods.
-
-    Fails:
-    ```k8s.yaml
-    apiVersion: v1
-    kind: Service
-    metadata: {name: qwen}
-    spec: {selector: {app: qwen}, ports: [{port: 80, targetPort: 8000}]}
-    ---
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: qwen}
-    spec:
-      replicas: 4
-      template:
-        metadata: {labels: {app: qwen}}
-        spec:
-          containers:
-            - {name: vllm, image: "vllm/vllm-openai:v0.32.0", args: [m/model]}
-    ```
-
-    Passes: a headless service, for a router that sees every pod
-    ```k8s.yaml
-    apiVersion: v1
-    kind: Service
-    metadata: {name: qwen}
-    spec: {clusterIP: None, selector: {app: qwen}, ports: [{port: 80, targetPort: 8000}]}
-    ---
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: qwen}
-    spec:
-      replicas: 4
-      template:
-        metadata: {labels: {app: qwen}}
-        spec:
-          containers:
-            - {name: vllm, image: "vllm/vllm-openai:v0.32.0", args: [m/model]}
-    ```
-    """
     for service, pod in _fronts(facts):
         if pod.replicas > 1 and service.string("spec", "clusterIP") != "None":
             yield found(service, f"this Service deals connections out to {pod.replicas} engines at random")
@@ -142,38 +49,6 @@ _INGRESS = "nginx.ingress.kubernetes.io"
 
 @rule("K8004", WARNING)
 def ingress_defaults(facts: Facts) -> Iterable[Finding]:
-    """ingress-nginx with its defaults before an engine.
-
-    Consequence: Answers are cut after 60 s of silence, requests above 1 MiB refused (as NG001, NG018).
-
-    Evidence: the annotations' documentation of ingress-nginx.
-
-    Fix: The annotations proxy-read-timeout: "1800", proxy-body-size: 64m, proxy-buffering: "off".
-
-    Fails:
-    ```k8s.yaml
-    apiVersion: networking.k8s.io/v1
-    kind: Ingress
-    metadata: {name: llm}
-    spec:
-      ingressClassName: nginx
-      rules: [{http: {paths: [{path: /v1, backend: {service: {name: vllm-qwen, port: {number: 80}}}}]}}]
-    ```
-
-    Passes:
-    ```k8s.yaml
-    apiVersion: networking.k8s.io/v1
-    kind: Ingress
-    metadata:
-      name: llm
-      annotations:
-        nginx.ingress.kubernetes.io/proxy-read-timeout: "1800"
-        nginx.ingress.kubernetes.io/proxy-body-size: 64m
-    spec:
-      ingressClassName: nginx
-      rules: [{http: {paths: [{path: /v1, backend: {service: {name: vllm-qwen, port: {number: 80}}}}]}}]
-    ```
-    """
     fronts = {service.string("metadata", "name") for service, _ in _fronts(facts)}
     for ingress in of_kind(facts, "Ingress"):
         kind = ingress.string("spec", "ingressClassName") or ingress.string(

@@ -24,32 +24,6 @@ _DUMMY = re.compile(
 
 @rule("DC013", ERROR, risk="The stack does not start before the value is in .env.")
 def literal_secret(facts: Facts) -> Iterable[Finding]:
-    """A token, key or password stands in the file.
-
-    Consequence: It leaks with the repository and with every `docker inspect`.
-
-    Evidence: OWASP's Docker cheat sheet; compose-lint.
-
-    Fix: `secrets:`, or ${NAME:?} with the value in an .env that is not in git. Change the one that was here.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        environment: {HFTOKEN: hf_abcdefghijklmnopqrstuvwxyz0123456789}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        environment: {HFTOKEN: "${HFTOKEN:?}"}
-    ```
-    """
     for project in facts.projects:
         ours = any(service.serves_llm or service.kind == "mongo" for service in project.services)
         for service in project.services:

@@ -12,34 +12,6 @@ _GUARDS = ("auth_basic", "auth_request", "auth_jwt", "allow", "deny", "if", "ssl
 
 @rule("NG041", WARNING)
 def lends_its_key(facts: Facts) -> Iterable[Finding]:
-    """Nginx adds the engine's key to every request and asks nobody for one.
-
-    Consequence: Whoever reaches nginx uses the engine under that key: the key protects nothing on this way.
-
-    Evidence: proxy_set_header Authorization with a value of its own; the engine sees a valid key each time.
-
-    Fix: Pass the client's own key on (leave the header alone), or ask at nginx: auth_basic, auth_request, allow/deny.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      server {
-        location /v1/ { proxy_pass http://vllm:8000; proxy_set_header Authorization "Bearer local"; }
-      }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      server {
-        location /v1/ { proxy_pass http://vllm:8000; proxy_set_header Authorization $http_authorization; }
-      }
-    }
-    ```
-    """
     for route in facts.answering:
         key = route.location.headers().get("authorization", "")
         blocks = (route.location.directive, *route.location.around)

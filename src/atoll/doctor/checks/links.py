@@ -17,48 +17,6 @@ from atoll.layout.layout import Layout
 
 @rule("TP001", ERROR, risk="The engines run on other GPUs.")
 def group_spans_islands(facts: Facts) -> Iterable[Finding]:
-    """A tensor-parallel group reaches over the end of its NVLink island.
-
-    Consequence: Every all-reduce goes over PCIe or between the sockets: vLLM's own all-reduce is off, and FlashInfer's,
-    which does not look at the links, took 259 ms a token in place of 25 on H100 NVL.
-
-    Evidence: vLLM 0.32.0, custom_all_reduce.py; https://github.com/vllm-project/vllm/issues/48071;
-    https://github.com/NVIDIA/k8s-device-plugin/issues/436, https://github.com/noonghunna/club-3090/issues/356.
-
-    Fix: Pin each group inside one island; `atoll inspect` shows them.
-
-    Fails:
-    ```topo.txt
-            GPU0  GPU1  GPU2  GPU3
-    GPU0    X     NV12  SYS   SYS
-    GPU1    NV12  X     SYS   SYS
-    GPU2    SYS   SYS   X     NV12
-    GPU3    SYS   SYS   NV12  X
-    ```
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-32B-Instruct, -tp, "2"]
-        gpus: [{device_ids: ["1", "2"]}]
-    ```
-
-    Passes:
-    ```topo.txt
-            GPU0  GPU1  GPU2  GPU3
-    GPU0    X     NV12  SYS   SYS
-    GPU1    NV12  X     SYS   SYS
-    GPU2    SYS   SYS   X     NV12
-    GPU3    SYS   SYS   NV12  X
-    ```
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-32B-Instruct, -tp, "2"]
-        gpus: [{device_ids: ["2", "3"]}]
-    ```
-    """
     for placed, box, gpus in on_boxes(facts):
         if placed.tensor_parallel < 2 or box.pcie_only or placed.ours or len(gpus) != placed.size:
             continue
@@ -123,46 +81,6 @@ def _repinned(facts: Facts, placed: Placement) -> Edits:
 
 @rule("TP002", WARNING)
 def wide_without_nvlink(facts: Facts) -> Iterable[Finding]:
-    """Tensor parallelism over three or more GPUs that PCIe alone joins.
-
-    Consequence: vLLM switches its own all-reduce off and falls back to NCCL, several times slower for small messages.
-
-    Evidence: vLLM 0.32.0, custom_all_reduce.py; https://github.com/vllm-project/vllm/issues/56128.
-
-    Fix: TP 2 and more replicas, pipeline parallelism, or a quantised model on fewer GPUs.
-
-    Fails:
-    ```topo.txt
-            GPU0  GPU1  GPU2  GPU3
-    GPU0    X     PHB   PHB   PHB
-    GPU1    PHB   X     PHB   PHB
-    GPU2    PHB   PHB   X     PHB
-    GPU3    PHB   PHB   PHB   X
-    ```
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-32B-Instruct, -tp, "4"]
-        gpus: all
-    ```
-
-    Passes:
-    ```topo.txt
-            GPU0  GPU1  GPU2  GPU3
-    GPU0    X     PHB   PHB   PHB
-    GPU1    PHB   X     PHB   PHB
-    GPU2    PHB   PHB   X     PHB
-    GPU3    PHB   PHB   PHB   X
-    ```
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-32B-Instruct, -tp, "2"]
-        gpus: [{device_ids: ["0", "1"]}]
-    ```
-    """
     for placed, box, gpus in on_boxes(facts):
         linked = any(box.link(a, b).kind is LinkKind.NV for a, b in combinations(gpus, 2))
         if placed.tensor_parallel <= 2 or linked or box.pcie_only or placed.ours:
@@ -175,34 +93,6 @@ def wide_without_nvlink(facts: Facts) -> Iterable[Finding]:
 
 @rule("TP004", ERROR)
 def broken_peer_to_peer(facts: Facts) -> Iterable[Finding]:
-    """PCIe bridges send the traffic between GPUs up to the root port (ACS), on a box without NVLink between them.
-
-    Consequence: NCCL hangs or gives garbage at the start of tensor parallelism.
-
-    Evidence: NCCL's troubleshooting page (GPU Direct, ACS); https://github.com/vllm-project/vllm/issues/51513.
-
-    Fix: Switch ACS (and IOMMU translation) off, else NCCL_P2P_DISABLE=1 and --disable-custom-all-reduce.
-
-    Fails: with the output of `lspci -vvv`
-    ```lspci.txt
-    0000:00:01.0 PCI bridge: Example Corp Root Port
-            ACSCtl: SrcValid+ TransBlk- ReqRedir+ CmpltRedir+ UpstreamFwd+
-    ```
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
-    ```
-
-    Passes:
-    ```lspci.txt
-    0000:00:01.0 PCI bridge: Example Corp Root Port
-            ACSCtl: SrcValid- TransBlk- ReqRedir- CmpltRedir- UpstreamFwd-
-    ```
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
-    ```
-    """
     bridges = facts.host.acs_redirect if facts.host is not None else None
     if not bridges:
         return
@@ -217,44 +107,6 @@ def broken_peer_to_peer(facts: Facts) -> Iterable[Finding]:
 
 @rule("TP005", WARNING, risk="NCCL uses peer-to-peer copies between the GPUs.")
 def nvlink_switched_off(facts: Facts) -> Iterable[Finding]:
-    """NCCL_P2P_DISABLE=1 on a box with NVLink.
-
-    Consequence: NVLink is left aside, and everything between the GPUs goes through the host's memory.
-
-    Evidence: NCCL's documentation of its environment variables.
-
-    Fix: Take it out, or NCCL_P2P_LEVEL=NVL.
-
-    Fails:
-    ```topo.txt
-            GPU0  GPU1
-    GPU0    X     NV12
-    GPU1    NV12  X
-    ```
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, -tp, "2"]
-        environment:
-          NCCL_P2P_DISABLE: "1"
-          HF_HUB_OFFLINE: "1"
-    ```
-
-    Passes: a box without NVLink
-    ```topo.txt
-            GPU0  GPU1
-    GPU0    X     PHB
-    GPU1    PHB   X
-    ```
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, -tp, "2"]
-        environment: [NCCL_P2P_DISABLE=1]
-    ```
-    """
     for placed in placements(facts):
         setting = placed.service.environment.get("NCCL_P2P_DISABLE") if placed.service is not None else None
         if setting is not None and setting.value == "1" and placed.box is not None and _nvlinked(placed.box):
@@ -267,40 +119,6 @@ def nvlink_switched_off(facts: Facts) -> Iterable[Finding]:
 
 @rule("TP013", WARNING)
 def unequal_cards(facts: Facts) -> Iterable[Finding]:
-    """Different cards in one tensor-parallel group.
-
-    Consequence: The slowest card and the smallest memory set the pace of all.
-
-    Evidence: https://github.com/vllm-project/vllm/issues/9157.
-
-    Fix: Group equal cards.
-
-    Fails:
-    ```topo.txt
-    GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-11111111-0000-0000-0000-000000000000)
-    GPU 1: NVIDIA L40S (UUID: GPU-22222222-0000-0000-0000-000000000000)
-            GPU0  GPU1
-    GPU0    X     SYS
-    GPU1    SYS   X
-    ```
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
-    ```
-
-    Passes:
-    ```topo.txt
-    GPU 0: NVIDIA L40S (UUID: GPU-11111111-0000-0000-0000-000000000000)
-    GPU 1: NVIDIA L40S (UUID: GPU-22222222-0000-0000-0000-000000000000)
-            GPU0  GPU1
-    GPU0    X     SYS
-    GPU1    SYS   X
-    ```
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], gpus: [{device_ids: ["0", "1"]}]}
-    ```
-    """
     for placed, box, gpus in on_boxes(facts):
         kinds = {box.gpu(index).name for index in gpus} - {None}
         if placed.size > 1 and len(kinds) > 1:
@@ -309,43 +127,6 @@ def unequal_cards(facts: Facts) -> Iterable[Finding]:
 
 @rule("TP014", INFO, risk="The engine's threads stay on the cores near its GPUs.")
 def unbound_processes(facts: Facts) -> Iterable[Finding]:
-    """No binding to the GPUs' side of a box with two sockets.
-
-    Consequence: The workers may run on the far socket.
-
-    Evidence: --numa-bind in the help of 0.32.0.
-
-    Fix: --numa-bind, or cpuset with the cores that `nvidia-smi topo -m` shows beside these GPUs.
-
-    Fails:
-    ```topo.txt
-            GPU0  GPU1  CPU Affinity  NUMA Affinity
-    GPU0    X     SYS   0-31          0
-    GPU1    SYS   X     32-63         1
-    ```
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model]
-        gpus: [{device_ids: ["1"]}]
-    ```
-
-    Passes:
-    ```topo.txt
-            GPU0  GPU1  CPU Affinity  NUMA Affinity
-    GPU0    X     SYS   0-31          0
-    GPU1    SYS   X     32-63         1
-    ```
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model]
-        cpuset: 32-63
-        gpus: [{device_ids: ["1"]}]
-    ```
-    """
     for placed, box, gpus in on_boxes(facts):
         service = placed.service
         nodes = {gpu.numa_node for gpu in box.gpus if gpu.numa_node is not None}

@@ -15,27 +15,6 @@ from atoll.doctor.rule import INFO, SAFE, WARNING, rule
 
 @rule("DC008", WARNING)
 def nobody_heals(facts: Facts) -> Iterable[Finding]:
-    """A service is labelled to be restarted when unhealthy, and nothing does it.
-
-    Consequence: Plain Docker never restarts a container for its health; only an exit counts for `restart:`.
-
-    Evidence: seen with Docker: RestartCount 0.
-
-    Fix: Run an autoheal service, or let the engine exit.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, restart: always, labels: {autoheal: "true"}}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, restart: always, labels: {autoheal: "true"}}
-      autoheal: {image: "willfarrell/autoheal:1.2.0"}
-    ```
-    """
     healers = re.compile(r"autoheal|watchdog")
     for project, service in serving(facts):
         labels = service.get("labels")
@@ -49,26 +28,6 @@ def nobody_heals(facts: Facts) -> Iterable[Finding]:
 
 @rule("DC009", WARNING, risk="The service comes back by itself after a crash and when the machine starts.", habit=True)
 def stays_down(facts: Facts) -> Iterable[Finding]:
-    """No restart policy.
-
-    Consequence: After one crash, driver fault or reboot the service stays down.
-
-    Evidence: Docker's documentation: the default is `no`.
-
-    Fix: restart: unless-stopped.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, restart: unless-stopped}
-    ```
-    """
     for _, service in serving(facts):
         node = service.get("restart")
         on_demand = bool(service.profiles)  # started when it is wanted, and stopped again
@@ -85,26 +44,6 @@ _SHORTEST_GRACE_S = 30.0  # the shortest of the answers (30 to 150 s) in the loa
 
 @rule("DC016", WARNING, risk=SAFE, habit=True)
 def killed_in_mid_answer(facts: Facts) -> Iterable[Finding]:
-    """No stop_grace_period.
-
-    Consequence: After 10 s Docker kills the container in mid-answer.
-
-    Evidence: seen with Docker: docker stop took 10.3 s and ended with 137.
-
-    Fix: stop_grace_period: 130s, with --shutdown-timeout 120 (VL018); for nginx also stop_signal: SIGQUIT.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, stop_grace_period: 130s}
-    ```
-    """
     for _, service in serving(facts):
         if service.kind not in {"vllm", "nginx"}:
             continue
@@ -128,29 +67,6 @@ def killed_in_mid_answer(facts: Facts) -> Iterable[Finding]:
     habit=True,
 )
 def endless_log(facts: Facts) -> Iterable[Finding]:
-    """Logs without a limit.
-
-    Consequence: Docker's json-file grows until the disk is full.
-
-    Evidence: Docker's documentation of the json-file driver.
-
-    Fix: logging options max-size 50m and max-file 3.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        logging: {driver: json-file, options: {max-size: 50m, max-file: "3"}}
-    ```
-    """
     for project, service in serving(facts):
         driver = service.string("logging", "driver") or "json-file"
         limited = service.get("logging", "options", "max-size") or service.get("logging", "max-size")

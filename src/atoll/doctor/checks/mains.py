@@ -12,35 +12,6 @@ from atoll.doctor.rule import ERROR, SAFE, rule
 
 @rule("NG040", ERROR, risk=SAFE)
 def no_http_block(facts: Facts) -> Iterable[Finding]:
-    """A file without http {} is mounted as nginx's main configuration.
-
-    Consequence: `"upstream" directive is not allowed here`: nginx does not start.
-
-    Evidence: nginx -t.
-
-    Fix: Mount it at /etc/nginx/conf.d/default.conf, which the image's own nginx.conf includes inside http {}; or put
-    events {} and http { } around it.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf:ro"]}
-    ```
-    ```nginx.conf
-    server { location /v1/ { proxy_pass http://vllm:8000; } }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/conf.d/default.conf:ro"]}
-    ```
-    ```nginx.conf
-    server { location /v1/ { proxy_pass http://vllm:8000; } }
-    ```
-    """
     for config in facts.nginx:
         if config.mounted_as_main and config.fragment and config.directives:
             first = config.directives[0]

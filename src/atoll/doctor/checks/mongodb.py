@@ -60,30 +60,6 @@ def _has_auth(service: Service) -> bool:
 
 @rule("MG001", ERROR, risk="MongoDB starts with an empty volume at the right place; move the data first.")
 def data_elsewhere(facts: Facts) -> Iterable[Finding]:
-    """MongoDB's volume is not where its data is (/data/db).
-
-    Consequence: The image puts the data in a volume without a name: after `docker compose down` and `up` the database
-    is empty. A mount at /data does not help.
-
-    Evidence: seen with Docker and the image's VOLUME lines: data gone; https://github.com/docker/compose/issues/5946,
-    https://github.com/docker-library/mongo/issues/104.
-
-    Fix: mongo_data:/data/db.
-
-    Fails:
-    ```compose.yaml
-    services:
-      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data"]}
-    volumes: {mongo_data: {}}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
-    volumes: {mongo_data: {}}
-    ```
-    """
     for project, service in _databases(facts):
         folder = _data_folder(service)
         node = service.get("tmpfs")
@@ -123,28 +99,6 @@ def _moved(service: Service, target: str, folder: str) -> Edits:
 
 @rule("MG002", ERROR, risk="Whoever reaches MongoDB's port from another machine no longer does.")
 def open_database(facts: Facts) -> Iterable[Finding]:
-    """MongoDB's port is published on all interfaces and nobody is asked for a password.
-
-    Consequence: Such databases are wiped and held to ransom within hours, past ufw.
-
-    Evidence: NewsBlur's blog of 2021-06-28, the story of a hacking.
-
-    Fix: No `ports:` (services reach it by its name), or 127.0.0.1 and a root user.
-
-    Fails:
-    ```compose.yaml
-    services:
-      mongo: {image: "mongo:7.0", ports: ["27017:27017"], volumes: ["mongo_data:/data/db"]}
-    volumes: {mongo_data: {}}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      mongo: {image: "mongo:7.0", ports: ["127.0.0.1:27017:27017"], volumes: ["mongo_data:/data/db"]}
-    volumes: {mongo_data: {}}
-    ```
-    """
     for _, service in _databases(facts):
         node = service.get("network_mode")
         if (
@@ -163,31 +117,6 @@ def open_database(facts: Facts) -> Iterable[Finding]:
 
 @rule("MG003", WARNING)
 def no_root_user(facts: Facts) -> Iterable[Finding]:
-    """MongoDB has no user.
-
-    Consequence: Every container of its network is its administrator.
-
-    Evidence: the documentation of the mongo image.
-
-    Fix: MONGO_INITDB_ROOT_USERNAME and _PASSWORD, through secrets (_FILE) or .env.
-
-    Fails:
-    ```compose.yaml
-    services:
-      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
-    volumes: {mongo_data: {}}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      mongo:
-        image: mongo:7.0
-        volumes: ["mongo_data:/data/db"]
-        environment: {MONGO_INITDB_ROOT_USERNAME: root, MONGO_INITDB_ROOT_PASSWORD: "${MONGO_PASSWORD:?}"}
-    volumes: {mongo_data: {}}
-    ```
-    """
     for _, service in _databases(facts):
         if not _has_auth(service):
             yield found(service, f"{service.name} asks nobody for a password")
@@ -195,50 +124,6 @@ def no_root_user(facts: Facts) -> Iterable[Finding]:
 
 @rule("MG004", INFO)
 def user_too_late(facts: Facts) -> Iterable[Finding]:
-    """MONGO_INITDB_* is set or changed for a database that has its data already.
-
-    Told where a container that runs (`docker inspect`, or --live) holds the same data and has no such variable, or
-    another value: a file alone does not show what was there at the first start.
-
-    Consequence: The image reads these variables only when the data folder is empty: no user is made, no password
-    changes.
-
-    Evidence: the documentation of the mongo image.
-
-    Fix: Make the user by hand (mongosh, db.createUser), then start with --auth.
-
-    Fails:
-    ```compose.yaml
-    services:
-      mongo:
-        image: mongo:7.0
-        volumes: ["mongo_data:/data/db"]
-        environment: {MONGO_INITDB_ROOT_USERNAME: root, MONGO_INITDB_ROOT_PASSWORD: "${MONGO_PASSWORD:?}"}
-    volumes: {mongo_data: {}}
-    ```
-    ```docker-inspect.json
-    [{"Name": "/app-mongo-1",
-      "Config": {"Image": "mongo:7.0", "Env": ["MONGO_MAJOR=7.0"], "Cmd": ["mongod"]},
-      "HostConfig": {},
-      "Mounts": [{"Type": "volume", "Name": "app_mongo_data", "Destination": "/data/db"}]}]
-    ```
-
-    Passes: the running container was started with them
-    ```compose.yaml
-    services:
-      mongo:
-        image: mongo:7.0
-        volumes: ["mongo_data:/data/db"]
-        environment: {MONGO_INITDB_ROOT_USERNAME: root, MONGO_INITDB_ROOT_PASSWORD: "${MONGO_PASSWORD:?}"}
-    volumes: {mongo_data: {}}
-    ```
-    ```docker-inspect.json
-    [{"Name": "/app-mongo-1",
-      "Config": {"Image": "mongo:7.0", "Env": ["MONGO_INITDB_ROOT_USERNAME=root", "MONGO_INITDB_ROOT_PASSWORD=x"]},
-      "HostConfig": {},
-      "Mounts": [{"Type": "volume", "Name": "app_mongo_data", "Destination": "/data/db"}]}]
-    ```
-    """
     running = [service for project, service in _databases(facts) if project.origin == "inspect"]
     for project, service in _databases(facts):
         old = next((one for one in running if _same_data(service, one)), None) if project.origin == "compose" else None
@@ -271,29 +156,6 @@ def _data_source(service: Service) -> str | None:
 
 @rule("MG005", WARNING)
 def unpinned_database(facts: Facts) -> Iterable[Finding]:
-    """MongoDB's image has no version.
-
-    Consequence: A new major version refuses data with an older featureCompatibilityVersion: the database does not
-    start.
-
-    Evidence: MongoDB's upgrade documentation.
-
-    Fix: Pin major.minor, the version that wrote the data.
-
-    Fails:
-    ```compose.yaml
-    services:
-      mongo: {image: mongo, volumes: ["mongo_data:/data/db"]}
-    volumes: {mongo_data: {}}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
-    volumes: {mongo_data: {}}
-    ```
-    """
     for _, service in _databases(facts):
         image, node = service.image, service.get("image")
         if image is not None and node is not None and image.digest is None and image.tag in {None, "latest"}:
@@ -302,30 +164,6 @@ def unpinned_database(facts: Facts) -> Iterable[Finding]:
 
 @rule("MG006", INFO, risk="MongoDB's cache is limited to 1 GB.")
 def cache_of_half_the_memory(facts: Facts) -> Iterable[Finding]:
-    """MongoDB keeps its default cache beside an engine.
-
-    Consequence: WiredTiger takes up to half of the memory, which the page cache and pinned buffers of vLLM need.
-
-    Evidence: MongoDB's documentation of storage.wiredTiger.engineConfig.cacheSizeGB.
-
-    Fix: --wiredTigerCacheSizeGB 1, or a memory limit.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
-      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
-    volumes: {mongo_data: {}}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
-      mongo: {image: "mongo:7.0", command: --wiredTigerCacheSizeGB 1, volumes: ["mongo_data:/data/db"]}
-    volumes: {mongo_data: {}}
-    ```
-    """
     for project, service in _databases(facts):
         limited = service.get("mem_limit") or service.get("deploy", "resources", "limits", "memory")
         if not project.vllm or limited is not None or _has_option(service, "--wiredTigerCacheSizeGB", "--config", "-f"):
@@ -341,30 +179,6 @@ def cache_of_half_the_memory(facts: Facts) -> Iterable[Finding]:
 
 @rule("MG007", WARNING)
 def no_replica_set(facts: Facts) -> Iterable[Finding]:
-    """A client wants a replica set and mongod stands alone.
-
-    Consequence: Transactions and change streams fail: only on a replica set.
-
-    Evidence: MongoDB's documentation of transactions and change streams.
-
-    Fix: --replSet rs0, and rs.initiate() once.
-
-    Fails:
-    ```compose.yaml
-    services:
-      backend: {image: "example/api:1.0", environment: {MONGO_URL: "mongodb://mongo:27017/app?replicaSet=rs0"}}
-      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
-    volumes: {mongo_data: {}}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      backend: {image: "example/api:1.0", environment: {MONGO_URL: "mongodb://mongo:27017/app?replicaSet=rs0"}}
-      mongo: {image: "mongo:7.0", command: --replSet rs0 --bind_ip_all, volumes: ["mongo_data:/data/db"]}
-    volumes: {mongo_data: {}}
-    ```
-    """
     for project, service in _databases(facts):
         if _has_option(service, "--replSet", "--config", "-f") or "MONGODB_REPLICA_SET_NAME" in service.environment:
             continue
@@ -377,33 +191,6 @@ def no_replica_set(facts: Facts) -> Iterable[Finding]:
 
 @rule("MG008", INFO, risk="Docker marks MongoDB unhealthy while mongosh cannot ask it; the image must have mongosh.")
 def database_not_asked(facts: Facts) -> Iterable[Finding]:
-    """A service depends on MongoDB, which has no health check.
-
-    Consequence: The backend starts first and fails.
-
-    Evidence: seen with Docker (as DC006).
-
-    Fix: mongosh --eval 'db.adminCommand("ping")' as health check, and condition: service_healthy.
-
-    Fails:
-    ```compose.yaml
-    services:
-      backend: {image: "example/api:1.0", depends_on: [mongo]}
-      mongo: {image: "mongo:7.0", volumes: ["mongo_data:/data/db"]}
-    volumes: {mongo_data: {}}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      backend: {image: "example/api:1.0", depends_on: {mongo: {condition: service_healthy}}}
-      mongo:
-        image: mongo:7.0
-        volumes: ["mongo_data:/data/db"]
-        healthcheck: {test: [CMD, mongosh, --quiet, --eval, "db.adminCommand('ping').ok"]}
-    volumes: {mongo_data: {}}
-    ```
-    """
     for project, service in _databases(facts):
         waiting = [other.name for other in project.services if service.name in other.depends_on]
         if waiting and not service.has_healthcheck:

@@ -26,32 +26,6 @@ def covers(mounts: Iterable[Mount], path: str) -> bool:
 
 @rule("DC011", WARNING, risk=SAFE)
 def downloads_again(facts: Facts) -> Iterable[Finding]:
-    """The Hugging Face cache is not mounted (or HF_HOME points elsewhere than the mount).
-
-    Consequence: The whole model is downloaded again for each new container.
-
-    Evidence: https://docs.vllm.ai/en/stable/deployment/docker/.
-
-    Fix: A volume or a host path at HF_HOME, by default /root/.cache/huggingface.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, volumes: ["hf:/cache"]}
-    volumes: {hf: {}}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        environment: {HF_HOME: /cache}
-        volumes: ["hf:/cache"]
-    volumes: {hf: {}}
-    ```
-    """
     for _, service in engines(facts, by_hand=True):
         assert service.vllm is not None
         model = service.vllm.model
@@ -83,28 +57,6 @@ def _mount(service: Service, text: str) -> Edits:
 
 @rule("DC012", INFO, risk=SAFE, habit=True)
 def compiles_again(facts: Facts) -> Iterable[Finding]:
-    """The compile cache of vLLM is not kept.
-
-    Consequence: torch.compile runs again for each new container.
-
-    Evidence: https://github.com/vllm-project/vllm/issues/20264.
-
-    Fix: A volume for each engine at /root/.cache/vllm (VLLM_CACHE_ROOT).
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, volumes: ["hf:/root/.cache/huggingface"]}
-    volumes: {hf: {}}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, volumes: ["cache:/root/.cache"]}
-    volumes: {cache: {}}
-    ```
-    """
     for project, service in engines(facts):
         assert service.vllm is not None
         root = service.environment.get("VLLM_CACHE_ROOT")
@@ -116,36 +68,6 @@ def compiles_again(facts: Facts) -> Iterable[Finding]:
 
 @rule("DC021", WARNING)
 def old_file_stays(facts: Facts) -> Iterable[Finding]:
-    """nginx.conf is mounted as a single file.
-
-    Consequence: A tool that replaces the file (an editor, git, Ansible) leaves the container with the old one: a reload
-    reads what was there before.
-
-    Evidence: seen with Docker: still v1 after the reload.
-
-    Fix: Mount the folder, or make the container anew after a change (a label with the file's hash does it).
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf:ro"]}
-    ```
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      nginx: {image: "nginx:1.31.3", volumes: ["./nginx:/etc/nginx/conf.d:ro"]}
-    ```
-    ```nginx/llm.conf
-    server { location /v1/ { proxy_pass http://vllm:8000; } }
-    ```
-    """
     for config in facts.nginx:
         service = config.service
         if service is None or not any(route.config is config for route in facts.routes):

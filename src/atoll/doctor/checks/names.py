@@ -21,34 +21,6 @@ from atoll.doctor.rule import ERROR, rule
 
 @rule("NG020", ERROR, risk="nginx asks Docker's DNS (127.0.0.11) for the engines' addresses while it runs.")
 def resolved_once(facts: Facts) -> Iterable[Finding]:
-    """Names of containers are looked up once, when nginx starts.
-
-    Consequence: After an engine's container is made anew with another address, every request to it gets 502 until nginx
-    is reloaded.
-
-    Evidence: seen with Docker: 502 four times, 200 after a reload, 200 with `resolve`.
-
-    Fix: resolver 127.0.0.11 valid=5s; zone NAME 256k; `server NAME:PORT resolve` (free since nginx 1.27.3).
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      resolver 127.0.0.11 valid=5s;
-      upstream vllm { zone vllm 256k; server vllm-0:8000 resolve; server vllm-1:8000 resolve; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-    """
     for route in facts.upstream_routes:
         upstream = route.location.upstream
         assert upstream is not None
@@ -127,36 +99,6 @@ def _by_variable(route: Route) -> Edits:
 
 @rule("NG021", ERROR)
 def unknown_host(facts: Facts) -> Iterable[Finding]:
-    """Nginx passes requests to a name that no service of its networks has.
-
-    Consequence: nginx stops at start with `host not found in upstream`.
-
-    Evidence: seen with Docker; with `resolve` it starts and answers 502.
-
-    Fix: The name of the service, and one network for both.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct}
-      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
-    ```
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm-0:8000; } } }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct}
-      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
-    ```
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    """
     for config in facts.nginx:
         if config.service is None or config.service.host_network or _sees_more(facts, config.service):
             continue
@@ -190,36 +132,6 @@ def _place_of(upstream: Upstream | None, host: str) -> Directive | None:
 
 @rule("NG031", ERROR, risk="Requests go to another port.")
 def wrong_port(facts: Facts) -> Iterable[Finding]:
-    """Nginx asks a port on which the engine does not listen.
-
-    Consequence: 502 for every request.
-
-    Evidence: the compose file and nginx's, held together; a refused upstream gives 502.
-
-    Fix: The port inside the network (vLLM's --port, 8000), not the published one.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct, ports: ["127.0.0.1:8001:8000"]}
-      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
-    ```
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm-0:8001; } } }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct, ports: ["127.0.0.1:8001:8000"]}
-      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
-    ```
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm-0:8000; } } }
-    ```
-    """
     yield from _unpublished(facts)
     for config in facts.nginx:
         for location in config.locations:

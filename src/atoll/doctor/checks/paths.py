@@ -15,26 +15,6 @@ from atoll.doctor.rule import ERROR, INFO, rule
 
 @rule("NG022", ERROR, risk="The path reaches the engine as clients send it, no longer rewritten.")
 def mangled_path(facts: Facts) -> Iterable[Finding]:
-    """proxy_pass has a path of its own that mangles /v1/...
-
-    Consequence: /v1/chat/completions reaches the engine as /chat/completions or //chat/completions: 404.
-
-    Evidence: nginx 1.31.3.
-
-    Fix: No path (and no closing slash) after the upstream's name.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000/; } } }
-    ```
-
-    Passes: a prefix of one's own is taken off
-    ```nginx.conf
-    events {}
-    http { server { location /llm/ { proxy_pass http://vllm:8000/; } } }
-    ```
-    """
     for route in facts.routes:
         path, (_, _, _, uri) = route.location.path, route.location.target
         if not uri or "$" in uri or not path.startswith("/") or route.location.modifier not in {"", "^~"}:
@@ -53,35 +33,6 @@ def mangled_path(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG035", INFO, risk="A path is passed on as nginx reads it: %2F becomes a slash.")
 def spelled_paths(facts: Facts) -> Iterable[Finding]:
-    """Nginx matches the path with its dots and escapes resolved, and passes it on as it was spelled.
-
-    Consequence: A location for /v1/ alone lets `/metrics/..%2fv1/x` through: it is matched as /v1/x, and vLLM, which
-    mounts /metrics with all below it, answers with its metrics.
-
-    Evidence: tried with nginx before a stand-in for vLLM, which got `/metrics/..%2fv1/x` as it was spelled;
-    https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_pass
-    (without a URI the request is passed on as the client sent it).
-
-    Fix: rewrite ^ $uri break; in the location, so that what was matched is passed on.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server {
-      location /v1/ { proxy_pass http://vllm:8000; }
-      location / { return 404; }
-    } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http { server {
-      location /v1/ { rewrite ^ $uri break; proxy_pass http://vllm:8000; }
-      location / { return 404; }
-    } }
-    ```
-    """
     for route in facts.routes:
         if route.to_vllm and _is_narrow(route) and not _passes_matched(route):
             yield found(

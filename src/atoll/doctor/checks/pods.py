@@ -13,42 +13,6 @@ from atoll.inventory.islands import islands
 
 @rule("K8001", ERROR)
 def pod_without_shared_memory(facts: Facts) -> Iterable[Finding]:
-    """Tensor parallelism in a pod without a memory-backed /dev/shm.
-
-    Consequence: /dev/shm is 64 MiB: SIGBUS, a hang or an NCCL error under load (as DC004).
-
-    Evidence: vLLM's Kubernetes page; seen with Docker.
-
-    Fix: emptyDir {medium: Memory, sizeLimit: 16Gi} mounted at /dev/shm.
-
-    Fails:
-    ```k8s.yaml
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: qwen}
-    spec:
-      template:
-        spec:
-          containers:
-            - {name: vllm, image: "vllm/vllm-openai:v0.32.0", args: [m/model, -tp, "2"]}
-    ```
-
-    Passes:
-    ```k8s.yaml
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: qwen}
-    spec:
-      template:
-        spec:
-          containers:
-            - name: vllm
-              image: vllm/vllm-openai:v0.32.0
-              args: [m/model, -tp, "2"]
-              volumeMounts: [{name: shm, mountPath: /dev/shm}]
-          volumes: [{name: shm, emptyDir: {medium: Memory, sizeLimit: 16Gi}}]
-    ```
-    """
     for pod in pods(facts.manifests):
         command = pod.service.vllm
         tp, pp = (command.tensor_parallel, command.pipeline_parallel) if command is not None else (1, 1)
@@ -73,46 +37,6 @@ def _has_shared_memory(pod: Pod) -> bool:
 
 @rule("K8002", ERROR)
 def killed_while_loading(facts: Facts) -> Iterable[Finding]:
-    """A liveness probe without a startup probe.
-
-    Consequence: The pod is killed while it loads, for ever.
-
-    Evidence: https://github.com/kubernetes-sigs/gateway-api-inference-extension/pull/550,
-    https://github.com/llm-d/llm-d-benchmark/issues/83.
-
-    Fix: A startupProbe on /health with failureThreshold x periodSeconds of 20 minutes or more.
-
-    Fails:
-    ```k8s.yaml
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: qwen}
-    spec:
-      template:
-        spec:
-          containers:
-            - name: vllm
-              image: vllm/vllm-openai:v0.32.0
-              args: [m/model]
-              livenessProbe: {httpGet: {path: /health, port: 8000}, initialDelaySeconds: 60, periodSeconds: 10}
-    ```
-
-    Passes:
-    ```k8s.yaml
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: qwen}
-    spec:
-      template:
-        spec:
-          containers:
-            - name: vllm
-              image: vllm/vllm-openai:v0.32.0
-              args: [m/model]
-              livenessProbe: {httpGet: {path: /health, port: 8000}, periodSeconds: 10}
-              startupProbe: {httpGet: {path: /health, port: 8000}, periodSeconds: 10, failureThreshold: 180}
-    ```
-    """
     for pod in pods(facts.manifests):
         live, start = pod.container.get("livenessProbe"), pod.container.get("startupProbe")
         if live is None:
@@ -127,56 +51,6 @@ def killed_while_loading(facts: Facts) -> Iterable[Finding]:
 
 @rule("K8005", WARNING)
 def any_two_gpus(facts: Facts) -> Iterable[Finding]:
-    """A pod asks for several GPUs on nodes where only some are joined by NVLink.
-
-    Consequence: The device plugin may hand out GPUs of two islands (as TP001).
-
-    Evidence: https://github.com/NVIDIA/k8s-device-plugin/issues/436.
-
-    Fix: Aligned allocation, dynamic resource allocation, or whole islands as nodes.
-
-    Fails:
-    ```topo.txt
-            GPU0  GPU1  GPU2  GPU3
-    GPU0    X     NV12  SYS   SYS
-    GPU1    NV12  X     SYS   SYS
-    GPU2    SYS   SYS   X     NV12
-    GPU3    SYS   SYS   NV12  X
-    ```
-    ```k8s.yaml
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: qwen}
-    spec:
-      template:
-        spec:
-          containers:
-            - name: vllm
-              image: vllm/vllm-openai:v0.32.0
-              args: [m/model, -tp, "2"]
-              resources: {limits: {nvidia.com/gpu: "2"}}
-    ```
-
-    Passes: all joined by NVLink
-    ```topo.txt
-            GPU0  GPU1
-    GPU0    X     NV12
-    GPU1    NV12  X
-    ```
-    ```k8s.yaml
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: qwen}
-    spec:
-      template:
-        spec:
-          containers:
-            - name: vllm
-              image: vllm/vllm-openai:v0.32.0
-              args: [m/model, -tp, "2"]
-              resources: {limits: {nvidia.com/gpu: "2"}}
-    ```
-    """
     groups = islands(facts.box) if facts.box is not None else ()
     if len(groups) < 2 or max(len(group) for group in groups) < 2:
         return
@@ -190,35 +64,6 @@ def any_two_gpus(facts: Facts) -> Iterable[Finding]:
 
 @rule("K8006", WARNING, risk="Pods live on for longer after they are told to stop.")
 def short_grace(facts: Facts) -> Iterable[Finding]:
-    """The pod's terminationGracePeriodSeconds is shorter than an answer (30 s by default).
-
-    Consequence: Answers are cut at every rollout.
-
-    Evidence: Kubernetes' documentation of pod termination.
-
-    Fix: terminationGracePeriodSeconds: 130, with --shutdown-timeout 120 (VL018).
-
-    Fails:
-    ```k8s.yaml
-    apiVersion: v1
-    kind: Pod
-    metadata: {name: qwen}
-    spec:
-      containers:
-        - {name: vllm, image: "vllm/vllm-openai:v0.32.0", args: [m/model]}
-    ```
-
-    Passes:
-    ```k8s.yaml
-    apiVersion: v1
-    kind: Pod
-    metadata: {name: qwen}
-    spec:
-      terminationGracePeriodSeconds: 130
-      containers:
-        - {name: vllm, image: "vllm/vllm-openai:v0.32.0", args: [m/model]}
-    ```
-    """
     for pod in pods(facts.manifests):
         node = pod.spec.get("terminationGracePeriodSeconds")
         seconds = number_in(node, 30)

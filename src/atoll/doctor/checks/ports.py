@@ -18,30 +18,6 @@ from atoll.doctor.rule import ERROR, rule
 
 @rule("DC003", ERROR, risk="Whoever reaches the port from another machine no longer does.")
 def engine_published(facts: Facts) -> Iterable[Finding]:
-    """An engine's port is published on all interfaces although something stands before it.
-
-    Consequence: Clients go past nginx (or the backend) and its key check; Docker's rules come before ufw's; --api-key
-    leaves /invocations, /tokenize and /pause open.
-
-    Evidence: https://docs.vllm.ai/en/stable/usage/security/;
-    https://dev.to/munimv2/vllms-api-key-leaves-invocations-tokenize-and-pause-open-lock-it-down-with-an-allowlist-4jlf.
-
-    Fix: `expose` instead of `ports`, or 127.0.0.1:8001:8000.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, ports: ["8001:8000"]}
-      backend: {image: "example/backend:1.0", depends_on: [vllm]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, ports: ["127.0.0.1:8001:8000"]}
-      backend: {image: "example/backend:1.0", depends_on: [vllm]}
-    ```
-    """
     for project, service in engines(facts, by_hand=True):
         before = _in_front(facts, project, service)
         for port in service.ports:
@@ -81,34 +57,6 @@ def on_loopback(port: Port) -> Edits:
 
 @rule("DC010", ERROR)
 def missing_network(facts: Facts) -> Iterable[Finding]:
-    """An external network that this host does not have (with --live).
-
-    Consequence: Compose stops: `network X declared as external, but could not be found`.
-
-    Evidence: docker compose 2.40.3; `docker network ls`.
-
-    Fix: docker network create X, or let Compose make it.
-
-    Fails:
-    ```compose.yaml
-    services:
-      web: {image: "example/web:1.0", networks: [llm]}
-    networks: {llm: {external: true}}
-    ```
-    ```host
-    networks: [bridge, host, none]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      web: {image: "example/web:1.0", networks: [llm]}
-    networks: {llm: {external: true}}
-    ```
-    ```host
-    networks: [bridge, host, none, llm]
-    ```
-    """
     known = facts.host.networks if facts.host is not None else None
     if known is None:
         return
@@ -123,28 +71,6 @@ def missing_network(facts: Facts) -> Iterable[Finding]:
 
 @rule("DC019", ERROR)
 def same_port_twice(facts: Facts) -> Iterable[Finding]:
-    """Two services publish the same port.
-
-    Consequence: The second one does not start; `docker compose config` does not notice.
-
-    Evidence: docker compose 2.40.3 accepted it.
-
-    Fix: Different ports.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: m/model, ports: ["8000:8000"]}
-      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: m/model, ports: ["8000:8000"]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm-0: {image: "vllm/vllm-openai:v0.32.0", command: m/model, ports: ["8000:8000"]}
-      vllm-1: {image: "vllm/vllm-openai:v0.32.0", command: m/model, ports: ["8001:8000"]}
-    ```
-    """
     for project in facts.projects:
         taken: list[tuple[int, Port | None, Service]] = []
         for service in project.services if project.origin == "compose" else ():

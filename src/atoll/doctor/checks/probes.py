@@ -21,33 +21,6 @@ _OPEN = ("/health", "/ping", "/version", "/load", "/metrics", "/docs")  # vLLM a
 
 @rule("DC024", ERROR, risk="The container becomes healthy, and what waits for that starts.")
 def check_that_never_passes(facts: Facts) -> Iterable[Finding]:
-    """A health check asks another port than the engine's, or a path that wants the API key.
-
-    Consequence: Connection refused, or 401 for ever: the container is never healthy; what waits for it never starts.
-
-    Evidence: https://github.com/aws-samples/bedrock-access-gateway/issues/184,
-    https://github.com/Blackwellboy/model-serving-minefield/issues/21; /health needs no key (authenticate.py of 0.32.0).
-
-    Fix: http://127.0.0.1:PORT/health with the port that the engine listens on.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, --port, "5000"]
-        healthcheck: {test: [CMD, curl, -f, "http://localhost:8000/health"]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, --port, "5000"]
-        healthcheck: {test: [CMD, curl, -f, "http://localhost:5000/health"]}
-    ```
-    """
     for engine in facts.engines:
         service, listening = engine.service, engine.service.listen_port
         test = service.get("healthcheck", "test")
@@ -82,38 +55,6 @@ def _asking(word: Node, asked: "re.Match[str]", port: int, path: str) -> Edits:
 
 @rule("DC025", WARNING, risk="Requests to these services no longer go through the proxy.")
 def asks_the_proxy(facts: Facts) -> Iterable[Finding]:
-    """A service has http_proxy, and no_proxy lacks a service of this project that it asks.
-
-    Consequence: It asks the company's proxy for the name of a container, and gets 502 or 503.
-
-    Evidence: https://github.com/microsoft/VibeVoice/issues/248; urllib, requests, httpx and curl all read http_proxy.
-
-    Fix: Put the names of the services into no_proxy (and NO_PROXY).
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      backend:
-        image: example/backend:1.0
-        environment:
-          http_proxy: http://proxy.example:3128
-          no_proxy: localhost
-          LLM_URL: http://vllm:8000/v1
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      backend:
-        image: example/backend:1.0
-        environment:
-          http_proxy: http://proxy.example:3128
-          no_proxy: localhost,vllm
-          LLM_URL: http://vllm:8000/v1
-    ```
-    """
     for project in facts.projects:
         for service in project.services if project.origin == "compose" else ():
             proxy = _either(service, "http_proxy")
@@ -164,50 +105,6 @@ def _sparing(service: Service, spared: Setting | None, names: list[str]) -> Edit
 
 @rule("K8007", ERROR)
 def nobody_listens(facts: Facts) -> Iterable[Finding]:
-    """A Service or a probe asks a port at which the engine does not listen, or a probe a path that wants the key.
-
-    Consequence: Connections are refused; a probe that never passes keeps the pod out of its Service, or has it killed.
-
-    Evidence: the manifest and the flags, held together; vLLM listens on 8000 unless --port says otherwise.
-
-    Fix: One port everywhere: --port, containerPort, targetPort, probes; probes on /health.
-
-    Fails:
-    ```k8s.yaml
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: qwen}
-    spec:
-      template:
-        metadata: {labels: {app: qwen}}
-        spec:
-          containers:
-            - {name: vllm, image: "vllm/vllm-openai:v0.32.0", args: [m/model], ports: [{containerPort: 8080}]}
-    ---
-    apiVersion: v1
-    kind: Service
-    metadata: {name: qwen}
-    spec: {selector: {app: qwen}, ports: [{port: 80, targetPort: 8080}]}
-    ```
-
-    Passes:
-    ```k8s.yaml
-    apiVersion: apps/v1
-    kind: Deployment
-    metadata: {name: qwen}
-    spec:
-      template:
-        metadata: {labels: {app: qwen}}
-        spec:
-          containers:
-            - {name: vllm, image: "vllm/vllm-openai:v0.32.0", args: [m/model], ports: [{containerPort: 8000}]}
-    ---
-    apiVersion: v1
-    kind: Service
-    metadata: {name: qwen}
-    spec: {selector: {app: qwen}, ports: [{port: 80, targetPort: 8000}]}
-    ```
-    """
     listed = tuple(pods(facts.manifests))
     for pod in listed:
         yield from _probed(pod)

@@ -19,31 +19,6 @@ _LLM = re.compile(r"vllm|llm|sglang|ollama|llama|qwen|openai|tgi|inference", re.
 
 @rule("PX001", ERROR, risk=SAFE)
 def haproxy_waits(facts: Facts) -> Iterable[Finding]:
-    """HAProxy before an engine without `option http-no-delay`.
-
-    Consequence: Streamed tokens wait: +208 to 212 ms TTFT, and bursts every 200 ms.
-
-    Evidence: measured with HAProxy 2.6.12; with the option +0.5 ms.
-
-    Fix: option http-no-delay in the backend or the defaults.
-
-    Fails:
-    ```haproxy.cfg
-    defaults
-        mode http
-    backend vllm
-        server vllm-0 10.0.0.1:8000
-    ```
-
-    Passes:
-    ```haproxy.cfg
-    defaults
-        mode http
-        option http-no-delay
-    backend vllm
-        server vllm-0 10.0.0.1:8000
-    ```
-    """
     option = r"option\s+http-no-delay"
     for source in facts.haproxy:
         sections = list(haproxy_sections(source))
@@ -75,26 +50,6 @@ def _line_after(source: Source, line: int) -> tuple[Edit, ...]:
 
 @rule("PX002", WARNING)
 def slow_first_chunk(facts: Facts) -> Iterable[Finding]:
-    """sglang-router 0.3.2 on kept client connections.
-
-    Consequence: The first chunk is held for about 43 ms (Nagle and delayed acknowledgement).
-
-    Evidence: measured: headers leave at 51 ms, the first chunk at 95 ms; gone with TCP_QUICKACK.
-
-    Fix: Another version, vllm-router or nginx.
-
-    Fails:
-    ```compose.yaml
-    services:
-      router: {image: "lmsysorg/sglang-router:v0.3.2"}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      router: {image: "lmsysorg/sglang-router:v0.4.0"}
-    ```
-    """
     for service in facts.services:
         node = service.get("image")
         if (
@@ -127,30 +82,6 @@ def _all_words(service: Service) -> tuple[Word, ...]:
 
 @rule("PX003", WARNING)
 def all_to_one(facts: Facts) -> Iterable[Finding]:
-    """vllm-router with --policy cache_aware, its default.
-
-    Consequence: Every request costs two more calls to every engine (+11 ms TTFT), and prompts that begin alike all go
-    to one engine until it is 64 requests ahead, more than many engines run at once.
-
-    Evidence: measured with vllm-router 0.1.17: 124 of 124 on one of two engines;
-    https://github.com/ai-dynamo/dynamo/issues/737, https://github.com/vllm-project/production-stack/pull/884.
-
-    Fix: --balance-abs-threshold 8, or --policy power_of_two or consistent_hash; --enable-scale-out on vLLM.
-
-    Fails:
-    ```compose.yaml
-    services:
-      router: {image: "vllm/vllm-router:0.1.17", command: [--worker-urls, "http://a:8000", "http://b:8000"]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      router:
-        image: vllm/vllm-router:0.1.17
-        command: [--worker-urls, "http://a:8000", "http://b:8000", --policy, power_of_two]
-    ```
-    """
     for service in facts.services:
         if service.kind != "vllm-router" or (service.image is not None and "lmstack" in service.image.path):
             continue
@@ -171,32 +102,6 @@ def all_to_one(facts: Facts) -> Iterable[Finding]:
 
 @rule("PX004", WARNING)
 def slow_data_plane(facts: Facts) -> Iterable[Finding]:
-    """A single LiteLLM worker carries the tokens of local engines.
-
-    Consequence: 150 to 235 CPU seconds for 1000 streams of 64 chunks, about a hundred times nginx, and seconds more
-    to the first token at 30 streams.
-
-    Evidence: measured with 1.106.2; https://github.com/BerriAI/litellm/issues/13546,
-    https://github.com/BerriAI/litellm/issues/13505, https://github.com/BerriAI/litellm/issues/21046.
-
-    Fix: Several workers (--num_workers), or keep it for keys and budgets and let tokens go through nginx.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      litellm: {image: "ghcr.io/berriai/litellm:main-v1.106.2-stable", command: [--config, /app/config.yaml]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-      litellm:
-        image: ghcr.io/berriai/litellm:main-v1.106.2-stable
-        command: [--config, /app/config.yaml, --num_workers, "8"]
-    ```
-    """
     for project in facts.projects:
         local = [service for service in project.services if service.kind in {"vllm", "tgi", "sglang"}]
         for service in project.services:
@@ -219,47 +124,6 @@ def _walk(node: Node, depth: int = 0) -> Iterator[Node]:
 
 @rule("PX005", ERROR, risk=SAFE)
 def cut_after_15_s(facts: Facts) -> Iterable[Finding]:
-    """An Envoy route to an engine without `timeout: 0s`.
-
-    Consequence: Envoy's default is 15 s: 504, and streams are cut at 15.0 s.
-
-    Evidence: Envoy 1.40.0.
-
-    Fix: timeout: 0s and a stream_idle_timeout of 600s.
-
-    Fails:
-    ```envoy.yaml
-    static_resources:
-      listeners:
-        - name: main
-          filter_chains:
-            - filters:
-                - typed_config:
-                    route_config:
-                      virtual_hosts:
-                        - routes:
-                            - match: {prefix: /v1/}
-                              route:
-                                cluster: vllm
-    ```
-
-    Passes:
-    ```envoy.yaml
-    static_resources:
-      listeners:
-        - name: main
-          filter_chains:
-            - filters:
-                - typed_config:
-                    route_config:
-                      virtual_hosts:
-                        - routes:
-                            - match: {prefix: /v1/}
-                              route:
-                                cluster: vllm
-                                timeout: 0s
-    ```
-    """
     for root in facts.envoy:
         for node in _walk(root):
             route, match = node.get("route"), node.get("match")
@@ -282,35 +146,6 @@ def _seconds(node: Node) -> float | None:
 
 @rule("PX006", INFO)
 def batched_stream(facts: Facts) -> Iterable[Finding]:
-    """Ray Serve LLM gathers stream chunks (its default).
-
-    Consequence: +50 ms TTFT, -12 % throughput at 32 streams.
-
-    Evidence: https://github.com/ray-project/ray/issues/59681.
-
-    Fix: experimental_configs: {stream_batching_interval_ms: 0}.
-
-    Fails:
-    ```serve.yaml
-    applications:
-      - name: llm
-        import_path: ray.serve.llm:build_openai_app
-        args:
-          llm_configs:
-            - model_loading_config: {model_id: m}
-    ```
-
-    Passes:
-    ```serve.yaml
-    applications:
-      - name: llm
-        import_path: ray.serve.llm:build_openai_app
-        args:
-          llm_configs:
-            - model_loading_config: {model_id: m}
-              experimental_configs: {stream_batching_interval_ms: 0}
-    ```
-    """
     for root in facts.ray:
         for node in _walk(root):
             if not (node.string("import_path") or "").startswith("ray.serve.llm"):

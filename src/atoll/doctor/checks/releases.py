@@ -105,32 +105,6 @@ def _release(command: VllmCommand) -> str:
 
 @rule("VL001", ERROR, risk=SAFE)
 def removed_option(facts: Facts) -> Iterable[Finding]:
-    """An option that the vLLM of this image no longer has.
-
-    Consequence: The parser refuses it, the container exits, and with `restart: unless-stopped` it does so for ever;
-    the balancer in front answers 502.
-
-    Evidence: the option lists of 25 releases from 0.8 to 0.33, read from their own parsers; 40 such options were
-    refused by 0.32.0; https://github.com/jdaln/dgx-spark-inference-stack/issues/12, https://github.com/kserve/kserve/pull/6037.
-
-    Fix: Drop it, or write what took its place.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --swap-space, "4", --disable-log-requests]
-    ```
-
-    Passes: the releases that still had them
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.8.5
-        command: [Qwen/Qwen2.5-7B-Instruct, --swap-space, "4", --disable-log-requests]
-    ```
-    """
     ever = _ever_known()
     for engine, option in _unknown(facts):
         if option.name in _INVENTED or option.name not in {*ever, *_REPLACEMENTS}:
@@ -161,30 +135,6 @@ def _replaced(option: GivenOption) -> Edits:
 
 @rule("VL002", WARNING, risk="The option is gone; the release of this image still reads it.")
 def deprecated_option(facts: Facts) -> Iterable[Finding]:
-    """An option that is deprecated in this release, or gone in a later one.
-
-    Consequence: It does nothing already, or the next pull of a newer image stops the service.
-
-    Evidence: `vllm serve --help=all` of 0.32.0, and the option lists of the releases after.
-
-    Fix: Drop it, or write what took its place, before you upgrade.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --disable-cascade-attn]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct]
-    ```
-    """
     newest = table_for(None)
     for engine, option in options(facts):
         command = engine.command
@@ -220,31 +170,6 @@ def _gone_since(name: str) -> str:
 
 @rule("VL007", WARNING, risk=SAFE)
 def abbreviated_option(facts: Facts) -> Iterable[Finding]:
-    """An option is abbreviated.
-
-    Consequence: argparse accepts the beginning of a name until a newer release makes it ambiguous; `--device cuda` used
-    to work and in 0.32 is refused as `ambiguous option`.
-
-    Evidence: the parser of 0.32.0.
-
-    Fix: Write the whole name.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --tensor-parallel, "2"]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --tensor-parallel-size, "2"]
-    ```
-    """
     for engine, option in _unknown(facts):
         whole = engine.command.table.longer(option.name)
         if option.name in _INVENTED or not whole or not option.name.startswith("--"):
@@ -269,30 +194,6 @@ def abbreviated_option(facts: Facts) -> Iterable[Finding]:
 
 @rule("VL008", ERROR, risk=SAFE)
 def invented_option(facts: Facts) -> Iterable[Finding]:
-    """An option that vLLM never had.
-
-    Consequence: The parser refuses it and the container exits.
-
-    Evidence: refused by 0.32.0 and in none of the lists of 25 releases; such files are found in public.
-
-    Fix: Drop it. Metrics are served on the API's own port; the number of GPUs is --tensor-parallel-size.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-batch-size, "32", --enable-metrics]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-seqs, "256"]
-    ```
-    """
     ever = _ever_known()
     for engine, option in _unknown(facts):
         if option.name in ever or option.name in _REPLACEMENTS or not option.name.startswith("--"):

@@ -12,26 +12,6 @@ from atoll.doctor.rule import ERROR, SAFE, rule
 
 @rule("TP015", ERROR, risk=SAFE)
 def unquoted_ids(facts: Facts) -> Iterable[Finding]:
-    """device_ids are written as numbers.
-
-    Consequence: Compose refuses the file: device_ids.0 must be a string.
-
-    Evidence: docker compose 2.40.3.
-
-    Fix: Quote them.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{device_ids: [0]}]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: [{device_ids: ["0"]}]}
-    ```
-    """
     for service in facts.services:
         nodes = service.gpus.id_nodes if service.gpus is not None else ()
         wrong = [node for node in nodes if node.tag in {"int", "float"}]
@@ -42,43 +22,6 @@ def unquoted_ids(facts: Facts) -> Iterable[Finding]:
 
 @rule("TP016", ERROR, risk="The container gets GPUs that it did not get so far.")
 def incomplete_request(facts: Facts) -> Iterable[Finding]:
-    """A device entry without capabilities, or with both count and device_ids.
-
-    Consequence: Compose refuses the file.
-
-    Evidence: docker compose 2.40.3.
-
-    Fix: capabilities: [gpu]; one of the two.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        deploy:
-          resources:
-            reservations:
-              devices:
-                - driver: nvidia
-                  device_ids: ["0"]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        deploy:
-          resources:
-            reservations:
-              devices:
-                - driver: nvidia
-                  device_ids: ["0"]
-                  capabilities: [gpu]
-    ```
-    """
     for service in facts.services:
         devices = service.get("deploy", "resources", "reservations", "devices")
         for device in devices.items if devices is not None else ():
@@ -100,35 +43,6 @@ def incomplete_request(facts: Facts) -> Iterable[Finding]:
 
 @rule("TP017", ERROR, risk="CUDA sees the GPUs that are named.")
 def words_for_gpus(facts: Facts) -> Iterable[Finding]:
-    """A word where CUDA or Docker wants numbers: CUDA_VISIBLE_DEVICES=all, =0-3, or a variable without its `$`.
-
-    Consequence: CUDA reads numbers up to the first word that is none: `all` gives no GPU, `0-3` gives GPU 0 alone;
-    Docker finds no device of the name `{GPU_ID:-0}`.
-
-    Evidence: CUDA's documentation of CUDA_VISIBLE_DEVICES; https://github.com/InternLM/MindSearch/issues/182.
-
-    Fix: Numbers with commas (0,1,2,3), or no variable at all; `${GPU_ID:-0}` with its dollar.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        environment: {CUDA_VISIBLE_DEVICES: all, HF_HOME: /hf}
-        gpus: all
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        environment: {CUDA_VISIBLE_DEVICES: "0,1", HF_HOME: /hf}
-        gpus: all
-    ```
-    """
     for service in facts.services:
         setting = service.environment.get("CUDA_VISIBLE_DEVICES")
         value = (setting.value or "").strip() if setting is not None and setting.known else ""

@@ -19,36 +19,6 @@ from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
 
 @rule("NG007", ERROR, risk="Engines that fail once go on getting requests.")
 def ejected_by_one_answer(facts: Facts) -> Iterable[Finding]:
-    """One slow answer takes an engine out (max_fails 1 and fail_timeout 10 s are the defaults).
-
-    Consequence: A timeout counts as a failure: one slow answer on each engine takes all healthy engines out, and every
-    request gets 502 for 10.9 s; one lost connection takes an engine out for 10 s.
-
-    Evidence: nginx 1.31.3; nginx's documentation of the upstream module.
-
-    Fix: max_fails=3 fail_timeout=5s on each server (or max_fails=0), and a read timeout longer than an answer (NG001).
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm {
-        server vllm-0:8000 max_fails=3 fail_timeout=5s;
-        server vllm-1:8000 max_fails=3 fail_timeout=5s;
-      }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-    """
     for route, upstream in balanced_upstreams(facts):
         weak = [server for server in serving_servers(upstream) if (server.param("max_fails") or "1") == "1"]
         if weak and cuts_answers(facts, route):
@@ -69,35 +39,6 @@ def _with_params(server: Server, **wanted: str) -> Edits:
 
 @rule("NG008", ERROR, risk="Engines that failed get requests again after seconds.")
 def ejected_for_hours(facts: Facts) -> Iterable[Finding]:
-    """fail_timeout is longer than a minute, as in vLLM's own nginx page (10000s).
-
-    Consequence: After the allowed failures an engine gets nothing for that long: 2 h 47 min for 10000s; users report
-    most requests on one server.
-
-    Evidence: nginx 1.31.3: 0 of 50 requests in the 25 s watched;
-    https://docs.vllm.ai/en/stable/deployment/nginx.html, https://github.com/nginx/nginx/issues/524,
-    https://github.com/huggingface/inference-benchmarker/issues/14.
-
-    Fix: fail_timeout=5s to 10s.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000 max_fails=3 fail_timeout=10000s; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; proxy_read_timeout 1800s; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000 max_fails=3 fail_timeout=10s; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; proxy_read_timeout 1800s; } }
-    }
-    ```
-    """
     for _, upstream in balanced_upstreams(facts):
         for server in upstream.servers:
             seconds = nginx_seconds(server.param("fail_timeout") or "10s")
@@ -125,36 +66,6 @@ def _retries(route: Route) -> tuple[str, ...]:
 
 @rule("NG009", INFO, risk="A request that failed may be run a second time on another engine.")
 def no_retry_of_posts(facts: Facts) -> Iterable[Finding]:
-    """A POST that failed after it was sent is not tried on another engine.
-
-    Consequence: nginx retries a refused connection; an engine that dies before its first byte, or answers 503, is
-    passed on to the client as 502 or 503.
-
-    Evidence: nginx 1.31.3.
-
-    Fix: proxy_next_upstream error timeout http_503 non_idempotent, limited to 2 tries and 5 s; or let clients retry.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ {
-        proxy_pass http://vllm; proxy_next_upstream error timeout http_503 non_idempotent;
-        proxy_next_upstream_tries 2; proxy_next_upstream_timeout 5s;
-      } }
-    }
-    ```
-    """
     for route, _ in balanced_upstreams(facts):
         words = _retries(route)
         if "non_idempotent" not in words and "off" not in words:
@@ -170,33 +81,6 @@ def no_retry_of_posts(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG010", WARNING, risk=SAFE)
 def late_retries(facts: Facts) -> Iterable[Finding]:
-    """non_idempotent retries without proxy_next_upstream_timeout.
-
-    Consequence: An answer that fails after minutes is generated once more elsewhere.
-
-    Evidence: nginx 1.31.3: with 2 s a late failure gives 502, an early one is tried again.
-
-    Fix: proxy_next_upstream_tries 2; proxy_next_upstream_timeout 5s.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; proxy_next_upstream error timeout non_idempotent; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; proxy_next_upstream error timeout non_idempotent;
-        proxy_next_upstream_timeout 5s; } }
-    }
-    ```
-    """
     for route, _ in balanced_upstreams(facts):
         limit = route.location.value("proxy_next_upstream_timeout", "0")
         if "non_idempotent" in _retries(route) and nginx_seconds(limit) == 0:
@@ -212,47 +96,6 @@ def late_retries(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG011", INFO, risk="A request that failed may be run a second time on another engine.")
 def refusals_passed_on(facts: Facts) -> Iterable[Finding]:
-    """The engine refuses with 503 when it is full, and nginx does not try another engine.
-
-    Consequence: Clients get the 503 while another engine is free.
-
-    Evidence: nginx 1.31.3; --max-num-queued-reqs in the help of 0.32.0.
-
-    Fix: proxy_next_upstream error timeout http_503 non_idempotent.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm-0: &vllm
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-queued-reqs, "64"]
-      vllm-1: *vllm
-    ```
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm-0: &vllm
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-num-queued-reqs, "64"]
-      vllm-1: *vllm
-    ```
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; proxy_next_upstream error timeout http_503 non_idempotent;
-        proxy_next_upstream_timeout 5s; } }
-    }
-    ```
-    """
     for route, _ in balanced_upstreams(facts):
         refusing = [
             s for s in route.engines if s.vllm and s.vllm.has("--max-num-queued-reqs", "--max-num-queued-tokens")
@@ -268,32 +111,6 @@ def refusals_passed_on(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG027", WARNING, risk="An engine gets more requests at once than today.")
 def refused_at_once(facts: Facts) -> Iterable[Finding]:
-    """max_conns without a queue.
-
-    Consequence: What exceeds it gets 502 at once; the `queue` directive is commercial.
-
-    Evidence: nginx 1.31.3: 4 x 200, 4 x 502.
-
-    Fix: Limit at vLLM (--max-num-queued-reqs) and retry on 503 (NG011).
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { zone vllm 256k; server vllm-0:8000 max_conns=32; server vllm-1:8000 max_conns=32; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { zone vllm 256k; server vllm-0:8000; server vllm-1:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-    """
     for route in facts.upstream_routes:
         upstream = route.location.upstream
         assert upstream is not None

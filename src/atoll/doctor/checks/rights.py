@@ -26,29 +26,6 @@ def _bytes(text: str) -> int | None:
 
 @rule("DC004", ERROR, risk=SAFE)
 def small_shared_memory(facts: Facts) -> Iterable[Finding]:
-    """Tensor parallelism without `shm_size` or `ipc: host`.
-
-    Consequence: /dev/shm is 64 MiB; vLLM's ring to its workers is 24 MiB x 10, and NCCL uses it when peer-to-peer is
-    off: SIGBUS, a hang or an NCCL error, late and under load.
-
-    Evidence: seen with Docker: a segment of 240 MiB dies with exit 135 after 64 MiB;
-    https://github.com/vllm-project/vllm/issues/1710, https://github.com/vllm-project/vllm/pull/1125,
-    https://github.com/MiniMax-AI/MiniMax-01/issues/42.
-
-    Fix: shm_size: 16gb, or ipc: host.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "2"], shm_size: 16gb}
-    ```
-    """
     for _, service in engines(facts, by_hand=True):
         assert service.vllm is not None
         tp, pp = service.vllm.tensor_parallel, service.vllm.pipeline_parallel
@@ -81,26 +58,6 @@ def _laid_in(service: Service) -> Iterator[str]:
 
 @rule("DC014", INFO, risk="The container gets its GPUs by the device request alone.")
 def runtime_and_devices(facts: Facts) -> Iterable[Finding]:
-    """`runtime: nvidia` beside a device request.
-
-    Consequence: One is enough; on a host with CDI alone Docker stops: `Unknown runtime specified nvidia`.
-
-    Evidence: seen with Docker.
-
-    Fix: Drop runtime.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, runtime: nvidia, gpus: all}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
-    ```
-    """
     for project in facts.projects:
         for service in project.services:
             asked = service.get("deploy", "resources", "reservations", "devices") or service.get("gpus")
@@ -113,32 +70,6 @@ def runtime_and_devices(facts: Facts) -> Iterable[Finding]:
 
 @rule("DC015", ERROR)
 def no_toolkit(facts: Facts) -> Iterable[Finding]:
-    """This host's Docker has no NVIDIA runtime (with --live).
-
-    Consequence: Docker stops: `could not select device driver "nvidia" with capabilities: [[gpu]]`.
-
-    Evidence: seen with Docker.
-
-    Fix: Install the NVIDIA container toolkit.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
-    ```
-    ```host
-    runtimes: [runc, io.containerd.runc.v2]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
-    ```
-    ```host
-    runtimes: [runc, nvidia]
-    ```
-    """
     runtimes = facts.host.runtimes if facts.host is not None else None
     if runtimes is None or any("nvidia" in name or "cdi" in name for name in runtimes):
         return
@@ -152,26 +83,6 @@ def no_toolkit(facts: Facts) -> Iterable[Finding]:
 
 @rule("DC018", ERROR, risk="The container loses rights that it has today.")
 def takes_over_the_host(facts: Facts) -> Iterable[Finding]:
-    """An engine's container is privileged, or has Docker's socket.
-
-    Consequence: Code that came with a model takes over the host.
-
-    Evidence: https://github.com/vllm-project/vllm/pull/14217.
-
-    Fix: Drop it; a device request gives the GPUs.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, privileged: true, gpus: all}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model, gpus: all}
-    ```
-    """
     for _, service in serving(facts, by_hand=True):
         if not service.serves_llm:
             continue
@@ -185,34 +96,6 @@ def takes_over_the_host(facts: Facts) -> Iterable[Finding]:
 
 @rule("DC020", ERROR, risk=SAFE)
 def one_name_for_many(facts: Facts) -> Iterable[Finding]:
-    """container_name or device_ids together with several replicas.
-
-    Consequence: Compose refuses the first; the second pins every replica to the same GPUs.
-
-    Evidence: docker compose 2.40.3.
-
-    Fix: One service for each group of GPUs, without container_name.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        container_name: vllm
-        deploy:
-          replicas: 2
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: m/model
-        container_name: vllm
-    ```
-    """
     for project in facts.projects:
         for service in project.services:
             named = service.get("container_name")

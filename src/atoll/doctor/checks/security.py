@@ -29,27 +29,6 @@ _HOLES: tuple[tuple[str, Version, Version], ...] = (
     risk="Another release of vLLM: its options, defaults and memory differ. Try it beside the old one first.",
 )
 def known_holes(facts: Facts) -> Iterable[Finding]:
-    """A vLLM with known holes; a warning where only this machine reaches it.
-
-    Consequence: Whoever reaches the server may run code in it or read from it.
-
-    Evidence: CVE-2026-115911 (below 0.32), CVE-2026-114053 (below 0.31), CVE-2026-105757 (below 0.30), CVE-2026-27893
-    (0.10.1 to 0.17).
-
-    Fix: Upgrade to 0.32.0 or later.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.30.0", command: m/model, ports: ["8000:8000"]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: m/model}
-    ```
-    """
     for engine in facts.engines:
         version, node = engine.command.version, engine.service.get("image")
         image = engine.service.image
@@ -92,28 +71,6 @@ def _is_patched(service: Service) -> bool:
 
 @rule("SE002", ERROR)
 def code_from_the_hub(facts: Facts) -> Iterable[Finding]:
-    """--trust-remote-code without a pinned revision.
-
-    Consequence: Whatever code stands in the model's repository today runs in the server.
-
-    Evidence: https://github.com/pypa/advisory-database (PYSEC-2026-2301).
-
-    Fix: Drop it (most models need it no more), or pin --revision and --code-revision to commits.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --trust-remote-code]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, --trust-remote-code, --revision, 0123456789abcdef0123456789abcdef01234567]
-    ```
-    """
     for engine, option in named_options(facts, "--trust-remote-code"):
         model = engine.command.model or "${"
         pinned = [engine.command.text(name) or "" for name in ("--revision", "--code-revision")]
@@ -124,30 +81,6 @@ def code_from_the_hub(facts: Facts) -> Iterable[Finding]:
 
 @rule("SE003", ERROR, risk="The stack does not start before the key is in .env.")
 def key_on_the_command_line(facts: Facts) -> Iterable[Finding]:
-    """The API key is an argument.
-
-    Consequence: It shows in `ps` and `docker inspect`; and it guards only /v1, /v2 and /inference: /tokenize, /pause
-    and /invocations stay open (NG023).
-
-    Evidence: authenticate.py of 0.32.0.
-
-    Fix: VLLM_API_KEY from a secret or .env, and an allow-list in nginx.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --api-key, my-very-secret-key]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model]
-        environment: {VLLM_API_KEY: "${VLLM_API_KEY:?}"}
-    ```
-    """
     for engine, option in named_options(facts, "--api-key"):
         if option.value and option.value.upper() != "EMPTY":
             variable = re.fullmatch(r"\$\{?(\w+)[^}]*\}?", option.value)
@@ -173,26 +106,6 @@ def _as_variable(service: Service, name: str, removal: Edits) -> Edits:
 
 @rule("SE004", ERROR)
 def stolen_keys(facts: Facts) -> Iterable[Finding]:
-    """A LiteLLM release that carries a credential stealer.
-
-    Consequence: Every key that it saw is known to somebody else.
-
-    Evidence: OSV MAL-2026-2144; https://github.com/BerriAI/litellm/issues/24512; 1.107.0 by PyPI's litellm-check.
-
-    Fix: Another version, and new secrets.
-
-    Fails:
-    ```compose.yaml
-    services:
-      litellm: {image: "ghcr.io/berriai/litellm:main-v1.82.7-stable"}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      litellm: {image: "ghcr.io/berriai/litellm:main-v1.106.2-stable"}
-    ```
-    """
     stolen = r"(?<![\d.])(1\.82\.[78]|1\.107\.0)(?![\d.]*\d)"
     for service in facts.services:
         image, node = service.image, service.get("image")
@@ -207,29 +120,6 @@ def stolen_keys(facts: Facts) -> Iterable[Finding]:
 
 @rule("SE005", WARNING, risk="Clients can no longer send what this option allows.")
 def risky_inputs(facts: Facts) -> Iterable[Finding]:
-    """Local files or raw embeddings are accepted from clients of an open server.
-
-    Consequence: Clients read files of the server, or feed tensors to code with a history of memory corruption.
-
-    Evidence: the help of 0.32.0; CVE-2025-62164, CVE-2026-56340, PYSEC-2026-250.
-
-    Fix: Drop the option, or ask for a key.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --enable-prompt-embeds]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, --enable-prompt-embeds]
-        environment: {VLLM_API_KEY: "${VLLM_API_KEY:?}"}
-    ```
-    """
     for engine, option in named_options(
         facts, "--allowed-local-media-path", "--enable-prompt-embeds", "--enable-mm-embeds"
     ):

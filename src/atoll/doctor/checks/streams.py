@@ -21,28 +21,6 @@ def _buffers(route: Route) -> bool:
 
 @rule("NG001", ERROR, risk=SAFE)
 def short_read_timeout(facts: Facts) -> Iterable[Finding]:
-    """Nginx waits less long than an answer may take (60 s unless told otherwise).
-
-    Consequence: An answer that is not streamed gets a 504 at that second, vLLM aborts it, and the work is lost; a
-    stream that is silent for so long, in the queue or in a long prefill, is cut.
-
-    Evidence: nginx 1.31.3: an answer of 65 s gave 504 at 60.06 s; https://github.com/BerriAI/litellm/issues/9551,
-    https://github.com/basetenlabs/truss/pull/670, https://github.com/singnet/Omega/pull/351.
-
-    Fix: proxy_read_timeout 1800s, longer than queue plus longest answer.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; proxy_read_timeout 1800s; } } }
-    ```
-    """
     for route in facts.answering:
         if cuts_answers(facts, route):
             timeout, place = read_timeout(route), route.location.find("proxy_read_timeout")
@@ -57,28 +35,6 @@ def short_read_timeout(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG002", ERROR, risk=SAFE)
 def lumps(facts: Facts) -> Iterable[Finding]:
-    """HTTP/1.0 towards the engine with buffering on.
-
-    Consequence: Streamed tokens arrive in lumps of 4 KiB: the first byte after 1.26 s in place of 1 ms at 20 tokens/s;
-    +480 ms TTFT p50 with 30 streams, +970 ms with 256.
-
-    Evidence: measured with nginx 1.22.1 and 1.31.3 (HTTP/1.1 with buffering on does not delay); the default until
-    1.29.7 is HTTP/1.0; https://github.com/BerriAI/litellm/issues/6458.
-
-    Fix: proxy_http_version 1.1; proxy_buffering off.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; proxy_http_version 1.0; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; proxy_http_version 1.1; proxy_buffering off; } } }
-    ```
-    """
     for route in facts.answering:
         if http_version(route) == "1.0" and _buffers(route):
             yield found(
@@ -104,37 +60,6 @@ def _http_1_1(route: Route) -> Edits:
 
 @rule("NG003", ERROR, risk=SAFE)
 def unframed(facts: Facts) -> Iterable[Finding]:
-    """HTTP/1.0 towards the engine has no framing.
-
-    Consequence: A vLLM that dies in mid-answer looks like a normal end: the client gets a complete 200 with half the
-    text. With HTTP/1.1 it gets an error.
-
-    Evidence: nginx 1.22.1 (no error) against 1.31.3 (IncompleteRead).
-
-    Fix: proxy_http_version 1.1.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct}
-      nginx: {image: "nginx:1.28", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
-    ```
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes: since 1.29.7 HTTP/1.1 is the default
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: Qwen/Qwen2.5-7B-Instruct}
-      nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}
-    ```
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    """
     for route in facts.answering:
         if http_version(route) == "1.0":
             yield found(
@@ -146,27 +71,6 @@ def unframed(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG004", ERROR, risk=SAFE)
 def gzipped_stream(facts: Facts) -> Iterable[Finding]:
-    """Compression (gzip) covers text/event-stream while buffering is on.
-
-    Consequence: The whole answer arrives at its end.
-
-    Evidence: nginx 1.22.1 and 1.31.3: one read at 2.02 s; harmless with buffering off, where each chunk is flushed.
-
-    Fix: gzip off in the location, or proxy_buffering off.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { gzip on; gzip_types text/event-stream; server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http { gzip on; gzip_types text/event-stream;
-      server { location /v1/ { proxy_pass http://vllm:8000; proxy_buffering off; } } }
-    ```
-    """
     for route in facts.answering:
         types = route.location.find("gzip_types")
         covered = types is not None and bool({"text/event-stream", "*"} & set(types.args))
@@ -180,26 +84,6 @@ def gzipped_stream(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG018", ERROR, risk=SAFE)
 def small_body(facts: Facts) -> Iterable[Finding]:
-    """Requests of more than 1 MiB are refused (the default).
-
-    Consequence: An image or a very long prompt gets 413.
-
-    Evidence: nginx 1.31.3.
-
-    Fix: client_max_body_size 64m.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http { client_max_body_size 64m; server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    """
     for route in facts.answering:
         limit = nginx_bytes(route.location.value("client_max_body_size", "1m"))
         prompt = facts.load_at(route.config.source.path).prompt_tokens
@@ -216,26 +100,6 @@ def small_body(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG019", INFO, risk=SAFE, habit=True)
 def body_on_disk(facts: Facts) -> Iterable[Finding]:
-    """client_body_buffer_size is small (8 or 16 KiB by default).
-
-    Consequence: Every longer prompt is written to a temporary file before it is passed on.
-
-    Evidence: nginx 1.31.3.
-
-    Fix: client_body_buffer_size 1m.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http { client_body_buffer_size 1m; server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    """
     for route in facts.answering:
         size = nginx_bytes(route.location.value("client_body_buffer_size", "16k"))
         if size is not None and size < 2**16:
@@ -248,26 +112,6 @@ def body_on_disk(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG025", WARNING, risk="An answer stops when its client leaves.")
 def work_for_nobody(facts: Facts) -> Iterable[Finding]:
-    """proxy_ignore_client_abort is on.
-
-    Consequence: A client that leaves keeps the GPU busy for the rest of an answer that is not streamed.
-
-    Evidence: nginx 1.31.3; with the default (off) vLLM aborts within 1 s.
-
-    Fix: Take the directive out.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; proxy_ignore_client_abort on; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; } } }
-    ```
-    """
     for route in facts.answering:
         place = route.location.find("proxy_ignore_client_abort")
         if place is not None and place.arg == "on":
@@ -276,32 +120,6 @@ def work_for_nobody(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG029", WARNING, risk="An engine that needs more than 2 s to accept a connection counts as failed.")
 def slow_connect(facts: Facts) -> Iterable[Finding]:
-    """proxy_connect_timeout is long (60 s by default) before several engines.
-
-    Consequence: A host that drops packets holds each request for that long before the next engine is tried.
-
-    Evidence: nginx's documentation of proxy_connect_timeout and proxy_next_upstream.
-
-    Fix: proxy_connect_timeout 2s.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server 10.0.0.1:8000; server 10.0.0.2:8000; }
-      server { location /v1/ { proxy_pass http://vllm; } }
-    }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http {
-      upstream vllm { server 10.0.0.1:8000; server 10.0.0.2:8000; }
-      server { location /v1/ { proxy_pass http://vllm; proxy_connect_timeout 2s; } }
-    }
-    ```
-    """
     for route in facts.answering:
         seconds = nginx_seconds(route.location.value("proxy_connect_timeout", "60s"))
         if len(route.location.hosts) > 1 and seconds is not None and seconds > 5:
@@ -315,27 +133,6 @@ def slow_connect(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG033", INFO, risk=SAFE)
 def expected_header(facts: Facts) -> Iterable[Finding]:
-    """The header X-Accel-Buffering is expected to switch buffering off.
-
-    Consequence: nginx obeys this header only in the engine's answer, and vLLM 0.32 does not send it: nginx's own
-    setting counts.
-
-    Evidence: vLLM 0.32.0's sources.
-
-    Fix: proxy_buffering off.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; add_header X-Accel-Buffering no; } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ { proxy_pass http://vllm:8000; proxy_buffering off; } } }
-    ```
-    """
     for route in facts.answering:
         if not _buffers(route):
             continue
@@ -349,30 +146,6 @@ def expected_header(facts: Facts) -> Iterable[Finding]:
 
 @rule("NG034", INFO, risk="Bodies are read whole before they are passed on.", habit=True)
 def unbuffered_retries(facts: Facts) -> Iterable[Finding]:
-    """proxy_request_buffering is off together with retries.
-
-    Consequence: A request whose body has been passed on already cannot go to the next engine.
-
-    Evidence: nginx's documentation of proxy_request_buffering.
-
-    Fix: Leave request buffering on.
-
-    Fails:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ {
-      proxy_pass http://vllm:8000; proxy_request_buffering off; proxy_next_upstream error timeout non_idempotent;
-    } } }
-    ```
-
-    Passes:
-    ```nginx.conf
-    events {}
-    http { server { location /v1/ {
-      proxy_pass http://vllm:8000; proxy_next_upstream error timeout non_idempotent;
-    } } }
-    ```
-    """
     for route in facts.answering:
         place = route.location.find("proxy_request_buffering")
         retries = route.location.find("proxy_next_upstream")

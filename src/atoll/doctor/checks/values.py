@@ -31,30 +31,6 @@ _WORDS = {"--max-num-batched-tokens": {"auto"}}
 
 @rule("VL031", ERROR, risk=SAFE)
 def illegal_value(facts: Facts) -> Iterable[Finding]:
-    """A value that this option does not take.
-
-    Consequence: The parser, or the check of the configuration right after it, refuses it and the container exits.
-
-    Evidence: the choices in the option lists of 26 releases, read from their own parsers; vllm/config of 0.32.0.
-
-    Fix: One of the values that the option takes; `--gpu-memory-utilization` is a share, 0.95 and not 95.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, --dtype, float8, --gpu-memory-utilization, "95"]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, --dtype, bfloat16, --gpu-memory-utilization, "0.95"]
-    ```
-    """
     for engine, option in options(facts):
         if option.path or not option.known or option.value is None:
             continue
@@ -105,27 +81,6 @@ def _no_choice(option: GivenOption, listed: Option | None) -> Iterable[Finding]:
 
 @rule("VL032", WARNING)
 def no_room_left(facts: Facts) -> Iterable[Finding]:
-    """--gpu-memory-utilization of (nearly) 1.
-
-    Consequence: NCCL, CUDA graphs and other processes need memory beside that share: the start, or the first long
-    prompt, ends with out of memory.
-
-    Evidence: https://github.com/vllm-project/vllm/issues/16841; vLLM's account of memory.
-
-    Fix: 0.90 to 0.95.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --gpu-memory-utilization, "1"]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --gpu-memory-utilization, "0.95"]}
-    ```
-    """
     for _, option in named_options(facts, "--gpu-memory-utilization"):
         share = option.number()
         if share is not None and 0.98 <= share <= 1:
@@ -143,30 +98,6 @@ _TOOL_PARSERS = {
 
 @rule("VL033", ERROR)
 def lacks_its_partner(facts: Facts) -> Iterable[Finding]:
-    """An option that needs another one, which is missing.
-
-    Consequence: vLLM stops at start: `--enable-auto-tool-choice requires --tool-call-parser`; an adapter is not loaded
-    where LoRA is off.
-
-    Evidence: https://github.com/vllm-project/vllm/issues/17792; validate_parsed_serve_args of 0.32.0.
-
-    Fix: The option that it needs: the parser of the model's family (hermes for Qwen2.5, qwen3_coder, llama3_json,
-    mistral), or --enable-lora.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, --enable-auto-tool-choice]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [m/model, --enable-auto-tool-choice, --tool-call-parser, hermes]
-    ```
-    """
     for engine, option in named_options(facts, "--enable-auto-tool-choice"):
         if not engine.command.has("--tool-call-parser") and not _may_hold_more(engine):
             yield found(option.word, f"{option.name} needs --tool-call-parser")
@@ -200,30 +131,6 @@ _NEEDS_ITS_CHECKPOINT = {"awq", "awq_marlin", "gptq", "gptq_marlin", "compressed
 
 @rule("VL034", ERROR)
 def other_quantization(facts: Facts) -> Iterable[Finding]:
-    """--quantization is not what the checkpoint is.
-
-    Consequence: vLLM stops: the method in the model's config does not match the one that is given, or there is none.
-
-    Evidence: https://github.com/vllm-project/vllm/issues/19050; config/model.py of 0.32.0, _verify_quantization.
-
-    Fix: Drop --quantization: the checkpoint says what it is.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct-AWQ, --quantization, gptq]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct-AWQ, --quantization, awq_marlin]
-    ```
-    """
     for engine, option in named_options(facts, "--quantization"):
         if engine.card is None or not option.known or option.value in {None, "None"}:
             continue
@@ -236,31 +143,6 @@ def other_quantization(facts: Facts) -> Iterable[Finding]:
 
 @rule("VL035", ERROR)
 def longer_than_the_model(facts: Facts) -> Iterable[Finding]:
-    """--max-model-len is above the model's own context.
-
-    Consequence: vLLM stops at start: the value is greater than the derived max_model_len.
-
-    Evidence: config/model.py of 0.32.0, _get_and_verify_max_len.
-
-    Fix: The model's length, or its way to more (RoPE scaling by --hf-overrides, as its page says);
-    VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 lets it start and gives nonsense beyond.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-model-len, "131072"]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct, --max-model-len, "32768"]
-    ```
-    """
     for engine, option in named_options(facts, "--max-model-len"):
         length, card, command = option.integer(), engine.card, engine.command
         allowed = engine.service.environment.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN")
@@ -275,30 +157,6 @@ def longer_than_the_model(facts: Facts) -> Iterable[Finding]:
 
 @rule("VL036", INFO)
 def release_not_told(facts: Facts) -> Iterable[Finding]:
-    """The image does not say which vLLM it carries, and something here depends on that.
-
-    Consequence: Options and variables that some releases refuse were not judged: the container may stop at start.
-
-    Evidence: NGC's tags are months, others are dates, builds or a version of something else.
-
-    Fix: `docker run --rm --entrypoint vllm IMAGE --version` tells it; the option lists of each release are in its docs.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: nvcr.io/nvidia/vllm:25.11-py3
-        command: [vllm, serve, Qwen/Qwen2.5-1.5B-Instruct, --disable-log-requests]
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: nvcr.io/nvidia/vllm:25.11-py3
-        command: [vllm, serve, Qwen/Qwen2.5-1.5B-Instruct]
-    ```
-    """
     came_and_went = _came_and_went()
     for engine in facts.engines:
         image = engine.service.image
@@ -332,33 +190,6 @@ _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 @rule("VL037", ERROR)
 def offline_without_weights(facts: Facts) -> Iterable[Finding]:
-    """The hub is switched off, and no mount brings the model.
-
-    Consequence: vLLM stops at start: it looks for the model in an empty cache and may not download it.
-
-    Evidence: huggingface_hub: with HF_HUB_OFFLINE=1 only the cache is read.
-
-    Fix: Mount the cache that holds the model, or give the folder of the model in place of its name.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct]
-        environment: {HF_HUB_OFFLINE: "1"}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-7B-Instruct]
-        environment: {HF_HUB_OFFLINE: "1"}
-        volumes: ["./hf:/root/.cache/huggingface"]
-    ```
-    """
     for engine in facts.engines:
         model, environment = engine.command.model or "", engine.service.environment
         off = next((environment[name] for name in _OFFLINE if name in environment), None)

@@ -15,26 +15,6 @@ SUPPORTED_SIZES = (2, 4, 6, 8, 16)  # of vLLM's own all-reduce, custom_all_reduc
 
 @rule("TP003", INFO)
 def odd_size(facts: Facts) -> Iterable[Finding]:
-    """A tensor-parallel size other than 2, 4, 6, 8 or 16.
-
-    Consequence: vLLM's own all-reduce does not know it: NCCL does everything.
-
-    Evidence: vLLM 0.32.0, custom_all_reduce.py, _SUPPORTED_WORLD_SIZES.
-
-    Fix: Take a size that it knows.
-
-    Fails:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "3"]}
-    ```
-
-    Passes:
-    ```compose.yaml
-    services:
-      vllm: {image: "vllm/vllm-openai:v0.32.0", command: [m/model, -tp, "4"]}
-    ```
-    """
     for placed in placements(facts):
         if placed.tensor_parallel == 1 or placed.tensor_parallel in SUPPORTED_SIZES:
             continue
@@ -50,53 +30,6 @@ ENOUGH_TOKENS = 64 * 2048
 
 @rule("TP006", WARNING)
 def wider_than_needed(facts: Facts) -> Iterable[Finding]:
-    """A model is split over more GPUs than it needs.
-
-    Consequence: An all-reduce in every layer for memory that was not short. Where one half holds the model and its KV
-    cache, two replicas serve more.
-
-    Evidence: https://github.com/vllm-project/vllm/issues/12470, https://github.com/vllm-project/vllm/issues/1435;
-    the arithmetic of vLLM's own start-up check.
-
-    Fix: Half the tensor-parallel size and twice the replicas; compare both with a load test (`atoll plan`, `atoll
-    study`).
-
-    Fails:
-    ```topo.txt
-            GPU0  GPU1  GPU2  GPU3
-    GPU0    X     NV12  SYS   SYS
-    GPU1    NV12  X     SYS   SYS
-    GPU2    SYS   SYS   X     NV12
-    GPU3    SYS   SYS   NV12  X
-    ```
-    ```options
-    gpu: H100-NVL-94GB
-    ```
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-32B-Instruct, --tensor-parallel-size, "4", --max-model-len, "16384"]
-        gpus: all
-    ```
-
-    Passes:
-    ```topo.txt
-            GPU0  GPU1
-    GPU0    X     NV12
-    GPU1    NV12  X
-    ```
-    ```options
-    gpu: H100-NVL-94GB
-    ```
-    ```compose.yaml
-    services:
-      vllm:
-        image: vllm/vllm-openai:v0.32.0
-        command: [Qwen/Qwen2.5-72B-Instruct, --tensor-parallel-size, "2", --max-model-len, "16384"]
-        gpus: all
-    ```
-    """
     for placed in placements(facts):
         half = placed.tensor_parallel // 2
         if placed.tensor_parallel % 2 or half < 1 or placed.ours:
