@@ -1,11 +1,14 @@
 """Columns go to Parquet and come back; another reader reads them too."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.errors import BadRun
+from atoll.outside import parquet
 from atoll.outside.parquet import read_parquet, write_parquet
 from atoll.outside.parquet_pages import unpacked_size
 
@@ -82,3 +85,21 @@ def test_a_file_with_some_bytes_changed_is_read_or_refused(tmp_path_factory, cha
         read_parquet(path)
     except BadRun as error:
         assert "x.parquet" in str(error)
+
+
+def test_a_file_that_was_read_once_needs_no_child_again_until_it_changes(tmp_path, monkeypatch):
+    path, children = tmp_path / "x.parquet", []
+    harmless = parquet._refuse_killers
+    monkeypatch.setattr(parquet, "_refuse_killers", lambda *given: (children.append(1), harmless(*given)))
+    write_parquet(path, {"n": np.arange(50)})
+    read_parquet(path)
+    read_parquet(path)
+    assert len(children) == 2  # it changed a moment ago, and might again within a tick of the file system's clock
+    monkeypatch.setattr(parquet, "_SETTLED_S", -1.0)
+    for _ in range(3):
+        read_parquet(path)
+    assert len(children) == 3
+    path.write_bytes(path.read_bytes() + b"PAR1"[:0])
+    os.utime(path, ns=(1, 1))
+    read_parquet(path)
+    assert len(children) == 4
