@@ -22,7 +22,7 @@ def test_two_of_three_fixes_are_accepted_and_only_those_are_in(server, open_page
     page.get_by_label("… or choose files, or a .zip").set_input_files(stack)
     page.get_by_role("button", name="Look at them").click()
     expect(page.get_by_role("heading", name="stack.zip")).to_be_visible()
-    for number, said in enumerate(("vllm is privileged", "nothing asks vllm whether it is alive"), start=1):
+    for number, said in enumerate(("vllm is privileged", "vllm has no health check"), start=1):
         finding = page.get_by_role("article").filter(has_text=said)
         finding.get_by_role("button", name="Accept this fix").click()
         expect(finding).to_have_count(0)

@@ -41,7 +41,7 @@ def round_robin(facts: Facts) -> Iterable[Finding]:
         if not made_by_atoll(facts, upstream.directive):
             yield found(
                 upstream.directive,
-                f"upstream {upstream.name} deals requests out in turn, however long they run",
+                f"upstream {upstream.name} sends requests to its engines in turn, however long each answer takes",
                 edits=add_directives(upstream.directive, ("least_conn;",), first=True),
             )
 

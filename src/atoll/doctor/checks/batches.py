@@ -51,7 +51,7 @@ def large_steps(facts: Facts) -> Iterable[Finding]:
         tokens = option.integer()
         usual = usual_flags(engine.command, facts.kind_of(engine.service)).max_num_batched_tokens or 0
         if tokens is not None and tokens > 2 * usual and not made_by_atoll(facts, engine.service):
-            yield found(option.word, f"steps of {tokens} tokens; the default here is {usual}")
+            yield found(option.word, f"{option.name} {tokens} is far above the default here, {usual}")
 
 
 @rule("VL011", ERROR, risk=SAFE)

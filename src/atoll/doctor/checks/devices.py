@@ -192,7 +192,7 @@ def numbers_on_a_mixed_box(facts: Facts) -> Iterable[Finding]:
         if len(kinds) > 1 and (order is None or order.value != "PCI_BUS_ID"):
             yield found(
                 request.node,
-                f"numbers on a box with {join(sorted(kinds))}",
+                f"GPU numbers are ambiguous on a box with {join(sorted(kinds))}",
                 edits=_add_variable(service, "CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
             )
 

@@ -79,7 +79,7 @@ def ray_on_one_node(facts: Facts) -> Iterable[Finding]:
         script = " ".join(word.text for word in words)
         several_nodes = "RAY_ADDRESS" in engine.service.environment or "ray start" in script
         if option.value == "ray" and not several_nodes:
-            yield found(option.word, "Ray runs the workers of one node", edits=remove_option(option))
+            yield found(option.word, "Ray is used on one node, where it is not needed", edits=remove_option(option))
 
 
 @rule("VL029", WARNING, risk="Prompts that begin alike share their KV cache.")
@@ -88,11 +88,11 @@ def prefix_cache_off(facts: Facts) -> Iterable[Finding]:
         share = facts.load_at(option.word.file).shared_prefix
         if option.value is None and (share is None or share > 0) and not made_by_atoll(facts, engine.service):
             yield found(
-                option.word, "prompts that begin alike are computed anew every time", edits=remove_option(option)
+                option.word, "prompts that begin alike are computed again each time", edits=remove_option(option)
             )
 
 
 @rule("VL030", INFO, risk="vLLM counts and logs again what it does.")
 def no_metrics(facts: Facts) -> Iterable[Finding]:
     for _, option in named_options(facts, "--disable-log-stats"):
-        yield found(option.word, "the engine's gauges are switched off", edits=remove_option(option))
+        yield found(option.word, "the engine's metrics are switched off", edits=remove_option(option))

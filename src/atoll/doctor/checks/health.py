@@ -34,7 +34,7 @@ def no_health_check(facts: Facts) -> Iterable[Finding]:
                 "  start_period: 20m",
             )
             edits = add_key(service.node, lines) if service.get("healthcheck") is None else ()
-            yield found(service, f"nothing asks {service.name} whether it is alive", edits=edits)
+            yield found(service, f"{service.name} has no health check", edits=edits)
 
 
 @rule(

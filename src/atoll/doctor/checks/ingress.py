@@ -31,7 +31,7 @@ def service_named_vllm(facts: Facts) -> Iterable[Finding]:
 def spread_by_connection(facts: Facts) -> Iterable[Finding]:
     for service, pod in _fronts(facts):
         if pod.replicas > 1 and service.string("spec", "clusterIP") != "None":
-            yield found(service, f"this Service deals connections out to {pod.replicas} engines at random")
+            yield found(service, f"this Service spreads connections over {pod.replicas} engines at random")
 
 
 def _fronts(facts: Facts) -> Iterator[tuple[Node, Pod]]:

@@ -34,12 +34,12 @@ def literal_secret(facts: Facts) -> Iterable[Finding]:
                 password = _PASSWORD_IN_URL.search(value)
                 if TOKEN.search(value) or (ours and SECRET_NAME.search(name) and _is_secret(name, value)):
                     edits = _by_variable(node, name) if node.is_scalar and project.origin == "compose" else ()
-                    yield found(node, f"{name} of {service.name} stands in the file", edits=edits)
+                    yield found(node, f"{name} of {service.name} is written out in the file", edits=edits)
                 elif ours and password is not None and not _DUMMY.match(password[1]):
-                    yield found(node, f"the password in {name} of {service.name} stands in the file")
+                    yield found(node, f"the password in {name} of {service.name} is written out in the file")
             for word in words_of(service.get("command")):
                 if word.direct and TOKEN.search(word.text):
-                    yield found(word, f"a key in the command of {service.name} stands in the file")
+                    yield found(word, f"a key in the command of {service.name} is written out in the file")
 
 
 _PASSWORD_IN_URL = re.compile(r"^[a-z][a-z0-9+.-]*://[^:/@\s]*:([^@/\s]+)@")

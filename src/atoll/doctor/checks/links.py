@@ -122,7 +122,7 @@ def unequal_cards(facts: Facts) -> Iterable[Finding]:
     for placed, box, gpus in on_boxes(facts):
         kinds = {box.gpu(index).name for index in gpus} - {None}
         if placed.size > 1 and len(kinds) > 1:
-            yield found(placed.split, f"{placed.name} joins {join(sorted(str(kind) for kind in kinds))}")
+            yield found(placed.split, f"{placed.name} splits a model over {join(sorted(str(kind) for kind in kinds))}")
 
 
 @rule("TP014", INFO, risk="The engine's threads stay on the cores near its GPUs.")
@@ -139,7 +139,7 @@ def unbound_processes(facts: Facts) -> Iterable[Finding]:
             cores = next(iter(mine))
             yield found(
                 service,
-                f"{service.name} may run on the socket far from its GPUs; theirs has cores {cores}",
+                f"{service.name} may run on the CPU socket far from its GPUs; the near one has cores {cores}",
                 edits=add_key(service.node, (f'cpuset: "{cores}"',)),
             )
         elif service.vllm.version_known and service.vllm.table.known("--numa-bind"):

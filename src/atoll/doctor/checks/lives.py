@@ -23,7 +23,7 @@ def nobody_heals(facts: Facts) -> Iterable[Finding]:
         )
         present = any(other.image is not None and healers.search(other.image.path) for other in project.services)
         if labels is not None and marked and not present:
-            yield found(labels, f"{service.name} waits for an autoheal that is not there")
+            yield found(labels, f"{service.name} is labelled for an autoheal service, and there is none")
 
 
 @rule("DC009", WARNING, risk="The service comes back by itself after a crash and when the machine starts.", habit=True)
@@ -75,4 +75,4 @@ def endless_log(facts: Facts) -> Iterable[Finding]:
             edits = (
                 add_key(service.node, lines) if service.get("logging") is None and project.origin == "compose" else ()
             )
-            yield found(service, f"the log of {service.name} grows without end", edits=edits)
+            yield found(service, f"the log of {service.name} has no size limit", edits=edits)

@@ -159,7 +159,7 @@ def unpinned_database(facts: Facts) -> Iterable[Finding]:
     for _, service in _databases(facts):
         image, node = service.image, service.get("image")
         if image is not None and node is not None and image.digest is None and image.tag in {None, "latest"}:
-            yield found(node, f"{node.text} may be another major version after a pull")
+            yield found(node, f"{node.text} names no version: a pull may bring another major one")
 
 
 @rule("MG006", INFO, risk="MongoDB's cache is limited to 1 GB.")

@@ -63,7 +63,7 @@ def compiles_again(facts: Facts) -> Iterable[Finding]:
         place = (root.value if root is not None and root.value else "/root/.cache/vllm").rstrip("/")
         if not covers(service.mounts, place) and not service.vllm.has("--enforce-eager"):
             edits = add_volume(service.node, project.root, f"{service.name}-cache", place)
-            yield found(service, f"{service.name} compiles anew in every container", edits=edits)
+            yield found(service, f"{service.name} compiles its kernels again in every new container", edits=edits)
 
 
 @rule("DC021", WARNING)
@@ -78,7 +78,7 @@ def old_file_stays(facts: Facts) -> Iterable[Finding]:
                 and mount.target.endswith(".conf")
                 and not _follows_the_file(service, config.source.text)
             ):
-                yield found(mount.node, f"{mount.target} stays as it was when {mount.source} is replaced")
+                yield found(mount.node, f"the container keeps its old {mount.target} when {mount.source} is replaced")
 
 
 def _follows_the_file(service: Service, text: str) -> bool:

@@ -75,7 +75,7 @@ def no_retry_of_posts(facts: Facts) -> Iterable[Finding]:
             if block.child("proxy_next_upstream") is None:
                 edits = add_directives(block, (_RETRY, *missing))
             yield found(
-                route.location.proxy_pass, "a POST that an engine dropped is not tried on the other", edits=edits
+                route.location.proxy_pass, "a POST that an engine dropped is not retried on another one", edits=edits
             )
 
 

@@ -76,7 +76,7 @@ def code_from_the_hub(facts: Facts) -> Iterable[Finding]:
         pinned = [engine.command.text(name) or "" for name in ("--revision", "--code-revision")]
         on_disk = model.startswith(("/", ".", "${"))
         if not on_disk and not any(re.fullmatch(r"[0-9a-f]{40}", text) for text in pinned):
-            yield found(option.word, f"code of {model} runs as it stands on the hub today")
+            yield found(option.word, f"the code in the repository of {model} runs unpinned, as it stands there today")
 
 
 @rule("SE003", ERROR, risk="The stack does not start before the key is in .env.")

@@ -64,7 +64,7 @@ def unframed(facts: Facts) -> Iterable[Finding]:
         if http_version(route) == "1.0":
             yield found(
                 route.location.find("proxy_http_version") or route.location.proxy_pass,
-                f"the engine is spoken to in HTTP/1.0{_by_default(route)}: half an answer looks whole",
+                f"nginx asks the engine in HTTP/1.0{_by_default(route)}: half an answer looks whole",
                 edits=_http_1_1(route),
             )
 
@@ -105,7 +105,7 @@ def body_on_disk(facts: Facts) -> Iterable[Finding]:
         if size is not None and size < 2**16:
             yield found(
                 route.location.find("client_body_buffer_size") or route.location.proxy_pass,
-                f"prompts of more than {size // 1024} KiB go through a temporary file",
+                f"prompts of more than {size // 1024} KiB are written to a temporary file first",
                 edits=set_in_location(route, "client_body_buffer_size", "client_body_buffer_size 1m;"),
             )
 

@@ -20,7 +20,9 @@ def odd_size(facts: Facts) -> Iterable[Finding]:
             continue
         fix = planned_fix(facts, placed.place.file, of_sizes((1, *SUPPORTED_SIZES)))
         if fix is not None:
-            yield found(placed.split, f"a tensor-parallel size of {placed.tensor_parallel}", fix=fix)
+            yield found(
+                placed.split, f"vLLM's own all-reduce has no tensor-parallel size of {placed.tensor_parallel}", fix=fix
+            )
 
 
 # A replica is called large enough when it holds so many tokens: 64 requests of 2 k, the length below which four fifths
