@@ -9,7 +9,7 @@ from rich.text import Text
 from atoll.analyse.summary import latencies
 from atoll.cli.show import out, show_summary, show_table
 from atoll.traffic.record import RecordTable
-from atoll.units import show_seconds
+from atoll.units import show_bytes, show_seconds
 from atoll.workflows.bench import BenchResult
 from atoll.workflows.capacity import Level
 
@@ -37,6 +37,9 @@ def show_bench(result: BenchResult) -> None:
         if note != client.verdict:
             out.print(note, soft_wrap=True)
     out.print(f"Prompts: {result.prompts}; --seed {result.seed} sends the same again.", soft_wrap=True)
+    if client.request_bytes_mean is not None and client.request_bytes_max is not None:
+        mean, most = show_bytes(client.request_bytes_mean), show_bytes(client.request_bytes_max)
+        out.print(f"A request has {mean}, the longest {most}.")
     out.print(f"Kept in {result.folder}", soft_wrap=True)
 
 

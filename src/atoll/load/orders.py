@@ -45,6 +45,7 @@ class Orders:
     drain_s: float | None = None
     folder: Path | None = None
     share: Share = Share()
+    control: Path | None = None  # a file that says how many users there are to be; see load/control.py
     ids: str | None = None  # what the requests' ids begin with, before the number; None: none are sent
 
 
@@ -64,3 +65,6 @@ class SenderResult:
     stopped: str | None
     disk: str | None  # what the disk refused first, of the records; it may have taken it later
     paused_s: float  # users' pauses after failed requests, together
+    all_bytes: int = 0  # of the requests, heads and all, that were sent for the first time
+    most_bytes: int = 0  # of the longest
+    changes: tuple[tuple[float, int], ...] = ()  # when the number of users was changed by hand, and to what

@@ -12,12 +12,13 @@ from atoll.load.connect import Dialer, ask_plainly
 from atoll.load.orders import Orders, SenderResult
 from atoll.load.pace import LoadStep
 from atoll.load.progress import Progress
-from atoll.load.prompts import WORDS, Aside, Prompts, SyntheticPrompts
+from atoll.load.prompts import Aside, Prompts, SyntheticPrompts
 from atoll.load.rows import join_logs
+from atoll.load.scripts import is_english, words_of_script
 from atoll.load.selfwatch import ClientReport, judge, users_held
 from atoll.load.sender import Sender
 from atoll.load.target import Endpoint, RequestOptions, Target, parse_target
-from atoll.load.tokens import BY_WORDS, Vocabulary, calibrated
+from atoll.load.tokens import BY_WORDS, Vocabulary, by_letters, calibrated
 from atoll.load.watch import Telemetry, Watch
 from atoll.outside.clock import Clock, SystemClock
 from atoll.traffic.demand import Demand
@@ -81,6 +82,7 @@ async def measure_load(
     clock: Clock | None = None,
     workers: "Workers | None" = None,
     answer_s: float | None = None,
+    control_file: Path | None = None,
 ) -> LoadResult:
     """Run a workload against a server.
 
@@ -104,6 +106,7 @@ async def measure_load(
         clock: None is the machine's.
         workers: who sends; None: this loop.
         answer_s: how long one answer is expected to take; None: not known.
+        control_file: says how many users there are to be, while it runs; see load/control.py.
 
     Raises:
         InputError: the URL, the workload or a setting makes no sense.
@@ -129,6 +132,7 @@ async def measure_load(
         drain_s=drain_s,
         folder=folder,
         ids=_ids_of(options),
+        control=control_file,
     )
     if workload.is_closed and workload.start is Start.SPREAD and workload.users != 1:
         orders = replace(orders, workload=settle_start(workload, await _one_answer_s(orders, control, clock)))
@@ -151,8 +155,15 @@ async def measure_load(
         stopped=next((result.stopped for result in results if result.stopped), None),
         disk=next((result.disk for result in results if result.disk), None),
         telemetry=watch.telemetry,
-        notes=notes,
+        notes=(*notes, *_told_of(results[0].changes)),
     )
+
+
+def _told_of(changes: Sequence[tuple[float, int]]) -> tuple[str, ...]:
+    if not changes:
+        return ()
+    said = ", ".join(f"{users} from {at_s:.0f} s on" for at_s, users in changes)
+    return (f"The number of users was changed by hand: {said}.",)
 
 
 def _ids_of(options: RequestOptions) -> str | None:
@@ -170,7 +181,9 @@ async def _one_answer_s(orders: Orders, control: LoadControl, clock: Clock) -> f
     load = with_mean_lengths(orders.workload, orders.trace)
     lengths = {"prompt": Lengths(mean=load.prompt.mean), "output": Lengths(mean=load.output.mean)}
     alone = Workload(users=1, requests=1, start=Start.AT_ONCE, **lengths)
-    aside = replace(orders, workload=alone, trace=(), steps=(), folder=None, ids=None, prompts=Aside(orders.prompts))
+    aside = replace(
+        orders, workload=alone, trace=(), steps=(), folder=None, ids=None, control=None, prompts=Aside(orders.prompts)
+    )
     sender = Sender(aside, clock=clock)
     await sender.prepare()
     control.attach(sender.stop)
@@ -246,15 +259,20 @@ def join_results(
     `ids`: what the requests' ids begin with.
     """
     table = join_logs([(one.rows, one.tokens, one.words, one.origin) for one in results], ids=ids)
-    users = workload.users if workload.arrivals is Arrivals.CLOSED else None
+    changed = any(one.changes for one in results)
+    users = workload.users if workload.arrivals is Arrivals.CLOSED and not changed else None
     held = None
     if users is not None and workload.think_s == 0:
         start, end = max(one.all_started_s for one in results), min(one.last_sent_s for one in results)
         held = users_held(table, start_s=start, end_s=end)
         if held is not None:  # who pauses because a request failed is not kept waiting by us
             held = min(float(users), held + sum(one.paused_s for one in results) / (end - start))
-    backlog = None if users is not None else max(one.backlog_max for one in results)
-    return table, judge(table, [one.watch for one in results], users=users, held=held, backlog=backlog)
+    backlog = None if workload.arrivals is Arrivals.CLOSED else max(one.backlog_max for one in results)
+    client = judge(table, [one.watch for one in results], users=users, held=held, backlog=backlog)
+    if len(table):
+        mean = sum(one.all_bytes for one in results) / len(table)
+        client = client.replace(request_bytes_mean=mean, request_bytes_max=max(one.most_bytes for one in results))
+    return table, client
 
 
 class _Asker:
@@ -289,16 +307,19 @@ class _Asker:
 
         Only vLLM is asked, which says so in /v1/models and has /tokenize; any other server gets a token a word.
         """
+        script = self._asking.script
+        words = words_of_script(script)
+        unknown = BY_WORDS if is_english(script) else by_letters(script)
         try:
             if not any(known.get("owned_by") == "vllm" for known in await self.models()):
-                return BY_WORDS
-            counts = [(words, await self._count(words, endpoint, model)) for words in (8, 200)]
+                return unknown
+            texts = [(number, " ".join((list(words) * 8)[:number])) for number in (8, 200)]
+            counts = [(number, await self._count(text, endpoint, model)) for number, text in texts]
         except RunFailed:
-            return BY_WORDS
-        return calibrated(counts[0], counts[1])
+            return unknown
+        return calibrated(counts[0], counts[1], words=words)
 
-    async def _count(self, words: int, endpoint: Endpoint, model: str) -> int:
-        text = " ".join(WORDS[:words])
+    async def _count(self, text: str, endpoint: Endpoint, model: str) -> int:
         said = {"messages": [{"role": "user", "content": text}]} if endpoint is Endpoint.CHAT else {"prompt": text}
         plain = await self._ask(self._target.tokenize_path, {"model": model} | said)
         count = plain.get("count") if isinstance(plain, dict) else None

@@ -42,6 +42,8 @@ class ClientReport(Document):
     cpu_share: float = 0.0  # of one core, the busiest process
     cpu_s: float = 0.0
     resent: int = 0  # requests sent once more, over a new connection, because the server had closed the old one
+    request_bytes_mean: float | None = None  # of a request, head and body: what a door's buffers have to hold
+    request_bytes_max: int | None = None
     held_back_sends: int = 0  # requests that the socket did not take at once
     late_sends_p99_s: float | None = None  # open loop: sent after their due time by this much
     backlog_max: int | None = None  # open loop: requests that were due and not yet sent, at the worst

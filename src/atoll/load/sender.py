@@ -15,6 +15,7 @@ from urllib.parse import urljoin
 from atoll.load.answer import Answer
 from atoll.load.client import NAN, Connection, classify
 from atoll.load.connect import Dialer, allow_open_files
+from atoll.load.control import ControlFile, Room
 from atoll.load.message import MessageWriter, request_target
 from atoll.load.mix import ModelMix
 from atoll.load.orders import Orders, SenderResult
@@ -92,6 +93,9 @@ class Sender:
         )
         self._pauses: dict[int, float] = {}  # users whose last request failed, and how long they waited
         self._paused_s = 0.0
+        self._all_bytes = self._most_bytes = 0  # of messages
+        self._control = None if orders.control is None else ControlFile(orders.control)
+        self._room = Room(known=orders.workload.users or 0)
         self._asks_for_lengths = True  # prompts are made as long as they are wanted; a file's are as long as they are
         self._histories: dict[int, bytes] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}  # users who think, or have not started
@@ -105,7 +109,8 @@ class Sender:
         self._sent = 0
         self._active = 0  # closed loop: users who will send again
         self._ended: asyncio.Event = asyncio.Event()
-        self._next_progress = 0.0
+        self._next_progress = self._next_control = 0.0
+        self._sends = True  # until the time is up
         self._last_sent_s = 0.0
         self._all_started_s = 0.0  # when each user had sent once
         self._fault: Exception | None = None
@@ -166,6 +171,9 @@ class Sender:
             stopped=self.stopped,
             disk=self.log.trouble,
             paused_s=self._paused_s,
+            all_bytes=self._all_bytes,
+            most_bytes=self._most_bytes,
+            changes=tuple(self._room.changes),
         )
 
     def _take_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -228,11 +236,35 @@ class Sender:
         now = self._now() - self._origin
         if self.stopped is not None or not self._demand.goes_on(now, self._share.number(self._sent)):
             self._retire()
+            self._let_parked_go()
+            return
+        if self._room.users is not None and user >= self._room.users:
+            self._room.parked.add(user)
             return
         if self._steps and not self._has_room(user, now):
             return
         request = self._demand.next_request(user, self._share.number(self._sent))
         self._send(request, NAN)
+
+    def set_users(self, users: int) -> None:
+        """So many users from now on: whoever is too many ends the answer under way, whoever is new sends at once."""
+        self._room.users = users
+        self._room.changes.append((self._now() - self._origin, users))
+        mine = range(self._share.index, users, self._share.count)
+        for user in [user for user in mine if user in self._room.parked]:
+            self._room.parked.discard(user)
+            self._send_next(user)
+        new = [user for user in mine if user >= self._room.known]
+        self._room.known = max(self._room.known, users)
+        self._active += len(new)
+        for user in new:
+            self._send_next(user)
+
+    def _let_parked_go(self) -> None:
+        """Nobody sends again, so that nobody has to wait for room."""
+        self._active -= len(self._room.parked)
+        self._room.parked.clear()
+        self._check_end()
 
     def _has_room(self, user: int, now: float) -> bool:
         """Whether this step has room for the user, who else comes back at the step that has, or never."""
@@ -306,6 +338,8 @@ class Sender:
         connection.begin(request, due)
         self._busy[request.number] = connection
         message = self._message(request, made)
+        self._most_bytes = max(self._most_bytes, len(message))
+        self._all_bytes += len(message)
         if self._sent == self._active:
             self._all_started_s = connection.sent - self._origin
         if connection.is_open:
@@ -467,7 +501,7 @@ class Sender:
         self._pool.note_closed()
         again = self._pool.make()
         again.begin(request, connection.due, since=connection.sent)
-        again.resent = connection.resent + 1
+        again.resent, again.retried = connection.resent + 1, connection.retried
         self._busy[request.number] = again
         self._spawn(self._connect_and_send(again, self._message(request, self._prompts.make(request))))
         return True
@@ -528,6 +562,11 @@ class Sender:
             self._window.note_gaps(seen[0], now)
         self.log.flush(connection for connection in seen if connection.busy)
         self._backlog_max = max(self._backlog_max, self._backlog())
+        if self._control is not None and now >= self._next_control and self._sends:
+            self._next_control = now + _PROGRESS_S
+            users = self._control.wanted_users()
+            if users is not None:
+                self.set_users(users)
         if self._on_progress is not None and now >= self._next_progress:
             self._next_progress = now + _PROGRESS_S
             self._on_progress(self.progress(now))
@@ -572,7 +611,7 @@ class Sender:
             cancelled=ended["cancelled"],
             in_flight=len(self._busy),
             backlog=self._backlog(),
-            users=self._share.part_of(load.users),
+            users=self._share.part_of(load.users if self._room.users is None else self._room.users),
             requests_wanted=self._share.part_of(load.requests),
             lag_s=self._watch.last_lag_s,
             **self._window.look(now, self._busy.values()),  # type: ignore[arg-type]
@@ -582,10 +621,13 @@ class Sender:
 
     def _end_of_sending(self) -> None:
         """The time is up: nobody sends again; what is under way may end."""
+        self._sends = False
         for timer in self._timers.values():
             timer.cancel()
             self._active -= 1
         self._timers.clear()
+        self._active -= len(self._room.parked)
+        self._room.parked.clear()
         if self._open is not None:
             self._open, self._next_open = iter(()), None
         if self._drain_s is not None:

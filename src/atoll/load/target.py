@@ -164,6 +164,7 @@ class RequestOptions:
     request_ids: str | None = None  # what X-Request-Id begins with; None: a word of the run's own; "": none is sent
     retries: int = 0  # times that a request is sent again after a refusal that says when (Retry-After)
     temperature: float | None = None
+    script: str = "english"  # of synthetic prompts
     verify_tls: bool = True
     ca_file: str | None = None
     proxy: str | None = None  # http://host:port; none is used unless it is given

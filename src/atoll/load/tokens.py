@@ -9,6 +9,7 @@ from pathlib import Path
 
 from atoll.errors import InputError, MissingProgram
 from atoll.load.prompts import WORDS
+from atoll.load.scripts import is_english, letters_a_word, words_of_script
 from atoll.outside.files import read_text
 
 _FEWEST_WORDS = 20
@@ -61,12 +62,13 @@ def find_tokenizer(model: str | None, *, given: str | None, home: str | None) ->
     return next(iter(sorted(cached.glob("*/tokenizer.json"))), None)
 
 
-def read_vocabulary(path: Path, *, chat: bool) -> tuple[Vocabulary, Counter]:
+def read_vocabulary(path: Path, *, chat: bool, script: str = "english") -> tuple[Vocabulary, Counter]:
     """The words that this tokenizer has as one token each, what its chat template adds, and a counter of tokens.
 
     Args:
         path: of tokenizer.json; tokenizer_config.json or chat_template.jinja beside it gives the chat template.
         chat: prompts go through the chat template.
+        script: of the words; in other scripts than English a word is several tokens, and the count right on average.
 
     Raises:
         MissingProgram: the `tokenizers` package is not installed.
@@ -87,6 +89,9 @@ def read_vocabulary(path: Path, *, chat: bool) -> tuple[Vocabulary, Counter]:
         return len(tokenizer.encode(text, add_special_tokens=False).ids)
 
     template = _chat_template(path.parent) if chat else None
+    if not is_english(script):
+        overhead = _overhead(template, count) if template else _special_tokens(tokenizer)
+        return _of_script(script, count, overhead, path), count
     words = _single_tokens((word for word in WORDS if count(word) == 1), count)
     if len(words) < _FEWEST_WORDS:  # a tokenizer of another language, or a small one: its own words
         words = _single_tokens(_own_words(tokenizer), count)
@@ -98,6 +103,30 @@ def read_vocabulary(path: Path, *, chat: bool) -> tuple[Vocabulary, Counter]:
         f"exact, by {path}" if template or not chat else f"exact by {path} but for the chat template, which is missing"
     )
     return Vocabulary(words=words, overhead=overhead, tokens_per_word=1.0, how=how), count
+
+
+def _of_script(script: str, count: Counter, overhead: int, path: Path) -> Vocabulary:
+    """Words of a script, and how many tokens they are on average between others."""
+    words = tuple(words_of_script(script))
+    long = words * 4
+    tokens = (count(" ".join(long)) - count(" ".join(words))) / (len(long) - len(words))
+    return Vocabulary(
+        words=words,
+        overhead=overhead,
+        tokens_per_word=max(tokens, 0.1),
+        how=f"{script}, on average {tokens:.2f} tokens a word, {tokens / letters_a_word(words):.2f} a letter, by {path}",
+    )
+
+
+def by_letters(script: str) -> Vocabulary:
+    """Words of a script whose tokens nobody was there to count: one a letter is reckoned."""
+    words = tuple(words_of_script(script))
+    return Vocabulary(
+        words=words,
+        overhead=0,
+        tokens_per_word=letters_a_word(words),
+        how=f"{script}, one token a letter is reckoned; no tokenizer was at hand, the server's usage tells",
+    )
 
 
 def _single_tokens(words: Iterable[str], count: Counter) -> tuple[str, ...]:
@@ -169,12 +198,12 @@ def _chat_template(folder: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def calibrated(short: tuple[int, int], long: tuple[int, int]) -> Vocabulary:
-    """From two counts of the server's own tokenizer: (words, tokens) of a short and of a long prompt."""
+def calibrated(short: tuple[int, int], long: tuple[int, int], *, words: Sequence[str] = WORDS) -> Vocabulary:
+    """From two counts of the server's own tokenizer: (words, tokens) of a short and of a long prompt of these words."""
     slope = (long[1] - short[1]) / (long[0] - short[0])
     overhead = max(0, round(short[1] - slope * short[0]))
     return Vocabulary(
-        words=tuple(WORDS),
+        words=tuple(words),
         overhead=overhead,
         tokens_per_word=max(slope, 0.1),
         how=f"calibrated on the server's own count: {slope:.3f} tokens a word and {overhead} for the chat template",

@@ -27,6 +27,7 @@ from atoll.load.pace import LoadStep, parse_steps
 from atoll.load.progress import Progress
 from atoll.load.prompts import Prompts
 from atoll.load.run import LoadControl, LoadResult, Workers, measure_load
+from atoll.load.scripts import words_of_script
 from atoll.load.selfwatch import ClientReport
 from atoll.load.target import Endpoint, ModelShare, RequestOptions, Timeouts, password_of, url_to_keep
 from atoll.load.tokens import Counter, Vocabulary, find_tokenizer, read_vocabulary
@@ -96,6 +97,7 @@ def bench(
     force: bool = False,
     notes: Sequence[str] = (),
     percentiles: Sequence[float] = (),
+    control_file: Path | None = None,
 ) -> BenchResult:
     """Run the load, write the run's folder, sum it up. Blocks until it is done.
 
@@ -123,6 +125,7 @@ def bench(
         force: a run that is in the folder may go.
         notes: what is worth keeping with the run.
         percentiles: further ones that are wanted, such as 99.9.
+        control_file: says how many users there are to be, while it runs.
 
     Raises:
         InputError: something given makes no sense, or the folder already holds something.
@@ -161,6 +164,7 @@ def bench(
             clock=clock,
             workers=workers,
             answer_s=answer_s,
+            control_file=control_file,
         )
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _signals(runner, control):
@@ -314,6 +318,14 @@ def percentiles_of(text: str | None, gates: Sequence[Gate] = ()) -> tuple[float,
     return tuple(sorted(asked - {50.0, 90.0, 95.0, 99.0}))
 
 
+def refuse_no_users(control: Path | None, workload: Workload, steps: Sequence[LoadStep]) -> None:
+    """Raises InputError where a file is to say the number of users, and there are none, or steps say it already."""
+    if control is not None and not workload.is_closed:
+        raise InputError("--control changes the number of users; it does not go with --rate or a trace's own times.")
+    if control is not None and steps:
+        raise InputError("--control and --steps both say how many users there are. Give one of them.")
+
+
 def workers_of(workers: str, *, ray: bool = False) -> Workers | None:
     """Who sends: `1` is this process, `4` four of this machine, `ray://HOST:PORT` or `ray` a worker on every node.
 
@@ -347,20 +359,23 @@ def trace_of(path: Path | None, *, speed: float = 1.0) -> tuple[TraceRow, ...]:
     return tuple(replace(row, due_s=row.due_s / speed) for row in rows)
 
 
-def words_of(model: str | None, tokenizer: str | None, *, chat: bool) -> tuple[Vocabulary | None, Counter | None]:
+def words_of(
+    model: str | None, tokenizer: str | None, *, chat: bool, script: str = "english"
+) -> tuple[Vocabulary | None, Counter | None]:
     """The words and the counter of the model's tokenizer, when it is on this disk; None, None when it is not.
 
     Raises:
-        InputError: the tokenizer that was named is none.
+        InputError: the tokenizer that was named is none, or the script.
         MissingProgram: one was named and the tokenizers package is not installed.
     """
+    words_of_script(script)
     variables = environment()
     home = variables.get("HF_HOME") or str(Path(variables.get("HOME", "/root")) / ".cache" / "huggingface")
     path = find_tokenizer(model, given=tokenizer, home=home)
     if path is None:
         return None, None
     try:
-        return read_vocabulary(path, chat=chat)
+        return read_vocabulary(path, chat=chat, script=script)
     except MissingProgram:
         if tokenizer is not None:
             raise
@@ -483,6 +498,7 @@ def asking_of(
     session_header: str | None,
     request_ids: str | None,
     retry_after: bool,
+    script: str,
     connect_timeout: str,
     token_timeout: str,
     timeout: str | None,
@@ -517,6 +533,7 @@ def asking_of(
         session_header=session_header,
         request_ids=request_ids,
         retries=MOST_RETRIES if retry_after else 0,
+        script=script,
         timeouts=Timeouts(
             connect_s=parse_seconds(connect_timeout),
             token_s=parse_seconds(token_timeout),

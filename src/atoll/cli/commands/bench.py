@@ -115,6 +115,9 @@ DatasetOutput = Annotated[
 TokenizerAt = Annotated[
     str | None, typer.Option("--tokenizer", metavar="DIR", help="The model's tokenizer, for exact prompt lengths.")
 ]
+Script = Annotated[
+    str, typer.Option("--script", metavar="S", help="Of synthetic prompts: english, korean, japanese, chinese, ...")
+]
 SweepOver = Annotated[
     str | None, typer.Option("--sweep", metavar="L,L,...", help="A run at each of these numbers of users (or rates).")
 ]
@@ -128,6 +131,10 @@ Repeats = Annotated[
 ]
 
 
+Control = Annotated[
+    Path | None,
+    typer.Option("--control", metavar="FILE", help="A file whose number is that of the users, at any time."),
+]
 Percentiles = Annotated[
     str | None, typer.Option("--percentiles", metavar="P,P,...", help="Further percentiles, such as 99.9.")
 ]
@@ -174,6 +181,7 @@ def bench(
     prompts: PromptsFile = None,
     dataset_output: DatasetOutput = False,
     tokenizer: TokenizerAt = None,
+    script: Script = "english",
     workers: Workers = "1",
     ray: OnRay = False,
     metrics: Metrics = None,
@@ -184,6 +192,7 @@ def bench(
     slo_share: SloShare = 0.95,
     max_users: MostUsers = 1024,
     repeats: Repeats = 3,
+    control: Control = None,
     percentiles: Percentiles = None,
     fail_if: FailIf = None,
     junit: Junit = None,
@@ -236,6 +245,7 @@ def bench(
         session_header=session_header,
         request_ids=request_ids,
         retry_after=retry_after,
+        script=script,
         connect_timeout=connect_timeout,
         token_timeout=token_timeout,
         timeout=timeout,
@@ -244,13 +254,16 @@ def bench(
         proxy=proxy,
         replica_header=replica_header,
     )
-    vocabulary, count = work.words_of(models[0].name if models else None, tokenizer, chat=endpoint != "completions")
+    vocabulary, count = work.words_of(
+        models[0].name if models else None, tokenizer, chat=endpoint != "completions", script=script
+    )
     texts = work.prompts_of(prompts, seed=workload.seed, count=count, own_output=dataset_output)
     notes = _notes_of(texts, workload)
     rows = work.trace_of(trace, speed=trace_speed) if trace is not None else door.trace_of(workload)
     slo = slo_of(door.slo, slo_ttft, slo_tpot)
     gates = gates_of(fail_if or (), has_target=slo is not None and not slo.is_empty)
     further = work.percentiles_of(percentiles, gates)
+    work.refuse_no_users(control, workload, load_steps)
     if search and (gates or junit is not None):
         raise InputError("A search finds what is carried within the targets; --fail-if is for a run, or for a sweep's.")
 
@@ -273,6 +286,7 @@ def bench(
                 workers=work.workers_of(workers, ray=ray),
                 notes=notes,
                 percentiles=further,
+                control_file=control,
                 answer_s=door.answer_s(load, rows),
                 on_progress=on_progress,
             )
