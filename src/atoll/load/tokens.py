@@ -114,7 +114,7 @@ def _of_script(script: str, count: Counter, overhead: int, path: Path) -> Vocabu
         words=words,
         overhead=overhead,
         tokens_per_word=max(tokens, 0.1),
-        how=f"{script}, on average {tokens:.2f} tokens a word, {tokens / letters_a_word(words):.2f} a letter, by {path}",
+        how=f"{script}: on average {tokens:.2f} tokens a word, {tokens / letters_a_word(words):.2f} a letter; {path}",
     )
 
 
