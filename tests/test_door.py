@@ -23,6 +23,7 @@ ON_SOCKETS = {
 }  # fmt: skip
 
 FILES = {
+    "doctor.rule": "pages and examples of rules that we ship",
     "load.live_log": "events of a run, as they happen",
     "load.mirror": "records of other machines, as they grow",
     "load.records": "what is out of date goes, when the run is whole",
