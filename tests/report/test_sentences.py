@@ -68,6 +68,7 @@ def test_a_text_is_told_sentence_by_sentence_and_what_is_not_known_stays():
     assert tell(text, "ko") == "가능한 배치는 이것뿐입니다. This is new. 2xTP2 배치와 성능이 같습니다."
     assert untold(text, "ko") == ["This is new."]
     assert tell_words("30 users", "ko") == "30명"
+    assert tell("x: ; kept " * 50_000, "ko").startswith("x: ; kept x")  # at once
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+LONGEST = 2000  # characters of a text that is told; the planner's longest has some 700
 _HOLE = re.compile(r"\{(\w+)\}")
 _PARTICLES = {"을(를)": ("을", "를"), "은(는)": ("은", "는"), "이(가)": ("이", "가"), "(으)로": ("으로", "로")}
 _PARTICLE = re.compile(r"(\w)(을\(를\)|은\(는\)|이\(가\)|\(으\)로)")
@@ -47,6 +48,8 @@ def _told(text: str, lang: str) -> list[tuple[str, str | None]]:
     sentences, phrases = _table(lang)
     found: list[tuple[str, str | None]] = []
     rest = text.strip()
+    if len(rest) > LONGEST:  # a name in it is somebody's; matching holes against all of it could take for ever
+        return [(rest, None)]
     while rest:
         english, said = _first(rest, sentences, phrases)
         found.append((english, said))
