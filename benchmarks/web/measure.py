@@ -49,7 +49,7 @@ class Row:
 
     def show(self) -> str:
         verdict = {True: "yes", False: "NO", None: "-"}[self.held]
-        return f"{self.what:52}{self.figure:>22}{self.aim:>18}{verdict:>6}"
+        return f"{self.what:66}{self.figure:>26}{self.aim:>18}{verdict:>6}"
 
 
 # a workspace ---------------------------------------------------------------------------------------------------------
@@ -400,7 +400,7 @@ def main() -> None:
         server = Server(workspace, state, ATOLL_ENGINE_URL=url)
         load = " ".join(f"{one:.1f}" for one in os.getloadavg())
         print(f"{given.runs:,} runs, {given.jobs} jobs, {os.cpu_count()} cores, load average at the start {load}")
-        print(f"{'':52}{'seen':>22}{'aim':>18}{'held':>6}")
+        print(f"{'':66}{'seen':>26}{'aim':>18}{'held':>6}")
         try:
             parts = {
                 "pages": lambda: measure_pages(server, given.asks),
