@@ -206,3 +206,17 @@ def test_figures_that_no_machine_has_are_said():
         (6, "AT004", "cpuset of b: the processors 9-1 run backwards"),
         (7, "AT004", "ports of c: there is no port 123456"),
     ]
+
+
+def test_a_file_mended_in_place_keeps_its_owner_and_mode(tmp_path):
+    path = tmp_path / "compose.yaml"
+    path.write_text("services:\n  vllm:\n    image: vllm/vllm-openai:v0.33.0\n    command: m --swap-space 4\n")
+    path.chmod(0o640)
+    root = os.geteuid() == 0
+    if root:
+        os.chown(path, 12345, 23456)
+    made = correct(ask([str(path)]))
+    write_corrected(made.files, in_place=True)
+    kept = path.stat()
+    assert "--swap-space" not in path.read_text()
+    assert (kept.st_mode & 0o777, kept.st_uid) == (0o640, 12345 if root else os.geteuid())

@@ -57,6 +57,8 @@ def shared_gpu(facts: Facts) -> Iterable[Finding]:
         for service in project.gpu_services:
             ids = facts.gpu_names(service) or _first_ones(service, numbered=numbered)
             both = [name for name in ids if name in taken and taken[name].together_with(service)]
+            if both and _counted(taken[both[0]]) and _counted(service):
+                continue  # TP009 says that of both
             if both and not _share_on_purpose(taken[both[0]], service) and service.gpus is not None:
                 other = taken[both[0]]
                 yield found(
@@ -65,6 +67,10 @@ def shared_gpu(facts: Facts) -> Iterable[Finding]:
                     edits=_free_ids(facts, project),
                 )
             taken |= dict.fromkeys(ids, service)
+
+
+def _counted(service: Service) -> bool:
+    return service.gpus is not None and service.gpus.is_count_of_the_first
 
 
 def _first_ones(service: Service, *, numbered: bool) -> tuple[str, ...]:

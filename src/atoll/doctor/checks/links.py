@@ -149,3 +149,17 @@ def unbound_processes(facts: Facts) -> Iterable[Finding]:
                 fix="--numa-bind: its GPUs are on both sockets, so that no cpuset serves them all.",
                 edits=add_option(service.vllm.words, ("--numa-bind",), service.get("command")),
             )
+
+
+@rule("TP018", INFO)
+def no_copies_over_pcie(facts: Facts) -> Iterable[Finding]:
+    for placed in placements(facts):
+        service = placed.service
+        if service is None or placed.tensor_parallel < 2 or placed.ours or "NCCL_P2P_DISABLE" in service.environment:
+            continue
+        kind = facts.kind_of(service)
+        linked = placed.box is not None and placed.gpus is not None and _inside_an_island(placed.box, placed.gpus)
+        unknown = placed.box is None and kind is not None and kind.nvlinks > 0  # a bridge may join them
+        if kind is not None and not kind.pcie_peer_to_peer and not linked and not unknown:
+            what = f"{placed.name} splits a model over cards ({kind.name}) that cannot copy to each other over PCIe"
+            yield found(placed.split, what)

@@ -1,5 +1,6 @@
 """Files that must outlive a container, and files that it is given."""
 
+import re
 from collections.abc import Iterable
 from hashlib import sha256
 
@@ -14,7 +15,7 @@ from atoll.doctor.edits import (
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.parts import Mount
-from atoll.doctor.rule import INFO, SAFE, WARNING, rule
+from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
 
 _HUB_CACHE = "/root/.cache/huggingface"
 
@@ -27,25 +28,61 @@ def covers(mounts: Iterable[Mount], path: str) -> bool:
 @rule("DC011", WARNING, risk=SAFE)
 def downloads_again(facts: Facts) -> Iterable[Finding]:
     for _, service in engines(facts, by_hand=True):
-        assert service.vllm is not None
-        model = service.vllm.model
-        if model is None or model.startswith(("/", ".", "s3:", "gs:", "${")) or "://" in model:
-            continue
-        home = service.environment.get("HF_HOME") or service.environment.get("HF_HUB_CACHE")
-        place = service.vllm.text("--download-dir") or (home.value if home is not None else None) or _HUB_CACHE
-        if not covers(service.mounts, place.rstrip("/")) and not covers(service.mounts, _weights(service, place)):
-            yield found(
-                service,
-                f"{service.name} keeps its model at {place}, which no volume holds",
-                edits=_mount(service, f"~/.cache/huggingface:{place}"),
-            )
+        home = weights_without_a_volume(service)
+        if home is not None:
+            own = _is_plain(service) and not is_offline(
+                service
+            )  # an image of one's own may hold the weights right there
+            text = f"~/.cache/huggingface{'/hub' if _is_direct(service) else ''}:{home}"
+            what = f"{service.name} keeps its model at {home}, which no volume holds"
+            yield found(service, what, edits=_mount(service, text) if own else ())
 
 
-def _weights(service: Service, home: str) -> str:
-    """Where the weights themselves lie: in the folder `hub` of HF_HOME, or right in HF_HUB_CACHE and --download-dir."""
-    direct = "HF_HOME" not in service.environment and "HF_HUB_CACHE" in service.environment
-    told = service.vllm is not None and service.vllm.has("--download-dir")
-    return home.rstrip("/") if direct or told else f"{home.rstrip('/')}/hub"
+def weights_without_a_volume(service: Service) -> str | None:
+    """Where a model of the hub is kept, when no mount holds that place; None when one does, or it is no such model."""
+    model = service.vllm.model if service.vllm is not None else None
+    if service.vllm is None or model is None or model.startswith(("/", ".", "s3:", "gs:", "${")) or "://" in model:
+        return None
+    told = service.environment.get("HF_HOME") or service.environment.get("HF_HUB_CACHE")
+    home = service.vllm.text("--download-dir") or (told.value if told is not None else None) or _HUB_CACHE
+    weights = home.rstrip("/") if _is_direct(service) else f"{home.rstrip('/')}/hub"
+    held = covers(service.mounts, home.rstrip("/")) or covers(service.mounts, weights)
+    return None if held else home
+
+
+def _is_direct(service: Service) -> bool:
+    """Whether the weights lie right there, not in its folder `hub`: HF_HUB_CACHE and --download-dir."""
+    named = "HF_HOME" not in service.environment and "HF_HUB_CACHE" in service.environment
+    return named or (service.vllm is not None and service.vllm.has("--download-dir"))
+
+
+def _is_plain(service: Service) -> bool:
+    image = service.image
+    known = image is not None and (image.engine_version is not None or image.newest_engine)
+    return known and service.get("build") is None
+
+
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def is_offline(service: Service) -> bool:
+    """Whether the hub is switched off."""
+    told = [service.environment[name].value for name in _OFFLINE if name in service.environment]
+    return any((value or "").lower() in {"1", "true", "yes", "on"} for value in told)
+
+
+@rule("VL037", ERROR)
+def offline_without_weights(facts: Facts) -> Iterable[Finding]:
+    for _, service in engines(facts, by_hand=True):
+        home, model = weights_without_a_volume(service), service.vllm.model if service.vllm is not None else None
+        if (
+            home is not None
+            and is_offline(service)
+            and _is_plain(service)
+            and re.fullmatch(r"[\w.-]+/[\w.-]+", model or "")
+        ):
+            setting = next(service.environment[name] for name in _OFFLINE if name in service.environment)
+            yield found(setting.node, f"{service.name} may not download {model}, and no mount holds {home}")
 
 
 def _mount(service: Service, text: str) -> Edits:

@@ -82,6 +82,11 @@ def _asked_names(project: Project, service: Service) -> Iterator[str]:
         setting.value or "" for name, setting in service.environment.items() if not name.lower().endswith("_proxy")
     ]
     hosts = [host for text in texts for host in re.findall(r"\bhttp://([\w.-]+)", text)]
+    test = service.get("healthcheck", "test")
+    words = [test] if test is not None and test.is_scalar else list(test.items) if test is not None else []
+    asked = [_URL.search(word.text or "") for word in words if "noproxy" not in (word.text or "")]
+    own = [address["host"] for address in asked if address is not None]
+    yield from (name for name in dict.fromkeys(own) if name != "0.0.0.0")  # noqa: S104 - looked for, not bound
     for name in dict.fromkeys(hosts):
         if project.service(name) is not None and project.service(name) is not service:
             yield name

@@ -1,6 +1,5 @@
 """Values of vLLM's options: legal by the release's own list, possible together, and fitting the model."""
 
-import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -183,19 +182,3 @@ def _came_and_went() -> frozenset[str]:
         made |= before - now
         before |= now
     return frozenset(made)
-
-
-_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-
-
-@rule("VL037", ERROR)
-def offline_without_weights(facts: Facts) -> Iterable[Finding]:
-    for engine in facts.engines:
-        model, environment = engine.command.model or "", engine.service.environment
-        off = next((environment[name] for name in _OFFLINE if name in environment), None)
-        hub_name = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model) is not None
-        if off is None or (off.value or "").lower() not in {"1", "true", "yes", "on"} or not hub_name:
-            continue
-        official = engine.service.image is not None and engine.release_told and engine.service.get("build") is None
-        if official and not engine.service.mounts and engine.service.node.get("command") is not None:
-            yield found(off.node, f"{engine.name} may not download {model}, and nothing is mounted that could hold it")
