@@ -209,7 +209,8 @@ def _compared(found: ComparedRuns) -> dict[str, Any]:
             "name": comparison.second,
             "cells": [
                 {
-                    "what": f"{one.measure.removesuffix('_s').upper()} {one.statistic}",
+                    "measure": one.measure.removesuffix("_s").upper(),
+                    "statistic": one.statistic,
                     "first": one.first,
                     "second": one.second,
                     "difference": one.difference,
