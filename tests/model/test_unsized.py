@@ -21,6 +21,7 @@ PLAIN = {
     [
         ({"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*"}, "state-space (Mamba) layers"),
         ({"model_type": "jamba", "mamba_d_state": 16}, "state-space (Mamba) layers"),
+        ({"model_type": "xlm-roberta", "type_vocab_size": 1}, "layers that look both ways and keep no cache"),
         ({"model_type": "granitemoehybrid", "layer_types": ["mamba", "attention"]}, "state-space (Mamba) layers"),
         ({"model_type": "falcon_h1", "mamba_d_state": 256}, "state-space (Mamba) layers"),
         ({"model_type": "nemotron-nas", "block_configs": [{}]}, "layers of different shapes"),

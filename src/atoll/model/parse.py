@@ -123,7 +123,12 @@ _UNSIZED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("share_q_dim",), "multi-matrix factorisation attention (share_q_dim)"),
     (("compress_ratios", "o_lora_rank"), "compressed sparse attention (compress_ratios)"),
 )
+_ENCODER = "layers that look both ways and keep no cache (an embedding or reranking encoder)"
 _UNSIZED_TYPES = {
+    "bert": _ENCODER,
+    "roberta": _ENCODER,
+    "xlm-roberta": _ENCODER,  # bge-m3, bge-reranker-v2-m3
+    "modernbert": _ENCODER,
     "mimo_v2_flash": "attention layers of two widths",
     "minimax_m3": "sparse attention of its own",
     "step3p7": "attention layers of two widths",
