@@ -51,6 +51,17 @@ def test_the_screen_says_when_only_answers_are_waited_for():
     assert "waiting for the last answers" in drawn(replace(NOW, left_s=0.0))
 
 
+def test_the_next_run_of_a_study_is_told_of_from_its_beginning():
+    console = Console(file=io.StringIO(), force_terminal=False)
+    with live_view(console, silent=False, title="x") as show:
+        from dataclasses import replace
+
+        for elapsed_s in (5.0, 60.0, 0.5, 5.5):
+            show(replace(NOW, elapsed_s=elapsed_s))
+    assert len(console.file.getvalue().splitlines()) == 3
+    assert "5 s, 48 s left" in console.file.getvalue()
+
+
 def test_without_a_terminal_there_is_a_line_every_five_seconds():
     console = Console(file=io.StringIO(), force_terminal=False)
     with live_view(console, silent=False, title="x") as show:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from atoll.cli.main import COMMANDS, guarded, make_app
+from atoll.cli.main import COMMANDS, guarded, main, make_app
 from stand_ins.patience import PATIENCE_S
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "four-h100-nvl"
@@ -305,3 +305,22 @@ def test_files_are_written_though_nobody_reads_what_is_printed(json_too, tmp_pat
     os.close(writer)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert (tmp_path / "layout.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        (("bench", "h", "--concurrency", "5"), "--users"),
+        (("bench", "h", "--num-prompts", "5"), "--requests"),
+        (("bench", "h", "--input-len", "5"), "--prompt"),
+        (("plan", "--request-rate", "5"), "--rate"),
+        (("inspect", "--concurrency", "5"), None),
+    ],
+)
+def test_the_words_of_other_load_generators_are_answered_with_ours(words, ours, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["atoll", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert (f"here that is {ours}." in said) == (ours is not None)

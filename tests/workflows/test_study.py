@@ -240,6 +240,15 @@ def test_a_folder_that_holds_a_study_is_not_written_over():
         run(Stand())
 
 
+def test_it_is_said_which_variant_runs_and_how_long_the_rest_will_take():
+    said = []
+    run_study(Path("study.yaml"), engine="emulated", out=Path("told"), roads=Stand().roads, say=said.append)
+    places = [line for line in said if line.startswith("variant ")]
+    assert len(places) > 1
+    assert places[0].startswith(f"variant 1 of {len(places)}, about ")
+    assert places[0].endswith(" left")
+
+
 def test_it_is_said_when_the_file_has_changed_since():
     run(Stand())
     Path("study.yaml").write_text(STUDY.replace("users: 2", "users: 3"))

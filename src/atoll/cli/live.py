@@ -33,6 +33,8 @@ def _line_printer(console: Console) -> Callable[[Progress], None]:
 
     def show(progress: Progress) -> None:
         nonlocal last
+        if progress.elapsed_s < last:  # the next run of a study, or of a sweep
+            last = 0.0
         if progress.elapsed_s - last >= _LINE_EVERY_S:
             last = progress.elapsed_s
             console.print(line(progress), soft_wrap=True)
@@ -44,8 +46,9 @@ def line(progress: Progress) -> str:
     """One line: time, counts, the last seconds' latencies."""
     failed = f", {progress.failed} failed" if progress.failed else ""
     backlog = f", {progress.backlog} waiting to be sent" if progress.backlog else ""
+    left = f", {show_seconds(progress.left_s)} left" if progress.left_s else ""
     return (
-        f"{progress.elapsed_s:6.0f} s  {progress.sent} sent, {progress.ok} ok{failed},"
+        f"{progress.elapsed_s:6.0f} s{left}  {progress.sent} sent, {progress.ok} ok{failed},"
         f" {progress.in_flight} in flight{backlog}"
         f"  TTFT p50 {show_seconds(progress.ttft_p50_s)} p95 {show_seconds(progress.ttft_p95_s)}"
         f"  ITL p50 {show_seconds(progress.itl_p50_s)}  {progress.chunks_per_s:,.0f} tokens/s"

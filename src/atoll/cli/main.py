@@ -208,10 +208,31 @@ def _say(sentence: str) -> None:
         sys.stderr.write(f"atoll: {line.encode('unicode_escape').decode()}\n")
 
 
+# Options of vLLM's, SGLang's, AIPerf's, GuideLLM's, EvalScope's and inference-perf's load generators, and ours.
+_WORDS_OF_PEERS = {
+    **dict.fromkeys(("--concurrency", "--max-concurrency", "--parallel", "--num-concurrency"), "--users"),
+    **dict.fromkeys(("--num-prompts", "--num-requests", "--request-count", "--number", "--max-requests"), "--requests"),
+    **dict.fromkeys(("--input-len", "--random-input-len", "--isl", "--prompt-tokens", "--input-tokens"), "--prompt"),
+    **dict.fromkeys(("--output-len", "--random-output-len", "--osl", "--output-tokens", "--max-tokens"), "--output"),
+    **dict.fromkeys(("--request-rate", "--rps", "--qps"), "--rate"),
+    **dict.fromkeys(("--dataset-path", "--dataset", "--input-file"), "--prompts"),
+    **dict.fromkeys(("--max-seconds", "--benchmark-duration", "--test-duration"), "--duration"),
+    **dict.fromkeys(("--goodput",), "--slo-ttft"),
+    **dict.fromkeys(("--random-prefix-len", "--prefix-len"), "--shared-prefix"),
+    **dict.fromkeys(("--request-id-prefix",), "--request-ids"),
+    **dict.fromkeys(("--metric-percentiles",), "--percentiles"),
+    **dict.fromkeys(("--endpoint-type", "--backend"), "--endpoint"),
+}
+
+
 def _usage_sentence(error: Any) -> str:
     """What was wrong with the words of the command line; nothing when it was empty and the help has been shown."""
     message = " ".join(error.format_message().split()).rstrip(".")
     if type(error).__name__ == "NoArgsIsHelpError" or not message:
         return ""
     context = getattr(error, "ctx", None)
+    ours = _WORDS_OF_PEERS.get(str(getattr(error, "option_name", "")))
+    if ours is not None and context is not None and any(ours in one.opts for one in context.command.params):
+        said = re.split(r" Did you mean| \(Possible", message)[0].rstrip(".")
+        return f"{said}; here that is {ours}."
     return f"{message}; see `{context.command_path if context else 'atoll'} --help`."

@@ -8,6 +8,7 @@ from atoll.cost.profile import MachineProfile
 from atoll.engines import find_engine
 from atoll.errors import Interrupted, NoMeasurement
 from atoll.layout.layout import Layout
+from atoll.load.progress import Progress
 from atoll.load.tokens import Vocabulary
 from atoll.model.read import read_model
 from atoll.outside.clock import SystemClock
@@ -31,6 +32,7 @@ def measure_layout(
     say: Say,
     profile: MachineProfile | None = None,
     trace: Sequence[TraceRow] = (),
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> RecordTable:
     """Bring the layout up as plain processes, send the workload, take it down.
 
@@ -59,6 +61,7 @@ def measure_layout(
             layout=served,
             vocabulary=_vocabulary(layout) if not find_engine(engine).emulates else None,
             answer_s=expected_answer_s(layout, workload, profile=profile, trace=trace),
+            on_progress=on_progress,
             metrics=[f"{replica.url}/metrics" for replica in deployment.replicas],
         )
     finally:

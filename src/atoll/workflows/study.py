@@ -17,8 +17,10 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shlex import quote
+from statistics import fmean
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +38,7 @@ from atoll.errors import BadRun, InputError, MissingProgram, RunFailed
 from atoll.inventory.box import Box
 from atoll.layout.layout import Layout
 from atoll.layout.study import Study, study_layouts
+from atoll.load.progress import Progress
 from atoll.model.card import ModelCard
 from atoll.model.read import known_card
 from atoll.outside.clock import Clock, SystemClock
@@ -150,11 +153,11 @@ class Roads:
     clock: Clock
 
 
-def real_roads() -> Roads:
-    """The simulator, and engines behind nginx under the load generator."""
+def real_roads(on_progress: Callable[[Progress], None] | None = None) -> Roads:
+    """The simulator, and engines behind nginx under the load generator, which tells twice a second how it goes."""
     from atoll.workflows.measure import measure_layout
 
-    return Roads(simulate=_simulate, measure=measure_layout, clock=SystemClock())
+    return Roads(simulate=_simulate, measure=partial(measure_layout, on_progress=on_progress), clock=SystemClock())
 
 
 def _simulate(
@@ -284,14 +287,27 @@ def resume_study(folder: Path, *, say: Say = lambda _: None, roads: Roads | None
     roads = roads or real_roads()
     before = read_result(folder, rank=False)
     with _alone_in(folder):
+        took: list[float] = []
         for number, variant in enumerate(before.variants):
             if variant.run is not None and variant.run.info.complete:
                 say(f"{variant.name}: already measured")
                 continue
+            if before.engine != "simulated":
+                say(_where(before, number, took))
+            began = roads.clock.now()
             if number and before.engine != "simulated" and before.study.cooldown_s:
                 asyncio.run(roads.clock.sleep(before.study.cooldown_s))
             _run_variant(before, variant, say=say, roads=roads)
+            took.append(roads.clock.now() - began)
     return read_result(folder)
+
+
+def _where(result: StudyResult, number: int, took: Sequence[float]) -> str:
+    """`variant 3 of 10, about 62 min left`: by what the finished ones took, else by the load's own time."""
+    of_all = f"variant {number + 1} of {len(result.variants)}"
+    left = [one for one in result.variants[number:] if one.run is None or not one.run.info.complete]
+    one_s = fmean(took) if took else result.study.workload.duration_s
+    return of_all if one_s is None else f"{of_all}, about {show_seconds(one_s * len(left))} left"
 
 
 def read_result(folder: Path, *, rank: bool = True) -> StudyResult:

@@ -41,9 +41,12 @@ def run(
 
     Example: atoll study run examples/four-h100-nvl/study.yaml --engine simulated
     """
-    from atoll.workflows.study import run_study
+    from atoll.cli.live import live_view
+    from atoll.workflows.study import real_roads, run_study
 
-    result = run_study(path, engine=engine, out=folder, only=only, load=load, say=progress.print)
+    with live_view(progress, silent=json, title=f"atoll study {path}") as on_progress:
+        roads = real_roads(on_progress)
+        result = run_study(path, engine=engine, out=folder, only=only, load=load, say=progress.print, roads=roads)
     _finish(result, lang=lang, json=json)
 
 
@@ -57,9 +60,13 @@ def resume(
 
     Example: atoll study resume runs/four-h100-nvl-emulated
     """
-    from atoll.workflows.study import find_study_folder, resume_study
+    from atoll.cli.live import live_view
+    from atoll.workflows.study import find_study_folder, real_roads, resume_study
 
-    _finish(resume_study(find_study_folder(path, engine=engine), say=progress.print), lang=lang, json=json)
+    found = find_study_folder(path, engine=engine)
+    with live_view(progress, silent=json, title=f"atoll study {found}") as on_progress:
+        result = resume_study(found, say=progress.print, roads=real_roads(on_progress))
+    _finish(result, lang=lang, json=json)
 
 
 def show(
