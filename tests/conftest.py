@@ -14,6 +14,8 @@ LIVE = {
     "vllm": "needs a real vLLM: ask with --vllm PATH_OF_VLLM",
     "docker": "needs a real Docker engine and root: ask with --docker",
     "gpu": "needs a GPU: ask with --gpu",
+    "clients": "needs large clients: ask with --clients PYTHON",
+    "node_clients": "needs clients from npm: ask with --node-clients FOLDER",
 }
 
 
@@ -22,6 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--vllm", metavar="PATH", help="run the tests on this vLLM program, such as /opt/vllm/bin/vllm")
     group.addoption("--docker", action="store_true", help="run the tests that start a Docker engine of their own")
     group.addoption("--gpu", action="store_true", help="run the tests that need a GPU")
+    group.addoption("--clients", metavar="PYTHON", help="run the tests of large clients with this interpreter's")
+    group.addoption("--node-clients", metavar="FOLDER", help="run the tests of clients installed by npm in this folder")
     group.addoption("--regenerate", action="store_true", help="write the golden bundles of tests/data/bundles anew")
 
 

@@ -25,6 +25,9 @@ class Served:
     answer_tokens: int = 256  # mean length of an answer for which the request names no limit
     prompt_tokens_details: bool = False  # --enable-prompt-tokens-details
     request_id_headers: bool = False  # --enable-request-id-headers
+    tokens_as_ids: bool = False  # --return-tokens-as-token-ids
+    always_usage: bool = False  # --enable-force-include-usage
+    reasons: bool = False  # --reasoning-parser: a chat thinks unless it asks not to
 
     @property
     def model(self) -> str:

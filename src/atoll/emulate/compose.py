@@ -43,9 +43,9 @@ def compose_chat(fields: ChatBody, desk: Desk) -> Call:
     prompt_logprobs = fields.prompt_logprobs
     if prompt_logprobs is None and fields.echo:
         prompt_logprobs = fields.top_logprobs
-    shown = _shown(fields, logprobs, prompt_logprobs, prompt.text if fields.return_prompt_text else None)
+    shown = _shown(fields, desk.served, logprobs, prompt_logprobs, prompt.text if fields.return_prompt_text else None)
     asks = _asks(fields, [prompt], desk, n=n, shown=shown, chat=True)
-    return _call(fields, asks, n=n, chat=True, shown=shown, echo=None if echoed is None else (echoed,))
+    return _call(fields, desk.served, asks, n=n, chat=True, shown=shown, echo=None if echoed is None else (echoed,))
 
 
 def compose_batch(fields: BatchBody, desk: Desk) -> Call:
@@ -60,13 +60,13 @@ def compose_batch(fields: BatchBody, desk: Desk) -> Call:
         raise Refusal(400, f"Batch chat completions do not support `{what}`.", param=what)
     if not desk.admits(len(fields.messages)):
         raise queue_full()
-    shown = _shown(fields, fields.top_logprobs if fields.logprobs else None, fields.prompt_logprobs)
+    shown = _shown(fields, desk.served, fields.top_logprobs if fields.logprobs else None, fields.prompt_logprobs)
     asks: list[Ask] = []
     for messages in fields.messages:
         one = fields.model_copy(update={"messages": messages})
         prompt = chat_prompt(messages, None, desk.served)
         asks += (replace(ask, index=len(asks)) for ask in _asks(one, [prompt], desk, n=1, shown=shown, chat=True))
-    return _call(fields, tuple(asks), n=1, chat=True, shown=shown, details=False)
+    return _call(fields, desk.served, tuple(asks), n=1, chat=True, shown=shown, details=False)
 
 
 def compose_completion(fields: CompletionBody, desk: Desk) -> Call:
@@ -87,14 +87,14 @@ def compose_completion(fields: CompletionBody, desk: Desk) -> Call:
         raise queue_full()
     alone = bool(fields.echo) and fields.max_tokens == 0
     prompt_logprobs = fields.logprobs if fields.prompt_logprobs is None and fields.echo else fields.prompt_logprobs
-    shown = _shown(fields, fields.logprobs, prompt_logprobs)
+    shown = _shown(fields, desk.served, fields.logprobs, prompt_logprobs)
     if alone:
         fields = fields.model_copy(update={"max_tokens": 1})
     asks = _asks(fields, prompts, desk, n=fields.n, shown=shown, chat=False, echo=bool(fields.echo))
     echo = None
     if fields.echo:
         echo = tuple("" if shown.token_ids else prompt.words(desk.vocabulary) for prompt in prompts)
-    return _call(fields, asks, n=fields.n, chat=False, shown=shown, echo=echo, echo_alone=alone)
+    return _call(fields, desk.served, asks, n=fields.n, chat=False, shown=shown, echo=echo, echo_alone=alone)
 
 
 def _refuse_media_settings(fields: Any) -> None:
@@ -119,30 +119,33 @@ def _last_words(fields: ChatBody) -> str:
     return content if isinstance(content, str) else "\n".join(str(part.get("text", "")) for part in content)
 
 
-def _shown(fields: Any, logprobs: int | None, prompt_logprobs: int | None, prompt_text: str | None = None) -> Shown:
-    ids = tuple(fields.logprob_token_ids or ())
+def _shown(
+    fields: Any, served: Served, logprobs: int | None, prompt_logprobs: int | None, prompt_text: str | None = None
+) -> Shown:
+    ids, as_ids = tuple(fields.logprob_token_ids or ()), fields.return_tokens_as_token_ids
     return Shown(
         logprobs=logprobs,
         logprob_ids=ids if logprobs is not None else (),
         prompt_logprobs=prompt_logprobs,
         token_ids=bool(fields.return_token_ids),
-        tokens_as_ids=bool(fields.return_tokens_as_token_ids),
+        tokens_as_ids=served.tokens_as_ids if as_ids is None else as_ids,
         prompt_text=prompt_text,
         reasoning=bool(getattr(fields, "include_reasoning", True)),
     )
 
 
-def _call(fields: Any, asks: tuple[Ask, ...], *, n: int, chat: bool, shown: Shown, **more: Any) -> Call:
+def _call(fields: Any, served: Served, asks: tuple[Ask, ...], *, n: int, chat: bool, shown: Shown, **more: Any) -> Call:
     if fields.use_beam_search:  # beams are as many sequences, and their usage tells no details
         more |= {"details": False}
-    usage = bool(fields.stream_options and fields.stream_options.include_usage)
+    options = fields.stream_options
+    usage = served.always_usage or bool(options and options.include_usage)
     return Call(
         chat=chat,
         asks=asks,
         n=n,
         stream=bool(fields.stream),
         include_usage=usage,
-        continuous_usage=usage and bool(fields.stream_options.continuous_usage_stats),
+        continuous_usage=served.always_usage or (usage and bool(options.continuous_usage_stats)),
         shown=shown,
         **more,
     )
@@ -204,12 +207,13 @@ def start_of(prompt: Sequence[object], seed: int | None, number: int = 0) -> int
     return (first + 997 * number) % RING
 
 
-def is_to_think(fields: Any) -> bool:
+def is_to_think(fields: ChatBody, served: Served) -> bool:
     """Whether a chat asks for reasoning: by its effort, or as the templates of Qwen and DeepSeek are told."""
-    if getattr(fields, "reasoning_effort", None) is not None:
-        return bool(fields.reasoning_effort != "none")
-    settings = getattr(fields, "chat_template_kwargs", None) or {}
-    return settings.get("enable_thinking") is True or settings.get("thinking") is True
+    settings = fields.chat_template_kwargs or {}
+    for name in ("enable_thinking", "thinking"):
+        if isinstance(settings.get(name), bool):
+            return bool(settings[name])
+    return served.reasons if fields.reasoning_effort is None else fields.reasoning_effort != "none"
 
 
 class _Answer:
@@ -276,7 +280,7 @@ class _Answer:
 
     def _thought(self) -> tuple[str, ...]:
         """The reasoning of one who was asked to think: some words, at most half of the answer."""
-        if not is_to_think(self._fields):
+        if not is_to_think(self._fields, self._desk.served):
             return ()
         limit = self._room if self._max_tokens is None else self._max_tokens
         ring = answer_ring()

@@ -48,13 +48,10 @@ def emulate(
         list[str] | None,
         typer.Option("--served-model-name", metavar="NAME", help="What clients call the model; may be given again."),
     ] = None,
-    prompt_tokens_details: Annotated[
-        bool,
-        typer.Option(
-            "--enable-prompt-tokens-details", help="Tell in usage how much of a prompt was cached, as vLLM's."
-        ),
+    prompt_tokens_details: Annotated[  # vLLM's names of this and the next; too long for a column of the help
+        bool, typer.Option("--enable-prompt-tokens-details", hidden=True)
     ] = False,
-    prefix_caching: Annotated[  # vLLM's names of it; too long for a column of the help
+    prefix_caching: Annotated[
         bool, typer.Option("--enable-prefix-caching/--no-enable-prefix-caching", hidden=True)
     ] = True,
     without_prefix_caching: Annotated[
