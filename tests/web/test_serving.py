@@ -4,7 +4,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from atoll.errors import InputError
-from atoll.web.serving import Serving, app_from_environment, check_exposure, hosts_of
+from atoll.web.serving import (
+    ENGINE_VARIABLE,
+    TOKEN_VARIABLE,
+    Serving,
+    app_from_environment,
+    check_exposure,
+    hosts_of,
+    make_application,
+)
 
 
 def test_an_address_that_others_reach_needs_tls_or_a_proxy(tmp_path):
@@ -33,3 +41,12 @@ def test_in_the_compose_stack_token_and_names_come_by_the_environment(tmp_path, 
         assert client.get("/api/runs").status_code == 401
         assert client.get("/api/runs", headers={"Authorization": "Bearer secret"}).json() == {"runs": []}
         assert client.get("/health", headers={"Host": "evil.example"}).status_code == 421
+
+
+def test_inside_the_stack_nothing_is_written_beside_the_catalogue_and_the_workspace(tmp_path):
+    """Its container has a read-only file system, and no home."""
+    known = {"HOME": "/proc/nothing", TOKEN_VARIABLE: "x", ENGINE_VARIABLE: "http://nginx:8080/v1"}
+    serving = Serving(workspace=tmp_path / "w", catalog=f"sqlite:{tmp_path / 'runs.db'}", environment=known)
+    app, _ = make_application(serving, port=8090)
+    with TestClient(app, base_url="http://127.0.0.1:8090", headers={"Authorization": "Bearer x"}) as client:
+        assert 'id="secret"' in client.post("/settings/tokens", data={"name": "a", "role": "viewer"}).text

@@ -79,15 +79,17 @@ def make_application(serving: Serving, *, port: int, secure: bool = False) -> tu
     secret = known.get(TOKEN_VARIABLE) or secrets.token_urlsafe(32)
     address = serving.catalog or known.get(VARIABLE) or f"sqlite:{workspace.root / DEFAULT.removeprefix('sqlite:')}"
     catalog, clock = open_runs(address), SystemClock()
-    # A file of the workspace would hand the hashes to everybody who may read the workspace.
-    kept = open_private(token_path(workspace.root, known)) if address.startswith("sqlite:") else catalog
+    # A file of the workspace would hand the hashes to everybody who may read the workspace; the stack's is its own.
+    contained = ENGINE_VARIABLE in known
+    private = address.startswith("sqlite:") and not contained
+    kept = open_private(token_path(workspace.root, known)) if private else catalog
     site = Site(
         workspace=workspace,
         tokens=Tokens(kept, now=clock.now, extra=((PRINTED_LINK, secret, Role.OPERATOR),)),
         catalog=catalog,
         clock=clock,
         door=known.get(ENGINE_VARIABLE),
-        contained=ENGINE_VARIABLE in known,
+        contained=contained,
         warm=True,
     )
     app = create_app(site, hosts=hosts_of(serving), cookie=f"atoll-{port}", secure=secure)
