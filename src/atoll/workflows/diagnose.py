@@ -41,8 +41,7 @@ class Diagnosis:
     def saw_nothing(self) -> bool:
         """Whether none of the files was of a kind that the doctor knows."""
         facts = self.facts
-        seen = (facts.projects, facts.nginx, facts.manifests, facts.haproxy, facts.envoy, facts.ray, facts.layouts)
-        return not any((*seen, facts.problems, facts.box_source))
+        return not (facts.looked_at or facts.not_understood or facts.problems)
 
     def told(self, *, everything: bool = False) -> tuple[Finding, ...]:
         """The findings as people read them: those of services that are alike as one, small habits together.

@@ -15,6 +15,7 @@ from difflib import unified_diff
 from hashlib import sha256
 from pathlib import PurePosixPath
 
+from atoll.doctor.coverage import coverage_line, understood_all
 from atoll.doctor.edits import apply_edits
 from atoll.doctor.examine import find_rule
 from atoll.doctor.facts import Load
@@ -74,6 +75,8 @@ class Checkup(Document):
     found: tuple[Found, ...]
     more: int = 0  # findings beyond those
     saw_nothing: bool = False  # none of the files is of a kind that the doctor knows
+    coverage: str = ""  # what was looked at and what was not understood, in one line
+    complete: bool = True  # whether all was understood
 
 
 class AcceptedFix(Document):
@@ -184,7 +187,13 @@ def check_up(texts: Mapping[str, str], hints: Hints, explicit: Sequence[str] = (
     diagnosis, held = _look(texts, hints, explicit), _held(texts)
     worst_first = sorted(diagnosis.told(everything=True), key=lambda finding: (finding.severity.rank, finding.order))
     found = tuple(_found(finding, held) for finding in worst_first[:MOST_SHOWN])
-    return Checkup(found=found, more=len(worst_first) - len(found), saw_nothing=diagnosis.saw_nothing)
+    return Checkup(
+        found=found,
+        more=len(worst_first) - len(found),
+        saw_nothing=diagnosis.saw_nothing,
+        coverage=coverage_line(diagnosis.facts),
+        complete=understood_all(diagnosis.facts),
+    )
 
 
 def _held(texts: Mapping[str, str]) -> HeldFiles:
