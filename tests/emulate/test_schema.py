@@ -9,7 +9,7 @@ import pytest
 
 from atoll.emulate.body import ChatBody, read_fields
 from atoll.emulate.constraint import constraint_of, text_for, value_for
-from atoll.emulate.pattern import BadPattern, text_of_pattern
+from atoll.emulate.pattern import BadPattern, matches, text_of_pattern
 from atoll.emulate.refusal import Refusal
 from atoll.emulate.schema import Unsatisfiable, value_of_schema
 from atoll.emulate.schema_check import fits
@@ -188,3 +188,26 @@ def test_each_way_to_ask_for_a_form_gives_a_text_of_that_form():
     assert isinstance(json.loads(text(structured_outputs={"json": json.dumps(schema)}))["n"], int)
     assert text(structured_outputs={"choice": ["yes", "no"]}) in {"yes", "no"}
     assert re.fullmatch(r"\d{2}", text(structured_outputs={"regex": r"\d{2}"}))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"json": {"type": "string", "pattern": "((a{1000}){1000}){1000}"}},
+        {"regex": "((a{1000}){1000}){1000}"},
+        {"json": {"type": "array", "minItems": 10**9}},
+        {"json": {"type": "object", "minProperties": 10**9, "patternProperties": {"^[a-z]{20}$": {}}}},
+        {"json": {"type": "string", "minLength": 10**9}},
+    ],
+)
+def test_what_would_be_endless_is_refused(asked):
+    with pytest.raises(Refusal):
+        text_for(asked, Random(1))
+
+
+def test_a_pattern_that_makes_matching_run_away_is_not_matched():
+    assert matches("(a+)+b", "a" * 60) is None
+    assert matches("^(a|aa)+$", "a" * 60 + "b") is None
+    assert matches(r"^x_[a-z]+$", "x_abc") is True
+    names = {"type": "object", "properties": {"a" * 60: {}}, "patternProperties": {"(a+)+b": {"type": "integer"}}}
+    assert "a" * 60 in json.loads(text_for({"json": names}, Random(1)))

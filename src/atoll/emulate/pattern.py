@@ -4,12 +4,14 @@ What is no regular expression is refused in the words of Rust's regex parser, wh
 (llguidance behind vllm/v1/structured_output/backend_guidance.py).
 """
 
+import re
 import string
 from dataclasses import dataclass
 from random import Random
 
 MOST_REPEATS = 3  # of what may come up without end
 DEEPEST = 60
+LONGEST = 100_000  # letters of a text
 _PRINTABLE = string.ascii_letters + string.digits + " _-.,:;!?()[]{}@#%&*+=<>/\\|'\"~^$"
 _CLASSES = {
     "d": string.digits,
@@ -84,7 +86,45 @@ def text_of_pattern(pattern: str, dice: Random) -> str:
     Raises:
         BadPattern: as `parse_pattern`.
     """
-    return _say(parse_pattern(pattern), dice)
+    tree = parse_pattern(pattern)
+    if _least(tree) > LONGEST:
+        error = BadPattern(f"Compiled regex exceeds size limit of {LONGEST} bytes.")
+        error.pattern = pattern
+        raise error
+    return _say(tree, dice)
+
+
+def matches(pattern: str, text: str) -> bool | None:
+    """Whether the pattern is found in the text; None where that cannot be told, or not in a bounded time."""
+    try:
+        return re.search(pattern, text) is not None if _is_tame(parse_pattern(pattern), repeated=False) else None
+    except (BadPattern, re.error):
+        return None
+
+
+def _is_tame(node: Node, *, repeated: bool) -> bool:
+    """Whether Python's backtracking cannot run away: nothing endless or ambiguous within something endless."""
+    match node:
+        case Choice():
+            return True
+        case Row(parts):
+            return all(_is_tame(part, repeated=repeated) for part in parts)
+        case Either(options):
+            return not repeated and all(_is_tame(option, repeated=False) for option in options)
+    endless = node.high is None or node.high > MOST_REPEATS
+    return not (repeated and node.low != node.high) and _is_tame(node.what, repeated=repeated or endless)
+
+
+def _least(node: Node) -> int:
+    """Letters of the shortest text."""
+    match node:
+        case Choice():
+            return 1
+        case Row(parts):
+            return sum(map(_least, parts))
+        case Either(options):
+            return max(map(_least, options))
+    return node.low * _least(node.what)
 
 
 def _say(node: Node, dice: Random) -> str:
@@ -95,9 +135,9 @@ def _say(node: Node, dice: Random) -> str:
             return "".join(_say(part, dice) for part in parts)
         case Either(options):
             return _say(dice.choice(options), dice)
-        case Repeat(what, low, high):
-            most = low + MOST_REPEATS if high is None else min(high, max(low, low + MOST_REPEATS))
-            return "".join(_say(what, dice) for _ in range(dice.randint(low, most)))
+    low, high = node.low, node.high
+    most = low + MOST_REPEATS if high is None else min(high, low + MOST_REPEATS)
+    return "".join(_say(node.what, dice) for _ in range(dice.randint(low, most)))
 
 
 class _Parser:

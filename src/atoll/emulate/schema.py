@@ -140,6 +140,8 @@ class _Maker:
                 names += [other for other in needed if other not in names]
         while len(names) > most and (spare := [name for name in names if name not in required]):
             names.remove(spare[-1])
+        if schema.get("minProperties", 0) > MOST_ITEMS:
+            raise Unsatisfiable
         while len(names) < schema.get("minProperties", 0):
             names.append(self._new_name(schema, names))
         value: dict[str, Any] = {}

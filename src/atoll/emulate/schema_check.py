@@ -1,8 +1,9 @@
 """Does a value satisfy a JSON schema? The keywords of drafts 6 to 2020-12 that say something of one document."""
 
-import re
 from collections.abc import Callable
 from typing import Any
+
+from atoll.emulate.pattern import matches
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
@@ -121,10 +122,7 @@ def _fits_text(value: str, schema: dict[str, Any]) -> bool:
     if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", float("inf")):
         return False
     pattern = schema.get("pattern")
-    try:
-        return pattern is None or re.search(pattern, value) is not None
-    except re.error:  # a dialect that Python does not read; the text was made from it all the same
-        return True
+    return pattern is None or matches(pattern, value) is not False  # where it cannot be told, it was made from it
 
 
 def _fits_number(value: float, schema: dict[str, Any]) -> bool:
@@ -186,14 +184,7 @@ def _fits_object(value: dict[str, Any], schema: dict[str, Any], root: Any, depth
 def schemas_of(name: str, schema: dict[str, Any]) -> list[Any]:
     """All that an object's schema asks of the property of this name."""
     found = [schema["properties"][name]] if name in schema.get("properties", {}) else []
-    found += [part for pattern, part in schema.get("patternProperties", {}).items() if _matches(pattern, name)]
+    found += [part for pattern, part in schema.get("patternProperties", {}).items() if matches(pattern, name)]
     if not found:
         found = [schema.get("additionalProperties", True)]
     return found
-
-
-def _matches(pattern: str, name: str) -> bool:
-    try:
-        return re.search(pattern, name) is not None
-    except re.error:
-        return False
