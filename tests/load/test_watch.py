@@ -6,12 +6,15 @@ import time
 import pytest
 import uvloop
 
+from atoll.analyse.summary import summarise
 from atoll.errors import InputError
 from atoll.load.run import LoadControl, measure_load
 from atoll.load.target import RequestOptions
-from atoll.load.watch import Watch
+from atoll.load.watch import Telemetry, Watch
 from atoll.outside.parquet import read_parquet
+from atoll.traffic.record import RecordTable
 from atoll.traffic.workload import Workload
+from atoll.workflows.bench import _with_engines_cache
 from stand_ins.patience import beside, until
 
 PAGE = """vllm:num_requests_running{engine="0",model_name="m"} 3.0 1764514567000
@@ -52,3 +55,25 @@ def test_counters_stand_on_the_clock_of_the_run(naughty, tmp_path):
 def test_a_page_that_is_no_url_is_refused():
     with pytest.raises(InputError, match="no page of counters"):
         Watch(["localhost"], options=RequestOptions(), now=lambda: 0.0)
+
+
+def test_a_counter_grows_from_the_first_sample_to_the_last_of_each_engine():
+    telemetry = Telemetry()
+    for moment, one, other in ((0.1, 100.0, 5.0), (1.1, 130.0, 5.0), (2.1, 150.0, 9.0)):
+        telemetry.add(moment, "replica 0", "prefix_hits", one)
+        telemetry.add(moment, "replica 1", "prefix_hits", other)
+        telemetry.add(moment, "replica 1", "waiting", 1.0)
+    assert telemetry.grown("prefix_hits") == 54
+    assert telemetry.grown("prefix_queries") == 0
+
+
+@pytest.mark.parametrize(("hits", "turns", "said"), [(400.0, 1, True), (4.0, 1, False), (400.0, 3, False)])
+def test_prompts_out_of_the_cache_are_told_by_the_engines_counters_where_answers_do_not(hits, turns, said):
+    telemetry = Telemetry()
+    for moment, share in ((0.0, 0.0), (9.0, 1.0)):
+        telemetry.add(moment, "replica 0", "prefix_hits", 70 + share * hits)
+        telemetry.add(moment, "replica 0", "prefix_queries", 90 + share * 1000)
+    workload = Workload(users=1, requests=4, turns=turns)
+    summary = _with_engines_cache(summarise(RecordTable.from_records([])), telemetry, workload)
+    assert ("cached_prompts" in summary.remarks) == said
+    assert any("40.0% of the prompt tokens came out of the prefix cache" in note for note in summary.notes) == said

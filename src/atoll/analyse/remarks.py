@@ -21,6 +21,7 @@ _WORTH_SAYING = 0.01  # of the answers
 CACHED = 0.01  # of the prompt tokens: from here on the prefix cache is measured as well
 _TEMPLATE_TOKENS = 64  # so many tokens may a chat template put before every prompt; engines cache them in blocks
 _ODD_USAGE = "odd_usage"
+CACHED_PROMPTS = "cached_prompts"
 # An answer came in one piece when all its text arrived within this share of its time, faster than any engine writes.
 _PIECE_SHARE, _PIECE_TPOT_S = 0.02, 1e-4
 _NEAR, _SLACK_TOKENS = 0.2, 64  # how far off a prompt's count may be, and what a chat template adds to a short one
@@ -169,24 +170,34 @@ def _cut(table: RecordTable, rows: Rows, ttft_s: Floats) -> Iterator[Found]:
 
 def _cached(table: RecordTable, ok: Mask, workload: Workload | None) -> Iterator[Found]:
     """Prompt tokens out of the prefix cache, where the load did not ask for prompts that begin alike."""
-    if workload is None or workload.shared_prefix_tokens or workload.turns > 1 or workload.distinct_prompts is not None:
-        return
     cached, prompts = table.cached_tokens[ok], int(table.prompt_tokens[ok].sum())
     share = int(cached.sum()) / prompts if prompts else 0.0
-    if share < CACHED:
+    if may_share(workload) or share < CACHED:
         return
-    hit = int((cached > 0).sum())
-    if int(cached.max()) <= _TEMPLATE_TOKENS:
-        why = f"{int(cached.max())} tokens a request, which a chat template alone may give"
+    yield CACHED_PROMPTS, int((cached > 0).sum()), cache_sentence(share, most_tokens=int(cached.max()))
+
+
+def may_share(workload: Workload | None) -> bool:
+    """Whether prompts may begin alike: it was asked for, or is not known."""
+    if workload is None:
+        return True
+    return bool(workload.shared_prefix_tokens) or workload.turns > 1 or workload.distinct_prompts is not None
+
+
+def cache_sentence(share: float, *, most_tokens: int | None = None) -> str:
+    """What is said of a share of prompt tokens out of the prefix cache.
+
+    Args:
+        share: of the prompt tokens.
+        most_tokens: of one request; None: not known.
+    """
+    if most_tokens is not None and most_tokens <= _TEMPLATE_TOKENS:
+        why = f"{most_tokens} tokens a request, which a chat template alone may give"
     else:
         why = "were these prompts sent before? Another --seed sends others"
-    yield (
-        "cached_prompts",
-        hit,
-        (
-            f"{share:.1%} of the prompt tokens came out of the prefix cache, which nobody asked for: the prefix cache"
-            f" is measured too ({why})."
-        ),
+    return (
+        f"{share:.1%} of the prompt tokens came out of the prefix cache, which nobody asked for: the prefix cache"
+        f" is measured too ({why})."
     )
 
 

@@ -42,6 +42,16 @@ class Telemetry:
         self._sources.append(source)
         self._names.append(name)
 
+    def grown(self, name: str) -> float:
+        """By how much a counter of the engines grew from the first sample to the last, of all sources together."""
+        first: dict[str, float] = {}
+        last: dict[str, float] = {}
+        for source, found, value in zip(self._sources, self._names, self._values, strict=True):
+            if found == name:
+                first.setdefault(source, value)
+                last[source] = value
+        return sum(last[source] - first[source] for source in last)
+
     def columns(self) -> dict[str, Any]:
         """Columns time_s (seconds from the start of the run), source, name, value."""
         import numpy as np

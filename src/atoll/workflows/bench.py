@@ -17,6 +17,7 @@ import uvloop
 
 import atoll
 from atoll.analyse.gate import Gate
+from atoll.analyse.remarks import CACHED, CACHED_PROMPTS, cache_sentence, may_share
 from atoll.analyse.summary import Summary, summarise
 from atoll.errors import AtollError, InputError, MissingProgram
 from atoll.layout.layout import Layout
@@ -31,6 +32,7 @@ from atoll.load.scripts import words_of_script
 from atoll.load.selfwatch import ClientReport
 from atoll.load.target import Endpoint, ModelShare, RequestOptions, Timeouts, password_of, url_to_keep
 from atoll.load.tokens import Counter, Vocabulary, find_tokenizer, read_vocabulary
+from atoll.load.watch import Telemetry
 from atoll.outside.clock import SystemClock
 from atoll.outside.files import read_text, remove_files, write_whole
 from atoll.outside.parquet import write_parquet
@@ -194,6 +196,7 @@ def _finish(
 ) -> BenchResult:
     """Sum up and write what is left to write; a disk that refuses costs the file, not the summary."""
     summary = summarise(result.table, workload=workload, slo=slo, percentiles=percentiles)
+    summary = _with_engines_cache(summary, result.telemetry, workload)
     notes = (*info.notes, *result.notes, *((result.client.verdict,) if result.client.limited else ()))
     if result.disk is not None:
         notes += (f"The disk refused records for a while: {result.disk}.",)
@@ -225,6 +228,20 @@ def _finish(
         trouble=trouble,
         seed=workload.seed,
     )
+
+
+def _with_engines_cache(summary: Summary, telemetry: Telemetry, workload: Workload) -> Summary:
+    """The remark on the prefix cache by the engines' counters, where their answers do not tell of it.
+
+    vLLM tells only with --enable-prompt-tokens-details; its counters are of everybody's requests, the run's and others.
+    """
+    if may_share(workload) or CACHED_PROMPTS in summary.remarks:
+        return summary
+    hits, queries = telemetry.grown("prefix_hits"), telemetry.grown("prefix_queries")
+    if not queries or hits / queries < CACHED:
+        return summary
+    counted = {CACHED_PROMPTS: summary.requests.ok}
+    return summary.replace(remarks=summary.remarks | counted, notes=(*summary.notes, cache_sentence(hits / queries)))
 
 
 def _step_result(table: RecordTable, step: LoadStep, slo: SLO | None) -> StepResult:
