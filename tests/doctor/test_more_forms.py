@@ -24,6 +24,9 @@ FORMS: dict[str, dict[str, str]] = {
     "a literal script": {"compose.yaml": f'services:\n  a:\n    image: own/x:1\n    entrypoint: /bin/bash\n    command:\n      - -lc\n      - |\n        if [ -n "$$X" ]; then\n          {ENGINE}\n        fi\n'},
     "values with an image as text": {"values.yaml": "llm:\n  image: vllm/vllm-openai:v0.33.0\n  args: [org/m, --tensor-parallel-size, '2', --swap-space, '4']\n"},
     "a stateful set with sh": {"x.yaml": f"apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: a}}\nspec: {{template: {{spec: {{containers: [{{name: v, image: own/x, command: [sh, -c], args: ['{ENGINE}']}}]}}}}}}\n"},
+    "variables of the container": {"compose.yaml": "services:\n  a:\n    image: own/x:1\n    environment: {MODEL: org/m, TP: 2}\n    command: [sh, -c, 'vllm serve $$MODEL --tensor-parallel-size $${TP} --swap-space 4']\n"},
+    "variables of a pod": {"x.yaml": "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: v, image: own/x, env: [{name: TP, value: '2'}], command: [sh, -c], args: ['vllm serve org/m --tensor-parallel-size $TP --swap-space 4']}]}\n"},
+    "a Swarm stack": {"stack.yaml": "services:\n  a:\n    image: vllm/vllm-openai:v0.33.0\n    command: org/m --tensor-parallel-size 2 --swap-space 4\n    deploy: {resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: NVIDIA-GPU, value: 1}}]}}}\n"},
     "a Compose file by another name": {"docker-compose.gpu.yml": f"services:\n  a:\n    image: own/x:1\n    command: {ENGINE}\n"},
 }  # fmt: skip
 

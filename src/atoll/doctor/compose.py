@@ -91,12 +91,18 @@ class Service:
         said = self.get("entrypoint")
         entrypoint = words_of(said) if said is not None and said.tag != "null" else None  # `[]` clears the image's own
         command = words_of(self.get("command"))
-        found = read_command(entrypoint, command, image_serves="vllm-openai" in path)
+        found = read_command(entrypoint, command, image_serves="vllm-openai" in path, given=self.given_variables)
         own_script = entrypoint is None or len(entrypoint) == 1
         if found is not None or not own_script or (self.image is not None and self.image.kind not in {None, "vllm"}):
             return found
         told = _are_options(command) if "vllm" in path else _can_only_be_options(command)
         return made_of(command) if told else None
+
+    @property
+    def given_variables(self) -> dict[str, str]:
+        """The variables that its container is started with, as far as they are known."""
+        own = {name: read_setting(name, value) for name, value in environment_nodes(self.get("environment")).items()}
+        return {n: one.value for n, one in {**self.env_file, **own}.items() if one.value is not None and one.known}
 
     @cached_property
     def environment(self) -> dict[str, Setting]:

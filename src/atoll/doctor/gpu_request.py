@@ -51,12 +51,21 @@ def request_of(service: Node, environment: Mapping[str, Setting]) -> GpuRequest 
     for device in devices.items if devices is not None else ():
         if _is_gpu(device):
             return _device_request(device)
+    for item in _generic(service):
+        kind, count = item.string("discrete_resource_spec", "kind"), item.get("discrete_resource_spec", "value")
+        if count is not None and "gpu" in (kind or "").lower():
+            return GpuRequest(ids=None, count=_count(count), node=count, allotted=True)  # Swarm chooses them
     asked = service.get("gpus")
     if asked is not None:
         if asked.is_list and asked.items and asked.items[0].is_map:
             return _device_request(asked.items[0])
         return GpuRequest(ids=None, count=_count(asked), node=asked)
     return _cdi_request(service) or _runtime_request(service, environment)
+
+
+def _generic(service: Node) -> tuple[Node, ...]:
+    listed = service.get("deploy", "resources", "reservations", "generic_resources")
+    return listed.items if listed is not None else ()
 
 
 def _is_gpu(device: Node) -> bool:

@@ -82,7 +82,7 @@ def launched_by_script(inside: Inside) -> VllmCommand | None:
     for place, word in enumerate(words[:6]):
         if "/" not in word.text or " " in word.text or word.text.startswith("-"):
             continue
-        found = started_in(inside.file(_absolute(word.text, service)), words[place + 1 :])
+        found = started_in(inside.file(_absolute(word.text, service)), words[place + 1 :], service.given_variables)
         if found is not None:
             return found
     for command in commands_in(words):  # sh -c "/start.sh --x"
@@ -105,8 +105,10 @@ def _absolute(path: str, service: Service) -> str:
     return posixpath.normpath(posixpath.join(service.string("working_dir") or "/", path))
 
 
-def started_in(source: Source | None, arguments: Sequence[Word]) -> VllmCommand | None:
-    """The vLLM that a script starts with these arguments."""
+def started_in(
+    source: Source | None, arguments: Sequence[Word], given: Mapping[str, str] | None = None
+) -> VllmCommand | None:
+    """The vLLM that a script starts with these arguments and variables."""
     if source is None or "vllm" not in source.text:
         return None
-    return first_started(read_script(plain_letters(source), source, arguments).commands)
+    return first_started(read_script(plain_letters(source), source, arguments, given=given).commands)

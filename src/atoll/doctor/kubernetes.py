@@ -169,7 +169,8 @@ def _launched(service: Service, spec: Node, container: Node, manifests: Sequence
     words = (*words_of(service.get("entrypoint")), *words_of(service.get("command")))
     for place, word in enumerate(words[:4]):
         if word.text.startswith("/") and " " not in word.text:
-            found = started_in(_mounted(word.text, spec, container, manifests), words[place + 1 :])
+            script = _mounted(word.text, spec, container, manifests)
+            found = started_in(script, words[place + 1 :], service.given_variables)
             if found is not None:
                 return found
     return None

@@ -27,6 +27,7 @@ def read_command(
     command: Sequence[Word],
     *,
     image_serves: bool,
+    given: Mapping[str, str] | None = None,
 ) -> VllmCommand | None:
     """The vLLM command of a container, its version not told; None when it does not start vLLM.
 
@@ -34,8 +35,9 @@ def read_command(
         entrypoint: the words of `entrypoint:`; None when the image's own stands.
         command: the words of `command:` (or `args:`).
         image_serves: the image's own entrypoint is `vllm serve`.
+        given: the container's variables, which a shell in it finds.
     """
-    found = first_started(commands_in(command if entrypoint is None else [*entrypoint, *command]))
+    found = first_started(commands_in(command if entrypoint is None else [*entrypoint, *command], given))
     if entrypoint is None and image_serves:
         stray = _stray(command)
         found = replace(found, stray=stray) if stray and found is not None else None
@@ -96,14 +98,19 @@ def started_by(command: ShellCommand) -> VllmCommand | None:
     return None
 
 
-def commands_in(words: Sequence[Word]) -> tuple[ShellCommand, ...]:
-    """The simple commands of a command line: one, or those of the script that `sh -c` is given."""
+def commands_in(words: Sequence[Word], given: Mapping[str, str] | None = None) -> tuple[ShellCommand, ...]:
+    """The simple commands of a command line: one, or those of the script that `sh -c` is given.
+
+    Args:
+        words: the command line.
+        given: the variables that a shell in it finds.
+    """
     for place, word in enumerate(words[:-1]):
         if is_shell(word.text):
             flags = [n for n in range(place + 1, len(words) - 1) if re.fullmatch(r"-[a-z]*c[a-z]*", words[n].text)]
             if flags:
                 script = words[flags[0] + 1]
-                return read_script(script.letters, script.source, words[flags[0] + 3 :]).commands
+                return read_script(script.letters, script.source, words[flags[0] + 3 :], given=given).commands
     return (ShellCommand(words=tuple(words)),)
 
 

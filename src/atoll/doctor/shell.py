@@ -62,7 +62,11 @@ def plain_letters(source: Source) -> list[Letter]:
 
 
 def read_script(
-    letters: Sequence[Letter], source: Source, arguments: Sequence[Word] | None = None, read: Read | None = None
+    letters: Sequence[Letter],
+    source: Source,
+    arguments: Sequence[Word] | None = None,
+    read: Read | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> Script:
     """The commands of a script in the order of the text, functions and every arm of an `if` included.
 
@@ -71,8 +75,10 @@ def read_script(
         source: the file in which the offsets count.
         arguments: what `"$@"` stands for; None when nobody knows.
         read: the variables of a file that is sourced.
+        given: the variables of the container or unit that runs it.
     """
     reader = _Reader([letter for letter in letters if letter.text], source, arguments, read)
+    reader.given = given or {}
     reader.visit(_parser().parse(reader.bytes).root_node, 0)
     return Script(commands=tuple(reader.commands), documents=tuple(reader.documents))
 
@@ -93,6 +99,7 @@ class _Reader:
         self._exported: dict[str, Word] = {}
         self._branch = ""
         self._round = 0
+        self.given: Mapping[str, str] = {}
         self.commands: list[ShellCommand] = []
         self.documents: list[Document] = []
 
@@ -315,6 +322,8 @@ class _Reader:
         name, rest = found[1], found[2] if text.startswith("${") else ""
         listed = self._variables.get(name)
         known: Value | None = tuple(_joined(listed)) if listed is not None else None
+        if known is None and name in self.given:
+            known = tuple(Letter(char, self._offset(node.start_byte)) for char in self.given[name])
         if self._arguments and name.isdecimal() and 0 < int(name) <= len(self._arguments):
             known = self._arguments[int(name) - 1].letters
         if known and not rest.startswith((":+", "+")):
@@ -329,7 +338,8 @@ class _Reader:
 
     @property
     def _known(self) -> dict[str, str]:
-        return {name: "".join(letter.text for letter in _joined(values)) for name, values in self._variables.items()}
+        own = {name: "".join(letter.text for letter in _joined(values)) for name, values in self._variables.items()}
+        return {**self.given, **own}
 
     def _sum(self, node: Node) -> Iterator[Letter]:
         """`$((8000 + i))`, where all of it is known and only added."""
