@@ -72,6 +72,16 @@ def test_only_what_was_accepted_is_in_the_download(client):
     assert "# the only replica" in mended
 
 
+def test_each_fix_says_its_class_and_what_it_changes_and_no_key_is_shown(client):
+    text = COMPOSE + "    environment: {HF_TOKEN: hf_abcdefghijklmnopqrstuvwxyz0123456789}\n"
+    page = client.get(uploaded(client, ("compose.yaml", text))).text
+    articles = {re.search(r"<code>(\w+)</code>", one)[1]: one for one in page.split("<article")[1:]}
+    assert "safe: cannot change what serves" in articles["DC016"]
+    assert "changes behaviour" in articles["DC018"]
+    assert "The container loses rights that it has today." in articles["DC018"]
+    assert "hf_abcdefghijklmnopqrstuvwxyz0123456789" not in page
+
+
 def test_a_fix_of_a_text_that_has_changed_is_refused(client):
     place = uploaded(client, ("compose.yaml", COMPOSE))
     found = fixes(client, place)

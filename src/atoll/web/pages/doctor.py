@@ -9,6 +9,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from atoll.doctor.finding import Severity
+from atoll.doctor.masks import mask_secrets
 from atoll.errors import InputError
 from atoll.inventory.catalog import all_gpus
 from atoll.outside.confined import call_confined
@@ -193,10 +194,12 @@ def _back(site: Site, request: Request, kept: Uploads, note: UploadNote) -> Resp
 
 
 def _shown(note: UploadNote, checkup: Checkup, texts: dict[str, str]) -> dict[str, Any]:
-    """What the page shows; what stands in a .env is not shown, wherever it was put in."""
+    """What the page shows; what stands in a .env is not shown, wherever it was put in, nor are keys and passwords."""
     hide = _hider(texts)
     found = [
-        one.to_plain() | {name: hide(getattr(one, name)) for name in ("text", "what", "why", "fix", "diff")}
+        one.to_plain()
+        | {name: hide(getattr(one, name)) for name in ("what", "why", "fix")}
+        | {name: mask_secrets(hide(getattr(one, name))) for name in ("text", "diff")}
         for one in checkup.found
     ]
     counts = {str(one): sum(finding["severity"] == one for finding in found) for one in Severity}
