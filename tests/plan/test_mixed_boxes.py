@@ -10,6 +10,8 @@ from atoll.model.catalog import find_card
 from atoll.plan.candidates import find_candidates
 from atoll.plan.draft import Question
 from atoll.plan.enumerate import Wanted
+from atoll.plan.explain import explain_choice
+from atoll.plan.search import search_layouts
 from atoll.plan.workbench import Workbench
 from stand_ins.goals import plain_goal
 
@@ -38,6 +40,16 @@ def test_each_kind_is_looked_at_by_itself_and_both_together():
         "1xTP1.L40S-48GB": [(0,)],
         "2xTP1": [(0,), (1,)],
     }
+
+
+def test_what_each_kind_holds_is_said_of_each():
+    """Both have the weights; the larger card has twenty times the room beside them."""
+    asked = question("RTX-PRO-6000-96GB", "RTX-4090-24GB")
+    both = search_layouts(asked.workbench, asked.goal, model=asked.model)
+    words = explain_choice(next(one for one in both.choices if one.name == "2xTP1"), both, asked.workbench)
+    assert "GPU 0 holds 19.3 GB of weights and 73.9 GB of KV cache" in words
+    assert "GPU 1 holds 19.3 GB of weights and 3.28 GB of KV cache" in words
+    assert "Each GPU" not in words
 
 
 def test_cards_that_alternate_are_grouped_by_kind():

@@ -5,7 +5,7 @@ from itertools import groupby, pairwise
 
 from atoll.analyse.band import tell_bands
 from atoll.cost.links import Group, Hop
-from atoll.cost.memory import users_that_fit
+from atoll.cost.memory import MemoryFit, users_that_fit
 from atoll.cost.step import StepBatch
 from atoll.plan.band import choice_band, may_be_better, pair_band, pair_is_known
 from atoll.plan.choice import Choice, Flip, Search, Trial
@@ -188,14 +188,21 @@ def _load(flip: Flip, goal: Goal) -> str:
 
 
 def _memory(choice: Choice, goal: Goal, workbench: Workbench) -> str:
-    replica = choice.layout.replicas[0]
-    fit = workbench.fit(replica, choice.layout.flags)
-    users = users_that_fit(fit, goal.longest)
-    each = "Each GPU holds" if len(replica.gpus) > 1 or len(choice.layout.replicas) > 1 else "The GPU holds"
-    return (
-        f"{each} {show_bytes(fit.weight_bytes)} of weights and {show_bytes(fit.kv_bytes)} of KV cache;"
-        f" a replica has room for {fit.kv_tokens:,} tokens, {users:,} requests of {goal.longest:,}."
-    )
+    """What the cards hold; where replicas differ, each kind by itself."""
+    replicas = choice.layout.replicas
+    fits: dict[MemoryFit, list[int]] = {}
+    for replica in replicas:
+        fits.setdefault(workbench.fit(replica, choice.layout.flags), []).extend(replica.gpus)
+    told = []
+    for fit, gpus in fits.items():
+        each = "Each GPU holds" if len(gpus) > 1 else "The GPU holds"
+        if len(fits) > 1:
+            each = f"GPU {', '.join(map(str, gpus))} hold{'s' if len(gpus) == 1 else ''}"
+        told.append(
+            f"{each} {show_bytes(fit.weight_bytes)} of weights and {show_bytes(fit.kv_bytes)} of KV cache; a replica has"
+            f" room for {fit.kv_tokens:,} tokens, {users_that_fit(fit, goal.longest):,} requests of {goal.longest:,}."
+        )
+    return " ".join(told)
 
 
 def _step(choice: Choice, workbench: Workbench, goal: Goal) -> str:
