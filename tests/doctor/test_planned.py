@@ -2,9 +2,12 @@
 
 import pytest
 
+from atoll.doctor.planned import _clearly_better
 from atoll.inventory.box import Box
-from atoll.inventory.catalog import make_box
+from atoll.inventory.catalog import find_gpu, make_box
 from atoll.layout.layout import EngineFlags, Layout, Replica
+from atoll.model.catalog import find_card
+from atoll.plan.goal import Goal
 from atoll.traffic.workload import Workload
 from atoll.workflows.diagnose import diagnose_bundle, diagnose_layout
 from atoll.workflows.render import render_layout
@@ -116,3 +119,12 @@ def test_a_known_load_still_needs_one_where_the_arithmetic_may_be_wrong_about_th
     fit_narrowly = EngineFlags(gpu_memory_utilization=0.70)  # the cache holds 5 % more than the model's longest
     one = layout((0,), box=make_box("RTX-3090-24GB", 1), model=AWQ, flags=fit_narrowly, users=8, prompt=500, output=100)
     assert len(length_warnings(one)) == 1
+
+
+def test_no_layout_whose_users_wait_for_a_seat_is_put_before_one_whose_users_have_theirs():
+    """By formula 2xTP2 answers a third sooner, after a wait of most of an answer; simulated, it answers later."""
+    cards = make_box("RTX-4060-TI-16GB", 4)
+    one = layout((0, 1, 2, 3), box=cards, model="Qwen/Qwen2.5-32B-Instruct-AWQ", users=100, prompt=1024, output=512)
+    kinds = tuple((gpu, find_gpu("RTX-4060-TI-16GB")) for gpu in range(4))
+    ahead = _clearly_better(one, find_card("Qwen2.5-32B-Instruct-AWQ"), Goal(workload=one.workload), kinds)
+    assert [other.name for other in ahead] == ["1xTP1PP4"]

@@ -64,15 +64,16 @@ class Outlook:
         """
         if goal.slo.ttft_s is not None or goal.favour is Favour.FIRST_TOKEN or self.simulated != other.simulated:
             return False
-        sooner_s, later_s, answer_s = self.summary.ttft_s.p95, other.summary.ttft_s.p95, other.summary.e2e_s.mean
+        return (
+            other.makes_wait(self) and self.times(other, goal) <= GIVEN_UP and self.meets(goal) >= other.meets(goal)
+        )
+
+    def makes_wait(self, other: "Outlook") -> bool:
+        """Whether its TTFT p95 is many times the other's, and a good part of a whole answer: users wait for seats."""
+        sooner_s, later_s, answer_s = other.summary.ttft_s.p95, self.summary.ttft_s.p95, self.summary.e2e_s.mean
         if sooner_s is None or later_s is None or answer_s is None:
             return False
-        return (
-            later_s > MANY_TIMES * sooner_s
-            and later_s - sooner_s > SHARE_OF_ANSWER * answer_s
-            and self.times(other, goal) <= GIVEN_UP
-            and self.meets(goal) >= other.meets(goal)
-        )
+        return later_s > MANY_TIMES * sooner_s and later_s - sooner_s > SHARE_OF_ANSWER * answer_s
 
 
 def _part(seconds: float | None, target: float | None) -> float:
