@@ -95,6 +95,8 @@ def test_the_door_of_a_url_a_layout_and_a_bundle(tmp_path, monkeypatch):
         door = find_door(where)
         assert (door.url, door.workload) == ("http://127.0.0.1:8099", WRITTEN)
         assert door.metrics == ("http://127.0.0.1:8123/metrics",)
+        with pytest.raises(InputError, match="one-process is not up; `atoll up"):  # somebody else may listen there
+            door.refuse_if_down()
     render_layout(moved, to="compose", folder=tmp_path / "files")
     assert find_door("files").url == "http://127.0.0.1:8099"
     with pytest.raises(InputError, match="holds no bundle"):

@@ -67,9 +67,9 @@ def _clearly_better(
 ) -> tuple[Layout, ...]:
     """Layouts of the same model on the same box that the formula puts clearly ahead of this one, best first.
 
-    Batch sizes are the planner's to choose; a context limit and the other flags stay. None is ahead whose users wait for
-    a seat where this one's do not: how long they wait the formula hardly knows. At a rate a layout is ahead only where
-    it is so at the rates around it too.
+    Batch sizes are the planner's to choose; a context limit and the other flags stay. None is ahead whose users wait
+    for a seat where this one's do not: how long they wait the formula hardly knows. At a rate a layout is ahead only
+    where it is so at the rates around it too.
     """
     from atoll.plan.candidates import find_candidates  # most files need no planner
     from atoll.plan.draft import Question, score_layout

@@ -199,8 +199,8 @@ def _memory(choice: Choice, goal: Goal, workbench: Workbench) -> str:
         if len(fits) > 1:
             each = f"GPU {', '.join(map(str, gpus))} hold{'s' if len(gpus) == 1 else ''}"
         told.append(
-            f"{each} {show_bytes(fit.weight_bytes)} of weights and {show_bytes(fit.kv_bytes)} of KV cache; a replica has"
-            f" room for {fit.kv_tokens:,} tokens, {users_that_fit(fit, goal.longest):,} requests of {goal.longest:,}."
+            f"{each} {show_bytes(fit.weight_bytes)} of weights and {show_bytes(fit.kv_bytes)} of KV cache;"
+            f" a replica has room for {fit.kv_tokens:,} tokens, {users_that_fit(fit, goal.longest):,} requests of {goal.longest:,}."
         )
     return " ".join(told)
 

@@ -64,9 +64,7 @@ class Outlook:
         """
         if goal.slo.ttft_s is not None or goal.favour is Favour.FIRST_TOKEN or self.simulated != other.simulated:
             return False
-        return (
-            other.makes_wait(self) and self.times(other, goal) <= GIVEN_UP and self.meets(goal) >= other.meets(goal)
-        )
+        return other.makes_wait(self) and self.times(other, goal) <= GIVEN_UP and self.meets(goal) >= other.meets(goal)
 
     def makes_wait(self, other: "Outlook") -> bool:
         """Whether its TTFT p95 is many times the other's, and a good part of a whole answer: users wait for seats."""

@@ -273,6 +273,11 @@ def door_url(folder: Path) -> str:
     return f"http://{host}:{settings.get('ATOLL_PORT') or 8080}"
 
 
+def is_down(folder: Path) -> bool:  # noqa: ARG001
+    """Never said: only Docker knows, and the stack may have been started by hand."""
+    return False
+
+
 def metrics_urls(folder: Path) -> tuple[str, ...] | None:  # noqa: ARG001
     """Only nginx is published."""
     return None

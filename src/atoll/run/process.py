@@ -363,6 +363,11 @@ def metrics_urls(folder: Path) -> tuple[str, ...] | None:
     return tuple(f"{replica.url}/metrics" for replica in read_plan(folder).replicas)
 
 
+def is_down(folder: Path) -> bool:
+    """Whether none of its processes lives."""
+    return not (folder / STATE_FILE).exists() or not read_state(folder).living(folder)
+
+
 def _refuse_if_up(folder: Path) -> None:
     if not (folder / STATE_FILE).exists():
         return

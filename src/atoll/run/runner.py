@@ -63,6 +63,10 @@ class Runner(Protocol):
         """The engines' /metrics, one a replica; None where they cannot be reached from outside the bundle."""
         ...
 
+    def is_down(self, folder: Path) -> bool:
+        """Whether nothing of the bundle runs, as far as can be told without asking another program."""
+        ...
+
     def dry_run(self, folder: Path, files: Mapping[str, str]) -> list[str]:
         """The commands that `up` would run for these files, as one would type them."""
         ...

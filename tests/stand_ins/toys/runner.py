@@ -22,6 +22,10 @@ async def door_lines(folder, *, shell):
     return ()
 
 
+def is_down(folder):
+    return True
+
+
 def metrics_urls(folder):
     return None
 

@@ -218,6 +218,7 @@ def bench(
     if out is not None:
         make_way(out, force=force)
     door = find_door(url)
+    door.refuse_if_down()
     load_steps = work.steps_of(steps)
     workload = load_of(
         door.workload,
