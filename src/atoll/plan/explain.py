@@ -198,9 +198,10 @@ def _memory(choice: Choice, goal: Goal, workbench: Workbench) -> str:
         each = "Each GPU holds" if len(gpus) > 1 else "The GPU holds"
         if len(fits) > 1:
             each = f"GPU {', '.join(map(str, gpus))} hold{'s' if len(gpus) == 1 else ''}"
+        requests = f"{users_that_fit(fit, goal.longest):,} requests of {goal.longest:,}"
         told.append(
             f"{each} {show_bytes(fit.weight_bytes)} of weights and {show_bytes(fit.kv_bytes)} of KV cache;"
-            f" a replica has room for {fit.kv_tokens:,} tokens, {users_that_fit(fit, goal.longest):,} requests of {goal.longest:,}."
+            f" a replica has room for {fit.kv_tokens:,} tokens, {requests}."
         )
     return " ".join(told)
 
