@@ -109,6 +109,7 @@ FAULTS: dict[str, tuple[list[tuple[str, str, int, str]], set[str]]] = {
             ("VL001", "isvc.yaml", 9, "--swap-space"),
             ("K8001", "isvc.yaml", 7, "64 MiB"),
             ("K8002", "isvc.yaml", 11, "killed"),
+            ("K8008", "isvc.yaml", 7, "on port 8080"),
         ],
         set(),
     ),
