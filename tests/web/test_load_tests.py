@@ -2,7 +2,11 @@
 
 import json
 
+from atoll.model.read import read_model
+from atoll.run.process import prepare
+from atoll.web.jobs import Job, JobNote, JobState
 from atoll.web.pages.jobs import history
+from stand_ins.layouts import MODEL, two_pairs
 
 
 def test_a_load_needs_somewhere_to_go(client):
@@ -25,3 +29,30 @@ def test_a_long_history_is_thinned_and_its_last_look_kept(tmp_path):
     assert len(points) <= 2001
     assert (points[0]["elapsed_s"], points[-1]["elapsed_s"]) == (0, 9000)
     assert offset == path.read_text().rindex("\n") + 1
+
+
+class Started:
+    """Jobs that are written down and not started."""
+
+    def __init__(self):
+        self.calls = []
+
+    def start(self, argv, **given):
+        self.calls.append((argv, given["secrets_in_environment"]))
+        return Job(note=JobNote(id="1", title="x", argv=tuple(argv), started_at=0.0), state=JobState.RUNNING)
+
+
+def test_a_load_test_has_the_engines_key_and_no_command_line_shows_it(site, client, monkeypatch):
+    prepare(two_pairs(), read_model(MODEL), folder=site.workspace.root / "pair", free_router_port=True)
+    (site.workspace.root / "pair" / ".env").write_text("VLLM_API_KEY=of-the-bundle\n")
+    (bundle,) = site.workspace.things("bundle")
+    site.jobs, site.door = Started(), "http://127.0.0.1:9"
+    monkeypatch.setenv("VLLM_API_KEY", "of-the-server")
+    assert client.post("/jobs/bench", data={"target": bundle.id}).status_code == 303
+    assert client.post("/jobs/bench", data={}).status_code == 303
+    monkeypatch.delenv("VLLM_API_KEY")
+    assert client.post("/jobs/bench", data={}).status_code == 303
+    keys = [secrets for _, secrets in site.jobs.calls]
+    assert keys == [{"ATOLL_API_KEY": "of-the-bundle"}, {"ATOLL_API_KEY": "of-the-server"}, None]
+    assert not any("of-the" in word for argv, _ in site.jobs.calls for word in argv)
+    assert "of-the" not in (site.workspace.own / "audit.jsonl").read_text()

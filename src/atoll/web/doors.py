@@ -1,12 +1,17 @@
 """The doors of a workspace: where its deployments that are up answer, and the one that the server was started for."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from atoll.documents import parse_yaml
 from atoll.errors import AtollError
 from atoll.outside.files import read_text
+from atoll.outside.shell import environment
 from atoll.web.site import Site
 from atoll.web.workspace import Kind
+
+KEY_VARIABLE = "VLLM_API_KEY"
+BENCH_KEY_VARIABLE = "ATOLL_API_KEY"  # where `atoll bench` looks first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +37,12 @@ def doors_of(site: Site) -> tuple[Door, ...]:
     return tuple(found)
 
 
+def key_of(place: Path | None) -> str | None:
+    """The engines' API key: of a bundle its .env's, else the one that this server was started with."""
+    found = _key_of(place / ".env") if place is not None else None
+    return found or environment().get(KEY_VARIABLE) or None
+
+
 def _with_v1(url: str) -> str:
     plain = url.rstrip("/")
     return plain if plain.endswith("/v1") else f"{plain}/v1"
@@ -42,5 +53,5 @@ def _key_of(path: object) -> str | None:
         lines = read_text(str(path)).splitlines()
     except AtollError:
         return None
-    found = (line.partition("=")[2].strip() for line in lines if line.startswith("VLLM_API_KEY="))
+    found = (line.partition("=")[2].strip() for line in lines if line.startswith(f"{KEY_VARIABLE}="))
     return next(found, "") or None

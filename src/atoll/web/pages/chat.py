@@ -17,9 +17,8 @@ from atoll.documents import Document
 from atoll.errors import AtollError, InputError
 from atoll.load.target import EMULATED_HEADER
 from atoll.outside.http import get_json, post_stream
-from atoll.outside.shell import environment
 from atoll.store.catalog import Paper
-from atoll.web.doors import Door, doors_of
+from atoll.web.doors import Door, doors_of, key_of
 from atoll.web.site import Site
 
 KIND = "conversation"
@@ -151,7 +150,7 @@ class _Answer:
         self.failure: str | None = None
 
     async def stream(self, door: Door, conversation: Conversation) -> AsyncIterator[str]:
-        key = door.key or environment().get("VLLM_API_KEY")
+        key = door.key or key_of(None)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._sent = self._now()
         async for answered, line in post_stream(f"{door.url}/chat/completions", _body(conversation), headers=headers):
@@ -246,7 +245,7 @@ async def _answering(doors: Sequence[Door]) -> list[tuple[Door, tuple[str, ...]]
 
 async def _models(door: Door) -> tuple[str, ...]:
     """What the door serves; nothing where it does not answer."""
-    key = door.key or environment().get("VLLM_API_KEY")
+    key = door.key or key_of(None)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         answer = await get_json(f"{door.url}/models", timeout_s=LOOK_S, headers=headers)

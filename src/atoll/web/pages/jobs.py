@@ -13,6 +13,7 @@ from atoll.errors import AtollError, InputError
 from atoll.load.live_log import FILE as LIVE_FILE
 from atoll.store.folder import is_run, read_info
 from atoll.traffic.record import Source
+from atoll.web.doors import BENCH_KEY_VARIABLE, key_of
 from atoll.web.jobs import Job, JobState
 from atoll.web.site import Site, token_of
 from atoll.web.tail import tail
@@ -112,7 +113,8 @@ def make_page(site: Site) -> APIRouter:
         options = [word for option, value in given.items() if value.strip() for word in (option, value.strip())]
         _check_options(options)
         argv = ["bench", shown, *options, "-o", relative]
-        return _start(site, request, argv, title=folder.name, target=relative)
+        key = key_of(where if isinstance(where, Path) else None)
+        return _start(site, request, argv, title=folder.name, target=relative, api_key=key)
 
     @routes.post("/jobs/{job_id}/stop")
     def stop(request: Request, job_id: str) -> Response:
@@ -143,15 +145,32 @@ def first_byte(after: Annotated[int, Query(ge=0)] = 0, last_event_id: Annotated[
     return int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else after
 
 
-def _start(site: Site, request: Request, argv: list[str], *, title: str, target: str) -> Response:
-    job = start_job(site, request, argv, title=title, target=target)
+def _start(
+    site: Site, request: Request, argv: list[str], *, title: str, target: str, api_key: str | None = None
+) -> Response:
+    job = start_job(site, request, argv, title=title, target=target, api_key=api_key)
     return RedirectResponse(f"/jobs/{job.note.id}", status_code=303)
 
 
-def start_job(site: Site, request: Request, argv: list[str], *, title: str, target: str | None) -> Job:
-    """Start a command of the page, with its line in the audit log first."""
+def start_job(
+    site: Site,
+    request: Request,
+    argv: list[str],
+    *,
+    title: str,
+    target: str | None,
+    api_key: str | None = None,
+) -> Job:
+    """Start a command of the page, with its line in the audit log first; a key goes by the environment."""
     site.note(request, "atoll " + " ".join(argv))
-    return site.jobs.start(argv, title=title, target=target, now=site.clock.wall(), by=token_of(request).name)
+    return site.jobs.start(
+        argv,
+        title=title,
+        target=target,
+        now=site.clock.wall(),
+        by=token_of(request).name,
+        secrets_in_environment=None if api_key is None else {BENCH_KEY_VARIABLE: api_key},
+    )
 
 
 def history(path: Path) -> tuple[list[dict[str, Any]], int]:
