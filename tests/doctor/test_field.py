@@ -157,7 +157,9 @@ SERVICES = {
 
 @pytest.mark.parametrize("kind", sorted(SERVICES))
 def test_what_public_repositories_are_made_of_is_understood(kind: str):
-    facts = diagnose(ask([str(KINDS / kind)])).facts
+    diagnosis = diagnose(ask([str(KINDS / kind)]))
+    facts = diagnosis.facts
+    assert {one.rule for one in diagnosis.findings} & {"K8008", "PX007", "PX008", "PX010", "NG040", "VL040"} == set()
     assert len(facts.services) == SERVICES[kind]
     unknown = [one.why for one in facts.not_understood]
     assert unknown == (

@@ -14,6 +14,8 @@ _TAKEN_FOR_GRANTED = 8080
 @rule("K8008", ERROR)
 def nobody_on_8080(facts: Facts) -> Iterable[Finding]:
     for pod in pods(facts.manifests):
+        if pod.container.get("modelFormat") is not None:
+            continue  # KServe's own server, or a runtime's, which listens where it should
         listening = pod.service.listen_port
         if pod.workload.string("kind") != "InferenceService" or pod.container.get("ports") is not None:
             continue
