@@ -262,3 +262,44 @@ def test_logprobs_that_differ_each_time_are_given_up_soon():
         shapes.learn(data, data[: data.index(b"{") + 1], data.index(b'{"content"'), data.index(b'"a"') + 1)
         assert not shapes.knows(chunk(), b'"content":"')
     assert len(shapes) == 1
+
+
+def test_what_comes_while_answers_are_handed_over_is_stamped_when_it_comes(monkeypatch):
+    """A listener that takes long does not make the others' arrivals late, and each one's bytes keep their order."""
+    monkeypatch.setattr("atoll.load.reader._LOOK_EVERY", 1)
+    clock = [0.0]
+    reader = Reader(lambda: clock[0])
+    ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+    taken = []
+
+    class Slow:
+        def __init__(self, number):
+            self.number = number
+
+        def take(self, data, moment):
+            taken.append((self.number, data, moment))
+            if len(taken) == 1:  # meanwhile there is more of this one and something of the next
+                clock[0] += 1.0
+                theirs[0].send(b"second")
+                theirs[1].send(b"other")
+            clock[0] += 10.0
+
+        def connection_lost(self, error):
+            taken.append((self.number, error, None))
+
+    async def story():
+        reader.start()
+        for number, one in enumerate(ours):
+            one.setblocking(False)
+            reader.add(one, Slow(number))
+        theirs[0].send(b"first")
+        theirs[2].send(b"third")
+        reader.drain()
+        reader.stop()
+
+    asyncio.run(story())
+    moments = {(number, data): moment for number, data, moment in taken}
+    assert moments == {(0, b"first"): 0.0, (2, b"third"): 0.0, (0, b"second"): 11.0, (1, b"other"): 11.0}
+    assert [data for number, data, _ in taken if number == 0] == [b"first", b"second"]
+    for one in (*ours, *theirs):
+        one.close()

@@ -13,7 +13,8 @@ import asyncio
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from atoll.load.shapes import CHUNK_END, LINE_FEED, LONGEST_SHAPE, QUOTE, RETURN, Shapes
@@ -21,6 +22,8 @@ from atoll.load.shapes import CHUNK_END, LINE_FEED, LONGEST_SHAPE, QUOTE, RETURN
 _SMALL_BYTES = LONGEST_SHAPE
 _LARGE_BYTES = 65536
 _MOST_READY = 1024
+_LOOK_EVERY = 8  # handings-over, of 20 to 150 us each
+_MOST_AT_ONCE = 512  # then the loop's timers have their turn
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
@@ -45,9 +48,9 @@ class Reader:
         self._epoll = select.epoll()
         self._listeners: dict[int, Listener] = {}
         self._stamps: list[Callable[[float], None] | None] = []  # by handle; None: the listener takes all itself
-        self._ready: Iterator[tuple[int, int]] = iter(())
-        self._size = _SMALL_BYTES
+        self._waiting: deque[tuple[int, Listener, bytes | OSError, float]] = deque()  # read, not yet handed over
         self._saw_large = False
+        self._behind: list[int] = []  # by handle, how much of it waits: what comes then is no mere stamp
 
     def start(self) -> None:
         """Read in the running loop from now on."""
@@ -62,6 +65,7 @@ class Reader:
         handle = plain.fileno()
         self._listeners[handle] = listener
         self._stamps += [None] * (handle + 1 - len(self._stamps))
+        self._behind += [0] * (handle + 1 - len(self._behind))
         self._epoll.register(handle, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
 
     def remove(self, plain: socket.socket) -> None:
@@ -80,29 +84,54 @@ class Reader:
         self._stamps[handle] = take_moment
 
     def drain(self) -> None:
-        """Read all that has come, as the loop asks for when there is something."""
-        self._ready = iter([*self._ready, *self._epoll.poll(0, _MOST_READY)])
-        self._size = _LARGE_BYTES if self._saw_large else _SMALL_BYTES
-        self._saw_large = False
+        """Read all that has come, as the loop asks for when there is something.
+
+        Everything is read and stamped first and handed over afterwards: what is done with an answer, such as sending
+        the next request, takes ten times as long as a read, and what came meanwhile would get too late a stamp. For
+        the same reason there is another look at what has come after every few that were handed over.
+        """
+        self._gather()
+        handed = 0
         try:
-            self._read_all()
+            while self._waiting:
+                handle, listener, data, moment = self._waiting.popleft()
+                self._behind[handle] -= 1
+                if self._listeners.get(handle) is listener:
+                    self._hand_over(listener, data, moment)
+                handed += 1
+                if handed == _MOST_AT_ONCE:
+                    break
+                if not handed % _LOOK_EVERY and self._waiting:
+                    self._gather()
         except BaseException:  # a listener failed; the others' arrivals are not told of again
             asyncio.get_running_loop().call_soon(self.drain)
             raise
+        if self._waiting:  # the loop has timers as well
+            asyncio.get_running_loop().call_soon(self.drain)
 
-    def _read_all(self) -> None:
-        """Every socket that is ready. The comparisons are those of Shapes.find."""
-        stamps, shape_of, read, now, size = self._stamps, self._shapes.get, os.read, self._now, self._size
+    def _hand_over(self, listener: Listener, data: bytes | OSError, moment: float) -> None:
+        if isinstance(data, OSError):
+            listener.connection_lost(data)
+        elif data:
+            listener.take(data, moment)
+        else:
+            listener.connection_lost(None)
+
+    def _gather(self) -> None:
+        """Read every socket that is ready. The comparisons are those of Shapes.find."""
+        stamps, shape_of, read, now, behind = self._stamps, self._shapes.get, os.read, self._now, self._behind
+        size = _LARGE_BYTES if self._saw_large else _SMALL_BYTES
+        self._saw_large = False
         arrival = select.EPOLLIN
-        for handle, event in self._ready:
+        for handle, event in self._epoll.poll(0, _MOST_READY):
             take_moment = stamps[handle]
-            if take_moment is None or event != arrival:
+            if take_moment is None or event != arrival or behind[handle] > 0:
                 self._read_on(handle, event, size)
                 continue
             try:
                 data = read(handle, size)
             except OSError as error:
-                self._fail(handle, error)
+                self._put_off(handle, error, now())
                 continue
             moment = now()
             shape = shape_of(len(data))
@@ -117,7 +146,7 @@ class Reader:
                 for _ in range(count):
                     take_moment(moment)
                 continue
-            self._hand_over(handle, data, moment)
+            self._put_off(handle, data, moment)
             if len(data) == size:
                 self._read_on(handle, event, _LARGE_BYTES)
 
@@ -127,21 +156,18 @@ class Reader:
             try:
                 data = os.read(handle, size)
             except OSError as error:
-                self._fail(handle, error)
+                self._put_off(handle, error, self._now())
                 return
-            self._hand_over(handle, data, self._now())
-            if not event & _GONE and len(data) < size:
+            self._put_off(handle, data, self._now())
+            if not data or (not event & _GONE and len(data) < size):
                 return
             size = _LARGE_BYTES
 
-    def _hand_over(self, handle: int, data: bytes, moment: float) -> None:
-        if len(data) >= _SMALL_BYTES:
+    def _put_off(self, handle: int, data: bytes | OSError, moment: float) -> None:
+        """For its listener, in its turn; what comes behind it waits too, so that the order stays (see _behind)."""
+        if isinstance(data, BlockingIOError):
+            return
+        if isinstance(data, bytes) and len(data) >= _SMALL_BYTES:
             self._saw_large = True
-        if data:
-            self._listeners[handle].take(data, moment)
-        else:
-            self._listeners[handle].connection_lost(None)
-
-    def _fail(self, handle: int, error: OSError) -> None:
-        if not isinstance(error, BlockingIOError):
-            self._listeners[handle].connection_lost(error)
+        self._behind[handle] += 1
+        self._waiting.append((handle, self._listeners[handle], data, moment))
