@@ -22,7 +22,7 @@ from atoll.load.shapes import CHUNK_END, LINE_FEED, LONGEST_SHAPE, QUOTE, RETURN
 _SMALL_BYTES = LONGEST_SHAPE
 _LARGE_BYTES = 65536
 _MOST_READY = 1024
-_LOOK_EVERY = 8  # handings-over, of 20 to 150 us each
+_LOOK_EVERY = 64  # handings-over, of 20 to 150 us each
 _MOST_AT_ONCE = 512  # then the loop's timers have their turn
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
