@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from atoll.doctor.compose import Service
 from atoll.doctor.form import Form, gpu_devices, listing, mapping, scalar, value
 from atoll.doctor.parts import Setting, word_node
-from atoll.doctor.shell import within
+from atoll.doctor.shell_text import within
 from atoll.doctor.tree import Node
 from atoll.doctor.words import Word, word_list
 

@@ -5,12 +5,13 @@ tree-sitter's grammar of bash reads the text, damaged pieces included; what only
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 
 import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
+from atoll.doctor.shell_text import Value, characters, joined, split_value, unescaped
 from atoll.doctor.tree import Letter, Source, interpolate
 from atoll.doctor.words import Word
 
@@ -18,7 +19,6 @@ _DEEPEST = 80  # nested constructs; a script has about ten
 _MOST_ROUNDS = 16  # of a loop that is written out
 _MOST_COMMANDS = 2000
 
-Value = tuple[Letter, ...]
 Variables = dict[str, tuple[Value, ...]]  # one value, or those of an array
 
 
@@ -94,7 +94,7 @@ class _Reader:
         self._letters, self._source, self._arguments, self._read = letters, source, arguments, read
         text = "".join(letter.text for letter in letters)
         self.bytes = text.encode("utf-8", "replace")
-        self._chars = None if len(self.bytes) == len(text) else _characters(text)
+        self._chars = None if len(self.bytes) == len(text) else characters(text)
         self._variables: Variables = {}
         self._exported: dict[str, Word] = {}
         self._branch = ""
@@ -247,7 +247,7 @@ class _Reader:
                 return [self._word(value, node, direct=False) for value in listed if value]
         letters = tuple(self._value(node, 0))
         if split and node.type in {"simple_expansion", "expansion"}:
-            return [self._word(part, node, direct=False) for part in _split(letters)]
+            return [self._word(part, node, direct=False) for part in split_value(letters)]
         start, end = self._offset(node.start_byte), self._offset(max(node.start_byte, node.end_byte - 1)) + 1
         inside = all(start <= letter.offset < end for letter in letters)
         variable = any(child.type in _EXPANSIONS for child in (node, *node.named_children))
@@ -293,7 +293,7 @@ class _Reader:
         elif kind in _FOREIGN:
             yield from self._unknown(node, "output")
         else:
-            yield from _unescaped(self._slice(node.start_byte, node.end_byte), anything=True)
+            yield from unescaped(self._slice(node.start_byte, node.end_byte), anything=True)
 
     def _composite(self, node: Node, depth: int) -> Iterator[Letter]:
         """A string or a concatenation: its parts, and what lies between them in a string."""
@@ -304,14 +304,14 @@ class _Reader:
             last -= 1
         for child in node.named_children:
             if quoted and child.start_byte > at:
-                yield from _unescaped(self._slice(at, child.start_byte), anything=False)
+                yield from unescaped(self._slice(at, child.start_byte), anything=False)
             if quoted and child.type == "string_content":
-                yield from _unescaped(self._slice(child.start_byte, child.end_byte), anything=False)
+                yield from unescaped(self._slice(child.start_byte, child.end_byte), anything=False)
             else:
                 yield from self._value(child, depth + 1)
             at = max(at, child.end_byte)
         if quoted and at < last:
-            yield from _unescaped(self._slice(at, last), anything=False)
+            yield from unescaped(self._slice(at, last), anything=False)
 
     def _expansion(self, node: Node) -> Iterator[Letter]:
         text = self._text(node)
@@ -321,7 +321,7 @@ class _Reader:
             return
         name, rest = found[1], found[2] if text.startswith("${") else ""
         listed = self._variables.get(name)
-        known: Value | None = tuple(_joined(listed)) if listed is not None else None
+        known: Value | None = tuple(joined(listed)) if listed is not None else None
         if known is None and name in self.given:
             known = tuple(Letter(char, self._offset(node.start_byte)) for char in self.given[name])
         if self._arguments and name.isdecimal() and 0 < int(name) <= len(self._arguments):
@@ -338,7 +338,7 @@ class _Reader:
 
     @property
     def _known(self) -> dict[str, str]:
-        own = {name: "".join(letter.text for letter in _joined(values)) for name, values in self._variables.items()}
+        own = {name: "".join(letter.text for letter in joined(values)) for name, values in self._variables.items()}
         return {**self.given, **own}
 
     def _sum(self, node: Node) -> Iterator[Letter]:
@@ -352,7 +352,7 @@ class _Reader:
             yield from self._unknown(node, "sum")
 
     def _number(self, name: str) -> str:
-        return "".join(letter.text for letter in _joined(self._variables.get(name, ()))) or "?"
+        return "".join(letter.text for letter in joined(self._variables.get(name, ()))) or "?"
 
     def _unknown(self, node: Node, name: str) -> Iterator[Letter]:
         offset = self._offset(node.start_byte)
@@ -377,14 +377,6 @@ class _Reader:
 _EXPANSIONS = {"simple_expansion", "expansion", "arithmetic_expansion", *_FOREIGN}
 
 
-def _characters(text: str) -> list[int]:
-    """For every byte of the UTF-8 text the character that it belongs to, and one place after the last."""
-    made: list[int] = []
-    for place, char in enumerate(text):
-        made += [place] * len(char.encode("utf-8", "replace"))
-    return [*made, len(text)]
-
-
 def _substitutions(node: Node, depth: int) -> Iterator[Node]:
     """The outermost `$(...)` in a command."""
     for child in node.named_children:
@@ -392,42 +384,3 @@ def _substitutions(node: Node, depth: int) -> Iterator[Node]:
             yield child
         elif depth < _DEEPEST:
             yield from _substitutions(child, depth + 1)
-
-
-def _unescaped(letters: Sequence[Letter], *, anything: bool) -> Iterator[Letter]:
-    r"""Backslashes taken off: before anything in a bare word, before `"`, `\`, `$` and a backquote between quotes."""
-    place = 0
-    while place < len(letters):
-        following = letters[place + 1].text if place + 1 < len(letters) else ""
-        if letters[place].text == "\\" and following and (anything or following in '"\\$`\n'):
-            if following != "\n":
-                yield letters[place + 1]
-            place += 2
-            continue
-        yield letters[place]
-        place += 1
-
-
-def _split(letters: Value) -> list[Value]:
-    parts: list[list[Letter]] = [[]]
-    for letter in letters:
-        if letter.text.isspace():
-            parts.append([])
-        else:
-            parts[-1].append(letter)
-    return [tuple(part) for part in parts if part]
-
-
-def _joined(values: Sequence[Value]) -> Iterator[Letter]:
-    for number, value in enumerate(values):
-        if number:
-            yield Letter(" ", value[0].offset if value else 0)
-        yield from value
-
-
-def within(word: Word, start: int, text: str) -> Word:
-    """A piece of a word from character `start` on, where it stands if the word stands there as it is."""
-    if not word.direct or word.end - word.start != len(word.text):
-        return replace(word, text=text, direct=False, letters=word.letters[start : start + len(text)])
-    first = word.start + start
-    return replace(word, text=text, start=first, end=first + len(text), letters=word.letters[start : start + len(text)])
