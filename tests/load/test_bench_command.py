@@ -156,7 +156,7 @@ def test_no_answer_at_all_is_a_failed_run_with_its_reason(naughty, tmp_path):
         (("--duration", "soon"), "is not a duration"),
         (("--rate", "5", "--users", "3"), "not both"),
         (("--header", "nonsense"), "is no header"),
-        (("--endpoint", "embeddings"), "--endpoint"),
+        (("--endpoint", "speech"), "--endpoint"),
         (("--extra-body", "{"), "is no JSON"),
         (("--steps", "10"), "is no step"),
         (("--search",), "needs a target"),
@@ -182,14 +182,14 @@ def test_a_sweep_without_one_answer_fails(tmp_path):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        done = bench(url, "--sweep", "1,2", "--requests", "2", "--model", "m", out=tmp_path / "levels")
+        done = bench(url, "--sweep", "1,2", "--requests", "2", out=tmp_path / "levels")
     assert done.returncode == 1
     assert "No request to" in done.stderr
     assert (tmp_path / "levels" / "users-2" / "summary.json").is_file()
 
 
 def test_a_sweep_that_did_not_begin_leaves_nothing_behind(tmp_path):
-    done = bench("http://nope.invalid", "--sweep", "1,2", "--requests", "2", "--model", "m", out=tmp_path / "levels")
+    done = bench("http://nope.invalid", "--sweep", "1,2", "--requests", "2", out=tmp_path / "levels")
     assert done.returncode == 1
     assert not (tmp_path / "levels").exists()
     assert tmp_path.exists()
