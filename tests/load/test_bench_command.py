@@ -78,7 +78,7 @@ def test_locusts_words_are_understood_and_no_option_is_cut_at_80_columns(naughty
 
 
 def test_the_tables_name_the_clients_own_part(naughty, tmp_path):
-    more = ("--users", "2", "--requests", "4", "--output", "3", "--slo-ttft", "5s")
+    more = ("--users", "2", "--requests", "4", "--output", "3", "--slo-ttft", "5s", "--start", "at_once")
     done = bench(naughty.url, *more, out=tmp_path / "run")
     assert "client's own share" in done.stdout
     assert "4 sent = 4 ok" in done.stdout
