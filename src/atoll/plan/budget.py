@@ -12,7 +12,8 @@ from atoll.plan.outlook import Outlook
 
 MEASURED = 240  # requests at least that percentiles are taken of: twelve lie above a 95th
 MEASURED_OPEN = 400  # arrivals come in clusters, so that more are needed
-WHOLE = 10_000  # requests of the run of the best layout, where its file asks for so many
+WHOLE = 24_000  # requests of the run of the best layout, where its file asks for so many
+CONFIRMING = 10_000  # ... of a run that confirms the most that it carries
 SHORT = 5_000  # requests; so many more are simulated for the best layout in any case
 LONGEST_ANSWER_S = 3600.0
 

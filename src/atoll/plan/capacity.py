@@ -6,7 +6,7 @@ from math import floor, inf
 from types import MappingProxyType
 
 from atoll.plan.band import may_be_better
-from atoll.plan.budget import SHORT, WHOLE, Budget, Stage
+from atoll.plan.budget import CONFIRMING, SHORT, Budget, Stage
 from atoll.plan.choice import Capacity, Choice, Curve, Trial
 from atoll.plan.draft import Question, draft_as, score_layout, with_options
 from atoll.plan.goal import Goal
@@ -212,7 +212,7 @@ def confirm_most(choices: Sequence[Choice], question: Question, simulate_long: S
     if said == 0:
         return tuple(choices)
     at_most = question.at_load(said)
-    if requests_of(score_layout(at_most, best.layout), at_most.goal) >= WHOLE:  # the sample was the whole run
+    if requests_of(score_layout(at_most, best.layout), at_most.goal) >= CONFIRMING:  # the sample was the whole run
         return tuple(choices)
 
     def strain(load: float) -> float:

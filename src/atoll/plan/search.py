@@ -23,6 +23,7 @@ def search_layouts(
     flags: EngineFlags = PLAIN,
     simulate: Simulate | None = None,
     simulate_long: Simulate | None = None,
+    simulate_most: Simulate | None = None,
     vary_load: bool = True,
     watch: Watch = unwatched,
 ) -> Search:
@@ -36,6 +37,7 @@ def search_layouts(
         flags: options that are given; those left out are chosen.
         simulate: simulates one layout under a goal; None: the formula alone.
         simulate_long: simulates more of the run, for the best one; None: the beginning will do.
+        simulate_most: ... and for the most that it carries; None: the same.
         vary_load: whether to look at other loads too.
         watch: is told the choices as far as they are known, best first, and what is done next.
     """
@@ -54,7 +56,7 @@ def search_layouts(
     choices = confirm_best(choices, question, simulate_long)
     watch(choices, "finding the most that each carries")
     choices = find_capacities(choices, curves, question, simulations) if vary_load else choices
-    choices = share_out(confirm_most(choices, question, simulate_long), goal)
+    choices = share_out(confirm_most(choices, question, simulate_most or simulate_long), goal)
     return Search(
         goal=goal,
         choices=choices,

@@ -19,7 +19,7 @@ from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.files import write_whole
 from atoll.plan.band import choice_band
-from atoll.plan.budget import WHOLE
+from atoll.plan.budget import CONFIRMING, WHOLE
 from atoll.plan.capacity import MOST_USERS
 from atoll.plan.choice import Capacity, Choice, Search, Trial
 from atoll.plan.draft import PLAIN
@@ -141,6 +141,7 @@ def plan_model(
         flags=flags,
         simulate=Simulator(bench) if simulate else None,
         simulate_long=Simulator(bench, least_requests=WHOLE) if simulate else None,
+        simulate_most=Simulator(bench, least_requests=CONFIRMING) if simulate else None,
         vary_load=vary_load,
         watch=watch,
     )
