@@ -42,7 +42,7 @@ from atoll.load.progress import Progress
 from atoll.model.card import ModelCard
 from atoll.model.read import known_card
 from atoll.outside.clock import Clock, SystemClock
-from atoll.outside.files import alone, read_text, write_whole
+from atoll.outside.files import alone, alone_in, read_text, write_whole
 from atoll.store.folder import (
     Run,
     RunInfo,
@@ -211,10 +211,6 @@ def run_study(
     study_layouts(study, box, only=only)  # a wrong name is refused before anything is written
     trace_beside(path.parent, study.workload)  # and so is a bad trace
     folder = out or Path("runs") / f"{study.name}-{engine}"
-    if (folder / "study-run.yaml").exists():
-        raise InputError(_already_there(folder, path, study))
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder} holds something else than a study. Choose another folder with -o.")
     if engine not in _ways():
         raise InputError(f"--engine {engine} is not one of {', '.join(_ways())}.")
     if engine != "simulated" and study.is_troubled:
@@ -223,22 +219,36 @@ def run_study(
         )
     roads = roads or real_roads()
     profile = read_profile(path.parent / study.profile if study.profile else None)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file. Choose another folder with -o.")
+    with alone_in(folder, otherwise=_taken(folder)):
+        if (folder / "study-run.yaml").exists():
+            raise InputError(_already_there(folder, path, study))
+        if any(folder.iterdir()):
+            raise InputError(f"{folder} holds something else than a study. Choose another folder with -o.")
+        run = StudyRun(
+            engine=engine,
+            only=tuple(only) if only else None,
+            atoll_version=atoll.__version__,
+            started_at=roads.clock.wall(),
+        )
+        _write_start(folder, study, run, beside=path.parent, box=box, profile=profile)
+    return resume_study(folder, say=say, roads=roads)
+
+
+def _write_start(
+    folder: Path, study: Study, run: StudyRun, *, beside: Path, box: Box, profile: MachineProfile | None
+) -> None:
+    """What a study is resumed from; study-run.yaml last, which says that the others are whole."""
     if study.workload.trace is not None:
         kept = f"trace{Path(study.workload.trace).suffix}"
-        write_whole(folder / kept, read_text(path.parent / study.workload.trace))
+        write_whole(folder / kept, read_text(beside / study.workload.trace))
         study = study.replace(workload=study.workload.replace(trace=kept))
     write_whole(folder / "study.yaml", study.to_yaml())
     if profile is not None:
         write_profile(profile, folder / "profile.yaml")
     write_whole(folder / "box.yaml", box.to_yaml())
-    run = StudyRun(
-        engine=engine,
-        only=tuple(only) if only else None,
-        atoll_version=atoll.__version__,
-        started_at=roads.clock.wall(),
-    )
     write_whole(folder / "study-run.yaml", run.to_yaml())
-    return resume_study(folder, say=say, roads=roads)
 
 
 def _already_there(folder: Path, path: Path, study: Study) -> str:
@@ -496,6 +506,9 @@ def _pieces(place: Path) -> list[Path]:
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Two processes must not measure the same study."""
-    otherwise = f"Another atoll is running the study in {folder}; wait for it or stop it."
-    with alone(folder / ".lock", otherwise=otherwise):
+    with alone(folder / ".lock", otherwise=_taken(folder)):
         yield
+
+
+def _taken(folder: Path) -> str:
+    return f"Another atoll is running the study in {folder}; wait for it or stop it."
