@@ -43,6 +43,12 @@ def test_findings_that_say_different_things_stay_apart():
     ]
 
 
+def test_a_third_service_on_a_card_is_named():
+    text = "services:\n" + "".join(FOUR.split("  gem_3")[0]).replace('["1"]', '["0"]').replace('["2"]', '["0"]')
+    shared = [finding for finding in diagnosis(compose_yaml=text).told() if finding.rule == "TP008"]
+    assert [finding.what for finding in shared] == ["GPU 0 is given to gem_0 and to gem_1 (and gem_2)"]
+
+
 def test_small_habits_are_one_finding_unless_all_is_asked_for():
     made = diagnosis(compose_yaml="services:\n" + FOUR)
     summary = [finding for finding in made.told() if finding.rule == "AT005"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from atoll.doctor.files import HeldFiles
 from atoll.doctor.finding import Finding, FixClass, Severity
 from atoll.documents import parse_yaml
 from atoll.workflows.diagnose import Correction, ask, correct, diagnose
@@ -104,12 +105,34 @@ def test_both_servers_of_a_line_get_what_one_gets():
         '  vllm-1: {image: "vllm/vllm-openai:v0.33.0", command: m}\n'
         '  nginx: {image: "nginx:1.31.3", volumes: ["./nginx.conf:/etc/nginx/nginx.conf"]}\n'
     )
-    from atoll.doctor.files import HeldFiles
-
     conf = (FIELD / "35-one-server-two-on-line" / "nginx.conf").read_text()
     made = correct(ask(["."]), HeldFiles({"compose.yaml": stack, "nginx.conf": conf}), risky=True)
     after = next(one.after for one in made.files if one.path == "nginx.conf")
     assert "server vllm-0:8000 resolve; server vllm-1:8000 resolve;" in after
+
+
+MODEL_BY_OPTION = (
+    ("vllm/vllm-openai:v0.10.0", "", False),  # its entrypoint is the module, which does not read a first argument
+    ("vllm/vllm-openai:v0.33.0", "", True),
+    ("vllm/vllm-openai:v0.33.0", "entrypoint: [python3, -m, vllm.entrypoints.openai.api_server]", False),
+    ("vllm/vllm-openai:v0.10.0", "entrypoint: [vllm, serve]", True),
+)
+
+
+@pytest.mark.parametrize(("image", "entrypoint", "moved"), MODEL_BY_OPTION)
+def test_the_model_becomes_the_first_argument_only_where_vllm_serve_reads_it(image, entrypoint, moved):
+    text = f"services:\n  a:\n    image: {image}\n    ipc: host\n    command: [--model, org/m]\n    {entrypoint}\n"
+    (made,) = correct(ask(["."]), HeldFiles({"compose.yaml": text})).files
+    assert ("--model, org/m" not in made.after) is moved
+
+
+def test_a_volume_is_declared_in_the_file_that_uses_it():
+    base = "services:\n  a:\n    image: vllm/vllm-openai:v0.33.0\n    command: org/m\n    volumes: ['./m:/m']\n"
+    over = "services:\n  a:\n    ipc: host\n"
+    made = correct(ask(["."]), HeldFiles({"compose.yaml": base, "compose.override.yaml": over}))
+    after = {one.path: one.after for one in made.files}
+    assert "volumes:\n  a-cache: {}" in after["compose.yaml"]
+    assert "a-cache" not in after.get("compose.override.yaml", over)
 
 
 def test_the_fixes_mend_something():

@@ -18,6 +18,9 @@ from atoll.doctor.mend import Mended
         ("command: m --api-key my-very-secret-key --port 8000", "command: m --api-key ••• --port 8000"),
         ("url: mongodb://root:geheim@mongo:27017/app", "url: mongodb://root:•••@mongo:27017/app"),
         ('proxy_set_header Authorization "Bearer local-key";', 'proxy_set_header Authorization "Bearer •••";'),
+        ("proxy_set_header X-Api-Key geheim123;", "proxy_set_header X-Api-Key •••;"),
+        ('set $api_key "geheim123";', 'set $api_key "•••";'),
+        ("proxy_set_header X-Api-Key $http_x_api_key;", "proxy_set_header X-Api-Key $http_x_api_key;"),
         ("PASSWORD: ${PASSWORD:-geheim123}", "PASSWORD: ${PASSWORD:-•••}"),
         ("  - --api-key\n  - my-very-secret-key", "  - --api-key\n  - •••"),
         # what is none

@@ -2,6 +2,9 @@
 
 import pytest
 
+from atoll.doctor.files import HeldFiles
+from atoll.workflows.diagnose import ask, diagnose
+
 ENGINE = "vllm serve org/m --tensor-parallel-size 2 --swap-space 4"
 RUN = "docker run --gpus '\"device=0\"' vllm/vllm-openai:v0.33.0 org/m --tensor-parallel-size 2 --swap-space 4"
 
@@ -50,3 +53,28 @@ def test_traefik_in_toml(facts_of):
     (door,) = facts_of({"dynamic.toml": text}).doors
     assert [(one.host, one.port, one.node.line) for one in door.backends] == [("a", 9000, 3)]
     assert [(one.seconds, one.node.line) for one in door.waits] == [(60.0, 5)]
+
+
+CHECKS = (
+    ('[CMD, curl, -f, "http://localhost:8000/healthz"]', True),
+    ('"wget -qO- http://127.0.0.1:8000/ready || exit 1"', True),
+    ('[CMD, curl, "http://localhost:8000/healthz"]', False),  # without -f curl is content with 404
+    ('[CMD, curl, -f, "http://localhost:8000/v1/models"]', False),
+)
+
+
+@pytest.mark.parametrize(("test", "told"), CHECKS)
+def test_a_path_that_vllm_does_not_have(test, told):
+    text = (
+        f"services:\n  a:\n    image: vllm/vllm-openai:v0.33.0\n    command: org/m\n    healthcheck: {{test: {test}}}\n"
+    )
+    found = diagnose(ask(["."], select=["DC024"]), HeldFiles({"compose.yaml": text})).findings
+    assert ["which vLLM does not have: 404 for ever" in one.what for one in found] == [True] * told
+
+
+@pytest.mark.parametrize(
+    "start", ["entrypoint: [/opt/run.sh]\n    command: [--foo]", "entrypoint: [vllm]\n    command: [org/m]"]
+)
+def test_an_engine_started_by_what_is_not_here_is_not_understood(start, facts_of):
+    facts = facts_of({"compose.yaml": f"services:\n  a:\n    image: vllm/vllm-openai:v0.33.0\n    {start}\n"})
+    assert [one.why for one in facts.not_understood] == ["how a starts vLLM was not found"]

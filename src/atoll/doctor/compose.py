@@ -241,6 +241,11 @@ class Project:
     origin: str = "compose"  # or inspect, kubernetes, script, unit
     roots: tuple[Node, ...] = ()  # the files that it was made of, each for itself
 
+    @property
+    def files(self) -> tuple[Node, ...]:
+        """Its files, each for itself; the whole for projects that no file of Compose makes."""
+        return self.roots or (self.root,)
+
     @cached_property
     def _by_name(self) -> dict[str, Service]:
         return {name: service for service in reversed(self.services) for name in service.names}

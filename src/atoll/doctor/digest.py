@@ -56,9 +56,10 @@ def _joined(group: Sequence[Finding], marked: _Marker) -> Finding:
 
 
 def _own_name(names: Sequence[str], first: Sequence[str]) -> str:
-    """The service that this one is about: the first name that is not the first finding's, else its first."""
+    """The service that this one is about: the first that the first finding lacks or has elsewhere, else its first."""
+    lacking = [name for name in names if name not in first]
     different = [name for name, other in zip(names, first, strict=False) if name != other]
-    return next(iter(different or names), "")
+    return next(iter(lacking or different or names), "")
 
 
 def _whole(group: Sequence[Finding], edits: tuple[Edit, ...]) -> tuple[Edit, ...]:

@@ -361,9 +361,21 @@ def apply_edits(text: str, edits: Sequence[Edit]) -> str:
     return "".join(made) + text[position:]
 
 
-def add_volume(service: Node, root: Node, name: str, target: str) -> Edits:
-    """A named volume for a service, declared at the end of the file when it is not yet."""
-    listed, declared = service.get("volumes"), root.get("volumes")
+def add_volume(service: Node, roots: Sequence[Node], name: str, target: str) -> Edits:
+    """A named volume for a service, declared at the end of the file that uses it when it is not yet.
+
+    The other files of a project may be left out of `docker compose -f`: one that uses a volume holds it.
+
+    Args:
+        service: the service's mapping.
+        roots: the project's files, the one first that stands in for files which `extends` names.
+        name: the volume's name.
+        target: where it is mounted.
+    """
+    listed = service.get("volumes")
+    user = (listed if listed is not None else service).file
+    root = next((one for one in roots if one.file == user), roots[0])
+    declared = root.get("volumes")
     edits = add_item(listed, f"{name}:{target}") if listed is not None else ()
     if listed is None:
         edits = add_key(service, ("volumes:", f"  - {name}:{target}"))

@@ -173,8 +173,10 @@ def _say_what_is_built_elsewhere(projects: Sequence[Project], sources: Sources) 
 
 
 def _programs_that_are_not_known(projects: Sequence[Project]) -> Iterator[Unread]:
-    """Services that take GPUs, and of which no rule knows what they run."""
+    """Services that take GPUs, and of which no rule knows what they run; vLLM's images started by what is not here."""
     for service in (service for project in projects for service in project.services):
+        if service.kind == "vllm" and service.vllm is None and service.unbuilt is None:
+            yield Unread(file=service.file, why=f"how {service.name} starts vLLM was not found")
         if service.kind == "other" and service.requested_gpus is not None and service.unbuilt is None:
             name = service.image.text if service.image is not None else "without an image"
             yield Unread(file=service.file, why=f"{service.name} takes GPUs; what {name} runs is not known")

@@ -17,6 +17,11 @@ _OPTION = re.compile(  # --name value, "--name", "value"
     rf"""(?P<name>--[\w-]*{_WORD})(?P<between>["']?,?\s+(?:-\s+)?)(?P<quote>["']?)(?P<value>[^\s"',}}\]]+)""",
     re.IGNORECASE,
 )
+_HEADER = re.compile(  # nginx: proxy_set_header X-Api-Key value; set $api_key value;
+    rf"""(?P<name>\b(?:proxy_set_header|grpc_set_header|add_header|set)[ \t]+\$?[\w-]*{_WORD})(?P<between>[ \t]+)"""
+    r"""(?P<quote>["']?)(?P<value>[^\s"';]+)""",
+    re.IGNORECASE,
+)
 _DEFAULT = re.compile(  # ${NAME:-value}
     rf"""(?P<name>\$\{{\w*{_WORD})(?P<between>:?-)(?P<quote>)(?P<value>[^\s}}]+)""", re.IGNORECASE
 )
@@ -35,7 +40,7 @@ def mask_secrets(text: str) -> str:
     text = TOKEN.sub(_DOTS, text)
     text = _IN_URL.sub(lambda found: found["head"] + _dotted(found["value"]), text)
     text = _BEARER.sub(lambda found: found["head"] + _dotted(found["value"]), text)
-    for form in (_DEFAULT, _NAMED, _OPTION):
+    for form in (_DEFAULT, _HEADER, _NAMED, _OPTION):
         text = form.sub(_named, text)
     return text
 

@@ -12,6 +12,7 @@ from atoll.doctor.launch import is_shell
 from atoll.doctor.rule import ERROR, INFO, SAFE, rule
 from atoll.doctor.vllm import GivenOption, VllmCommand
 from atoll.engines.vllm.options import (
+    IMAGE_SERVES_SINCE,
     MODEL_FIRST_SINCE,
     MODERN_VALUES_SINCE,
 )
@@ -35,10 +36,16 @@ def repeated_program(facts: Facts) -> Iterable[Finding]:
 def model_as_option(facts: Facts) -> Iterable[Finding]:
     for engine, option in named_options(facts, "--model"):
         command = engine.command
-        module = any("api_server" in word.text for word in command.program)  # there it is the only way
         old = command.version is not None and command.version < MODEL_FIRST_SINCE
-        if not module and not old and engine.release_told:
+        if _runs_serve(command) and not old and engine.release_told:
             yield found(option.word, "--model is announced for removal from `vllm serve`", edits=_model_first(option))
+
+
+def _runs_serve(command: VllmCommand) -> bool:
+    """Whether `vllm serve` reads the words; for the module openai.api_server --model is the only way."""
+    if command.program:
+        return any(word.text == "serve" for word in command.program)
+    return command.version is None or command.version >= IMAGE_SERVES_SINCE
 
 
 def _model_first(option: GivenOption) -> Edits:

@@ -75,7 +75,7 @@ def data_elsewhere(facts: Facts) -> Iterable[Finding]:
                 edits=_moved(service, near.target, folder),
             )
         else:
-            edits = add_volume(service.node, project.root, f"{service.name}_data", folder)
+            edits = add_volume(service.node, project.files, f"{service.name}_data", folder)
             yield found(service, f"{service.name} keeps its data at {folder}, and no volume is there", edits=edits)
 
 

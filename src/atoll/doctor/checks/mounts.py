@@ -99,7 +99,7 @@ def compiles_again(facts: Facts) -> Iterable[Finding]:
         root = service.environment.get("VLLM_CACHE_ROOT")
         place = (root.value if root is not None and root.value else "/root/.cache/vllm").rstrip("/")
         if not covers(service.mounts, place) and not service.vllm.has("--enforce-eager"):
-            edits = add_volume(service.node, project.root, f"{service.name}-cache", place)
+            edits = add_volume(service.node, project.files, f"{service.name}-cache", place)
             yield found(service, f"{service.name} compiles its kernels again in every new container", edits=edits)
 
 

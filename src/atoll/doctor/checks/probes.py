@@ -16,7 +16,9 @@ from atoll.doctor.tree import Node
 _URL = re.compile(
     r"https?://(?P<host>localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(?::(?P<port>\d{1,5}))?(?P<path>/[^\s\"'|;&)]*)?"
 )
-_OPEN = ("/health", "/ping", "/version", "/load", "/metrics", "/docs")  # vLLM asks for its key under /v1 alone
+# Paths that others answer and vLLM does not (the routes of entrypoints/openai/api_server.py): 404 for ever.
+_UNKNOWN_PATH = re.compile(r"/(healthz|livez|readyz|live|ready|healthcheck|status|v1/health|api/health|health/\w+)/?")
+_FAILS_ON_404 = re.compile(r"\bcurl\b(?=.*\s(-\w*f|--fail))|\bwget\b|\burlopen\b")
 
 
 @rule("DC024", ERROR, risk="The container becomes healthy, and what waits for that starts.")
@@ -36,6 +38,9 @@ def check_that_never_passes(facts: Facts) -> Iterable[Finding]:
                 yield found(word, what, edits=_asking(word, asked, listening, path))
             elif path.startswith("/v1") and not sent and _asks_for_key(service):
                 what = f"the health check of {engine.name} asks {path} without the key: 401 for ever"
+                yield found(word, what, edits=_asking(word, asked, listening, "/health"))
+            elif _UNKNOWN_PATH.fullmatch(path) and _FAILS_ON_404.search(" ".join(word.text or "" for word in words)):
+                what = f"the health check of {engine.name} asks {path}, which vLLM does not have: 404 for ever"
                 yield found(word, what, edits=_asking(word, asked, listening, "/health"))
 
 
@@ -132,6 +137,8 @@ def _probed(pod: Pod) -> Iterator[Finding]:
             headers = probe.get("httpGet", "httpHeaders") if probe is not None else None
             if headers is None:
                 yield found(path, f"{name} asks {path.text} of {pod.name} without the key: 401 for ever")
+        elif path is not None and _UNKNOWN_PATH.fullmatch(path.text or ""):
+            yield found(path, f"{name} asks {path.text} of {pod.name}, which vLLM does not have: 404 for ever")
 
 
 def _refused(pod: Pod, port: Node | None, who: str) -> Iterator[Finding]:

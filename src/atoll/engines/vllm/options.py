@@ -15,6 +15,9 @@ from atoll.layout.layout import EngineFlags
 # What `vllm serve` reads and does since which version.
 ON_BY_DEFAULT_SINCE = (0, 9)  # chunked prefill and the prefix cache
 MODEL_FIRST_SINCE = (0, 10)  # the model is the first argument, and --model is announced for removal
+# vllm/vllm-openai starts `vllm serve`. Up to mid-2025 it was the module openai.api_server, which reads a first argument
+# and serves its default model all the same (pull request 32294); between lies no release whose image was looked at.
+IMAGE_SERVES_SINCE = (0, 26)
 MODERN_VALUES_SINCE = (0, 12)  # JSON where older releases read name=value or a bare number
 AUTO_LENGTH_SINCE = (0, 20)  # --max-model-len auto
 
