@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from atoll.doctor.compose import Service
-from atoll.doctor.form import listing, mapping, scalar
+from atoll.doctor.form import Lettered, listing, mapping, scalar
 from atoll.doctor.shell import read_script
 from atoll.doctor.tree import Letter, Node, Source, cut_out, interpolate, read_yaml
 from atoll.doctor.words import Word, split_words, word_list
@@ -14,26 +14,10 @@ from atoll.errors import BadDocument
 
 
 @dataclass(frozen=True, kw_only=True)
-class Instruction:
-    """One instruction: its name in capitals and the characters after it, continued lines joined."""
+class Instruction(Lettered):
+    """One instruction: its name in capitals and the characters after it."""
 
     name: str
-    letters: tuple[Letter, ...]
-    source: Source
-    start: int
-    line: int
-
-    @property
-    def text(self) -> str:
-        return "".join(letter.text for letter in self.letters)
-
-    @property
-    def node(self) -> Node:
-        """The instruction as a place that nobody may rewrite."""
-        end = self.letters[-1].offset + 1 if self.letters else self.start
-        source = self.source
-        place = Node(source=source, line=self.line, start=self.start, end=end, tag="str", text=self.text, raw=self.text)
-        return scalar(place, self.text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
 """A service in Compose's form, for one that something else describes. Nothing is ever added to such a service."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from atoll.doctor.parts import word_node
-from atoll.doctor.tree import Member, Node
+from atoll.doctor.tree import Letter, Member, Node, Source
 from atoll.doctor.words import Word
 
 
@@ -12,6 +12,27 @@ def scalar(near: Node, text: str) -> Node:
     """A text that stands near a value, and that nobody may rewrite there."""
     source = replace(near.source, fixable=False)
     return Node(source=source, line=near.line, start=near.start, end=near.end, tag="str", text=text, raw=text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lettered:
+    """Something of a file that is no YAML, by its characters, continued lines joined."""
+
+    letters: tuple[Letter, ...]
+    source: Source
+    start: int
+    line: int
+
+    @property
+    def text(self) -> str:
+        return "".join(letter.text for letter in self.letters)
+
+    @property
+    def node(self) -> Node:
+        """It as a value that nobody may rewrite."""
+        end = self.letters[-1].offset + 1 if self.letters else self.start
+        place = Node(source=self.source, line=self.line, start=self.start, end=end, tag="str", text=self.text)
+        return scalar(place, self.text)
 
 
 def value(word: Word, text: str | None = None) -> Node:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from atoll.doctor.assemble import env_settings
 from atoll.doctor.compose import Project, Service
 from atoll.doctor.docker_run import container_of, env_files_of, put_options
-from atoll.doctor.form import Form, scalar, value
+from atoll.doctor.form import Form, Lettered, scalar, value
 from atoll.doctor.inside import started_in
 from atoll.doctor.launch import commands_in, first_started
 from atoll.doctor.parts import Setting, word_node
 from atoll.doctor.sources import Sources
-from atoll.doctor.tree import Letter, Node, Source, interpolate
+from atoll.doctor.tree import Letter, Source, interpolate
 from atoll.doctor.words import Word, split_words, word_list
 
 IS_UNIT = re.compile(r"\.(service|container)$")
@@ -21,25 +21,15 @@ IS_SUPERVISOR = re.compile(r"(?m)^\[program:[^\]]+\]")  # supervisord keeps prog
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class Entry(Lettered):
     """`Key=value` of a section, lines that end with a backslash joined."""
 
     section: str
     key: str
-    letters: tuple[Letter, ...]
-    source: Source
-    start: int
-    line: int
 
     @property
     def text(self) -> str:
-        return "".join(letter.text for letter in self.letters).strip()
-
-    @property
-    def node(self) -> Node:
-        end = self.letters[-1].offset + 1 if self.letters else self.start
-        place = Node(source=self.source, line=self.line, start=self.start, end=end, tag="str", text=self.text)
-        return scalar(place, self.text)
+        return super().text.strip()
 
     def words(self, variables: Mapping[str, str] | None = None) -> tuple[Word, ...]:
         """Split as systemd splits a command line; what stands in `variables` is filled in."""
