@@ -60,7 +60,7 @@ def test_runs_that_cannot_be_told_apart_share_the_place_and_the_words_say_so(mak
     ranking = rank_runs([Contender(name=run.name, table=table, summary=run.summary) for run in runs])
     view = make_view(runs=runs, ranking=ranking, baseline="a")
     assert tell_verdict(view)[0].startswith("b share the first place with a: nothing that was measured")
-    assert tell_place(ranking, "a") == "=1"
+    assert tell_place(view.place("a")) == "=1"
 
 
 def test_ways_of_balancing_that_make_no_difference_are_one_sentence(make_view, make_records, make_layout):

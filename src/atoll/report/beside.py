@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from atoll.analyse.band import spans_one
-from atoll.analyse.compare import Difference
+from atoll.analyse.compare import Comparison, Difference, Verdict
 from atoll.report.drawing import draw_layout
 from atoll.report.message import Message
 from atoll.report.view import RunView
@@ -60,18 +60,16 @@ def _draw(run: RunView, words: Words) -> Markup:
 def _seconds_bar(label: str, found: Difference) -> Bar | None:
     if found.first is None or found.second is None:
         return None
-    kind = "" if not found.is_clear else "good" if found.second < found.first else "bad"
     texts = show_seconds(found.first), show_seconds(found.second)
-    return _bar(label, found.first, found.second, texts, kind)
+    return _bar(label, found.first, found.second, texts, kind_of(found))
 
 
 def _rate_bar(message: Message, words: Words) -> Bar | None:
     before, after = message.other.summary, message.best.summary
     if before is None or after is None:
         return None
-    first, second, ratio = before.output_tokens_per_s, after.output_tokens_per_s, message.comparison.ratio
-    clear = ratio is not None and ratio.output_tokens_per_s is not None and not spans_one(ratio.output_tokens_per_s)
-    kind = "" if not clear else "good" if second > first else "bad"
+    first, second = before.output_tokens_per_s, after.output_tokens_per_s
+    kind = kind_of_rates(message.comparison, first, second)
     return _bar(words["rate_axis"], first, second, (f"{first:,.0f}", f"{second:,.0f}"), kind)
 
 
@@ -86,6 +84,18 @@ def _bar(label: str, first: float, second: float, texts: tuple[str, str], kind: 
         change=tell_change(first, second),
         kind=kind,
     )
+
+
+def kind_of(found: Difference) -> str:
+    """The colour of a difference of seconds: "good", "bad", or "" where nothing tells the two apart."""
+    return "" if not found.is_clear else "good" if found.verdict is Verdict.FASTER else "bad"
+
+
+def kind_of_rates(comparison: Comparison, first: float, second: float) -> str:
+    """The same of tokens per second, of which there is a band only between predictions."""
+    ratio = None if comparison.ratio is None else comparison.ratio.output_tokens_per_s
+    clear = ratio is not None and not spans_one(ratio)
+    return "" if not clear else "good" if second > first else "bad"
 
 
 def tell_change(first: float, second: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from atoll.analyse.compare import Comparison, Difference, Verdict
-from atoll.analyse.rank import FELT_S, Place
+from atoll.analyse.rank import FELT_S
 from atoll.layout.layout import Layout
 from atoll.report.view import RunView, StudyView
 
@@ -62,20 +62,14 @@ def _other(view: StudyView, best: RunView) -> RunView | None:
 
 def _best_against(view: StudyView, best: RunView, other: RunView) -> Comparison | None:
     """The comparison whose second run is the best: as it was made for the ranking, or turned round."""
-    made = place_of(view, best.name).against_baseline
-    if made is not None and made.first == other.name:
-        return made
-    back = place_of(view, other.name).against_best
-    return None if back is None else back.turned()
+    place, behind = view.place(best.name), view.place(other.name)
+    if place is not None and place.against_baseline is not None and place.against_baseline.first == other.name:
+        return place.against_baseline
+    return None if behind is None or behind.against_best is None else behind.against_best.turned()
 
 
 def _is_felt(found: Difference) -> bool:
     return found.is_clear and found.difference is not None and abs(found.difference) >= FELT_S
-
-
-def place_of(view: StudyView, name: str) -> Place:
-    """Where a run came in."""
-    return next(place for place in view.ranking if place.name == name)
 
 
 def split_of(layout: Layout) -> Split:

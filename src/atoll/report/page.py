@@ -12,9 +12,9 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from atoll.analyse.band import Interval, spans_one
+from atoll.analyse.band import Interval
 from atoll.analyse.compare import Verdict
-from atoll.report.beside import set_beside, tell_change
+from atoll.report.beside import kind_of, kind_of_rates, set_beside, tell_change
 from atoll.report.charts import (
     FAINT,
     GRID,
@@ -122,7 +122,7 @@ def _row(view: StudyView, run: RunView, words: Words) -> _Row:
     against, interval, kind = _against(view, run, words)
     return _Row(
         name=run.name,
-        place=tell_place(view.ranking, run.name),
+        place=tell_place(view.place(run.name)),
         gpus=_gpus(run),
         cells=_cells(run),
         bands=_bands(run),
@@ -176,7 +176,7 @@ def _known(intervals: Mapping[str, Interval | None]) -> list[tuple[str, Interval
 
 def _against(view: StudyView, run: RunView, words: Words) -> tuple[str, str, str]:
     """(Difference of the wait from the baseline's, its interval, the colour)."""
-    place = next((place for place in view.ranking if place.name == run.name), None)
+    place = view.place(run.name)
     if place is None:
         return "-", "", ""
     if place.against_baseline is None:
@@ -187,12 +187,12 @@ def _against(view: StudyView, run: RunView, words: Words) -> tuple[str, str, str
     interval = f"{_signed(found.low)} … {_signed(found.high)}"
     if not found.is_clear:
         return words["within_band" if found.verdict is Verdict.WITHIN_BAND else "unclear"], interval, ""
-    return _signed(found.difference), interval, "good" if found.verdict is Verdict.FASTER else "bad"
+    return _signed(found.difference), interval, kind_of(found)
 
 
 def _changes(view: StudyView, run: RunView) -> dict[str, tuple[str, str]]:
     """How far pace, answers and tokens are from the baseline's; coloured where that is told apart."""
-    place = next((place for place in view.ranking if place.name == run.name), None)
+    place = view.place(run.name)
     against = None if place is None else place.against_baseline
     if against is None or run.summary is None:
         return {}
@@ -200,15 +200,11 @@ def _changes(view: StudyView, run: RunView) -> dict[str, tuple[str, str]]:
     for cell, measure in (("TPOT", "tpot_s"), ("E2E p50", "e2e_s")):
         found = against.difference(measure, "p50")
         if found.first is not None and found.second is not None:
-            kind = "" if not found.is_clear else "good" if found.verdict is Verdict.FASTER else "bad"
-            shown[cell] = (tell_change(found.first, found.second), kind)
+            shown[cell] = (tell_change(found.first, found.second), kind_of(found))
     base = view.run(against.first).summary
     if base is not None:
-        ratio = None if against.ratio is None else against.ratio.output_tokens_per_s
-        clear = ratio is not None and not spans_one(ratio)
-        better = run.summary.output_tokens_per_s > base.output_tokens_per_s
-        kind = "" if not clear else "good" if better else "bad"
-        shown["tok/s"] = (tell_change(base.output_tokens_per_s, run.summary.output_tokens_per_s), kind)
+        rates = base.output_tokens_per_s, run.summary.output_tokens_per_s
+        shown["tok/s"] = (tell_change(*rates), kind_of_rates(against, *rates))
     return shown
 
 

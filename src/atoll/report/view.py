@@ -66,6 +66,10 @@ class StudyView:
     atoll_version: str
     made_on: str | None = None  # a date in words, for measured runs
 
+    def place(self, name: str) -> Place | None:
+        """Where a run came in; None where it did not finish."""
+        return next((place for place in self.ranking if place.name == name), None)
+
     def run(self, name: str) -> RunView:
         return next(run for run in self.runs if run.name == name)
 

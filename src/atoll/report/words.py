@@ -16,7 +16,6 @@ from atoll.report.message import (
     alike_but_balancing,
     engine_of,
     find_message,
-    place_of,
     split_of,
 )
 from atoll.report.view import RunView, StudyView
@@ -142,7 +141,8 @@ def _fill(sentence: str, summary: Summary, **names: str) -> str:
 
 def _tell_against_baseline(view: StudyView, best: RunView, message: Message | None, say: Words) -> list[str]:
     """Waits, tokens and answers beside the baseline's, but for what the message has said."""
-    against = place_of(view, best.name).against_baseline
+    place = view.place(best.name)
+    against = None if place is None else place.against_baseline
     if against is None:  # the best is the baseline itself
         return []
     said = message.measure if message is not None and message.other.name == against.first else None
@@ -192,7 +192,8 @@ def _tell_steps(view: StudyView, message: Message, say: Words) -> list[str]:
     if corner is None or best_s is None or base_s is None or best_s >= base_s or message.measure is Measure.WAIT:
         return []
     corner_s = _answer_s(corner) or 0.0
-    place = place_of(view, corner.name)
+    place = view.place(corner.name)
+    assert place is not None
     engine, back = (None if one is None else one.ratio for one in (place.against_baseline, place.against_best))
     return [
         say["steps"].format(
@@ -307,9 +308,8 @@ def _tell_doubts(view: StudyView, say: Words) -> list[str]:
     ]
 
 
-def tell_place(places: Sequence[Place], name: str) -> str:
+def tell_place(place: Place | None) -> str:
     """`1`, or `=1` where several share it; a dash for a run that has none."""
-    place = next((place for place in places if place.name == name), None)
     return "-" if place is None else f"={place.place}" if place.shared else str(place.place)
 
 
