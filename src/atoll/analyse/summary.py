@@ -22,6 +22,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -230,6 +231,7 @@ def summarise(
         ttft_s=measures.ttft_s,
         overload=overload,
     )
+    parts = partial(_parts, looked_at=looked_at, ok=ok, outcome=outcome, measures=measures, amounts=amounts)
     return Summary(
         requests=_count(outcome, looked_at),
         measured=int(chosen.sum()),
@@ -249,8 +251,14 @@ def summarise(
         counted_from_chunks=int(table.counted_from_chunks[ok].sum()),
         cached_tokens=int(table.cached_tokens[ok].sum()),
         goodput=_goodput(table, measures, ok, sent=int(chosen.sum()), requests_per_s=rates.requests_per_s, slo=slo),
-        per_model=_per_model(table, looked_at, ok, outcome=outcome, measures=measures, amounts=amounts),
-        per_replica=_per_replica(table, looked_at, ok, outcome=outcome, measures=measures, amounts=amounts),
+        per_model=tuple(
+            ModelSummary(model=name, tpot_s=distribution(measures.tpot_s[good]), **figures)
+            for name, figures, good in parts(table.model)
+        ),
+        per_replica=tuple(
+            ReplicaSummary(replica=name, **figures)
+            for name, figures, _ in sorted(parts(table.replica), key=lambda part: _replica_order(part[0]))
+        ),
         too_short=window.is_too_short,
         in_step=in_step,
         notes=(*_notes(window, in_step, workload), *remarks.sentences),
@@ -451,52 +459,26 @@ def _goodput(
     )
 
 
-def _per_replica(
-    table: RecordTable,
+def _parts(
+    names: Sequence[str | None],
+    *,
     looked_at: Mask,
     ok: Mask,
-    *,
     outcome: NDArray[np.object_],
     measures: Latencies,
     amounts: _Amounts,
-) -> tuple[ReplicaSummary, ...]:
-    names = np.array([name if name is not None else "" for name in table.replica], dtype=object)
-    parts = []
-    for name in sorted(set(names[looked_at]) - {""}, key=_replica_order):
-        mine = names == name
-        parts.append(
-            ReplicaSummary(
-                replica=name,
-                requests=_count(outcome, looked_at & mine),
-                output_tokens_per_s=amounts.rates(mine).output_tokens_per_s,
-                ttft_s=distribution(measures.ttft_s[ok & mine]),
-                e2e_s=distribution(measures.e2e_s[ok & mine]),
-            )
-        )
-    return tuple(parts)
-
-
-def _per_model(
-    table: RecordTable,
-    looked_at: Mask,
-    ok: Mask,
-    *,
-    outcome: NDArray[np.object_],
-    measures: Latencies,
-    amounts: _Amounts,
-) -> tuple[ModelSummary, ...]:
-    names = np.array([name or "" for name in table.model], dtype=object)
-    return tuple(
-        ModelSummary(
-            model=name,
-            requests=_count(outcome, looked_at & (names == name)),
-            output_tokens_per_s=amounts.rates(names == name).output_tokens_per_s,
-            ttft_s=distribution(measures.ttft_s[ok & (names == name)]),
-            tpot_s=distribution(measures.tpot_s[ok & (names == name)]),
-            e2e_s=distribution(measures.e2e_s[ok & (names == name)]),
-        )
-        for name in sorted(set(names[looked_at]) - {""})
-    )
+) -> Iterator[tuple[str, dict[str, Any], Mask]]:
+    """For each name of a column: what its rows come to, and which of them were measured and are ok."""
+    column = np.array([name or "" for name in names], dtype=object)
+    for name in sorted(set(column[looked_at]) - {""}):
+        mine = column == name
+        figures = {
+            "requests": _count(outcome, looked_at & mine),
+            "output_tokens_per_s": amounts.rates(mine).output_tokens_per_s,
+            "ttft_s": distribution(measures.ttft_s[ok & mine]),
+            "e2e_s": distribution(measures.e2e_s[ok & mine]),
+        }
+        yield name, figures, ok & mine
 
 
 def _replica_order(name: str) -> tuple[int, str]:

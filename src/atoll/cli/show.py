@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atoll.analyse.band import Band, tell_bands
-from atoll.analyse.summary import Distribution, Summary
+from atoll.analyse.summary import Distribution, ModelSummary, ReplicaSummary, Summary
 from atoll.outside.files import write_nowhere
 from atoll.units import show_seconds
 
@@ -190,20 +190,9 @@ def show_summary(summary: Summary, *, title: str = "Summary") -> None:
 
 
 def show_models(summary: Summary) -> None:
-    rows = [
-        (
-            part.model,
-            str(part.requests.ok),
-            str(part.requests.failed),
-            f"{part.output_tokens_per_s:,.0f}",
-            show_seconds(part.ttft_s.p50),
-            show_seconds(part.tpot_s.p50),
-            show_seconds(part.e2e_s.p50),
-        )
-        for part in summary.per_model
-    ]
-    columns = ("model", "ok", "failed", "tokens/s", "TTFT p50", "TPOT p50", "E2E p50")
-    show_table("Per model", columns, rows, numbers=range(1, 7))
+    figures = [(part.ttft_s.p50, part.tpot_s.p50, part.e2e_s.p50) for part in summary.per_model]
+    names = [part.model for part in summary.per_model]
+    _show_parts("Per model", names, summary.per_model, ("TTFT p50", "TPOT p50", "E2E p50"), figures)
 
 
 def show_failures(summary: Summary) -> None:
@@ -215,17 +204,28 @@ def show_failures(summary: Summary) -> None:
 
 
 def show_replicas(summary: Summary) -> None:
+    figures = [(part.ttft_s.p50, part.ttft_s.p95, part.e2e_s.p50) for part in summary.per_replica]
+    names = [part.replica for part in summary.per_replica]
+    _show_parts("Per replica", names, summary.per_replica, ("TTFT p50", "TTFT p95", "E2E p50"), figures)
+
+
+def _show_parts(
+    title: str,
+    names: Sequence[str],
+    parts: Sequence[ReplicaSummary | ModelSummary],
+    measures: tuple[str, ...],
+    figures: Sequence[tuple[float | None, ...]],
+) -> None:
+    """What each part of a run answered; `figures` in seconds, one row a part, under `measures`."""
     rows = [
         (
-            part.replica,
+            name,
             str(part.requests.ok),
             str(part.requests.failed),
             f"{part.output_tokens_per_s:,.0f}",
-            show_seconds(part.ttft_s.p50),
-            show_seconds(part.ttft_s.p95),
-            show_seconds(part.e2e_s.p50),
+            *map(show_seconds, seconds),
         )
-        for part in summary.per_replica
+        for name, part, seconds in zip(names, parts, figures, strict=True)
     ]
-    columns = ("replica", "ok", "failed", "tokens/s", "TTFT p50", "TTFT p95", "E2E p50")
-    show_table("Per replica", columns, rows, numbers=range(1, 7))
+    columns = (title.removeprefix("Per "), "ok", "failed", "tokens/s", *measures)
+    show_table(title, columns, rows, numbers=range(1, len(columns)))

@@ -17,7 +17,7 @@ from atoll.load.rows import join_logs
 from atoll.load.scripts import is_english, words_of_script
 from atoll.load.selfwatch import ClientReport, judge, users_held
 from atoll.load.sender import Sender
-from atoll.load.target import Endpoint, RequestOptions, Target, parse_target
+from atoll.load.target import Endpoint, RequestOptions, Target, models_in, parse_target
 from atoll.load.tokens import BY_WORDS, Vocabulary, by_letters, calibrated
 from atoll.load.watch import Telemetry, Watch
 from atoll.outside.clock import Clock, SystemClock
@@ -290,8 +290,7 @@ class _Asker:
             plain = await self._ask(self._target.models_path)
         except RunFailed as error:
             raise RunFailed(f"{str(error).rstrip('.')}. Say which model to ask for with --model.") from None
-        models = plain.get("data") if isinstance(plain, dict) else None
-        return [model for model in models if isinstance(model, dict)] if isinstance(models, list) else []
+        return models_in(plain)
 
     async def served_model(self) -> tuple[str, tuple[str, ...]]:
         """The first model, and that it was the first of several; raises RunFailed when there is none."""

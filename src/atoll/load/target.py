@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from atoll.errors import InputError
@@ -98,6 +99,12 @@ def parse_target(url: str, endpoint: Endpoint | None = None) -> tuple[Target, En
         basic=f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if "@" in parts.netloc else None,
     )
     return target, chosen
+
+
+def models_in(answer: object) -> list[dict[str, Any]]:
+    """What an answer of /v1/models names; nothing where it is another kind of answer."""
+    models = answer.get("data") if isinstance(answer, dict) else None
+    return [model for model in models if isinstance(model, dict)] if isinstance(models, list) else []
 
 
 def url_to_keep(url: str) -> str:

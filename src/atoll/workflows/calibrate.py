@@ -14,7 +14,7 @@ from atoll.engines.spec import EngineSpec
 from atoll.errors import InputError, NoMeasurement, RunFailed
 from atoll.layout.layout import Layout, Replica
 from atoll.load.run import measure_load
-from atoll.load.target import Endpoint, RequestOptions, parse_target
+from atoll.load.target import Endpoint, RequestOptions, models_in, parse_target
 from atoll.model.read import read_model
 from atoll.outside.clock import Clock, SystemClock
 from atoll.outside.files import read_text
@@ -158,8 +158,7 @@ async def _longest_served(url: str, options: RequestOptions) -> int | None:
         answer = await get_json(target.origin + target.models_path, headers=headers)
     except RunFailed:  # whether it can be asked at all, the probes will tell
         return None
-    models = answer.get("data") if isinstance(answer, dict) else None
-    known = [model for model in models or () if isinstance(model, dict)]
+    known = models_in(answer)
     chosen = next((model for model in known if model.get("id") == options.model), known[0] if known else {})
     length = chosen.get("max_model_len")
     return length if isinstance(length, int) and length > 0 else None

@@ -47,6 +47,12 @@ class Door:
         return () if self.folder is None else trace_beside(self.folder, workload)
 
 
+def names_a_server(where: str) -> bool:
+    """Whether a word is a URL or host:port, and not the path of a layout or a bundle."""
+    path = Path(where)
+    return "://" in where or not (path.exists() or path.suffix in {".yaml", ".yml"})
+
+
 def find_door(where: str) -> Door:
     """Understand URL, LAYOUT or BUNDLE_DIR. A layout's bundle is looked for where `atoll up` and `render` put it.
 
@@ -55,7 +61,7 @@ def find_door(where: str) -> Door:
         BadDocument: a file that is no layout.
     """
     path = Path(where)
-    if "://" in where or not (path.exists() or path.suffix in {".yaml", ".yml"}):
+    if names_a_server(where):
         return Door(url=where)
     if path.is_dir():
         return _door_of_bundle(runner_of(path), path, beside=path)

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 
 from atoll.documents import Document
 from atoll.errors import InputError, NoMeasurement, RunFailed
-from atoll.load.target import Endpoint, parse_target
+from atoll.load.target import Endpoint, models_in, parse_target
 from atoll.outside.files import read_text
 from atoll.outside.http import get_json, post_stream
 from atoll.workflows.deploy import deployment_status, find_deployable
+from atoll.workflows.door import names_a_server
 
 MOST_TOKENS = 64
 _SHOWN = 40  # characters from where two answers part
@@ -160,7 +161,7 @@ def _part(who: tuple[str, str], asked: tuple[int, str], got: str, expected: str)
 
 def _servers(targets: Sequence[str]) -> dict[str, str]:
     """Who is asked, by name: each replica that answers by itself, else the door that stands before them."""
-    if all("://" in target or not Path(target).exists() for target in targets):
+    if all(names_a_server(target) for target in targets):
         return {target: target for target in targets}
     if len(targets) > 1:
         raise InputError("Give one BUNDLE_DIR, whose replicas are all asked, or URLs.")
@@ -173,11 +174,10 @@ def _servers(targets: Sequence[str]) -> dict[str, str]:
 
 async def _model_of(url: str, headers: Mapping[str, str]) -> str:
     target, _ = parse_target(url, Endpoint.COMPLETIONS)
-    answer = await get_json(target.origin + target.models_path, headers=headers)
-    try:
-        return str(answer["data"][0]["id"])
-    except (KeyError, IndexError, TypeError):
-        raise RunFailed(f"{url} names no model in {target.models_path}.") from None
+    models = models_in(await get_json(target.origin + target.models_path, headers=headers))
+    if not models or not models[0].get("id"):
+        raise RunFailed(f"{url} names no model in {target.models_path}.")
+    return str(models[0]["id"])
 
 
 async def _answer(url: str, model: str, prompt: str, tokens: int, headers: Mapping[str, str]) -> str:

@@ -27,7 +27,6 @@ from atoll.plan.goal import Favour, Goal
 from atoll.plan.outlook import Outlook
 from atoll.plan.simulate import Watch, unwatched
 from atoll.units import show_seconds
-from atoll.workflows.diagnose import diagnose_layout
 from atoll.workflows.engine_options import EITHER, NOTHING, EngineOptions
 from atoll.workflows.load import LoadOptions, load_of, slo_of
 from atoll.workflows.plan import (
@@ -112,6 +111,8 @@ def plan(
     elif made.search.choices:
         show_plan(made)
     check_something_fits(made)
+    from atoll.workflows.diagnose import diagnose_layout  # the tables need not wait for the doctor
+
     show_warnings(diagnose_layout(made.best.layout))
     if chart is not None:
         save_chart(made, chart)
