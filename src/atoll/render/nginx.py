@@ -12,6 +12,7 @@ from textwrap import indent
 from atoll.errors import InputError
 from atoll.layout.layout import Layout, Policy
 from atoll.layout.weights import router_weights
+from atoll.render.parts import SCRIPT_FILE, Part, join_parts
 
 REPLICA_HEADER = "X-Atoll-Replica"
 CONTAINER_PORT = 8080  # where nginx listens inside its container; what is published stands in .env
@@ -92,6 +93,7 @@ def render_nginx(
     upstreams: Sequence[UpstreamServer],
     form: NginxForm,
     engine_keep_alive_s: float = ENGINE_KEEP_ALIVE_S,
+    parts: Sequence[Part] = (),
 ) -> str:
     """The text of nginx.conf.
 
@@ -101,20 +103,24 @@ def render_nginx(
         form: in a container or as a process.
         engine_keep_alive_s: when the engine closes an idle connection; nginx closes it earlier, because a POST that
             lands on a closing connection is a 502 that nobody retries.
+        parts: what further features of the door add.
 
     Raises:
         InputError: a policy that nginx does not have, or two replicas on one port.
     """
     _refuse_what_nginx_cannot(layout, upstreams)
     keep_alive_s = max(1, int(engine_keep_alive_s * 0.8))
+    door = join_parts(parts)
     blocks = [
         _request_id_map(),
         _log_format(form),
         _http_basics(form),
         _replica_map(upstreams),
         _limits(layout),
+        *([f"js_import door from {SCRIPT_FILE};"] if door.functions else []),
+        *door.http,
         _upstream(layout, upstreams, form, keep_alive_s),
-        _server(form),
+        _server(form, door),
     ]
     http = "\n\n".join(indent(block, "  ") for block in blocks)
     return f"{_head(layout, form, len(upstreams))}\nhttp {{\n{http}\n}}\n"
@@ -232,11 +238,16 @@ def _upstream(layout: Layout, upstreams: Sequence[UpstreamServer], form: NginxFo
     return "upstream replicas {\n" + "\n".join(lines) + "\n}"
 
 
-def _server(form: NginxForm) -> str:
+_AS_MATCHED = (
+    "rewrite ^ $uri break;  # pass on the path that was matched, not as it was spelled: /metrics/..%2fv1/models"
+)
+
+
+def _server(form: NginxForm, door: Part) -> str:
     """Nothing else is for clients: neither an engine's /metrics, /tokenize and /pause nor the app stack's backend."""
     return f"""server {{
   listen {form.listen};
-  add_header {REPLICA_HEADER} $atoll_replica always;
+{_lines(door.server, "  ")}  add_header {REPLICA_HEADER} $atoll_replica always;
   error_page 429 @too_many;
 
   proxy_http_version 1.1;  # with 1.0 an answer comes in 4 KiB lumps, and a cut one looks whole
@@ -256,10 +267,8 @@ def _server(form: NginxForm) -> str:
   proxy_next_upstream_timeout 5s;  # an answer that failed late is never generated again
 
   location ~ "^/v1/({"|".join(CLIENT_ROUTES)})$" {{
-    rewrite ^ $uri break;  # pass on the path that was matched, not as it was spelled: /metrics/..%2fv1/models
-    proxy_pass http://replicas;
-  }}
-  location /v1/ {{  # loading adapters and whatever else is not for clients
+{_lines((*door.entry, _AS_MATCHED, *door.passing, "proxy_pass http://replicas;"), "    ")}  }}
+{_lines(door.locations, "  ")}  location /v1/ {{  # loading adapters and whatever else is not for clients
     return 404;
   }}
   location @too_many {{  # of nginx; an engine's own 429 is passed on
@@ -280,6 +289,10 @@ def _server(form: NginxForm) -> str:
     return 404;
   }}
 }}"""
+
+
+def _lines(pieces: Sequence[str], blanks: str) -> str:
+    return "".join(indent(piece, blanks) + "\n" for piece in pieces)
 
 
 def _show(seconds: float) -> str:
