@@ -37,6 +37,7 @@ class Service:
     launched: VllmCommand | None = None  # what a script that it runs, and that lies here, starts
     unbuilt: str | None = None  # the Dockerfile of its `build:`, where that is not here
     on_host: bool = False  # a program of the machine itself, in no container
+    open_tag: bool = False  # of Kubernetes: kustomize or a chart may set the tag that its image lacks
 
     def get(self, *path: str | int) -> Node | None:
         return self.node.get(*path)
@@ -54,8 +55,10 @@ class Service:
 
     @cached_property
     def image(self) -> Image | None:
-        text = self.string("image")
-        return parse_image(text) if text else None
+        node = self.get("image")
+        if node is None or not node.text:
+            return None
+        return parse_image(node.text, by_default=node.by_default, open_tag=self.open_tag)
 
     @cached_property
     def kind(self) -> str:

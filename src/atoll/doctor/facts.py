@@ -81,6 +81,16 @@ class ServedEngine:
         image = self.service.image
         return self.command.version_known or (image is not None and image.newest_engine)
 
+    @property
+    def doubt(self) -> str | None:
+        """What a fix that hangs on the release may change, where the image does not name it for certain; else None."""
+        image = self.service.image
+        if image is not None and image.by_default:
+            return f"The image's tag is only a variable's default. If another release is set, {_MAY}"
+        return None if self.command.version_known else f"The image names no release. If an older vLLM runs, {_MAY}"
+
+
+_MAY = "it may need what goes or refuse what comes."
 
 # Names of what stands before vLLM with a UI and routes of its own.
 _ROUTER = re.compile(r"litellm|router|gateway|proxy|webui|kong|traefik|portkey|bifrost|higress|apisix", re.IGNORECASE)

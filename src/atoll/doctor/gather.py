@@ -17,6 +17,7 @@ from atoll.doctor.gateways import door_of_envoy, door_of_labels
 from atoll.doctor.haproxy import doors_of_haproxy
 from atoll.doctor.helm import services_of_values
 from atoll.doctor.kubernetes import project_of_manifests
+from atoll.doctor.kustomize import is_kustomization, is_understood
 from atoll.doctor.nginx_files import NginxFiles
 from atoll.doctor.ray_serve import ray_projects, serve_configs
 from atoll.doctor.recognise import Pile, Recogniser
@@ -159,6 +160,8 @@ def _say_where_no_engine_was_found(pile: Pile, projects: Sequence[Project], sour
     """Manifests and values that name an engine of which no command was found: overlays, formats of others."""
     found = {service.name_node.file for project in projects for service in project.services}
     for node in (*pile.manifests, *pile.values):
+        if is_kustomization(node) and is_understood(node, pile.manifests, found):
+            continue
         kind = node.string("kind") or sources.read_as.get(node.file, "file")
         if node.file not in found and STARTS_ENGINE.search(node.source.text[node.start : node.end]):
             sources.not_understood(node.file, f"{kind} that names an engine, of which no command was found")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from atoll.doctor.compose import Service
 from atoll.doctor.form import Form, gpu_devices, scalar
@@ -56,8 +57,12 @@ def _served(item: Node) -> Service | None:
         form.set("gpus", gpu_devices(gpu, count=gpu.text, allotted=True))
     _set_environment(form, item.get("env"))
     return Service(
-        name=near.text or "engine", node=form.node(), name_node=near, project=item.source.path, env_file={}
-    )  # fmt: skip
+        name=near.text or "engine",
+        node=form.node(),
+        name_node=near,
+        project=item.source.path,
+        env_file={},
+    )
 
 
 def _options(config: Node) -> Iterator[Word]:
@@ -81,7 +86,8 @@ def _word(node: Node, text: str) -> Word:
 
 
 def _image(repository: Node, tag: Node | None) -> Node:
-    text = f"{repository.text}:{tag.text}" if tag is not None and tag.text else repository.text or ""
+    """The whole name; a tag that is left out is the chart's own, its appVersion."""
+    text = f"{repository.text}:{tag.text}" if tag is not None and tag.text else f"{repository.text}:${{appVersion}}"
     return scalar(tag or repository, text)
 
 
@@ -156,6 +162,4 @@ def _with_command(service: Service, spec: Node, container: Node, model: Node | N
         words += [_word(tensor, "--tensor-parallel-size"), _word(tensor, tensor.text)]
     form.set("entrypoint", word_list([_word(near, "vllm"), _word(near, "serve")], near))
     form.set("command", word_list([*words, *words_of(container.get("args"))], near))
-    return Service(
-        name=service.name, node=form.node(), name_node=service.name_node, project=service.project, env_file={}
-    )  # fmt: skip
+    return replace(service, node=form.node())

@@ -14,8 +14,10 @@ class Image:
 
     text: str
     path: str
-    tag: str | None
+    tag: str | None  # `${NAME}` of a variable without a value stays in it
     digest: str | None
+    by_default: bool = False  # the tag is the default of a variable, which another value may replace
+    open_tag: bool = False  # without a tag it is not `latest`: kustomize or a chart may set one
 
     @property
     def name(self) -> str:
@@ -33,8 +35,9 @@ class Image:
 
     @property
     def newest_engine(self) -> bool:
-        """Whether it is meant to be vLLM's newest release: `latest`, or no tag."""
-        return self.digest is None and is_newest_image(self.path, self.tag)
+        """Whether it is meant to be vLLM's newest release: `latest`, or no tag where that is the same."""
+        told = self.digest is None and not (self.tag is None and self.open_tag)
+        return told and is_newest_image(self.path, self.tag)
 
     @property
     def kind(self) -> str | None:
@@ -43,12 +46,21 @@ class Image:
         return next((kind for kind, pattern in _KINDS if pattern.search(path)), None)
 
 
-def parse_image(text: str) -> Image:
-    path, _, digest = text.partition("@")
+def parse_image(text: str, *, by_default: bool = False, open_tag: bool = False) -> Image:
+    """The parts of a name; `${TAG:?message}` of a variable without a value is `${TAG}`.
+
+    Args:
+        text: the name.
+        by_default: a part of it is a variable's default.
+        open_tag: a tag that is missing may be set elsewhere.
+    """
+    path, _, digest = re.sub(r"\$\{(\w+)[^{}]*\}", r"${\1}", text).partition("@")
     head, colon, tag = path.rpartition(":")
     if not colon or "/" in tag:  # the colon belongs to a registry's port
         head, tag = path, ""
-    return Image(text=text, path=head, tag=tag or None, digest=digest or None)
+    return Image(
+        text=text, path=head, tag=tag or None, digest=digest or None, by_default=by_default, open_tag=open_tag
+    )  # fmt: skip
 
 
 # What an image's name says about what it runs; the first that matches counts.

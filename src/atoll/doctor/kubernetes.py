@@ -12,6 +12,7 @@ from functools import lru_cache
 from atoll.doctor.compose import Project, Service
 from atoll.doctor.form import gpu_devices, mapping, scalar
 from atoll.doctor.inside import inline_source, started_in
+from atoll.doctor.kustomize import image_in
 from atoll.doctor.launch import made_of
 from atoll.doctor.tree import Member, Node, Source
 from atoll.doctor.vllm import VllmCommand, newest_version, table_for
@@ -68,7 +69,7 @@ def _pods_of(manifest: Node, manifests: Sequence[Node]) -> Iterator[Pod]:
     model = predictor.get("model") if predictor is not None else None
     if predictor is not None and model is not None and model.is_map:
         runtime = _runtime(model.string("runtime"), manifests)
-        service = _served_model(manifest, model, runtime)
+        service = _served_model(manifest, model, runtime, manifests)
         if service is not None:
             spec, container = _over(runtime, predictor), _over(runtime.get("containers", 0) if runtime else None, model)
             yield Pod(workload=manifest, spec=spec, container=container, service=service)
@@ -96,7 +97,7 @@ def service_of(manifest: Node, spec: Node, container: Node, manifests: Sequence[
         return None
     values = {name: value.text for name, value in (_variables(container.get("env")) or {}).items()}
     made: dict[str, Node | None] = {
-        "image": container.get("image"),
+        "image": image_in(container.get("image"), manifests),
         "entrypoint": _filled(container.get("command"), values),
         "command": _filled(container.get("args"), values),
         "environment": _environment(container.get("env")),
@@ -120,6 +121,7 @@ def _in_compose_form(manifest: Node, container: Node, made: Mapping[str, Node | 
         name_node=name,
         project=manifest.source.path,
         env_file={},
+        open_tag=True,
     )
 
 
@@ -203,7 +205,7 @@ def _config_map(name: str | None, key: str, manifests: Sequence[Node]) -> Source
 _SERVED_BY_VLLM = {"huggingface", "vllm"}
 
 
-def _served_model(manifest: Node, model: Node, runtime_spec: Node | None) -> Service | None:
+def _served_model(manifest: Node, model: Node, runtime_spec: Node | None, manifests: Sequence[Node]) -> Service | None:
     """`predictor.model`: its runtime's container with these arguments, or KServe's own server of that format."""
     runtime = runtime_spec.get("containers", 0) if runtime_spec is not None else None
     form = (model.string("modelFormat", "name") or "").lower()
@@ -211,7 +213,7 @@ def _served_model(manifest: Node, model: Node, runtime_spec: Node | None) -> Ser
         return None
     args = [*(words_of(runtime.get("args")) if runtime is not None else ()), *words_of(model.get("args"))]
     made = {
-        "image": model.get("image") or (runtime.get("image") if runtime is not None else None),
+        "image": image_in(model.get("image") or (runtime.get("image") if runtime is not None else None), manifests),
         "entrypoint": runtime.get("command") if runtime is not None else None,
         "command": model.get("args"),
         "environment": _environment(model.get("env")),

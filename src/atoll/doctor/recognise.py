@@ -12,6 +12,7 @@ from atoll.doctor.door import Door
 from atoll.doctor.gateways import door_of_litellm, doors_of_traefik, looks_like_traefik
 from atoll.doctor.helm import looks_like_values
 from atoll.doctor.inspected import looks_like_inspect, project_of_inspect
+from atoll.doctor.kustomize import is_kustomization
 from atoll.doctor.makefiles import IS_MAKEFILE
 from atoll.doctor.nginx import Directive, looks_like_nginx, parse_nginx
 from atoll.doctor.scripts import STARTS_ENGINE, project_of_script, projects_of_readme, script_of, script_within
@@ -213,7 +214,7 @@ class Recogniser:
             output = replace(source, fixable=False)  # a program's words, nothing that one could mend
             self.pile.projects.append(project_of_inspect(read_yaml(output)[0]))
         elif kind == "Kubernetes manifest":
-            self.pile.manifests += [document for document in roots if document.string("kind")]
+            self.pile.manifests += [one for one in roots if one.string("kind") or is_kustomization(one)]
         elif kind == "Compose file":
             self.pile.compose.append(source)
         elif kind in {"LiteLLM file", "Traefik file"}:
@@ -284,7 +285,7 @@ def _told_by_name(source: Source) -> str | None:
 
 
 def _is_manifest(root: Node) -> bool:
-    return root.get("apiVersion") is not None and root.get("kind") is not None
+    return (root.get("apiVersion") is not None and root.get("kind") is not None) or is_kustomization(root)
 
 
 def _has(*keys: str) -> Callable[[Node], bool]:

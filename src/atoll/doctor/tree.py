@@ -115,6 +115,12 @@ class Node:
         """Whether no `${VAR}` without a value is left in it."""
         return self.text is not None and not _VARIABLE.search(self.text)
 
+    @property
+    def by_default(self) -> bool:
+        """Whether a part of it is the default of a variable: `${TAG:-v1}` where nothing here sets TAG."""
+        named = _VARIABLE.finditer(self.raw or "") if self.variables is not None else ()
+        return any(not self.variables.get(one["braced"] or one["bare"]) for one in named if self.variables is not None)
+
     def get(self, *path: str | int) -> "Node | None":
         """The value under keys and list positions, or None."""
         here: Node | None = self

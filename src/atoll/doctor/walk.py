@@ -119,6 +119,7 @@ def _is_worth_reading(source: Source) -> bool:
     if (
         name.endswith((".conf", ".cfg", ".template", ".txt", ".container"))
         or "compose" in name
+        or name.startswith("kustomization.")
         or "nginx" in name
         or "addy" in name
     ):

@@ -6,7 +6,7 @@ from atoll.cost.memory import MemoryFit
 from atoll.doctor.checks.memory import fit_of, usual_flags
 from atoll.doctor.checks.places import add_to_command, found, join, made_by_atoll, named_options
 from atoll.doctor.checks.timeouts import read_timeout
-from atoll.doctor.edits import add_option, remove_option, replace_option
+from atoll.doctor.edits import remove_option, replace_option
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
@@ -83,10 +83,14 @@ def says_the_default(facts: Facts) -> Iterable[Finding]:
     for engine, option in named_options(facts, "--enable-chunked-prefill", "--enable-prefix-caching"):
         old = engine.command.version is not None and engine.command.version < ON_BY_DEFAULT_SINCE
         if option.value is None and not old and engine.release_told:
-            yield found(option.word, f"{option.name} is on by default", edits=remove_option(option))
+            what = f"{option.name} is on by default"
+            yield found(option.word, what, edits=remove_option(option), risk=engine.doubt)
 
 
-@rule("VL013", WARNING, risk="vLLM shortens the longest request to what its KV cache holds.")
+_SHORTENS = "vLLM shortens the longest request to what its KV cache holds."
+
+
+@rule("VL013", WARNING, risk=_SHORTENS)
 def no_length_limit(facts: Facts) -> Iterable[Finding]:
     for engine in facts.engines:
         if engine.command.has("--max-model-len") or engine.card is None:
@@ -100,6 +104,7 @@ def no_length_limit(facts: Facts) -> Iterable[Finding]:
                 f"{engine.name} asks for the model's {engine.card.max_context:,} tokens; its KV cache holds"
                 f" {fit.kv_tokens:,}",
                 edits=add_to_command(engine, "--max-model-len", "auto") if shortens and engine.release_told else (),
+                risk=f"{_SHORTENS} {engine.doubt or ''}".rstrip(),
             )
 
 
@@ -126,20 +131,21 @@ def no_admission_limit(facts: Facts) -> Iterable[Finding]:
             yield found(unlimited[0].service, f"{names} queue without a limit")
 
 
-@rule("VL019", INFO, risk="Streams carry comment lines while a request waits; a client that cannot skip them fails.")
+_COMMENTS = "Streams carry comment lines while a request waits; a client that cannot skip them fails."
+
+
+@rule("VL019", INFO, risk=_COMMENTS)
 def silent_queue(facts: Facts) -> Iterable[Finding]:
     for route in facts.answering:
         timeout = read_timeout(route)
         if timeout is None or timeout > 120:
             continue
-        for service in route.engines:
-            command = service.vllm
-            if command is None or command.has("--sse-keep-alive-interval"):
+        for engine in facts.engines:
+            command = engine.command
+            if engine.service not in route.services or command.has("--sse-keep-alive-interval"):
                 continue
-            if command.table.known("--sse-keep-alive-interval"):
-                words = ("--sse-keep-alive-interval", "15")
-                yield found(
-                    service,
-                    f"{service.name} sends nothing while a request waits; nginx cuts after {timeout:g} s of silence",
-                    edits=add_option(command.words, words, service.get("command")),
-                )
+            if engine.release_told and command.table.known("--sse-keep-alive-interval"):
+                said = f"{engine.name} sends nothing while a request waits"
+                edits = add_to_command(engine, "--sse-keep-alive-interval", "15")
+                what = f"{said}; nginx cuts after {timeout:g} s of silence"
+                yield found(engine.service, what, edits=edits, risk=f"{_COMMENTS} {engine.doubt or ''}".rstrip())

@@ -38,7 +38,8 @@ def model_as_option(facts: Facts) -> Iterable[Finding]:
         command = engine.command
         old = command.version is not None and command.version < MODEL_FIRST_SINCE
         if _runs_serve(command) and not old and engine.release_told:
-            yield found(option.word, "--model is announced for removal from `vllm serve`", edits=_model_first(option))
+            what = "--model is announced for removal from `vllm serve`"
+            yield found(option.word, what, edits=_model_first(option), risk=engine.doubt)
 
 
 def _runs_serve(command: VllmCommand) -> bool:
@@ -67,7 +68,8 @@ def value_for_switch(facts: Facts) -> Iterable[Finding]:
         wanted = _opposite(option.name, engine.command) if off else option.name
         edits = replace_option(option, wanted, None) if option.joined and wanted else ()
         fix = f"Write {wanted}." if wanted else "Drop it."
-        yield found(option.word, f"{option.name} takes no value, and {value!r} is given", fix=fix, edits=edits)
+        what = f"{option.name} takes no value, and {value!r} is given"
+        yield found(option.word, what, fix=fix, edits=edits, risk=engine.doubt)
 
 
 def _following_boolean(command: VllmCommand, option: GivenOption) -> str | None:
@@ -96,9 +98,8 @@ def old_value_syntax(facts: Facts) -> Iterable[Finding]:
             name, value = fixed
             edits = replace_option(option, name, value) if name else remove_option(option)
             fix = f"Write {name} {value}." if name else f"Drop {option.name}."
-            yield found(
-                option.word, f"{option.name} {option.value} is the syntax of an older release", fix=fix, edits=edits
-            )
+            what = f"{option.name} {option.value} is the syntax of an older release"
+            yield found(option.word, what, fix=fix, edits=edits, risk=engine.doubt)
 
 
 def _modern_value(option: GivenOption) -> tuple[str, str] | None:

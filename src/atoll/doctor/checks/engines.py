@@ -35,11 +35,20 @@ def abrupt_shutdown(facts: Facts) -> Iterable[Finding]:
             continue
         if not engine.release_told:
             continue
+        longer = _LONGER if facts.project_of(engine.service).origin == "kubernetes" else None
         yield found(
             engine.service,
             f"{engine.name} aborts its running answers when it is stopped",
+            why=_ABORTS if longer else "",
+            fix=_WITH_GRACE if longer else "",
             edits=add_to_command(engine, "--shutdown-timeout", "120"),
+            risk=engine.doubt or longer,
         )
+
+
+_ABORTS = "--shutdown-timeout is 0 by default: every rollout and every eviction aborts the running answers."
+_WITH_GRACE = "--shutdown-timeout 120 and terminationGracePeriodSeconds: 130 (K8006)."
+_LONGER = "Pods live on for longer after they are told to stop."
 
 
 @rule("VL025", INFO, risk="vLLM chooses the kernel by the checkpoint.", habit=True)

@@ -32,7 +32,9 @@ _MOVING = {"latest", "nightly", "main", "stable", "mainline", "alpine", "dev", "
 
 def is_unpinned(service: Service) -> bool:
     image = service.image
-    return image is not None and image.digest is None and (image.tag is None or image.tag in _MOVING)
+    if image is None or image.digest is not None or (image.tag is None and "${" in image.path):
+        return False
+    return image.tag is None or image.tag in _MOVING
 
 
 @rule("DC002", WARNING, risk="The image's version is fixed: what the service runs today may be another one.")

@@ -116,6 +116,7 @@ def removed_option(facts: Facts) -> Iterable[Finding]:
             f"{option.name} is gone in vLLM {release}",
             fix=f"Write {instead}." if instead else "Drop it.",
             edits=_replaced(option) if option.name in _REPLACEMENTS else (),
+            risk=engine.doubt,
         )
 
 
@@ -183,6 +184,7 @@ def abbreviated_option(facts: Facts) -> Iterable[Finding]:
                 f"{option.name} is short for {whole[0]}",
                 fix=f"Write {whole[0]}.",
                 edits=replace_option(option, whole[0], value),
+                risk=engine.doubt,
             )
         else:
             yield found(
@@ -212,4 +214,5 @@ def invented_option(facts: Facts) -> Iterable[Finding]:
             f"vLLM has no option {option.name}",
             fix=f"Write {instead}." if instead else "Drop it.",
             edits=edits,
+            risk=engine.doubt,
         )

@@ -159,15 +159,15 @@ def release_not_told(facts: Facts) -> Iterable[Finding]:
     came_and_went = _came_and_went()
     for engine in facts.engines:
         image = engine.service.image
-        if engine.release_told or (image is not None and "${" in image.text):
+        if engine.release_told:
             continue
         gone = [option for option in engine.command.options if option.name in came_and_went]
         names = list(dict.fromkeys(option.name for option in gone))
         if names:
             said = (
-                f"the vLLM in {image.text} is not known"
+                f"which vLLM {image.text} carries is not known"
                 if image is not None
-                else "the release of this vLLM is not known"
+                else "which release of vLLM this is, is not known"
             )
             yield found(gone[0].word, f"{said}; some releases refuse {join(names)}")
 
