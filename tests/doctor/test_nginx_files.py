@@ -2,7 +2,8 @@
 
 import pytest
 
-from atoll.doctor.nginx import nginx_bytes, nginx_seconds, parse_nginx
+from atoll.doctor.nginx import parse_nginx
+from atoll.doctor.nginx_values import nginx_bytes, nginx_seconds
 from atoll.doctor.tree import Source
 from atoll.errors import BadDocument
 

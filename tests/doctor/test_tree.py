@@ -2,7 +2,9 @@
 
 import pytest
 
-from atoll.doctor.tree import Source, interpolate, letters, read_yaml
+from atoll.doctor.letters import letters
+from atoll.doctor.substitution import interpolate
+from atoll.doctor.tree import Source, read_yaml
 from atoll.errors import BadDocument
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from atoll.doctor.compose import Service
 from atoll.doctor.form import Lettered, listing, mapping, scalar
+from atoll.doctor.letters import Letter
 from atoll.doctor.shell import read_script
-from atoll.doctor.tree import Letter, Node, Source, cut_out, interpolate, read_yaml
+from atoll.doctor.substitution import interpolate
+from atoll.doctor.tree import Node, Source, cut_out, read_yaml
 from atoll.doctor.words import Word, split_words, word_list
 from atoll.errors import BadDocument
 

@@ -1,14 +1,11 @@
-"""Text edits that mend a file and leave its comments, its order and its blanks alone."""
+"""Text edits of YAML that leave comments, order and blanks alone, and how edits are put into a text."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from atoll.doctor.finding import Edit
-from atoll.doctor.nginx import Directive
 from atoll.doctor.tree import Node, Source
-from atoll.doctor.vllm import GivenOption
-from atoll.doctor.words import Word
 
 Edits = tuple[Edit, ...]
 
@@ -40,7 +37,7 @@ def add_key(mapping: Node | None, lines: Sequence[str]) -> Edits:
         return _add_to_flow(mapping, lines)
     text = mapping.source.text
     indent = " " * _column(text, own[0].key.start)
-    end = _end_of_line(text, _last_character(mapping.source, [entry.value for entry in own], own[-1].key.end))
+    end = end_of_line(text, _last_character(mapping.source, [entry.value for entry in own], own[-1].key.end))
     body = "".join(f"\n{indent}{line}" if line else "\n" for line in lines)
     return (Edit(file=mapping.file, start=end, end=end, text=body),)
 
@@ -60,13 +57,13 @@ def _column(text: str, offset: int) -> int:
     return offset - (text.rfind("\n", 0, offset) + 1)
 
 
-def _end_of_line(text: str, offset: int) -> int:
+def end_of_line(text: str, offset: int) -> int:
     found = text.find("\n", offset)
     end = len(text) if found < 0 else found
     return end - 1 if end > offset and text[end - 1] == "\r" else end
 
 
-def _next_line(text: str, offset: int) -> int:
+def next_line(text: str, offset: int) -> int:
     """Where the line after this place begins; the end of the text after the last."""
     found = text.find("\n", offset)
     return len(text) if found < 0 else found + 1
@@ -93,7 +90,7 @@ def remove_key(mapping: Node, name: str) -> Edits:
     if entry is None or entry.merged or not entry.key.source.fixable:
         return ()
     if mapping.style == "flow":
-        return _remove_from_flow(replace(entry.key, end=entry.value.end))
+        return remove_from_flow(replace(entry.key, end=entry.value.end))
     end = entry.key.end if _is_alias(entry.key, entry.value) else _leaf_end(entry.value)
     return _remove_lines(entry.key.source, entry.key.start, max(end, entry.key.end))
 
@@ -108,11 +105,11 @@ def remove_item(node: Node) -> Edits:
     text = node.source.text
     before = text[text.rfind("\n", 0, node.start) + 1 : node.start]
     if not node.source.fixable or not re.fullmatch(r"\s*-\s*", before):
-        return _remove_from_flow(node)
+        return remove_from_flow(node)
     return _remove_lines(node.source, node.start, _leaf_end(node))
 
 
-def _remove_from_flow(node: Node) -> Edits:
+def remove_from_flow(node: Node) -> Edits:
     if not node.source.fixable:
         return ()
     text = node.source.text
@@ -125,230 +122,10 @@ def _remove_from_flow(node: Node) -> Edits:
 
 
 def _remove_lines(source: Source, start: int, end: int) -> Edits:
-    first, stop = source.text.rfind("\n", 0, start) + 1, _next_line(source.text, end)
+    first, stop = source.text.rfind("\n", 0, start) + 1, next_line(source.text, end)
     while first == 0 and re.match(r"\r?\n", source.text[stop : stop + 2]):  # no blank line at the head of a file
-        stop = _next_line(source.text, stop)
+        stop = next_line(source.text, stop)
     return (Edit(file=source.path, start=first, end=stop, text=""),)
-
-
-def remove_option(option: GivenOption) -> Edits:
-    """Take an option and its value out of a command, in whatever way that is written."""
-    return _remove_words(option.words)
-
-
-def _remove_words(words: Sequence[Word]) -> Edits:
-    made: list[Edit] = []
-    for line in dict.fromkeys(word.line for word in words):
-        here = [word for word in words if word.line == line]
-        items = [word.item for word in here if word.item is not None]
-        if items:
-            made += _remove_items(items)
-        else:
-            made += _remove_span(here[0], here[-1])
-    return tuple(made)
-
-
-def _remove_items(items: Sequence[Node]) -> Edits:
-    """List items that stand on one line: `- a` alone, or neighbours in `[a, b, c]`."""
-    if len(items) == 1:
-        return remove_item(items[0])
-    first, last = items[0], items[-1]
-    whole = replace(first, end=last.end)
-    return _remove_from_flow(whole)
-
-
-def _remove_span(first: Word, last: Word) -> Edits:
-    """The words, the blanks before them, and their whole line when nothing else stands there."""
-    if not first.source.fixable or not (first.direct and last.direct):
-        return ()  # they came out of a variable
-    text = first.source.text
-    line_start = text.rfind("\n", 0, first.start) + 1
-    line_end = _end_of_line(text, last.end)
-    start, end = first.start, last.end
-    before, after = text[line_start:start], text[end:line_end]
-    if not before.strip() and after.strip() in {"", "\\"}:
-        return (Edit(file=first.file, start=line_start, end=_next_line(text, line_end), text=""),)
-    if before.strip():
-        start = line_start + len(before.rstrip(" \t"))
-    else:
-        end += len(after) - len(after.lstrip(" \t"))
-    return (Edit(file=first.file, start=start, end=end, text=""),)
-
-
-def replace_option(option: GivenOption, name: str, value: str | None) -> Edits:
-    """Another name and value in place of an option's; in a list, the words it already has are used."""
-    first, rest = option.words[0], option.words[1:]
-    if not first.source.fixable or not all(word.direct for word in option.words):
-        return ()
-    if value is None or option.joined or not rest:
-        head = name if value is None else f"{name}={value}"
-        return (_put(first, head), *_remove_words(rest))
-    return (_put(first, name), _put(rest[0], value))
-
-
-def _put(word: Word, text: str) -> Edit:
-    return Edit(file=word.file, start=word.start, end=word.end, text=_quoted(text, word))
-
-
-def _quoted(text: str, word: Word) -> str:
-    """The text as a YAML list item or as a shell word."""
-    if word.item is not None:
-        if word.item.style == '"' and '"' not in text and "\\" not in text:
-            return f'"{text}"'
-        return text if re.fullmatch(r"[A-Za-z/.-][\w./=-]*", text) else "'" + text.replace("'", "''") + "'"
-    return text if re.fullmatch(r"[\w./=:,@+-]+", text) else "'" + text + "'"
-
-
-def split_item(word: Word, parts: Sequence[str]) -> Edits:
-    """An item of a list that holds several words as that many items, of the style of the list."""
-    item, text = word.item, word.source.text
-    if item is None or not word.direct or not word.source.fixable or item.style in {"|", ">"}:
-        return ()
-    before = text[text.rfind("\n", 0, item.start) + 1 : item.start]
-    quoted = [_quoted(part, word) for part in parts]
-    between = f"\n{before}" if re.fullmatch(r"\s*-\s*", before) else ", "
-    return (Edit(file=word.file, start=item.start, end=item.end, text=between.join(quoted)),)
-
-
-def add_option(words: Sequence[Word], option: Sequence[str], command: Node | None) -> Edits:
-    """Words after the last one of a command."""
-    if not words or command is None or not words[-1].source.fixable:
-        return ()
-    if any(re.match(r"--?[\w-]+\s", word.text) for word in words):
-        return ()  # `- --dtype auto`: what is one word today must become two first (VL040)
-    last = words[-1]
-    if last.item is None:
-        if not last.direct:
-            return ()
-        return (Edit(file=last.file, start=last.end, end=last.end, text=" " + " ".join(option)),)
-    quoted = [_quoted(text, last) for text in option]
-    text = last.source.text
-    head = text[text.rfind("\n", 0, last.start) + 1 : last.start]
-    if not re.fullmatch(r"\s*(?:-\s+)+", head):  # between brackets
-        return (Edit(file=last.file, start=last.end, end=last.end, text="".join(f", {text}" for text in quoted)),)
-    end = _end_of_line(text, last.end)
-    body = "".join(f"\n{head}{part}" for part in quoted)
-    return (Edit(file=last.file, start=end, end=end, text=body),)
-
-
-# nginx ------------------------------------------------------------------------------------------------------------
-
-
-def span_of(directive: Directive) -> tuple[int, int] | None:
-    """Where a simple directive stands, its semicolon included; None when it cannot be found for certain."""
-    text = directive.source.text
-    start = directive.source.start(directive.line)
-    stop = _end_of_line(text, start)  # several may stand on its line: `server a; server b;`
-    for found in re.compile(rf"(?<![\w$-]){re.escape(directive.name)}(?![\w-])").finditer(text, start, stop):
-        end = _end_of_directive(text, found.end())
-        if end and _plain_words(text[found.end() : end - 1]) == list(directive.args):
-            return found.start(), end
-    return None
-
-
-def _end_of_directive(text: str, at: int) -> int | None:
-    quote = ""
-    while at < len(text):
-        char = text[at]
-        if char == "\\":
-            at += 1
-        elif quote:
-            quote = "" if char == quote else quote
-        elif char in "'\"":
-            quote = char
-        elif char == "$" and text[at + 1 : at + 2] == "{":
-            at = text.find("}", at)
-            if at < 0:
-                return None
-        elif char in ";{":
-            return at + 1
-        at += 1
-    return None
-
-
-def _plain_words(text: str) -> list[str]:
-    return [a or b or c for a, b, c in re.findall(r'"([^"]*)"|\'([^\']*)\'|([^\s"\';]+)', text)]
-
-
-def replace_directive(directive: Directive, text: str) -> Edits:
-    """`name args;` in place of what stands there."""
-    span = span_of(directive)
-    if span is None or not directive.source.fixable:
-        return ()
-    return (Edit(file=directive.file, start=span[0], end=span[1], text=text),)
-
-
-def remove_directive(directive: Directive) -> Edits:
-    """Take a directive out, with its line when it stands there alone."""
-    span = span_of(directive)
-    if span is None or not directive.source.fixable:
-        return ()
-    text = directive.source.text
-    first = text.rfind("\n", 0, span[0]) + 1
-    last = _end_of_line(text, span[1])
-    alone = not text[first : span[0]].strip() and not re.sub(r"#.*", "", text[span[1] : last]).strip()
-    if alone:
-        return (Edit(file=directive.file, start=first, end=_next_line(text, last), text=""),)
-    return (Edit(file=directive.file, start=span[0], end=span[1], text=""),)
-
-
-def add_directives(block: Directive, lines: Sequence[str], *, first: bool = False) -> Edits:
-    """Lines at the end of a block (or right after its opening brace), indented as its other lines are."""
-    if not block.source.fixable or block.block is None:
-        return ()
-    inner = [directive for directive in block.block if directive.source.path == block.file]
-    text = block.source.text
-    if not inner or first or inner[-1].block is not None:
-        return _after_brace(block, inner, lines)
-    span = span_of(inner[-1])
-    if span is None:
-        return _after_brace(block, inner, lines)
-    indent, end = _indent_at(text, span[0]), _end_of_line(text, span[1])
-    if re.sub(r"#.*", "", text[span[1] : end]).strip():  # the block ends on this very line
-        return (Edit(file=block.file, start=span[1], end=span[1], text=" " + " ".join(lines)),)
-    return (Edit(file=block.file, start=end, end=end, text="".join(f"\n{indent}{line}" for line in lines)),)
-
-
-def _after_brace(block: Directive, inner: Sequence[Directive], lines: Sequence[str]) -> Edits:
-    brace = opening_brace(block)
-    if brace is None:
-        return ()
-    text = block.source.text
-    own = _indent_at(text, brace)
-    indent = own + "    "
-    if inner and inner[0].line != block.line:
-        start = block.source.start(inner[0].line)
-        indent = _indent_at(text, start)
-    return (Edit(file=block.file, start=brace + 1, end=brace + 1, text="".join(f"\n{indent}{line}" for line in lines)),)
-
-
-def opening_brace(block: Directive) -> int | None:
-    text = block.source.text
-    start = block.source.start(block.line)
-    found = re.compile(rf"(?<![\w$-]){re.escape(block.name)}(?![\w-])").search(text, start)
-    if found is None:
-        return None
-    end = _end_of_directive(text, found.end())
-    return end - 1 if end and text[end - 1] == "{" else None
-
-
-def _indent_at(text: str, offset: int) -> str:
-    line = text[text.rfind("\n", 0, offset) + 1 :]
-    return line[: len(line) - len(line.lstrip(" \t"))]
-
-
-def add_parameter(directive: Directive, parameter: str) -> Edits:
-    """A further argument before the semicolon."""
-    span = span_of(directive)
-    if span is None or not directive.source.fixable:
-        return ()
-    return (Edit(file=directive.file, start=span[1] - 1, end=span[1] - 1, text=f" {parameter}"),)
-
-
-def put_in_block(block: Directive, name: str, text: str) -> Edits:
-    """Set `name` in this very block: replaced when it stands there, added otherwise."""
-    found = block.child(name)
-    return replace_directive(found, text) if found is not None else add_directives(block, (text,))
 
 
 def apply_edits(text: str, edits: Sequence[Edit]) -> str:
@@ -397,5 +174,5 @@ def add_item(listed: Node, text: str) -> Edits:
     head = source[source.rfind("\n", 0, last.start) + 1 : last.start]
     if not re.fullmatch(r"\s*-\s*", head):
         return ()
-    end = _end_of_line(source, _leaf_end(last))
+    end = end_of_line(source, _leaf_end(last))
     return (Edit(file=listed.file, start=end, end=end, text=f"\n{head}{text}"),)

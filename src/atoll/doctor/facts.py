@@ -9,7 +9,7 @@ from typing import Any
 from atoll.doctor.compose import Project, Service
 from atoll.doctor.door import Backend, Door
 from atoll.doctor.finding import Finding, Unread
-from atoll.doctor.nginx import Location, NginxConfig
+from atoll.doctor.nginx_config import Location, NginxConfig
 from atoll.doctor.tree import Node, Source
 from atoll.doctor.vllm import VllmCommand
 from atoll.errors import UnknownGpu

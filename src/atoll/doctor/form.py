@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from atoll.doctor.letters import Letter
 from atoll.doctor.parts import word_node
-from atoll.doctor.tree import Letter, Member, Node, Source
+from atoll.doctor.tree import Member, Node, Source
 from atoll.doctor.words import Word
 
 

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from atoll.doctor.tree import Letter, Source
+from atoll.doctor.letters import Letter
+from atoll.doctor.tree import Source
 
 IS_MAKEFILE = re.compile(r"(^|/)((GNU|gnu)?[Mm]akefile|[Jj]ustfile)$|\.mk$")
 _ASSIGNMENT = re.compile(r"^(?:export\s+)?(?P<name>[A-Za-z_]\w*)\s*(?:\?|:{1,3}|\+)?=\s*(?P<value>.*?)\s*$")

@@ -8,7 +8,8 @@ from fnmatch import fnmatch
 
 from atoll.doctor.compose import Project, Service
 from atoll.doctor.inside import Inside
-from atoll.doctor.nginx import Directive, NginxConfig, parse_nginx, with_includes
+from atoll.doctor.nginx import Directive, parse_nginx, with_includes
+from atoll.doctor.nginx_config import NginxConfig
 from atoll.doctor.sources import Sources
 from atoll.doctor.tree import Source
 from atoll.doctor.vllm import Version

@@ -10,10 +10,11 @@ from atoll.doctor.compose import Project, Service
 from atoll.doctor.docker_run import container_of, env_files_of
 from atoll.doctor.form import Form, listing, scalar, value
 from atoll.doctor.launch import commands_in, started_by
+from atoll.doctor.letters import Letter
 from atoll.doctor.makefiles import IS_MAKEFILE, shell_letters
 from atoll.doctor.parts import Setting, word_node
 from atoll.doctor.shell import Document, Script, ShellCommand, plain_letters, read_script
-from atoll.doctor.tree import Letter, Node, Source
+from atoll.doctor.tree import Node, Source
 from atoll.doctor.words import word_list
 
 Near = Callable[[str, Source], Source | None]  # (name as written, the file that names it) -> that file

@@ -11,8 +11,10 @@ from functools import cache
 import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
+from atoll.doctor.letters import Letter
 from atoll.doctor.shell_text import Value, characters, joined, split_value, unescaped
-from atoll.doctor.tree import Letter, Source, interpolate
+from atoll.doctor.substitution import interpolate
+from atoll.doctor.tree import Source
 from atoll.doctor.words import Word
 
 _DEEPEST = 80  # nested constructs; a script has about ten

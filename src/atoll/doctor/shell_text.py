@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from atoll.doctor.tree import Letter
+from atoll.doctor.letters import Letter
 from atoll.doctor.words import Word
 
 Value = tuple[Letter, ...]

@@ -11,9 +11,11 @@ from atoll.doctor.docker_run import container_of, env_files_of, put_options
 from atoll.doctor.form import Form, Lettered, scalar, value
 from atoll.doctor.inside import started_in
 from atoll.doctor.launch import commands_in, first_started
+from atoll.doctor.letters import Letter
 from atoll.doctor.parts import Setting, word_node
 from atoll.doctor.sources import Sources
-from atoll.doctor.tree import Letter, Source, interpolate
+from atoll.doctor.substitution import interpolate
+from atoll.doctor.tree import Source
 from atoll.doctor.words import Word, split_words, word_list
 
 IS_UNIT = re.compile(r"\.(service|container)$")

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atoll.doctor.tree import Letter, Node, Source, letters
+from atoll.doctor.letters import Letter, letters
+from atoll.doctor.tree import Node, Source
 
 _OPERATORS = ("&&", "||", ";", "|", "&", "\n")
 

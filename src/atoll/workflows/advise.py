@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from atoll.analyse.summary import Summary
 from atoll.doctor.compose import Project
 from atoll.doctor.facts import Facts, ServedEngine
-from atoll.doctor.nginx import Upstream
+from atoll.doctor.nginx_config import Upstream
 from atoll.errors import AtollError, InputError
 from atoll.inventory.box import Box
 from atoll.layout.layout import Layout, Policy, Replica, Router

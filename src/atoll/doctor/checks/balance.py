@@ -5,14 +5,11 @@ from collections.abc import Iterable
 
 from atoll.doctor.checks.places import found, made_by_atoll
 from atoll.doctor.checks.routes import balanced_upstreams
-from atoll.doctor.edits import (
-    Edits,
-    add_directives,
-    replace_directive,
-)
+from atoll.doctor.edits import Edits
 from atoll.doctor.facts import Facts, Route
 from atoll.doctor.finding import Finding
-from atoll.doctor.nginx import Upstream
+from atoll.doctor.nginx_config import Upstream
+from atoll.doctor.nginx_edits import add_directives, replace_directive
 from atoll.doctor.rule import INFO, SAFE, WARNING, rule
 
 _BALANCERS = ("least_conn", "random", "hash", "ip_hash", "least_time", "sticky", "fair")

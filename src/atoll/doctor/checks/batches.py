@@ -6,7 +6,7 @@ from atoll.cost.memory import MemoryFit
 from atoll.doctor.checks.memory import fit_of, usual_flags
 from atoll.doctor.checks.places import add_to_command, found, join, made_by_atoll, named_options
 from atoll.doctor.checks.timeouts import read_timeout
-from atoll.doctor.edits import remove_option, replace_option
+from atoll.doctor.command_edits import remove_option, replace_option
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 from atoll.doctor.checks.places import found, named_options, options
 from atoll.doctor.checks.releases import compact
-from atoll.doctor.edits import Edits, remove_option, replace_option
+from atoll.doctor.command_edits import remove_option, replace_option
+from atoll.doctor.edits import Edits
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.launch import is_shell

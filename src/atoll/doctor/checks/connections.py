@@ -7,16 +7,13 @@ from dataclasses import replace
 from atoll.doctor.checks.memory import usual_flags
 from atoll.doctor.checks.places import found
 from atoll.doctor.checks.routes import http_version, one_each
-from atoll.doctor.edits import (
-    Edits,
-    add_directives,
-    put_in_block,
-    remove_directive,
-    replace_directive,
-)
+from atoll.doctor.edits import Edits
 from atoll.doctor.facts import Facts, Route, ServedEngine
 from atoll.doctor.finding import Edit, Finding
-from atoll.doctor.nginx import Directive, NginxConfig, Upstream, nginx_seconds
+from atoll.doctor.nginx import Directive
+from atoll.doctor.nginx_config import NginxConfig, Upstream
+from atoll.doctor.nginx_edits import add_directives, put_in_block, remove_directive, replace_directive
+from atoll.doctor.nginx_values import nginx_seconds
 from atoll.doctor.rule import INFO, SAFE, WARNING, rule
 
 

@@ -5,14 +5,11 @@ from collections.abc import Iterable
 
 from atoll.doctor.checks.places import found
 from atoll.doctor.checks.routes import one_each
-from atoll.doctor.edits import (
-    Edits,
-    add_directives,
-    opening_brace,
-)
+from atoll.doctor.edits import Edits
 from atoll.doctor.facts import Facts, Route
 from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.nginx import Directive
+from atoll.doctor.nginx_edits import add_directives, opening_brace
 from atoll.doctor.rule import INFO, WARNING, rule
 
 

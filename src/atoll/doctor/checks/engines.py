@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from atoll.doctor.checks.places import add_to_command, found, made_by_atoll, named_options
-from atoll.doctor.edits import remove_option, replace_option
+from atoll.doctor.command_edits import remove_option, replace_option
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule

@@ -9,8 +9,9 @@ from importlib.resources import files
 
 from atoll.doctor.checks.connections import engine_keep_alive_s, kept_s
 from atoll.doctor.checks.places import found, join, option_place, remove_setting
+from atoll.doctor.command_edits import replace_option
 from atoll.doctor.compose import Service
-from atoll.doctor.edits import Edits, replace_option, replace_value
+from atoll.doctor.edits import Edits, replace_value
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.other_engines import listens_at

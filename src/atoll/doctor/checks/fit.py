@@ -6,8 +6,9 @@ from math import ceil
 from atoll.cost.memory import MemoryFit
 from atoll.doctor.checks.memory import Placement, placements
 from atoll.doctor.checks.places import Place, found, join
+from atoll.doctor.command_edits import replace_option
 from atoll.doctor.compose import Service
-from atoll.doctor.edits import Edits, replace_option
+from atoll.doctor.edits import Edits
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.planned import of_sizes, planned_fix, with_fewer_idle_than

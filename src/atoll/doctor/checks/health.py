@@ -5,11 +5,7 @@ from collections.abc import Iterable
 
 from atoll.doctor.checks.places import engines, found, join, seconds_of
 from atoll.doctor.compose import Project, Service
-from atoll.doctor.edits import (
-    Edits,
-    add_key,
-    replace_value,
-)
+from atoll.doctor.edits import Edits, add_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Edit, Finding
 from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule

@@ -4,11 +4,7 @@ from collections.abc import Iterable
 
 from atoll.doctor.checks.places import found, serving
 from atoll.doctor.compose import Service
-from atoll.doctor.edits import (
-    Edits,
-    remove_key,
-    replace_value,
-)
+from atoll.doctor.edits import Edits, remove_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import INFO, SAFE, WARNING, rule

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from atoll.doctor.checks.places import found
-from atoll.doctor.edits import split_item
+from atoll.doctor.command_edits import split_item
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, SAFE, rule

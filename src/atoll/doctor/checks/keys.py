@@ -4,10 +4,7 @@ import re
 from collections.abc import Iterable
 
 from atoll.doctor.checks.places import found
-from atoll.doctor.edits import (
-    Edits,
-    replace_value,
-)
+from atoll.doctor.edits import Edits, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.masks import SECRET_NAME, TOKEN

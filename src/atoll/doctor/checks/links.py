@@ -5,7 +5,8 @@ from itertools import combinations
 
 from atoll.doctor.checks.memory import Placement, on_boxes, placements
 from atoll.doctor.checks.places import found, join, remove_setting, with_ids
-from atoll.doctor.edits import Edits, add_key, add_option
+from atoll.doctor.command_edits import add_option
+from atoll.doctor.edits import Edits, add_key
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.planned import of_sizes, planned_fix

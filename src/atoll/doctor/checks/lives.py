@@ -4,10 +4,7 @@ import re
 from collections.abc import Iterable
 
 from atoll.doctor.checks.places import found, seconds_of, serving
-from atoll.doctor.edits import (
-    add_key,
-    replace_value,
-)
+from atoll.doctor.edits import add_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import INFO, SAFE, WARNING, rule

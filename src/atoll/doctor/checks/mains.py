@@ -6,7 +6,7 @@ from atoll.doctor.checks.places import found
 from atoll.doctor.edits import Edits, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
-from atoll.doctor.nginx import NginxConfig
+from atoll.doctor.nginx_config import NginxConfig
 from atoll.doctor.rule import ERROR, SAFE, rule
 
 

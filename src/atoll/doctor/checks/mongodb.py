@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.places import found, join
 from atoll.doctor.checks.ports import on_loopback
+from atoll.doctor.command_edits import add_option
 from atoll.doctor.compose import Project, Service
-from atoll.doctor.edits import Edits, add_key, add_option, add_volume, replace_value
+from atoll.doctor.edits import Edits, add_key, add_volume, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.parts import Setting

@@ -6,12 +6,7 @@ from hashlib import sha256
 
 from atoll.doctor.checks.places import engines, found
 from atoll.doctor.compose import Service
-from atoll.doctor.edits import (
-    Edits,
-    add_item,
-    add_key,
-    add_volume,
-)
+from atoll.doctor.edits import Edits, add_item, add_key, add_volume
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.parts import Mount

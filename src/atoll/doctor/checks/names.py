@@ -6,16 +6,12 @@ from collections.abc import Iterable, Iterator
 from atoll.doctor.checks.images import NGINX
 from atoll.doctor.checks.places import found, join
 from atoll.doctor.compose import Service
-from atoll.doctor.edits import (
-    Edits,
-    add_directives,
-    add_parameter,
-    replace_directive,
-    replace_value,
-)
+from atoll.doctor.edits import Edits, replace_value
 from atoll.doctor.facts import Facts, Route, is_this_machine
 from atoll.doctor.finding import Finding
-from atoll.doctor.nginx import Directive, NginxConfig, Server, Upstream
+from atoll.doctor.nginx import Directive
+from atoll.doctor.nginx_config import NginxConfig, Server, Upstream
+from atoll.doctor.nginx_edits import add_directives, add_parameter, replace_directive
 from atoll.doctor.rule import ERROR, rule
 
 

@@ -4,12 +4,9 @@ import re
 from collections.abc import Iterable
 
 from atoll.doctor.checks.places import found
-from atoll.doctor.edits import (
-    add_directives,
-    replace_directive,
-)
 from atoll.doctor.facts import Facts, Route
 from atoll.doctor.finding import Finding
+from atoll.doctor.nginx_edits import add_directives, replace_directive
 from atoll.doctor.rule import ERROR, INFO, rule
 
 

@@ -3,14 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from atoll.doctor.command_edits import add_option
 from atoll.doctor.compose import Project, Service
-from atoll.doctor.edits import (
-    Edits,
-    add_option,
-    remove_item,
-    remove_key,
-    replace_value,
-)
+from atoll.doctor.edits import Edits, remove_item, remove_key, replace_value
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.nginx import Directive

@@ -5,11 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.places import engines, found
 from atoll.doctor.compose import Project, Service
-from atoll.doctor.edits import (
-    Edits,
-    add_key,
-    replace_value,
-)
+from atoll.doctor.edits import Edits, add_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.parts import Port

@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.places import found, join, options
-from atoll.doctor.edits import Edits, remove_option, replace_option
+from atoll.doctor.command_edits import remove_option, replace_option
+from atoll.doctor.edits import Edits
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, SAFE, WARNING, rule

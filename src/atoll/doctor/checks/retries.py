@@ -5,15 +5,12 @@ from collections.abc import Iterable
 from atoll.doctor.checks.places import found
 from atoll.doctor.checks.routes import balanced_upstreams, serving_servers
 from atoll.doctor.checks.timeouts import cuts_answers
-from atoll.doctor.edits import (
-    Edits,
-    add_directives,
-    put_in_block,
-    replace_directive,
-)
+from atoll.doctor.edits import Edits
 from atoll.doctor.facts import Facts, Route
 from atoll.doctor.finding import Finding
-from atoll.doctor.nginx import Server, nginx_seconds
+from atoll.doctor.nginx_config import Server
+from atoll.doctor.nginx_edits import add_directives, put_in_block, replace_directive
+from atoll.doctor.nginx_values import nginx_seconds
 from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
 
 

@@ -5,12 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from atoll.doctor.checks.places import engines, found, join, serving
 from atoll.doctor.compose import Service
-from atoll.doctor.edits import (
-    add_key,
-    remove_item,
-    remove_key,
-    replace_value,
-)
+from atoll.doctor.edits import add_key, remove_item, remove_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, SAFE, rule

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-from atoll.doctor.edits import Edits, put_in_block
+from atoll.doctor.edits import Edits
 from atoll.doctor.facts import Facts, Route
-from atoll.doctor.nginx import Server, Upstream
+from atoll.doctor.nginx_config import Server, Upstream
+from atoll.doctor.nginx_edits import put_in_block
 
 
 def balanced_upstreams(facts: Facts) -> Iterator[tuple[Route, Upstream]]:

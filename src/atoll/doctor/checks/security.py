@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from atoll.doctor.checks.images import VLLM
 from atoll.doctor.checks.places import found, installed, join, named_options
+from atoll.doctor.command_edits import remove_option
 from atoll.doctor.compose import Service
-from atoll.doctor.edits import Edits, add_item, add_key, remove_option, replace_value
+from atoll.doctor.edits import Edits, add_item, add_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, WARNING, rule

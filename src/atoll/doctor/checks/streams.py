@@ -5,13 +5,11 @@ from collections.abc import Iterable
 from atoll.doctor.checks.places import found
 from atoll.doctor.checks.routes import http_version, set_in_location
 from atoll.doctor.checks.timeouts import cuts_answers, needed_wait_s, read_timeout
-from atoll.doctor.edits import (
-    Edits,
-    remove_directive,
-)
+from atoll.doctor.edits import Edits
 from atoll.doctor.facts import Facts, Route
 from atoll.doctor.finding import Finding
-from atoll.doctor.nginx import nginx_bytes, nginx_seconds
+from atoll.doctor.nginx_edits import remove_directive
+from atoll.doctor.nginx_values import nginx_bytes, nginx_seconds
 from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
 
 

@@ -1,7 +1,7 @@
 """How long nginx waits against how long an answer takes, read by several checks."""
 
 from atoll.doctor.facts import Facts, Route
-from atoll.doctor.nginx import nginx_seconds
+from atoll.doctor.nginx_values import nginx_seconds
 
 # An answer that is not streamed is silent until its end: up to 150 s in the load that atoll comes from, and as long
 # again in the queue.

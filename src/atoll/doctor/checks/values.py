@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from functools import cache
 
 from atoll.doctor.checks.places import found, join, named_options, options
-from atoll.doctor.edits import replace_option
+from atoll.doctor.command_edits import replace_option
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
