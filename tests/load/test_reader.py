@@ -303,3 +303,38 @@ def test_what_comes_while_answers_are_handed_over_is_stamped_when_it_comes(monke
     assert [data for number, data, _ in taken if number == 0] == [b"first", b"second"]
     for one in (*ours, *theirs):
         one.close()
+
+
+def test_with_much_to_hand_over_the_rest_stays_in_its_sockets_and_comes_in_one_piece(monkeypatch):
+    """Nothing is told of twice: what was left unread is read in the same turn, with what came behind it."""
+    monkeypatch.setattr("atoll.load.reader._MOST_WAITING", 2)
+    monkeypatch.setattr("atoll.load.reader._LOOK_EVERY", 2)
+    ours, theirs = zip(*(socket.socketpair() for _ in range(9)), strict=True)
+    taken = []
+
+    class Listener:
+        def __init__(self, number):
+            self.number = number
+
+        def take(self, data, moment):
+            if not taken:
+                theirs[8].send(b"+")
+            taken.append((self.number, data))
+
+        def connection_lost(self, error):
+            taken.append((self.number, error))
+
+    async def story():
+        reader = Reader(lambda: 0.0)
+        reader.start()
+        for number, one in enumerate(ours):
+            one.setblocking(False)
+            reader.add(one, Listener(number))
+            theirs[number].send(b"x")
+        reader.drain()
+        reader.stop()
+
+    asyncio.run(story())
+    for one in (*ours, *theirs):
+        one.close()
+    assert sorted(taken) == [(number, b"x") for number in range(8)] + [(8, b"x+")]

@@ -14,7 +14,7 @@ import os
 import select
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from atoll.load.shapes import CHUNK_END, LINE_FEED, LONGEST_SHAPE, QUOTE, RETURN, Shapes
@@ -24,6 +24,7 @@ _LARGE_BYTES = 65536
 _MOST_READY = 1024
 _LOOK_EVERY = 64  # handings-over, of 20 to 150 us each
 _MOST_AT_ONCE = 512  # then the loop's timers have their turn
+_MOST_WAITING = 256  # then reading stops: what is left in a socket is read in one piece, later and for less
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
@@ -48,6 +49,8 @@ class Reader:
         self._epoll = select.epoll()
         self._listeners: dict[int, Listener] = {}
         self._stamps: list[Callable[[float], None] | None] = []  # by handle; None: the listener takes all itself
+        self._ready: Iterator[tuple[int, int]] = iter(())  # told of and not yet read
+        self._all_read = True
         self._waiting: deque[tuple[int, Listener, bytes | OSError, float]] = deque()  # read, not yet handed over
         self._saw_large = False
         self._behind: list[int] = []  # by handle, how much of it waits: what comes then is no mere stamp
@@ -88,7 +91,8 @@ class Reader:
 
         Everything is read and stamped first and handed over afterwards: what is done with an answer, such as sending
         the next request, takes ten times as long as a read, and what came meanwhile would get too late a stamp. For
-        the same reason there is another look at what has come after every few that were handed over.
+        the same reason there is another look at what has come after every few that were handed over. With much to hand
+        over the rest stays in its sockets, where it becomes fewer and longer reads.
         """
         self._gather()
         handed = 0
@@ -101,12 +105,12 @@ class Reader:
                 handed += 1
                 if handed == _MOST_AT_ONCE:
                     break
-                if not handed % _LOOK_EVERY and self._waiting:
+                if (not handed % _LOOK_EVERY and self._waiting) or not (self._waiting or self._all_read):
                     self._gather()
         except BaseException:  # a listener failed; the others' arrivals are not told of again
             asyncio.get_running_loop().call_soon(self.drain)
             raise
-        if self._waiting:  # the loop has timers as well
+        if self._waiting or not self._all_read:  # the loop has timers as well
             asyncio.get_running_loop().call_soon(self.drain)
 
     def _hand_over(self, listener: Listener, data: bytes | OSError, moment: float) -> None:
@@ -123,10 +127,14 @@ class Reader:
         size = _LARGE_BYTES if self._saw_large else _SMALL_BYTES
         self._saw_large = False
         arrival = select.EPOLLIN
-        for handle, event in self._epoll.poll(0, _MOST_READY):
+        self._ready = iter([*self._ready, *self._epoll.poll(0, _MOST_READY)])
+        self._all_read = False
+        for handle, event in self._ready:
             take_moment = stamps[handle]
             if take_moment is None or event != arrival or behind[handle] > 0:
                 self._read_on(handle, event, size)
+                if len(self._waiting) >= _MOST_WAITING:
+                    return
                 continue
             try:
                 data = read(handle, size)
@@ -149,6 +157,9 @@ class Reader:
             self._put_off(handle, data, moment)
             if len(data) == size:
                 self._read_on(handle, event, _LARGE_BYTES)
+            if len(self._waiting) >= _MOST_WAITING:
+                return
+        self._all_read = True
 
     def _read_on(self, handle: int, event: int, size: int) -> None:
         """One socket, until it is empty: a read that is not full has emptied it."""
