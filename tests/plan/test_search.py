@@ -301,6 +301,23 @@ def test_least_connections_where_policies_make_no_difference():
     assert {choice.layout.router.policy for choice in found.choices} == {Policy.LEAST_CONN}
 
 
+def test_policies_by_hash_are_tried_where_prompts_come_again():
+    def tried(**load):
+        best = search(
+            wanted_goal=goal(**load),
+            wanted=Wanted(tensor_parallel=2, replicas=2),
+            simulate=Better("policy", Policy.SESSION_AFFINITY),
+        ).best
+        return {trial.value for trial in best.trials if trial.option == "policy"}, best.layout.router
+
+    both = {"session_affinity", "prefix_affinity"}
+    values, router = tried(turns=3, shared_prefix_tokens=100)
+    assert values >= both
+    assert router.prefix_bytes == 1200  # past the head that all share
+    assert tried(distinct_prompts=5)[0] & both == {"prefix_affinity"}
+    assert not tried(shared_prefix_tokens=100)[0] & both
+
+
 def test_who_watches_sees_the_formulas_table_first_and_each_simulation_after_it():
     told = []
     search(simulate=Nearly(), watch=lambda choices, doing: told.append((doing, choices)), vary_load=True)

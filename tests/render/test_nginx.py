@@ -19,7 +19,7 @@ import pytest
 from atoll.errors import InputError
 from atoll.layout.layout import Policy, Router
 from atoll.layout.weights import router_weights
-from atoll.render import UpstreamServer, process_form, render_nginx
+from atoll.render import Pool, UpstreamServer, process_form, render_nginx
 from atoll.render.nginx import CONTAINER, MOST_STREAMS
 from stand_ins.patience import PATIENCE_S, wait_until
 
@@ -39,38 +39,42 @@ def upstreams(layout):
     return [UpstreamServer(number=n, host="127.0.0.1", port=8000 + n) for n in range(len(layout.replicas))]
 
 
+def pool(layout, engine_keep_alive_s=5.0):
+    return Pool(layout=layout, servers=upstreams(layout), engine_keep_alive_s=engine_keep_alive_s)
+
+
 @needs_nginx
 @pytest.mark.parametrize("form", [process_form("127.0.0.1", 8080), CONTAINER], ids=["process", "container"])
 @pytest.mark.parametrize("policy", RENDERED)
 def test_nginx_accepts_the_file_of_every_policy(policy, form, golden_layouts, tmp_path):
     for layout in golden_layouts.values():
         wanted = layout.replace(router=Router(policy=policy))
-        assert check(render_nginx(wanted, upstreams=upstreams(wanted), form=form), tmp_path) == ""
+        assert check(render_nginx([pool(wanted)], form=form), tmp_path) == ""
 
 
 @needs_nginx
 def test_nginx_accepts_a_router_without_a_zone(two_pairs, tmp_path):
     alone = two_pairs.replace(router=Router(shared_zone=False, workers=2))
-    text = render_nginx(alone, upstreams=upstreams(alone), form=process_form("127.0.0.1", 8080))
+    text = render_nginx([pool(alone)], form=process_form("127.0.0.1", 8080))
     assert "zone replicas" not in text
     assert check(text, tmp_path) == ""
 
 
 def test_a_policy_that_nginx_does_not_have_is_refused(two_pairs):
-    wanted = two_pairs.replace(router=Router(policy=Policy.PREFIX_AFFINITY))
-    with pytest.raises(InputError, match="nginx has no policy prefix_affinity; choose one of round_robin"):
-        render_nginx(wanted, upstreams=upstreams(wanted), form=CONTAINER)
+    wanted = two_pairs.replace(router=Router(policy=Policy.SHORTEST_QUEUE))
+    with pytest.raises(InputError, match="nginx has no policy shortest_queue_tokens; choose one of round_robin"):
+        render_nginx([pool(wanted)], form=CONTAINER)
 
 
 def test_replicas_on_one_port_are_refused(two_pairs):
     same = [UpstreamServer(number=n, host=f"vllm-{n}", port=8000) for n in range(2)]
     with pytest.raises(InputError, match="the same port"):
-        render_nginx(two_pairs, upstreams=same, form=CONTAINER)
+        render_nginx([Pool(layout=two_pairs, servers=same, engine_keep_alive_s=5.0)], form=CONTAINER)
 
 
 def test_idle_connections_end_before_the_engine_ends_them(two_pairs):
     for engine_s, nginx_s in ((5.0, 4), (75.0, 60)):
-        text = render_nginx(two_pairs, upstreams=upstreams(two_pairs), form=CONTAINER, engine_keep_alive_s=engine_s)
+        text = render_nginx([pool(two_pairs, engine_s)], form=CONTAINER)
         assert f"    keepalive_timeout {nginx_s}s;" in text
 
 
@@ -84,7 +88,7 @@ def test_islands_share_their_weight(two_pairs):
     )
     layout = two_pairs.replace(replicas=mixed, router=Router(policy=Policy.PER_ISLAND))
     assert router_weights(layout) == (2, 1, 1)
-    assert "server 127.0.0.1:8000 weight=2 " in render_nginx(layout, upstreams=upstreams(layout), form=CONTAINER)
+    assert "server 127.0.0.1:8000 weight=2 " in render_nginx([pool(layout)], form=CONTAINER)
     one_left = layout.replace(replicas=mixed[:2])
     assert router_weights(one_left) == (2, 1)
     assert router_weights(layout.replace(router=Router(policy=Policy.PER_ISLAND, weights=(1, 5, 1)))) == (1, 5, 1)
@@ -154,7 +158,7 @@ def nginx(layout, ports: list[int], folder: Path, change: Callable[[str], str] =
     door = free_port()
     parts = [UpstreamServer(number=n, host="127.0.0.1", port=port) for n, port in enumerate(ports)]
     form = process_form("127.0.0.1", door)
-    text = render_nginx(layout, upstreams=parts, form=form, engine_keep_alive_s=3600)
+    text = render_nginx([Pool(layout=layout, servers=parts, engine_keep_alive_s=3600)], form=form)
     (folder / "nginx.conf").write_text(change(text))
     argv = [NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
     if os.geteuid() == 0:

@@ -5,17 +5,20 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from atoll.layout.affinity import Homes
 from atoll.layout.layout import Policy, Router
 from atoll.simulate.job import Job
 from atoll.simulate.router import VirtualRouter
 
 
-def virtual(policy, weights=(1, 1), **router):
-    return VirtualRouter(Router(policy=policy, **router), weights, np.random.default_rng(3))
+def virtual(policy, weights=(1, 1), *, hot=64, **router):
+    servers = tuple(f"127.0.0.1:{8000 + number}" for number in range(len(weights)))
+    homes = Homes(servers=servers, hot=(hot,) * len(weights)) if policy.is_affine else None
+    return VirtualRouter(Router(policy=policy, **router), weights, np.random.default_rng(3), homes)
 
 
-def job(prompt=10, output=10, chain=()):
-    return Job(number=0, prompt_tokens=prompt, output_tokens=output, chain=chain)
+def job(prompt=10, output=10, key=""):
+    return Job(number=0, prompt_tokens=prompt, output_tokens=output, key=key)
 
 
 def sends(router, count, *, now=0.0, worker=0):
@@ -101,23 +104,27 @@ def test_the_shortest_queue_in_tokens():
     assert [router.choose(job(p, o), worker=0, now=0) for p, o in sizes] == [0, 1, 1, 1]
 
 
-def test_a_session_stays_where_its_prefix_is_until_the_load_is_too_uneven():
-    router = virtual(Policy.PREFIX_AFFINITY)
+def test_a_session_stays_until_its_replica_is_hot_and_all_are_shared_out_when_all_are():
+    router = virtual(Policy.SESSION_AFFINITY, (1, 1, 1), hot=3)
+    turns = [job(key="s1") for _ in range(12)]
+    chosen = [router.choose(turn, worker=0, now=0) for turn in turns]
+    first, next_on_the_ring, last = chosen[0], chosen[3], chosen[6]
+    assert chosen[:9] == [first] * 3 + [next_on_the_ring] * 3 + [last] * 3
+    assert {first, next_on_the_ring, last} == set(chosen[9:]) == {0, 1, 2}  # nobody is refused
+    router.release(first, turns[0], worker=0, now=0)
+    assert router.choose(job(key="s1"), worker=0, now=0) == first
 
-    def turn(session):
-        return job(chain=((("session", session, 0), None),))
 
-    first = router.choose(turn(1), worker=0, now=0)
-    assert [router.choose(turn(1), worker=0, now=0) for _ in range(5)] == [first] * 5
-    for _ in range(5):
-        router.choose(turn(1), worker=0, now=0)
-    assert router.choose(turn(1), worker=0, now=0) != first  # ten more than the other has: Ray's threshold
+def test_sessions_lie_on_the_replicas_as_evenly_as_nginxs_ring():
+    router = virtual(Policy.SESSION_AFFINITY, (2, 1), hot=10**6)
+    counts = Counter(router.choose(job(key=f"s{number}"), worker=0, now=0) for number in range(3000))
+    assert 0.6 < counts[0] / 3000 < 0.74
 
 
 @pytest.mark.parametrize("policy", list(Policy))
 def test_every_choice_is_given_back(policy):
     router = virtual(policy, (1, 2, 1))
-    held = sends(router, 60)
-    for number in held:
-        router.release(number, job(), worker=0, now=0)
-    assert all(peer.conns == peer.tokens == 0 for peers in router._workers for peer in peers.peers)
+    held = [(router.choose(one, worker=0, now=0), one) for one in (job(key=f"s{n}") for n in range(200))]
+    for number, one in held:
+        router.release(number, one, worker=0, now=0)
+    assert all(peer.conns == peer.tokens == 0 for peers in (*router._workers, router._rest) for peer in peers.peers)

@@ -25,7 +25,11 @@ TensorParallel = Annotated[int | None, typer.Option("--tp", min=1, metavar="N", 
 Replicas = Annotated[int | None, typer.Option("--replicas", min=1, metavar="N", help="How many engines.")]
 PolicyName = Annotated[
     str | None,
-    typer.Option("--policy", metavar="P", help="round_robin, least_conn, random_two_least_conn or per_island."),
+    typer.Option(
+        "--policy",
+        metavar="P",
+        help="round_robin, least_conn, random_two_least_conn, per_island, session_affinity, prefix_affinity.",
+    ),
 ]
 ModelName = Annotated[
     str | None, typer.Option("--model", metavar="M", help="A model's name, a folder with config.json, or that file.")

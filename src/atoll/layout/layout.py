@@ -13,19 +13,25 @@ ENGINE_VERSION = "0.32.0"  # the release of the engine that is meant where none 
 
 
 class Policy(StrEnum):
-    """How requests are spread over replicas. The first four are nginx's; the others are simulated only."""
+    """How requests are spread over replicas. All but the last are nginx's; that one is simulated only."""
 
     ROUND_ROBIN = "round_robin"
     LEAST_CONN = "least_conn"
     RANDOM_TWO = "random_two_least_conn"
     PER_ISLAND = "per_island"  # weighted round robin, an island's weight shared by its replicas
+    SESSION_AFFINITY = "session_affinity"  # a session's requests to one replica, by a header or a cookie
+    PREFIX_AFFINITY = "prefix_affinity"  # prompts with the same head to one replica
     SHORTEST_QUEUE = "shortest_queue_tokens"
-    PREFIX_AFFINITY = "prefix_affinity"
 
     @property
     def renders(self) -> bool:
         """Whether nginx can do it."""
-        return self in {Policy.ROUND_ROBIN, Policy.LEAST_CONN, Policy.RANDOM_TWO, Policy.PER_ISLAND}
+        return self is not Policy.SHORTEST_QUEUE
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether a request's replica is found by a hash of what it carries."""
+        return self in {Policy.SESSION_AFFINITY, Policy.PREFIX_AFFINITY}
 
 
 class EngineFlags(Document):
@@ -78,6 +84,10 @@ class Router(Document):
     port: int = Field(default=8080, ge=1, le=65535)  # the only door
     client_streams: int | None = Field(default=None, ge=1, le=10**6)  # of one address at a time; None: render's
     client_requests_per_s: int | None = Field(default=None, ge=1, le=10**6)  # of one address; twice as many at once
+    session_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{1,60}$")  # None: X-Session-Id
+    session_cookie: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_]{1,60}$")  # where the header is missing
+    prefix_bytes: int | None = Field(default=None, ge=1, le=65535)  # of a prompt's head that are its key; None: 400
+    hot_streams: int | None = Field(default=None, ge=1, le=10**6)  # of a replica; None: see layout.affinity
 
 
 class Layout(Document):

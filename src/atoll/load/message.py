@@ -113,7 +113,7 @@ class MessageWriter:
         lines = "" if self._ids is None else f"{_REQUEST_ID}: {self._ids}{request.number}\r\n"
         if self._options.session_header is not None:
             session = request.user if request.session is None else request.session
-            lines += f"{self._options.session_header}: {self._ids or ''}s{session}\r\n"
+            lines += f"{self._options.session_header}: s{session}\r\n"
         return lines.encode()
 
     def remember(self, earlier: bytes, made: Made, answer: bytes) -> bytes:

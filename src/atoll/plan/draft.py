@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import ceil, sqrt
 
 from atoll.inventory.islands import islands
+from atoll.layout.affinity import prefix_bytes
 from atoll.layout.layout import EngineFlags, Layout, Policy, Router
 from atoll.plan.budget import in_flight_of
 from atoll.plan.choice import Choice
@@ -136,7 +137,7 @@ def _with_flags(question: Question, candidate: Candidate, flags: EngineFlags) ->
         model=question.model,
         box=bench.box,
         replicas=candidate.replicas,
-        router=Router(policy=policy),
+        router=Router(policy=policy, prefix_bytes=prefix_bytes(question.goal.workload) if policy.is_affine else None),
         flags=limited,
         engine=bench.engine,
         engine_version=bench.engine_version,
@@ -217,4 +218,5 @@ def seats_for(users: int) -> int:
 
 
 def with_policy(layout: Layout, policy: Policy) -> Layout:
-    return layout.replace(router=layout.router.replace(policy=policy))
+    head = prefix_bytes(layout.workload) if policy.is_affine else None
+    return layout.replace(router=layout.router.replace(policy=policy, prefix_bytes=head))

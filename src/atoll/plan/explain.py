@@ -7,10 +7,12 @@ from atoll.analyse.band import tell_bands
 from atoll.cost.links import Group, Hop
 from atoll.cost.memory import MemoryFit, users_that_fit
 from atoll.cost.step import StepBatch
+from atoll.layout.layout import Policy
 from atoll.plan.band import choice_band, may_be_better, pair_band, pair_is_known
 from atoll.plan.choice import Choice, Flip, Search, Trial
 from atoll.plan.goal import Goal
 from atoll.plan.loads import TIE
+from atoll.plan.outlook import Outlook
 from atoll.plan.rank import Preference, find_preference
 from atoll.plan.workbench import Workbench
 from atoll.units import show_bytes, show_seconds
@@ -76,6 +78,37 @@ def explain_tuning(choice: Choice, goal: Goal) -> Iterator[str]:
         if trials[0].needs_leave and any(_is_worth_having(trial, goal) for trial in trials):
             leave = ", since fp8 keys and values are rounded; --kv-cache-dtype either would allow it"
         yield f"{option.replace('_', '-')}: {tried}; {kept}{leave}."
+        yield from (_affinity(trial) for trial in trials if trial.value in _AFFINE)
+
+
+_AFFINE = {policy.value for policy in Policy if policy.is_affine}
+
+
+def _affinity(trial: Trial) -> str:
+    """What a policy by hash brings, and its price: the users of the replica that has the most to do."""
+    after, before = trial.predicted.summary, trial.instead_of.summary
+    first = (
+        f"half of the first tokens within {_seconds(after.ttft_s.p50)} instead of {_seconds(before.ttft_s.p50)}, 95 %"
+        f" within {_seconds(after.ttft_s.p95)} instead of {_seconds(before.ttft_s.p95)}"
+    )
+    cached = f"{_cached(trial.predicted):.0%} instead of {_cached(trial.instead_of):.0%} of the prompts from the cache"
+    worst = max(after.per_replica, key=lambda part: part.ttft_s.p95 or 0.0, default=None)
+    if worst is None:
+        return f"{trial.value}: {first}; {cached}."
+    share = worst.requests.sent / max(1, after.requests.sent)
+    price = f"replica {worst.replica}, the slowest, has {share:.0%} of the requests and {_seconds(worst.ttft_s.p95)}"
+    return f"{trial.value}: {first}; {cached}; {price}."
+
+
+def _cached(outlook: Outlook) -> float:
+    """The share of the prompts' tokens that came from prefix caches."""
+    summary = outlook.summary
+    prompts = (summary.total_tokens_per_s - summary.output_tokens_per_s) * summary.duration_s
+    return min(1.0, summary.cached_tokens / prompts) if prompts > 0 else 0.0
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else show_seconds(value)
 
 
 def _is_worth_having(trial: Trial, goal: Goal) -> bool:

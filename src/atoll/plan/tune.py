@@ -105,7 +105,20 @@ def _other_policies(choice: Choice, question: Question) -> Others:
         return []
     weights = router_weights(with_policy(choice.layout, Policy.PER_ISLAND))
     others = [Policy.ROUND_ROBIN, Policy.RANDOM_TWO] + ([Policy.PER_ISLAND] if len(set(weights)) > 1 else [])
+    others += affine_policies(question)
     return [(str(policy), replace(choice, layout=with_policy(choice.layout, policy))) for policy in others]
+
+
+def affine_policies(question: Question) -> list[Policy]:
+    """Those that find cached prompts again: where users go on with a session, or whole prompts come again.
+
+    A head that all share is soon cached by every replica, whoever gets the request.
+    """
+    load = question.goal.workload
+    if not question.flags.enable_prefix_caching:
+        return []
+    by_session = [Policy.SESSION_AFFINITY] if load.turns > 1 else []
+    return by_session + ([Policy.PREFIX_AFFINITY] if load.turns > 1 or load.distinct_prompts is not None else [])
 
 
 _OPTIONS: Mapping[str, Callable[[Choice, Question], Others]] = {

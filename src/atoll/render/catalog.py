@@ -2,11 +2,11 @@
 
 from atoll.errors import InputError
 from atoll.layout.layout import Layout
+from atoll.layout.ports import give_ports
 from atoll.model.card import ModelCard
 from atoll.render import compose, process
 from atoll.render.bundle import Bundle, Renderer, RenderSettings
 
-FIRST_PORT = 8000  # replica 0's, unless the layout says otherwise
 _KNOWN: tuple[Renderer, ...] = (compose, process)
 RENDERERS = {renderer.name: renderer for renderer in _KNOWN}
 
@@ -32,11 +32,3 @@ def render_bundle(layout: Layout, card: ModelCard, *, to: str, settings: RenderS
         InputError: a form, an engine or a policy that there is not, or an option that this engine version lacks.
     """
     return find_renderer(to).render(give_ports(layout), card, settings or RenderSettings())
-
-
-def give_ports(layout: Layout) -> Layout:
-    """The same layout with a port for every replica, none twice and none the router's."""
-    taken = {replica.port for replica in layout.replicas} | {layout.router.port}
-    free = (port for port in range(FIRST_PORT, 65536) if port not in taken)
-    replicas = tuple(r if r.port is not None else r.replace(port=next(free)) for r in layout.replicas)
-    return layout.replace(replicas=replicas)

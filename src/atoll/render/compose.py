@@ -24,7 +24,8 @@ from atoll.render.app import (
 )
 from atoll.render.bundle import Bundle, RenderSettings
 from atoll.render.dotenv import show_value
-from atoll.render.nginx import CONTAINER, CONTAINER_PORT, UpstreamServer, render_nginx
+from atoll.render.nginx import CONTAINER, CONTAINER_PORT, render_nginx
+from atoll.render.pool import Pool, UpstreamServer
 
 name = "compose"
 COMPOSE_FILE = "compose.yaml"
@@ -98,7 +99,8 @@ def compose_nginx(layout: Layout) -> str:
         for number, replica in enumerate(layout.replicas)
     ]
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
-    return render_nginx(layout, upstreams=upstreams, form=CONTAINER, engine_keep_alive_s=keep_alive_s)
+    pool = Pool(layout=layout, servers=upstreams, engine_keep_alive_s=keep_alive_s)
+    return render_nginx([pool], form=CONTAINER)
 
 
 def service_name(layout: Layout, number: int) -> str:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from textwrap import indent
 
 from atoll.errors import InputError
-from atoll.layout.layout import Layout, Policy
-from atoll.layout.weights import router_weights
+from atoll.layout.layout import Layout
 from atoll.render.parts import SCRIPT_FILE, Part, join_parts
+from atoll.render.pool import Pool, UpstreamServer, affinity_part, body_buffer_mib, upstream_blocks
 
 REPLICA_HEADER = "X-Atoll-Replica"
 CONTAINER_PORT = 8080  # where nginx listens inside its container; what is published stands in .env
@@ -37,15 +37,6 @@ CLIENT_REQUESTS_PER_S = 1000
 PROCESS_ACCESS_LOG = "nginx-access.log"  # in the folder of a bundle of plain processes
 TOO_MANY = '{"error":{"message":"Too many requests from this address.","type":"rate_limit_error","code":429}}'
 ENGINE_KEEP_ALIVE_S = 5.0  # uvicorn's own, which vLLM keeps unless VLLM_HTTP_TIMEOUT_KEEP_ALIVE says otherwise
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UpstreamServer:
-    """Where replica `number` listens. Ports differ, because the port tells replicas apart in $upstream_addr."""
-
-    number: int
-    host: str
-    port: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,59 +78,53 @@ def process_form(host: str, port: int) -> NginxForm:
     )
 
 
-def render_nginx(
-    layout: Layout,
-    *,
-    upstreams: Sequence[UpstreamServer],
-    form: NginxForm,
-    engine_keep_alive_s: float = ENGINE_KEEP_ALIVE_S,
-    parts: Sequence[Part] = (),
-) -> str:
+def render_nginx(pools: Sequence[Pool], *, form: NginxForm, parts: Sequence[Part] = ()) -> str:
     """The text of nginx.conf.
 
     Args:
-        layout: its router gives policy, weights and when a replica counts as failed.
-        upstreams: one a replica, with ports that differ.
+        pools: one a model. Its layout's router gives policy, weights and when a replica counts as failed; the first
+            one's also what holds for the whole door.
         form: in a container or as a process.
-        engine_keep_alive_s: when the engine closes an idle connection; nginx closes it earlier, because a POST that
-            lands on a closing connection is a 502 that nobody retries.
         parts: what further features of the door add.
 
     Raises:
         InputError: a policy that nginx does not have, or two replicas on one port.
     """
-    _refuse_what_nginx_cannot(layout, upstreams)
-    keep_alive_s = max(1, int(engine_keep_alive_s * 0.8))
-    door = join_parts(parts)
+    _refuse_what_nginx_cannot(pools)
+    door = join_parts([*(affinity_part(pool) for pool in pools), *parts])
+    resolves = form.resolver is not None
     blocks = [
         _request_id_map(),
         _log_format(form),
-        _http_basics(form),
-        _replica_map(upstreams),
-        _limits(layout),
+        _http_basics(form, pools),
+        _replica_map([server for pool in pools for server in pool.servers]),
+        _limits(pools[0].layout),
         *([f"js_import door from {SCRIPT_FILE};"] if door.functions else []),
         *door.http,
-        _upstream(layout, upstreams, form, keep_alive_s),
-        _server(form, door),
+        *(block for pool in pools for block in upstream_blocks(pool, resolves=resolves)),
+        _server(form, pools, door),
     ]
     http = "\n\n".join(indent(block, "  ") for block in blocks)
-    return f"{_head(layout, form, len(upstreams))}\nhttp {{\n{http}\n}}\n"
+    return f"{_head(pools, form)}\nhttp {{\n{http}\n}}\n"
 
 
-def _refuse_what_nginx_cannot(layout: Layout, upstreams: Sequence[UpstreamServer]) -> None:
-    policy = layout.router.policy
-    if not policy.renders:
-        known = ", ".join(p.value for p in Policy if p.renders)
-        raise InputError(f"{layout.name}: nginx has no policy {policy.value}; choose one of {known}.")
-    ports = [upstream.port for upstream in upstreams]
+def _refuse_what_nginx_cannot(pools: Sequence[Pool]) -> None:
+    for pool in pools:
+        pool.check()
+    ports = [server.port for pool in pools for server in pool.servers]
     if len(set(ports)) != len(ports):
-        raise InputError(f"{layout.name}: two replicas have the same port ({ports}); give each its own.")
+        raise InputError(f"{pools[0].layout.name}: two replicas have the same port ({ports}); give each its own.")
 
 
-def _head(layout: Layout, form: NginxForm, replicas: int) -> str:
+def _head(pools: Sequence[Pool], form: NginxForm) -> str:
+    told = [
+        f"{pool.layout.name}: {len(pool.servers)} replica{'s' * (len(pool.servers) != 1)} behind one door"
+        f" ({pool.layout.router.policy.value})."
+        for pool in pools
+    ]
     lines = [
-        f"# {layout.name}: {replicas} replica{'s' * (replicas != 1)} behind one door ({layout.router.policy.value}).",
-        f"worker_processes {_workers(layout, replicas)};",
+        *(f"# {words}" for words in told),
+        f"worker_processes {_workers(pools)};",
         "worker_rlimit_nofile 65536;",
         f"error_log {form.error_log} warn;",
         f"pid {form.pid};",
@@ -149,10 +134,12 @@ def _head(layout: Layout, form: NginxForm, replicas: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _workers(layout: Layout, replicas: int) -> int:
+def _workers(pools: Sequence[Pool]) -> int:
     """Without a shared zone every worker counts alone, so their number is the layout's to say."""
-    wanted = min(MOST_WORKERS, replicas) if layout.router.shared_zone else 1
-    return max(layout.router.workers, wanted)
+    routers = [pool.layout.router for pool in pools]
+    replicas = sum(len(pool.servers) for pool in pools)
+    wanted = min(MOST_WORKERS, replicas) if all(router.shared_zone for router in routers) else 1
+    return max(wanted, *(router.workers for router in routers))
 
 
 def _request_id_map() -> str:
@@ -175,13 +162,15 @@ def _log_format(form: NginxForm) -> str:
     )
 
 
-def _http_basics(form: NginxForm) -> str:
+def _http_basics(form: NginxForm, pools: Sequence[Pool]) -> str:
+    buffer = body_buffer_mib(pools)
     lines = [
         "server_tokens off;",
         "default_type application/octet-stream;",
         "gzip off;  # with buffering it would hold back the whole answer",
         "client_max_body_size 64m;  # images and long prompts",
-        "client_body_buffer_size 1m;  # ordinary prompts never touch the disk",
+        f"client_body_buffer_size {buffer or 1}m;  # ordinary prompts never touch the disk",
+        *(["client_body_in_single_buffer on;  # the prompt's head is looked at"] if buffer is not None else []),
         "keepalive_timeout 75s;",
         "keepalive_requests 100000;",
         "client_body_temp_path {t}body;",
@@ -217,33 +206,12 @@ client_header_timeout 15s;  # who sends a head so slowly holds a connection and 
 reset_timedout_connection on;"""
 
 
-_BALANCING = {Policy.LEAST_CONN: ["  least_conn;"], Policy.RANDOM_TWO: ["  random two least_conn;"]}
-
-
-def _upstream(layout: Layout, upstreams: Sequence[UpstreamServer], form: NginxForm, keep_alive_s: int) -> str:
-    router = layout.router
-    lines = ["  zone replicas 256k;  # counters shared by all workers"] if router.shared_zone or form.resolver else []
-    lines += _BALANCING.get(router.policy, [])
-    for upstream, weight in zip(upstreams, router_weights(layout), strict=True):
-        words = [f"  server {upstream.host}:{upstream.port}"]
-        words += [f"weight={weight}"] if weight != 1 else []
-        words += [f"max_fails={layout.max_fails}", f"fail_timeout={_show(router.fail_timeout_s)}"]
-        words += ["resolve"] if form.resolver is not None else []
-        lines.append(" ".join(words) + ";")
-    lines += [
-        "  keepalive 256;",
-        f"  keepalive_timeout {keep_alive_s}s;  # below the engine's own",
-        "  keepalive_requests 100000;",
-    ]
-    return "upstream replicas {\n" + "\n".join(lines) + "\n}"
-
-
 _AS_MATCHED = (
     "rewrite ^ $uri break;  # pass on the path that was matched, not as it was spelled: /metrics/..%2fv1/models"
 )
 
 
-def _server(form: NginxForm, door: Part) -> str:
+def _server(form: NginxForm, pools: Sequence[Pool], door: Part) -> str:
     """Nothing else is for clients: neither an engine's /metrics, /tokenize and /pause nor the app stack's backend."""
     return f"""server {{
   listen {form.listen};
@@ -267,7 +235,7 @@ def _server(form: NginxForm, door: Part) -> str:
   proxy_next_upstream_timeout 5s;  # an answer that failed late is never generated again
 
   location ~ "^/v1/({"|".join(CLIENT_ROUTES)})$" {{
-{_lines((*door.entry, _AS_MATCHED, *door.passing, "proxy_pass http://replicas;"), "    ")}  }}
+{_lines((*door.entry, _AS_MATCHED, *door.passing, f"proxy_pass http://{pools[0].name};"), "    ")}  }}
 {_lines(door.locations, "  ")}  location /v1/ {{  # loading adapters and whatever else is not for clients
     return 404;
   }}
@@ -279,7 +247,7 @@ def _server(form: NginxForm, door: Part) -> str:
   location = /health {{  # 200 while at least one replica can serve
     access_log off;
     proxy_read_timeout 10s;
-    proxy_pass http://replicas/health;
+    proxy_pass http://{pools[0].name}/health;
   }}
   location = /nginx-health {{
     access_log off;
@@ -293,7 +261,3 @@ def _server(form: NginxForm, door: Part) -> str:
 
 def _lines(pieces: Sequence[str], blanks: str) -> str:
     return "".join(indent(piece, blanks) + "\n" for piece in pieces)
-
-
-def _show(seconds: float) -> str:
-    return f"{seconds:g}s" if seconds == int(seconds) else f"{round(seconds * 1000)}ms"

@@ -5,7 +5,8 @@ from atoll.engines import find_engine, served_name
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.render.bundle import Bundle, RenderSettings
-from atoll.render.nginx import UpstreamServer, process_form, render_nginx
+from atoll.render.nginx import process_form, render_nginx
+from atoll.render.pool import Pool, UpstreamServer
 
 name = "process"
 PROCESS_FILE = "process.yaml"
@@ -54,12 +55,9 @@ class ProcessPlan(Document):
 def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:  # noqa: ARG001 - all is in the layout
     plan = plan_processes(layout, card)
     upstreams = [UpstreamServer(number=r.number, host=r.host, port=r.port) for r in plan.replicas]
-    nginx = render_nginx(
-        layout,
-        upstreams=upstreams,
-        form=process_form(plan.router.host, plan.router.port),
-        engine_keep_alive_s=find_engine(layout.engine).keep_alive_s(layout.engine_version),
-    )
+    keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
+    pool = Pool(layout=layout, servers=upstreams, engine_keep_alive_s=keep_alive_s)
+    nginx = render_nginx([pool], form=process_form(plan.router.host, plan.router.port))
     files = {
         PROCESS_FILE: plan.to_yaml(),
         "nginx.conf": nginx,

@@ -25,6 +25,7 @@ class Job:
         "computed",
         "ends_by_eos",
         "gone",
+        "key",
         "last",
         "number",
         "output_tokens",
@@ -33,6 +34,7 @@ class Job:
         "serial",
         "shared",
         "since",
+        "spilled",
         "stopping",
         "tokens",
         "user",
@@ -47,6 +49,7 @@ class Job:
         user: int = 0,
         chain: Chain = (),
         ends_by_eos: bool = False,
+        key: str = "",
     ) -> None:
         self.number = number
         self.user = user
@@ -54,6 +57,8 @@ class Job:
         self.output_tokens = output_tokens
         self.chain = chain
         self.ends_by_eos = ends_by_eos
+        self.key = key  # what a router by hash looks at
+        self.spilled = False  # such a router found its replica hot, and all others
         self.tokens = prompt_tokens  # prompt and answer so far; not kept up while decoding (`anchor` is)
         self.computed = 0  # tokens whose keys and values are in the cache; not kept up while decoding
         self.cached_tokens = 0  # of the prompt, found in the prefix cache when first admitted

@@ -15,7 +15,7 @@ from atoll.traffic.request import Request
 class Sent(Job):
     """A request with what its row says besides."""
 
-    __slots__ = ("due_s", "replica", "sent_s", "turn", "worker")
+    __slots__ = ("due_s", "prefix", "replica", "sent_s", "session", "shared_tokens", "turn", "worker")
 
     def __init__(
         self, number: int, user: int, request: Drawn | Request, *, sent_s: float, due_s: float = np.nan
@@ -30,6 +30,9 @@ class Sent(Job):
         self.sent_s = sent_s
         self.due_s = due_s  # NaN: no due time of its own
         self.turn = request.turn
+        self.session = request.session
+        self.prefix = request.prefix
+        self.shared_tokens = request.shared_prefix_tokens
         self.replica = -1  # -1: none took it
         self.worker = 0  # of the router
 

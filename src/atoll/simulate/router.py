@@ -1,21 +1,21 @@
-"""Which replica gets the request: nginx's ways, bit by bit, and two that nginx does not have.
+"""Which replica gets the request: nginx's ways, bit by bit, and one that nginx does not have.
 
 Round robin, least_conn and random two follow src/http/ngx_http_upstream_round_robin.c and
-modules/ngx_http_upstream_{least_conn,random}_module.c of nginx, failures included: a replica with `max_fails` failures
-is left alone for `fail_timeout`, then tried again. Without a `zone` every worker process counts for itself.
+modules/ngx_http_upstream_{least_conn,random,hash}_module.c of nginx, failures included: a replica with `max_fails`
+failures is left alone for `fail_timeout`, then tried again. Without a `zone` every worker process counts for itself.
 """
 
-from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from atoll.layout.affinity import Homes
 from atoll.layout.layout import Policy, Router
 from atoll.simulate.job import Job
+from atoll.simulate.ring import Ring
 
-# How many more requests than the least loaded one a session's replica may have. Ray Serve's prefix-aware router has
-# this threshold under the name imbalanced_threshold; 10 was its default until ray#59390.
-IMBALANCE = 10
+_STEPS = 20  # along the ring of hashes, before nginx takes any replica that is left
 
 
 @dataclass(slots=True)
@@ -41,7 +41,6 @@ class Peers:
     max_fails: int
     fail_timeout: float
     alike: bool  # all of the same weight
-    homes: dict[Hashable, int] = field(default_factory=dict)  # prefix affinity: which replica holds which session
     has_failed: bool = False  # since all were last known to be well
 
     def usable(self, tried: Collection[int], now: int) -> list[Peer]:
@@ -60,16 +59,24 @@ class Peers:
 class VirtualRouter:
     """The router of a layout. Every `choose` that gives a replica is followed by one `release`."""
 
-    def __init__(self, router: Router, weights: Sequence[int], rng: np.random.Generator) -> None:
+    def __init__(
+        self, router: Router, weights: Sequence[int], rng: np.random.Generator, homes: Homes | None = None
+    ) -> None:
+        """`homes` is for the policies by hash; without it they choose as least_conn does."""
         self._router = router
         self._rng = rng
-        self._pick = _PICKS[router.policy]
-        shared = router.shared_zone or not router.policy.renders
+        self._pick = _PICKS[Policy.LEAST_CONN if router.policy.is_affine else router.policy]
+        shared = router.shared_zone or not router.policy.renders or homes is not None
         alike = len(set(weights)) == 1
         self._workers = [
             Peers([Peer(n, w, w) for n, w in enumerate(weights)], router.max_fails, router.fail_timeout_s, alike)
             for _ in range(1 if shared else router.workers)
         ]
+        self._homes = None if homes is None else HashedPeers(self._workers[0], homes, weights)
+        # Where all are hot, a second upstream takes over, with counters of its own.
+        self._rest = Peers(
+            [replace(peer) for peer in self._workers[0].peers], router.max_fails, router.fail_timeout_s, alike
+        )
 
     def worker(self) -> int:
         """The nginx worker that takes a new request: the kernel gives connections to any of them."""
@@ -85,21 +92,30 @@ class VirtualRouter:
             tried: replicas that have failed this request.
         """
         peers, second = self._workers[worker], int(now)
+        if self._homes is not None:
+            home = self._homes.choose(job, second, tried)
+            job.spilled = home is None
+            if home is not None:
+                return self._take(self._homes.peers, home, job, second)
+            peers, tried = self._rest, ()
         usable = peers.usable(tried, second) if tried or peers.has_failed else peers.peers
         if not usable:
             for peer in peers.peers:
                 peer.fails = 0  # "all peers failed, mark them as live for quick recovery"
             return None
         best = usable[0] if len(peers.peers) == 1 else self._pick(peers, usable, job, self._rng)
-        if second - best.checked > peers.fail_timeout:
-            best.checked = second
-        best.conns += 1
-        best.tokens += job.prompt_tokens + job.output_tokens
-        return best.number
+        return self._take(peers, best, job, second)
+
+    def _take(self, peers: Peers, peer: Peer, job: Job, second: int) -> int:
+        if second - peer.checked > peers.fail_timeout:
+            peer.checked = second
+        peer.conns += 1
+        peer.tokens += job.prompt_tokens + job.output_tokens
+        return peer.number
 
     def release(self, number: int, job: Job, *, worker: int, now: float, failed: bool = False) -> None:
         """The replica has answered, or refused."""
-        peers = self._workers[worker]
+        peers = self._rest if job.spilled else self._workers[worker]
         peer = peers.peers[number]
         peer.conns -= 1
         peer.tokens -= job.prompt_tokens + job.output_tokens
@@ -113,10 +129,29 @@ class VirtualRouter:
             peer.fails = 0
 
 
+class HashedPeers:
+    """nginx's `hash KEY consistent` with `max_conns`: a key's own replica, or the next on the ring that is not hot."""
+
+    def __init__(self, peers: Peers, homes: Homes, weights: Sequence[int]) -> None:
+        self.peers = peers
+        self._hot = homes.hot
+        self._ring = Ring(homes.servers, weights)
+
+    def choose(self, job: Job, now: int, tried: Collection[int]) -> Peer | None:
+        """None when all are hot, or leave their requests unanswered."""
+        usable = {peer.number: peer for peer in self.peers.usable(tried, now) if peer.conns < self._hot[peer.number]}
+        if not usable:
+            return None
+        place = self._ring.place(job.key)
+        steps = range(_STEPS + 1) if job.key else ()
+        home = next((peer for step in steps if (peer := usable.get(self._ring.server(place + step)))), None)
+        return home or smooth_round_robin(self.peers, list(usable.values()))
+
+
 Pick = Callable[[Peers, list[Peer], Job, np.random.Generator], Peer]
 
 
-def smooth_round_robin(_: Peers, usable: list[Peer], __: Job, ___: np.random.Generator) -> Peer:
+def smooth_round_robin(_: Peers, usable: list[Peer], *__: object) -> Peer:
     """Weights (5, 1, 1) give a a b a c a a, not a a a a a b c."""
     total, best = 0, usable[0]
     for peer in usable:
@@ -173,23 +208,10 @@ def fewest_tokens(_: Peers, usable: list[Peer], __: Job, ___: np.random.Generato
     return min(usable, key=lambda peer: (peer.tokens * usable[0].weight / peer.weight, peer.conns, peer.number))
 
 
-def prefix_affinity(peers: Peers, usable: list[Peer], job: Job, rng: np.random.Generator) -> Peer:
-    """The replica that has this session's prefix, unless it has too much to do; then the least connected one."""
-    name = job.chain[-1][0] if job.chain else None
-    least = least_connections(peers, usable, job, rng)
-    if name is None:
-        return least
-    home = next((peer for peer in usable if peer.number == peers.homes.get(name)), None)
-    chosen = home if home is not None and home.conns - least.conns < IMBALANCE else least
-    peers.homes[name] = chosen.number
-    return chosen
-
-
 _PICKS: dict[Policy, Pick] = {
     Policy.ROUND_ROBIN: smooth_round_robin,
     Policy.PER_ISLAND: smooth_round_robin,
     Policy.LEAST_CONN: least_connections,
     Policy.RANDOM_TWO: random_two,
     Policy.SHORTEST_QUEUE: fewest_tokens,
-    Policy.PREFIX_AFFINITY: prefix_affinity,
 }

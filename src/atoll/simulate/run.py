@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from atoll.cost.step import StepBatch, StepTimer
 from atoll.engines import find_engine
 from atoll.engines.engine import SchedulerLimits
-from atoll.layout.layout import Layout
+from atoll.layout.affinity import PREFIX_BYTES, affinity_key, find_homes
+from atoll.layout.layout import Layout, Router
 from atoll.layout.weights import router_weights
 from atoll.model.card import ModelCard
 from atoll.simulate.job import Job
@@ -141,7 +142,9 @@ class _Simulation:
         self._rested: list[int] = []  # users whose part of it is done
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([demand.workload.seed, _ROUTER_STREAM])))
         router = layout.router.replace(max_fails=layout.max_fails)
-        self._router = VirtualRouter(router, router_weights(layout), rng)
+        homes = find_homes(layout)
+        self._router = VirtualRouter(router, router_weights(layout), rng, homes)
+        self._hashed = None if homes is None else layout.router
         cached = find_engine(layout.engine).caches_prefixes(layout.flags, layout.engine_version, card)
         slow = conditions.slowdown or (1.0,) * len(layout.replicas)
         self._replicas = [
@@ -240,6 +243,8 @@ class _Simulation:
             self._refuse(job, "http_400", words, 400)
             return
         job.worker = self._router.worker()
+        if self._hashed is not None:
+            job.key = _key_of(job, self._hashed)
         error = self._offer(job)
         if error is not None:
             self._refuse(job, error, _WORDS[error], int(error.removeprefix("http_")))
@@ -291,3 +296,15 @@ class _Simulation:
 
     def _restart_replica(self, number: int) -> None:
         self._replicas[number].restart()
+
+
+def _key_of(job: Sent, router: Router) -> str:
+    head_bytes = router.prefix_bytes or PREFIX_BYTES
+    return affinity_key(
+        router.policy,
+        session=job.user if job.session is None else job.session,
+        number=job.number if job.session is None else job.session,
+        prefix=job.prefix,
+        shared_tokens=head_bytes if job.shared_tokens >= job.prompt_tokens else job.shared_tokens,
+        head_bytes=head_bytes,
+    )

@@ -20,6 +20,7 @@ from atoll.analyse.gate import Gate
 from atoll.analyse.remarks import CACHED, CACHED_PROMPTS, cache_sentence, may_share
 from atoll.analyse.summary import Summary, summarise
 from atoll.errors import AtollError, InputError, MissingProgram
+from atoll.layout.affinity import session_header
 from atoll.layout.layout import Layout
 from atoll.load import records
 from atoll.load.live_log import FILE as LIVE_FILE
@@ -134,7 +135,7 @@ def bench(
         RunFailed: the server cannot be asked at all.
     """
     hide_argument(password_of(url))
-    options, clock = options or RequestOptions(), SystemClock()
+    options, clock = _with_session_header(options or RequestOptions(), layout), SystemClock()
     folder = folder or new_folder()
     with claim(folder, force=force):
         info = RunInfo(
@@ -175,6 +176,12 @@ def bench(
             _take_back(folder)
             raise
         return _finish(folder, info, result, workload, steps=steps, slo=slo, percentiles=percentiles)
+
+
+def _with_session_header(options: RequestOptions, layout: Layout | None) -> RequestOptions:
+    """Users of a layout whose router goes by session name theirs, as the simulator takes for granted."""
+    header = session_header(layout.router) if layout is not None else None
+    return options if header is None or options.session_header is not None else replace(options, session_header=header)
 
 
 def _take_back(folder: Path) -> None:

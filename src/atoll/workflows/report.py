@@ -10,9 +10,10 @@ from atoll.cost.band import band_of
 from atoll.engines import find_engine
 from atoll.errors import InputError
 from atoll.layout.layout import Layout
+from atoll.layout.ports import give_ports
 from atoll.model.read import known_card, read_model
 from atoll.outside.files import read_text, write_whole
-from atoll.render import Bundle, give_ports, render_bundle
+from atoll.render import Bundle, render_bundle
 from atoll.report import RunView, StudyView, chart_png, chart_svg, draw_charts, render_report, tell_verdict
 from atoll.store.folder import Run, is_run, read_run
 from atoll.traffic.record import Source

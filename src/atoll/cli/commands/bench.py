@@ -57,7 +57,12 @@ Omit = Annotated[
     list[str] | None, typer.Option("--omit", metavar="FIELD", help="A field of the request that is left out.")
 ]
 SessionHeader = Annotated[
-    str | None, typer.Option("--session-header", metavar="NAME", help="A header with one value a session.")
+    str | None,
+    typer.Option(
+        "--session-header",
+        metavar="NAME",
+        help="A header with one value a session; of a layout, the one that its router looks at.",
+    ),
 ]
 RequestIds = Annotated[
     str | None,
