@@ -2,12 +2,17 @@
 
 import base64
 import json
+import re
 import struct
 
 import httpx
 import jsonschema
 import pytest
 
+from atoll.emulate.replica import blueprint_of
+from atoll.inventory.catalog import make_box
+from atoll.layout.layout import EngineFlags, Layout, Replica
+from atoll.model.read import read_model
 from stand_ins.patience import PATIENCE_S
 
 HELLO = [{"role": "user", "content": "what is the weather in Rome"}]
@@ -252,3 +257,83 @@ def test_usage_tells_details_where_the_flag_is_given(replica):
     plain = replica(served={"prompt_tokens_details": False}).url
     assert chat(plain, max_tokens=1)["usage"]["prompt_tokens_details"] is None
     assert chat(replica().url, max_tokens=1)["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+
+
+def test_flags_of_a_layout_are_heard():
+    flags = EngineFlags(
+        extra=(
+            *("--max-logprobs", "-1", "--root-path", "/llm/", "--enable-tokenizer-info-endpoint"),
+            *("--lora-modules", "poet=/adapters/poet", '{"name": "cook", "path": "/adapters/cook"}'),
+        )
+    )
+    layout = Layout(
+        name="one",
+        model="Qwen/Qwen2.5-7B-Instruct",
+        box=make_box("L40S", 1),
+        replicas=(Replica(gpus=(0,), tensor_parallel=1),),
+        flags=flags,
+    )
+    served = blueprint_of(layout, 0, read_model(layout.model)).served
+    assert (served.max_logprobs, served.root_path, served.tokenizer_info) == (-1, "/llm", True)
+    assert served.adapters == (("poet", "/adapters/poet"), ("cook", "/adapters/cook"))
+
+
+def test_adapters_answer_by_their_own_names_and_paths_may_begin_with_the_root(replica):
+    served = {"adapters": (("poet", "/adapters/poet"),), "root_path": "/llm"}
+    url = replica(step_s=0.0, served=served, api_key="k").url
+    key = {"Authorization": "Bearer k"}
+    listed = httpx.get(f"{url}/llm/v1/models", headers=key, trust_env=False).json()["data"]
+    assert [(card["id"], card["root"], card["parent"]) for card in listed] == [
+        ("tiny", "/models/tiny", None),
+        ("poet", "/adapters/poet", "tiny"),
+    ]
+    body = {"messages": HELLO, "max_tokens": 1, "model": "poet"}
+    for path in ("/v1/chat/completions", "/llm/v1/chat/completions"):
+        assert post(url, path, body, **key).json()["model"] == "poet"
+        assert post(url, path, body).status_code == 401
+    assert "does not exist" in post(url, "/v1/completions", {"prompt": "a", "model": "cook"}, **key).text
+
+
+def test_balancers_are_told_the_load_in_the_form_that_they_ask_for(url):
+    body = {"messages": HELLO, "max_tokens": 1}
+    header = "endpoint-load-metrics"
+    text = post(url, "/v1/chat/completions", body, **{f"{header}-format": "TEXT"}).headers[header]
+    assert re.fullmatch(
+        r"TEXT named_metrics\.kv_cache_usage_perc=0\.\d+, named_metrics\.num_requests_waiting=0\.0", text
+    )
+    named = post(url, "/v1/chat/completions", body, **{f"{header}-format": "JSON"}).headers[header]
+    assert json.loads(named.removeprefix("JSON "))["named_metrics"]["num_requests_waiting"] == 0.0
+    for asked in ({f"{header}-format": "xml"}, {}):
+        assert header not in post(url, "/v1/chat/completions", body, **asked).headers
+
+
+def test_usage_tells_what_a_prompt_brought_into_the_prefix_cache(replica):
+    url = replica(step_s=0.0, served={"block_tokens": 16}).url
+    body = {"messages": [{"role": "user", "content": "word " * 40}], "max_tokens": 1}
+    details = [post(url, "/v1/chat/completions", body).json()["usage"]["prompt_tokens_details"] for _ in range(2)]
+    assert [(one["cached_tokens"], one["created_cache_tokens"]) for one in details] == [(0, 32), (32, 0)]
+    other = body | {"model": "tiny", "messages": [{"role": "user", "content": "bread " * 40}]}
+    usage = post(url, "/v1/messages", other).json()["usage"]
+    assert (usage["input_tokens"], usage["cache_creation_input_tokens"], usage["cache_read_input_tokens"]) == (8, 32, 0)
+
+
+def test_a_response_shows_what_went_in_and_came_out_where_it_is_asked_for(url):
+    body = {"input": "what is the weather", "max_output_tokens": 3}
+    shown = post(url, "/v1/responses", body | {"enable_response_messages": True}).json()
+    (before,), (after,) = shown["input_messages"], shown["output_messages"]
+    assert (before["message"], len(before["tokens"])) == ("what is the weather", 4)
+    assert (after["type"], len(after["tokens"])) == ("raw_message_tokens", 3)
+    assert after["message"] == shown["output"][0]["content"][0]["text"]
+    assert post(url, "/v1/responses", body).json()["input_messages"] is None
+
+
+def test_embeddings_come_in_coheres_shape_too(replica):
+    url = replica(step_s=0.0, served={"kind": "embed", "hidden_size": 8}).url
+    body = {"texts": ["one two", "three"], "embedding_types": ["float", "base64"]}
+    shown = post(url, "/v2/embed", body).json()
+    assert [len(one) for one in shown["embeddings"]["float"]] == [8, 8]
+    floats = struct.unpack("<8f", base64.b64decode(shown["embeddings"]["base64"][0]))
+    assert floats == pytest.approx(shown["embeddings"]["float"][0], abs=1e-6)
+    assert shown["meta"]["billed_units"]["input_tokens"] == 3
+    for wrong in ({}, {"texts": []}, {"images": ["a"]}, {"texts": ["a"], "embedding_types": ["binary"]}):
+        assert post(url, "/v2/embed", wrong).status_code == 400

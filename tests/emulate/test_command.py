@@ -12,9 +12,12 @@ import pytest
 
 from atoll.cost.profile import MachineProfile
 from atoll.emulate.replica import blueprint_of
-from atoll.layout.layout import Layout
+from atoll.errors import InputError
+from atoll.inventory.catalog import make_box
+from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.model.read import read_model
 from atoll.outside.ports import free_ports
+from atoll.workflows.emulate import layout_to_emulate
 from stand_ins.patience import PATIENCE_S
 
 ONE = ["--gpu", "H100-SXM-80GB", "--model", "Qwen/Qwen2.5-7B-Instruct", "--max-model-len", "4096"]
@@ -76,6 +79,25 @@ def test_what_to_emulate_must_be_said():
     _, words = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, words.count("\n")) == (2, 1)
     assert "--model" in words
+
+
+def test_flags_beside_a_layout_are_its_flags_and_another_model_is_refused(tmp_path):
+    layout = Layout(
+        name="one",
+        model="Qwen/Qwen2.5-7B-Instruct",
+        box=make_box("L40S", 1),
+        replicas=(Replica(gpus=(0,), tensor_parallel=1),),
+        flags=EngineFlags(max_num_seqs=7, enable_prefix_caching=False, extra=("--served-model-name", "a")),
+    )
+    file = tmp_path / "layout.yaml"
+    file.write_text(layout.to_yaml())
+    given = EngineFlags(max_model_len=4096, extra=("--enable-prompt-tokens-details",))
+    found = layout_to_emulate(file=file, gpu=None, tensor_parallel=1, model=None, flags=given)
+    assert found.flags == layout.flags.replace(
+        max_model_len=4096, extra=("--served-model-name", "a", "--enable-prompt-tokens-details")
+    )
+    with pytest.raises(InputError, match="says which GPUs and which model"):
+        layout_to_emulate(file=file, gpu="L4", tensor_parallel=1, model=None, flags=given)
 
 
 def test_a_profile_beside_the_layout_changes_the_pace(tmp_path):

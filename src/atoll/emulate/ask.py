@@ -27,11 +27,24 @@ class Served:
     request_id_headers: bool = False  # --enable-request-id-headers
     tokens_as_ids: bool = False  # --return-tokens-as-token-ids
     always_usage: bool = False  # --enable-force-include-usage
+    max_logprobs: int = 20  # --max-logprobs; -1 is all of the vocabulary
+    root_path: str = ""  # --root-path: paths may begin with it
+    adapters: tuple[tuple[str, str], ...] = ()  # --lora-modules: the name and path of each
+    tokenizer_info: bool = False  # --enable-tokenizer-info-endpoint
+    block_tokens: int | None = 16  # of the prefix cache; None where there is none
     reasons: bool = False  # --reasoning-parser: a chat thinks unless it asks not to
 
     @property
     def model(self) -> str:
         return self.names[0]
+
+    def model_of(self, asked: str | None) -> str:
+        """What an answer calls its model: an adapter by its own name, the model by its first."""
+        return asked if asked in dict(self.adapters) else self.names[0]
+
+    def created(self, prompt_tokens: int, cached: int) -> int:
+        """Tokens of a prompt that its whole blocks brought into the prefix cache (vLLM: PrefillStats.finalize)."""
+        return max(0, prompt_tokens // self.block_tokens * self.block_tokens - cached) if self.block_tokens else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -223,6 +223,7 @@ class ResponsesBody(Sampling):
     reasoning: dict[str, Any] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority"] = "auto"
     store: bool | None = True
+    enable_response_messages: bool = False
     text: dict[str, Any] | None = None
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] = "auto"
     tools: list[dict[str, Any]] = []

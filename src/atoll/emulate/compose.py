@@ -1,21 +1,19 @@
 """A body -> Call: what is generated, checked in the order and in the words of vLLM 0.32."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from random import Random
 from typing import Any
 
-from atoll.emulate.ask import Ask, Call, Served, Shown, tokens_until
-from atoll.emulate.body import BatchBody, ChatBody, CompletionBody, ConvertedChat, NamedTool
-from atoll.emulate.constraint import constraint_of, text_for
+from atoll.emulate.answer import Answer, start_of
+from atoll.emulate.ask import Ask, Call, Served, Shown
+from atoll.emulate.body import BatchBody, ChatBody, CompletionBody
+from atoll.emulate.constraint import constraint_of
+from atoll.emulate.draw import NO_WISHES, Wishes, wishes_of
 from atoll.emulate.prompts import Desk, Prompt, chat_prompt, longest_asked, of_ids, prompts_of, truncated
 from atoll.emulate.refusal import Refusal, bad, queue_full, refused
-from atoll.emulate.sampling import check_sampling, check_vocabulary, stops_of
-from atoll.emulate.tools import Offer, ToolCall, choose_call
-from atoll.emulate.words import RING, answer_ring, answer_text, pieces
+from atoll.emulate.sampling import check_sampling, check_vocabulary
 
-THOUGHT = 64  # tokens of reasoning, where it is asked for
+MOST_LISTED = 500_000  # probabilities that one answer may show
 
 
 def compose_chat(fields: ChatBody, desk: Desk) -> Call:
@@ -186,183 +184,56 @@ def _asks(
     size = desk.vocabulary.size
     for max_tokens, _ in rooms:
         check_sampling(fields, max_tokens=max_tokens, n=n, logprobs=shown.logprobs)
-    check_vocabulary(fields, logprobs=shown.logprobs, prompt_logprobs=shown.prompt_logprobs, vocabulary=size)
+    check_vocabulary(
+        fields,
+        logprobs=shown.logprobs,
+        prompt_logprobs=shown.prompt_logprobs,
+        vocabulary=size,
+        most=desk.served.max_logprobs,
+    )
+    _check_listed(shown, prompts, [limit for limit, _ in rooms], n=n, vocabulary=size)
     constraint = constraint_of(fields)
     ids = shown.token_ids or shown.prompt_logprobs is not None or echo
     asks: list[Ask] = []
     for prompt, (max_tokens, room) in zip(prompts, rooms, strict=True):
         prompt_ids = prompt.ids(desk.vocabulary) if ids else ()
-        for number in range(n):
-            start = start_of(prompt.tokens, fields.seed, number)
-            maker = _Answer(
-                fields, desk, start=start, max_tokens=max_tokens, room=room, constraint=constraint, chat=chat
+        wishes = _wishes(fields, prompt, desk)
+        makers = [
+            Answer(
+                fields,
+                desk,
+                start=start_of(prompt.tokens, fields.seed, number),
+                max_tokens=max_tokens,
+                room=room,
+                constraint=constraint,
+                wishes=wishes,
+                chat=chat,
             )
-            asks.append(maker.ask(prompt.tokens, prompt_ids, index=len(asks), n=n))
+            for number in range(1 if fields.use_beam_search else n)
+        ]
+        if fields.use_beam_search:
+            asks += makers[0].beams(prompt.tokens, prompt_ids, index=len(asks), n=n)
+        else:
+            asks += (maker.ask(prompt.tokens, prompt_ids, index=len(asks), n=n) for maker in makers)
     return tuple(asks)
 
 
-def start_of(prompt: Sequence[object], seed: int | None, number: int = 0) -> int:
-    """Where the answer begins in the ring of words: the same for the same prompt and seed, in every process."""
-    first = zlib.crc32(repr((seed, list(prompt[-64:]))).encode(errors="replace")) % RING
-    return (first + 997 * number) % RING
+def _check_listed(
+    shown: Shown, prompts: Sequence[Prompt], limits: Sequence[int | None], *, n: int, vocabulary: int
+) -> None:
+    """All of a vocabulary may be asked for, of a few tokens."""
+    listed = 0
+    for prompt, limit in zip(prompts, limits, strict=True):
+        for asked, places in ((shown.prompt_logprobs, len(prompt.tokens)), (shown.logprobs, n * (limit or 1))):
+            listed += (vocabulary if asked == -1 else 0) * places
+    if listed > MOST_LISTED:
+        words = f"The emulated engine lists at most {MOST_LISTED:,} probabilities an answer; these would be {listed:,}."
+        raise Refusal(400, words, param="logprobs")
 
 
-def is_to_think(fields: ChatBody, served: Served) -> bool:
-    """Whether a chat asks for reasoning: by its effort, or as the templates of Qwen and DeepSeek are told."""
-    settings = fields.chat_template_kwargs or {}
-    for name in ("enable_thinking", "thinking"):
-        if isinstance(settings.get(name), bool):
-            return bool(settings[name])
-    return served.reasons if fields.reasoning_effort is None else fields.reasoning_effort != "none"
-
-
-class _Answer:
-    """How one sequence goes on and ends."""
-
-    def __init__(
-        self,
-        fields: Any,
-        desk: Desk,
-        *,
-        start: int,
-        max_tokens: int | None,
-        room: int,
-        constraint: dict[str, Any] | None,
-        chat: bool,
-    ) -> None:
-        self._fields = fields
-        self._desk = desk
-        self._start = start
-        self._max_tokens = max_tokens
-        self._room = room
-        self._constraint = constraint
-        self._chat = chat
-
-    def ask(self, prompt: Sequence[object], prompt_ids: tuple[int, ...], *, index: int, n: int) -> Ask:
-        call = self._called() if self._chat else None
-        thought = self._thought() if self._chat else ()
-        self._room -= len(thought)
-        if self._max_tokens is not None:
-            self._max_tokens -= len(thought)
-        words = self._words(call)
-        tokens, reason = self._length(words)
-        text = None if words is None else "".join(words[:tokens])
-        stop: str | int | None = None
-        stops = stops_of(self._fields) if call is None else []
-        if stops:
-            if text is None:
-                text = answer_text(self._start, tokens - 1 if reason == "stop" else tokens)
-            text, tokens, stop = self._cut_at_stop(text, stops, words=words, tokens=tokens)
-        if stop is None and self._fields.stop_token_ids and call is None:
-            text, tokens, stop = self._cut_at_token(text, words=words, tokens=tokens, reason=reason)
-        include = self._fields.include_stop_str_in_output
-        return Ask(
-            prompt=prompt,
-            prompt_ids=prompt_ids,
-            start=self._start,
-            thought=thought,
-            output_tokens=len(thought) + tokens,
-            finish_reason="stop" if stop is not None else reason,
-            stop_reason=stop,
-            words=words,
-            text=text,
-            hold_back=max(map(len, stops)) - 1 if stops and not include else 0,
-            call=call,
-            max_tokens=len(thought) + (self._max_tokens if self._max_tokens is not None else self._room),
-            index=index,
-            n=n,
-        )
-
-    @property
-    def _dice(self) -> Random:
-        """The same answer for the same prompt and seed."""
-        return Random(self._start)  # noqa: S311
-
-    def _thought(self) -> tuple[str, ...]:
-        """The reasoning of one who was asked to think: some words, at most half of the answer."""
-        if not is_to_think(self._fields, self._desk.served):
-            return ()
-        limit = self._room if self._max_tokens is None else self._max_tokens
-        ring = answer_ring()
-        return tuple(ring[(self._start + RING // 2 + place) % RING] for place in range(min(THOUGHT, limit // 2)))
-
-    def _called(self) -> ToolCall | None:
-        fields = self._fields
-        if not fields.tools:
-            return None
-        offers = [Offer(tool.function.name, tool.function.parameters) for tool in fields.tools or ()]
-        choice = [fields.tool_choice.function.name] if isinstance(fields.tool_choice, NamedTool) else fields.tool_choice
-        if choice in (None, "auto") and self._constraint is not None:
-            return None
-        return choose_call(offers, choice, messages=fields.messages, dice=self._dice, to_the_limit=fields.ignore_eos)
-
-    def _words(self, call: ToolCall | None) -> tuple[str, ...] | None:
-        """The tokens of an answer that is not the ring's."""
-        if call is not None:
-            return (f'{{"name": "{call.name}", "arguments": ', *(pieces(call.arguments) or [call.arguments]))
-        if self._constraint is not None:
-            text = text_for(self._constraint, self._dice)
-            return tuple(pieces(text) or [text])
-        allowed = getattr(self._fields, "allowed_token_ids", None)
-        if allowed:
-            count = self._length(None)[0]
-            return tuple(self._desk.vocabulary.text_of(allowed[place % len(allowed)]) for place in range(count))
-        return None
-
-    def _length(self, words: tuple[str, ...] | None) -> tuple[int, str]:
-        """Tokens of the answer and why it ends.
-
-        With a limit the answer is that long, so that a load test gets what it asked for; without one it ends by itself
-        after half to one and a half times the mean length, depending on the prompt. One that is made to measure ends
-        when it is complete.
-        """
-        limit = self._max_tokens
-        if words is not None and not getattr(self._fields, "allowed_token_ids", None):
-            most = self._room if limit is None else limit
-            return (len(words) + 1, "stop") if len(words) < most else (max(most, 1), "length")
-        ends = isinstance(self._fields, ConvertedChat) and self._fields.answer_ends
-        if limit is not None and not ends:
-            return limit, "length"
-        if self._fields.ignore_eos:
-            return self._room, "length"
-        own = round(self._desk.served.answer_tokens * (0.5 + self._start / RING))
-        own = max(own, getattr(self._fields, "min_tokens", 0) + 1, 1)
-        most = self._room if limit is None else limit
-        return (own, "stop") if own <= most else (most, "length")
-
-    def _cut_at_stop(
-        self, text: str, stops: list[str], *, words: tuple[str, ...] | None, tokens: int
-    ) -> tuple[str, int, str | None]:
-        """Text, length and stop string of an answer that ends at the first of the stop strings, if one comes up.
-
-        As vLLM checks after every token, the answer ends with the token that completes a stop string; a hit before
-        `min_tokens` does not count.
-        """
-        least = getattr(self._fields, "min_tokens", 0)
-        held = len("".join(words[:least])) if words is not None else 5 * least
-        best: tuple[int, int, str] | None = None
-        for stop in stops:
-            place = text.find(stop, max(0, held - len(stop) + 1))
-            if place >= 0:
-                found = (tokens_until(place + len(stop), words), place, stop)
-                best = found if best is None else min(best, found)
-        if best is None:
-            return text, tokens, None
-        ended_at, place, stop = best
-        shown = place + len(stop) if self._fields.include_stop_str_in_output else place
-        return text[:shown], ended_at, stop
-
-    def _cut_at_token(
-        self, text: str | None, *, words: tuple[str, ...] | None, tokens: int, reason: str
-    ) -> tuple[str | None, int, int | None]:
-        """The same for the first token, from the `min_tokens`th on, whose id is one to stop at; it has no text then."""
-        ids, ring = set(self._fields.stop_token_ids), answer_ring()
-        last = tokens - 1 if reason == "stop" else tokens
-        for place in range(max(0, getattr(self._fields, "min_tokens", 0) - 1), last):
-            piece = ring[(self._start + place) % RING] if words is None else words[place]
-            number = self._desk.vocabulary.id_of(piece)
-            if number in ids:
-                shown = place + 1 if self._fields.include_stop_str_in_output else place
-                before = answer_text(self._start, shown) if words is None else "".join(words[:shown])
-                return before if text is None else text[: len(before)], place + 1, number
-        return text, tokens, None
+def _wishes(fields: Any, prompt: Prompt, desk: Desk) -> Wishes:
+    """What the request says of single tokens; vLLM's beam search draws without any of it."""
+    if fields.use_beam_search:
+        return NO_WISHES
+    repeats = fields.repetition_penalty not in (None, 1.0)
+    return wishes_of(fields, prompt.ids(desk.vocabulary) if repeats else (), desk.vocabulary)

@@ -107,8 +107,9 @@ class MessagesWire:
     def _usage(self, tokens: int, cached: int) -> dict[str, int]:
         if not self._served.prompt_tokens_details:
             return {"input_tokens": self.ask.prompt_tokens, "output_tokens": tokens}
-        counts = {"input_tokens": self.ask.prompt_tokens - cached, "output_tokens": tokens}
-        return counts | {"cache_creation_input_tokens": 0, "cache_read_input_tokens": cached}
+        created = self._served.created(self.ask.prompt_tokens, cached)
+        counts = {"input_tokens": max(0, self.ask.prompt_tokens - cached - created), "output_tokens": tokens}
+        return counts | {"cache_creation_input_tokens": created, "cache_read_input_tokens": cached}
 
     def _delta(self, kind: str, name: str, said: str, *, index: int | None = None) -> bytes:
         if not said:

@@ -106,11 +106,60 @@ def embeddings(body: bytes, desk: Desk, *, request_id: str, created: int) -> Poo
         inputs = _inputs(fields.input)
     call = _call(inputs, desk)
     data = [
-        {"index": index, "object": "embedding", "embedding": _shown(vector(one, desk.served.hidden_size), fields)}
+        {
+            "index": index,
+            "object": "embedding",
+            "embedding": _encoded(vector(one, desk.served.hidden_size), fields.encoding_format),
+        }
         for index, one in enumerate(inputs)
     ]
     head = {"id": f"embd-{request_id}", "object": "list", "created": created, "model": desk.served.model}
     return PoolingForm(call, head | {"data": data, "usage": _usage(call)})
+
+
+class _CohereEmbed(Shape):
+    model: str | None = None
+    input_type: str | None = None
+    texts: list[str] | None = None
+    images: list[str] | None = None
+    inputs: list[dict[str, Any]] | None = None
+    output_dimension: int | None = None
+    embedding_types: list[Literal["float", "binary", "ubinary", "base64"]] | None = None
+    truncate: Literal["NONE", "START", "END"] = "END"
+
+
+def cohere_embed(body: bytes, desk: Desk, *, request_id: str, created: int) -> PoolingForm:  # noqa: ARG001
+    """/v2/embed: vectors of texts in the shape of Cohere's API.
+
+    Raises:
+        Refusal: with vLLM's status and words, or what is not emulated.
+    """
+    fields = read_body(_CohereEmbed, body)
+    desk.check_model(fields.model)
+    given = [one for one in (fields.texts, fields.images, fields.inputs) if one is not None]
+    if len(given) != 1 or not given[0]:
+        raise refused("Exactly one of texts, images, or inputs must be provided, and it must be non-empty")
+    if fields.texts is None:
+        raise refused(f"{desk.served.model} is not a multimodal model")
+    if fields.input_type is not None:
+        words = f"Unsupported input_type {fields.input_type!r}. This model does not define any input_type task"
+        raise refused(f"{words} instructions.")
+    kinds = fields.embedding_types or ["float"]
+    if set(kinds) & {"binary", "ubinary"}:
+        raise Refusal(400, "The emulated engine gives float and base64 embeddings only.", param="embedding_types")
+    inputs = [split_prompt(text) or [""] for text in fields.texts]
+    call = _call(inputs, desk)
+    size = fields.output_dimension or desk.served.hidden_size
+    if size != desk.served.hidden_size:
+        words = f'Model "{desk.served.model}" does not support matryoshka representation, changing output dimensions'
+        raise refused(f"{words} will lead to poor results.")
+    vectors = [vector(one, size) for one in inputs]
+    shown: dict[str, Any] = {}
+    for kind in dict.fromkeys(kinds):
+        shown[kind] = [_encoded(one, kind) for one in vectors]
+    meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": call.prompt_tokens, "image_tokens": 0}}
+    head = {"id": f"embd-{request_id}", "embeddings": shown, "texts": fields.texts, "meta": meta}
+    return PoolingForm(call, head | {"response_type": "embeddings_by_type"})
 
 
 def rerank(body: bytes, desk: Desk, *, request_id: str, created: int) -> PoolingForm:  # noqa: ARG001
@@ -224,8 +273,8 @@ def vector(words: Sequence[object], size: int) -> list[float]:
     return [value / length for value in found]
 
 
-def _shown(values: list[float], fields: EmbeddingText | EmbeddingChat) -> list[float] | str:
-    if fields.encoding_format == "base64":
+def _encoded(values: list[float], kind: str) -> list[float] | str:
+    if kind == "base64":
         return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
     return [round(value, 8) for value in values]
 

@@ -6,12 +6,14 @@ They are the same for the same token and place, add up to no more than one, and 
 import math
 import zlib
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from atoll.emulate.ask import Ask, Shown
 from atoll.emulate.vocabulary import Vocabulary, neighbours
 from atoll.emulate.words import RING
 
+LEAST = 1e-30  # of a token that is listed
 END_SHOWN = "<|im_end|>"  # the end of a sequence, where tokens are listed
 
 
@@ -37,9 +39,14 @@ def candidates(
     else:
         texts = [word for word in neighbours(roll % RING, count) if word != text][: max(0, count - 1)]
         others = [(vocabulary.id_of(word), word) for word in texts]
+        if count > len(others) + 1:  # more than there are words: any other token of the vocabulary
+            listed = {number, *(other for other, _ in others)}
+            rest = (other for other in range(vocabulary.size) if other not in listed)
+            more = islice(rest, count - len(others) - 1)
+            others += [(other, vocabulary.text_of(other) or END_SHOWN) for other in more]
     left = 1 - taken
     for rank, (other, word) in enumerate(others, 2):
-        left /= 2
+        left = max(left / 2, LEAST)
         found.append(Candidate(other, word, round(math.log(left), 6), rank))
     return found
 
@@ -59,7 +66,7 @@ class Odds:
 
     def chat(self, first: int, stop: int) -> dict[str, Any]:
         """`logprobs` of a chat's choice, for some of its tokens."""
-        top = self._shown.logprobs or 0
+        top = self._count(self._shown.logprobs)
         content = []
         for place in range(first, stop):
             ranked = self._at(place)
@@ -73,7 +80,7 @@ class Odds:
         rows: list[tuple[str, list[Candidate] | None]] = []
         if prompt:
             for place, number in enumerate(self._ask.prompt_ids):
-                ranked = self._prompt_at(place, self._shown.logprobs or 0) if place else None
+                ranked = self._prompt_at(place, self._count(self._shown.logprobs)) if place else None
                 rows.append((self._vocabulary.text_of(number), ranked))
         rows += [(self._ask.piece(place), self._at(place)) for place in range(first, stop)]
         tokens, offsets, ours, top = [], [], [], []
@@ -93,7 +100,7 @@ class Odds:
             return None
         listed: list[dict[str, Any] | None] = [None]
         for place in range(1, len(self._ask.prompt_ids)):
-            ranked = self._prompt_at(place, asked)
+            ranked = self._prompt_at(place, self._count(asked))
             listed.append(
                 {
                     str(one.number): {"logprob": one.logprob, "rank": one.rank, "decoded_token": one.text}
@@ -102,9 +109,13 @@ class Odds:
             )
         return listed
 
+    def _count(self, asked: int | None) -> int:
+        """How many to list; -1 is all of the vocabulary."""
+        return self._vocabulary.size if asked == -1 else asked or 0
+
     def _at(self, place: int) -> list[Candidate]:
         number = self._vocabulary.id_of(self._ask.piece(place))
-        count = max(1, self._shown.logprobs or 0)
+        count = max(1, self._count(self._shown.logprobs))
         return candidates(self._vocabulary, number, place=place, count=count, ids=self._shown.logprob_ids)
 
     def _prompt_at(self, place: int, count: int) -> list[Candidate]:

@@ -21,7 +21,7 @@ class Desk:
     admits: Callable[[int], bool] = lambda _: True  # whether so many more sequences may come now
 
     def check_model(self, name: str | None) -> None:
-        if name and name not in self.served.names:
+        if name and name not in self.served.names and name not in dict(self.served.adapters):
             raise unknown_model(name, ", ".join(self.served.names))
 
 

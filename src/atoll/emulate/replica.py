@@ -1,11 +1,13 @@
 """One replica of a layout -> the engine that stands in for it: limits, KV blocks and step times as planned for it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atoll.cost.profile import MachineProfile
 from atoll.cost.step import StepTimer
 from atoll.emulate.ask import Served
+from atoll.emulate.sampling import MOST_LOGPROBS
 from atoll.engines import find_engine, served_name
 from atoll.engines.engine import BLOCK_TOKENS, SchedulerLimits
 from atoll.engines.spec import kind_of
@@ -48,6 +50,7 @@ def blueprint_of(layout: Layout, number: int, card: ModelCard, *, profile: Machi
     equipment = equip_layout(alone, card, profile=profile)
     (limits,), (kv_blocks,) = equipment.limits, equipment.kv_blocks
     extra = layout.flags.extra
+    prefix_caching = find_engine(layout.engine).caches_prefixes(layout.flags, layout.engine_version, card)
     names = _values("--served-model-name", extra) or (served_name(card),)
     return Blueprint(
         served=Served(
@@ -61,11 +64,16 @@ def blueprint_of(layout: Layout, number: int, card: ModelCard, *, profile: Machi
             request_id_headers="--enable-request-id-headers" in extra,
             tokens_as_ids="--return-tokens-as-token-ids" in extra,
             always_usage="--enable-force-include-usage" in extra,
+            max_logprobs=int(_one("--max-logprobs", extra) or MOST_LOGPROBS),
+            root_path=(_one("--root-path", extra) or "").rstrip("/"),
+            adapters=_adapters(extra),
+            tokenizer_info="--enable-tokenizer-info-endpoint" in extra,
+            block_tokens=BLOCK_TOKENS if prefix_caching else None,
             reasons=any(word.startswith("--reasoning-parser") for word in extra),
         ),
         limits=limits,
         kv_blocks=kv_blocks,
-        prefix_caching=find_engine(layout.engine).caches_prefixes(layout.flags, layout.engine_version, card),
+        prefix_caching=prefix_caching,
         timer=equipment.timers[0],
         version=layout.engine_version,
         fingerprint=f"emulated-{layout.engine_version}-tp{replica.tensor_parallel}",
@@ -87,6 +95,23 @@ def _values(option: str, extra: Sequence[str]) -> tuple[str, ...]:
             rest = list(extra[place + 1 :])
             end = next((at for at, value in enumerate(rest) if value.startswith("--")), len(rest))
             found = rest[:end]
+    return tuple(found)
+
+
+def _one(option: str, extra: Sequence[str]) -> str | None:
+    return next(iter(_values(option, extra)), None)
+
+
+def _adapters(extra: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """LoRA adapters as vLLM's command line names them: NAME=PATH, or JSON with `name` and `path`."""
+    found = []
+    for word in _values("--lora-modules", extra):
+        if word.startswith("{"):
+            plain = json.loads(word)
+            found.append((str(plain["name"]), str(plain["path"])))
+        else:
+            name, _, path = word.partition("=")
+            found.append((name, path))
     return tuple(found)
 
 

@@ -23,6 +23,7 @@ class Ordered:
     """A request to /v1/responses, read: what it generates, and what its answer says again."""
 
     call: Call
+    messages: bool = False  # whether the document shows what went in and came out
     repeated: dict[str, Any]  # fields of the answer that were known from the start
 
 
@@ -52,7 +53,9 @@ def order(fields: ResponsesBody, desk: Desk) -> Ordered:
     if ask.prompt_tokens >= desk.served.max_model_len:
         words = f"The engine prompt length {ask.prompt_tokens} exceeds the max_model_len {desk.served.max_model_len}."
         raise Refusal(400, f"{words} Please reduce prompt.", "invalid_request_error", "input")
-    return Ordered(call=prompted, repeated=_repeated(fields, ask.max_tokens, desk.served.model))
+    model = desk.served.model_of(fields.model)
+    repeated = _repeated(fields, ask.max_tokens, model)
+    return Ordered(call=prompted, messages=fields.enable_response_messages, repeated=repeated)
 
 
 def _chat(fields: ResponsesBody) -> ConvertedChat:
@@ -72,6 +75,7 @@ def _chat(fields: ResponsesBody) -> ConvertedChat:
         reasoning_effort=(fields.reasoning or {}).get("effort"),
         chat_template_kwargs=(fields.model_extra or {}).get("chat_template_kwargs"),
         include_reasoning=(fields.model_extra or {}).get("include_reasoning", True),
+        return_token_ids=fields.enable_response_messages,
         truncate_prompt_tokens=-1 if fields.truncation == "auto" else None,
     )
 

@@ -3,7 +3,7 @@
 import secrets
 from typing import Any
 
-from atoll.emulate.ask import Ask
+from atoll.emulate.ask import Ask, Served
 from atoll.emulate.probabilities import Odds
 from atoll.emulate.responses import Ordered
 from atoll.emulate.vocabulary import Vocabulary
@@ -17,8 +17,18 @@ class ResponsesWire:
     head = tail = b""
 
     def __init__(
-        self, ordered: Ordered, *, request_id: str, created: int, vocabulary: Vocabulary, chunked: bool = True
+        self,
+        ordered: Ordered,
+        *,
+        request_id: str,
+        created: int,
+        served: Served,
+        vocabulary: Vocabulary,
+        chunked: bool = True,
     ) -> None:
+        self._served = served
+        self._vocabulary = vocabulary
+        self._messages = ordered.messages
         self.ask: Ask = ordered.call.asks[0]
         self._shown = ordered.call.shown
         self._repeated = ordered.repeated
@@ -165,6 +175,9 @@ class ResponsesWire:
             said = {"text": self.ask.reasoning(0, tokens), "type": "reasoning_text"}
             output.insert(0, self._thinking([said], "completed"))
         whole["output"] = output
+        if self._messages:
+            whole["input_messages"] = [_raw(self._vocabulary, list(self.ask.prompt_ids))]
+            whole["output_messages"] = [_raw(self._vocabulary, self._odds.ids(0, tokens))]
         whole["incomplete_details"] = {"reason": "max_output_tokens"} if cut else None
         whole["status"] = "incomplete" if cut else "completed"
         prompt = self.ask.prompt_tokens
@@ -172,7 +185,7 @@ class ResponsesWire:
             "input_tokens": prompt,
             "input_tokens_details": {
                 "cached_tokens": cached,
-                "cache_write_tokens": 0,
+                "cache_write_tokens": self._served.created(prompt, cached),
                 "input_tokens_per_turn": [],
                 "cached_tokens_per_turn": [],
             },
@@ -213,6 +226,11 @@ class ResponsesWire:
             "namespace": None,
             "status": status,
         }
+
+
+def _raw(vocabulary: Vocabulary, ids: list[int]) -> dict[str, Any]:
+    """What went into the model or came out of it (vLLM: ResponseRawMessageAndToken)."""
+    return {"message": vocabulary.decode(ids), "tokens": ids, "type": "raw_message_tokens"}
 
 
 def _ordered(entry: dict[str, Any]) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from atoll.emulate.compose import compose_batch, compose_chat, compose_completio
 from atoll.emulate.messages import CountBody, MessagesBody, as_chat
 from atoll.emulate.messages_wire import MessagesWire
 from atoll.emulate.metrics import show_metrics
-from atoll.emulate.pooling import PoolingForm, embeddings, rerank, score
+from atoll.emulate.pooling import PoolingForm, cohere_embed, embeddings, rerank, score
 from atoll.emulate.refusal import Refusal, not_found, wrong_method
 from atoll.emulate.reply import Form
 from atoll.emulate.responses import no_such_response, order
 from atoll.emulate.responses_wire import ResponsesWire
 from atoll.emulate.site import Site
-from atoll.emulate.tokenizing import detokenize, tokenize
+from atoll.emulate.tokenizing import detokenize, tokenize, tokenizer_info
 from atoll.emulate.wire import ChoicesForm, Envelope
 
 
@@ -139,6 +139,19 @@ def _models(exchange: Exchange, _: Received) -> None:
         }
         for name in site.served.names
     ]
+    cards += [
+        {
+            "id": name,
+            "object": "model",
+            "created": site.started,
+            "owned_by": "vllm",
+            "root": path,
+            "parent": site.served.model,
+            "max_model_len": None,
+            "permission": [_permission(site.started)],
+        }
+        for name, path in site.served.adapters
+    ]
     _json(exchange, {"object": "list", "data": cards})
 
 
@@ -168,6 +181,14 @@ def _tokenize(exchange: Exchange, received: Received) -> None:
 
 def _detokenize(exchange: Exchange, received: Received) -> None:
     _json(exchange, detokenize(_json_body(received), exchange.site.desk))
+
+
+def _tokenizer_info(exchange: Exchange, _: Received) -> None:
+    """What vLLM shows with --enable-tokenizer-info-endpoint; without it there is no such route."""
+    served = exchange.site.served
+    if not served.tokenizer_info:
+        raise not_found()
+    _json(exchange, tokenizer_info(served))
 
 
 # What generates
@@ -205,6 +226,7 @@ def _choices(exchange: Exchange, received: Received, call: Call, fields: Any) ->
         call,
         request_id=_id_of(received, fields),
         served=site.served,
+        model=fields.model,
         created=int(site.clock.wall()),
         fingerprint=site.fingerprint,
         vocabulary=site.vocabulary,
@@ -238,6 +260,7 @@ def _responses(exchange: Exchange, received: Received) -> None:
         ordered,
         request_id=_id_of(received, fields).removeprefix("resp_"),
         created=int(site.clock.wall()),
+        served=site.served,
         vocabulary=site.vocabulary,
         chunked=received.http_1_1,
     )
@@ -288,6 +311,7 @@ _SHARED: dict[str, dict[str, Serve]] = {
     "/v1/models": {"GET": _models},
     "/tokenize": {"POST": _tokenize},
     "/detokenize": {"POST": _detokenize},
+    "/tokenizer_info": {"GET": _tokenizer_info},
 }
 _GENERATE: dict[str, dict[str, Serve]] = {
     "/v1/chat/completions": {"POST": _chat},
@@ -300,6 +324,7 @@ _GENERATE: dict[str, dict[str, Serve]] = {
 }
 _POOLING: dict[str, dict[str, Serve]] = {
     "/v1/embeddings": {"POST": _pooled(embeddings)},
+    "/v2/embed": {"POST": _pooled(cohere_embed)},
     "/rerank": {"POST": _pooled(rerank)},
     "/v1/rerank": {"POST": _pooled(rerank)},
     "/v2/rerank": {"POST": _pooled(rerank)},

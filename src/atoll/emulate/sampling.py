@@ -5,7 +5,7 @@ from typing import Any
 
 from atoll.emulate.refusal import bad, refused
 
-MOST_LOGPROBS = 20  # vLLM's --max-logprobs
+MOST_LOGPROBS = 20  # vLLM's --max-logprobs, unless a layout says another
 MOST_SEQUENCES = 16384  # vLLM: VLLM_MAX_N_SEQUENCES
 MOST_LOGPROB_IDS = 128
 
@@ -65,15 +65,18 @@ def _check_draw(fields: Any) -> None:
         raise refused(f"min_p must be in [0, 1], got {min_p}.")
 
 
-def check_vocabulary(fields: Any, *, logprobs: int | None, prompt_logprobs: int | None, vocabulary: int) -> None:
+def check_vocabulary(
+    fields: Any, *, logprobs: int | None, prompt_logprobs: int | None, vocabulary: int, most: int = MOST_LOGPROBS
+) -> None:
     """What depends on the model: how many probabilities, and that token ids are some of its own."""
+    most = vocabulary if most == -1 else most
     for name, words, asked in (
         ("logprobs", "sample logprobs", logprobs),
         ("prompt_logprobs", "prompt logprobs", prompt_logprobs),
     ):
         count = vocabulary if asked == -1 else asked or 0
-        if count > MOST_LOGPROBS:
-            sentence = f"Requested {words} of {count}, which is greater than max allowed: {MOST_LOGPROBS}"
+        if count > most:
+            sentence = f"Requested {words} of {count}, which is greater than max allowed: {most}"
             raise bad(sentence, name, count)
     ids = getattr(fields, "logprob_token_ids", None) or []
     if len(ids) > MOST_LOGPROB_IDS:

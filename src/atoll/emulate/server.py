@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import httptools
 
+from atoll.emulate.orca import LOAD_FORMAT, load_header
 from atoll.emulate.refusal import Refusal, queue_full, unauthorized
 from atoll.emulate.reply import Form, Reply
 from atoll.emulate.routes import Received, find_route, knows_path
@@ -148,8 +149,11 @@ class Connection(asyncio.Protocol):
                 self._send(400, b"Disallowed CORS origin", "text/plain; charset=utf-8")
                 self.on_answered()
                 return
-        elif not site.allows(received.path, received.headers.get("authorization")):
+        elif not site.allows(received.path.removeprefix(site.served.root_path), received.headers.get("authorization")):
             raise unauthorized()
+        root = site.served.root_path
+        if root and received.path.startswith(f"{root}/"):
+            received.path = received.path.removeprefix(root)
         stripped = received.path.rstrip("/")
         if stripped != received.path and knows_path(site, stripped):
             where = f"http://{received.headers.get('host', '')}{stripped}"
@@ -202,7 +206,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def send_json(self, status: int, body: bytes) -> None:
-        self._send(status, body, "application/json")
+        asked = self._current.headers.get(LOAD_FORMAT) if self._current is not None else None
+        self._send(status, body, "application/json", more=load_header(asked, self.site.engine) if asked else "")
 
     def _send(self, status: int, body: bytes, content_type: str | None = None, *, more: str = "") -> None:
         kind = f"content-type: {content_type}\r\n" if content_type else ""

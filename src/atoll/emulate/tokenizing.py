@@ -4,7 +4,9 @@ from typing import Any
 
 from pydantic import RootModel
 
+from atoll.emulate.ask import Served
 from atoll.emulate.body import Shape, Tool, read_body
+from atoll.emulate.probabilities import END_SHOWN
 from atoll.emulate.prompts import Desk, chat_prompt
 from atoll.emulate.refusal import refused
 from atoll.emulate.words import pieces
@@ -52,6 +54,11 @@ def tokenize(body: bytes, desk: Desk) -> dict[str, Any]:
     ids = [desk.vocabulary.id_of(part) for part in parts]
     strings = parts if fields.return_token_strs else None
     return {"count": len(ids), "max_model_len": desk.served.max_model_len, "tokens": ids, "token_strs": strings}
+
+
+def tokenizer_info(served: Served) -> dict[str, Any]:
+    """How the made-up tokenizer is called; it has no chat template and no special tokens but the end."""
+    return {"tokenizer_class": "EmulatedTokenizer", "model_max_length": served.max_model_len, "eos_token": END_SHOWN}
 
 
 def detokenize(body: bytes, desk: Desk) -> dict[str, Any]:

@@ -70,10 +70,11 @@ def _letters(number: int) -> str:
 
 @cache
 def neighbours(place: int, count: int) -> tuple[str, ...]:
-    """The words behind a place of the ring, for alternatives to a token; all different."""
+    """The words behind a place of the ring, for alternatives to a token: all different, and no more than there are."""
     ring = answer_ring()
     found: dict[str, None] = {}
-    while len(found) < count:
-        place = (place + 7) % len(ring)
-        found[ring[place]] = None
+    for step in range(1, len(ring) + 1):
+        if len(found) == count:
+            break
+        found[ring[(place + 7 * step) % len(ring)]] = None
     return tuple(found)

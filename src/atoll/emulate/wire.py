@@ -28,7 +28,7 @@ compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class Envelope:
     """What all chunks of an answer share: identity, framing, and what usage shows."""
 
-    __slots__ = ("call", "chunked", "common", "details", "fingerprint", "request_id", "vocabulary")
+    __slots__ = ("call", "chunked", "common", "details", "fingerprint", "request_id", "served", "vocabulary")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Envelope:
         *,
         request_id: str,
         served: Served,
+        model: str | None = None,
         created: int,
         fingerprint: str,
         vocabulary: Vocabulary,
@@ -46,11 +47,11 @@ class Envelope:
         self.request_id = f"{'chatcmpl' if call.chat else 'cmpl'}-{request_id}"
         self.fingerprint = fingerprint
         self.details = served.prompt_tokens_details and call.details
+        self.served = served
         self.vocabulary = vocabulary
         self.chunked = chunked  # an HTTP/1.0 client gets the bare stream, ended by the connection's end
-        self.common = (
-            f'"id":{compact(self.request_id)},"object":"{kind}","created":{created},"model":{compact(served.model)}'
-        )
+        named = compact(served.model_of(model))
+        self.common = f'"id":{compact(self.request_id)},"object":"{kind}","created":{created},"model":{named}'
 
     def frame(self, text: str) -> bytes:
         data = text.encode(errors="replace")
@@ -264,7 +265,7 @@ class ChoicesForm:
         chunk = b""
         if call.include_usage:
             prompt = call.prompt_tokens
-            created = ',"created_cache_tokens":0' if call.chat else ""
+            created = f',"created_cache_tokens":{envelope.served.created(prompt, cached)}' if call.chat else ""
             details = f',"prompt_tokens_details":{{"cached_tokens":{cached}{created}}}' if envelope.details else ""
             counts = f'"prompt_tokens":{prompt},"total_tokens":{prompt + tokens},"completion_tokens":{tokens}{details}'
             thought = self._thought()
@@ -282,7 +283,7 @@ class ChoicesForm:
         envelope, call = self._envelope, self._envelope.call
         details = None
         if envelope.details:
-            created = 0 if call.chat else None
+            created = envelope.served.created(call.prompt_tokens, cached) if call.chat else None
             details = {"cached_tokens": cached, "created_cache_tokens": created, "multimodal_tokens": None}
         prompt, first = call.prompt_tokens, self.wires[0]
         usage: dict[str, Any] = {"prompt_tokens": prompt, "total_tokens": prompt + tokens, "completion_tokens": tokens}

@@ -47,14 +47,19 @@ def profile_beside(layout: Path | None) -> Path | None:
 def layout_to_emulate(
     *, file: Path | None, gpu: str | None, tensor_parallel: int, model: str | None, flags: EngineFlags
 ) -> Layout:
-    """The layout of a file, or one replica on so many cards of a kind.
+    """The layout of a file with the flags that are given besides, or one replica on so many cards of a kind.
 
     Raises:
-        InputError: neither a file nor GPU and model.
+        InputError: neither a file nor GPU and model, or both.
         BadDocument: the file is no layout.
     """
     if file is not None:
-        return Layout.parse(read_text(file), origin=str(file))
+        layout = Layout.parse(read_text(file), origin=str(file))
+        if gpu is not None or model is not None:
+            raise InputError(f"{file} says which GPUs and which model; leave out --gpu and --model, or --layout.")
+        given = flags.model_dump(exclude_unset=True)
+        extra = (*layout.flags.extra, *given.pop("extra", ()))
+        return layout.replace(flags=layout.flags.replace(**given, extra=extra))
     if gpu is None or model is None:
         raise InputError("Say what to emulate: --layout FILE, or --gpu NAME and --model M.")
     check_name(model)

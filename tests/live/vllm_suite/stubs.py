@@ -3,9 +3,12 @@
 import importlib
 import importlib.abc
 import importlib.machinery
+import json
 import socket
 import sys
 import types
+import urllib.request
+from pathlib import Path
 from unittest.mock import MagicMock
 
 ROOTS = [
@@ -39,7 +42,7 @@ ROOTS = [
 
 
 class NeedsHub(Exception):
-    """The test wants a real tokenizer."""
+    """The test wants what the emulated model's tokenizer has not, such as a chat template."""
 
 
 class VLLMError(ValueError):
@@ -48,14 +51,29 @@ class VLLMError(ValueError):
 
 
 class Tokenizer:
-    """Counts words; all else needs the hub."""
+    """That of the model which is served: the last started server's own, asked over HTTP."""
 
+    url = ""
     all_special_tokens: tuple[str, ...] = ()
     vocab_size = 32_000
     eos_token_id = 2
 
     def encode(self, text: str, **_: object) -> list[int]:
-        return list(range(1, len(text.split()) + 1))
+        return self._ask("tokenize", {"prompt": text})["tokens"]
+
+    def decode(self, tokens: list[int], **_: object) -> str:
+        return self._ask("detokenize", {"tokens": tokens})["prompt"]
+
+    def convert_ids_to_tokens(self, tokens: list[int]) -> list[str]:
+        return [self.decode([token]) for token in tokens]
+
+    def _ask(self, path: str, body: dict[str, object]) -> dict:
+        if not self.url:
+            raise NeedsHub(path)
+        content = {"Content-Type": "application/json"}
+        asked = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), content)
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            return json.load(answer)
 
     def __getattr__(self, name: str) -> object:
         raise NeedsHub(f"tokenizer.{name}")
@@ -83,6 +101,23 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
+class ModelConfig:
+    """As much of vLLM's as its tests ask for: the vocabulary of the config.json that is served."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def get_vocab_size(self) -> int:
+        return json.loads((Path(__file__).parent / "tests" / "config.json").read_text())["vocab_size"]
+
+
+class Hub:
+    """Where a model or an adapter would lie."""
+
+    def snapshot_download(self, *, repo_id: str, **_: object) -> str:
+        return f"/hub/{repo_id}"
+
+
 def tokenizer(*_: object, **__: object) -> Tokenizer:
     return Tokenizer()
 
@@ -90,6 +125,8 @@ def tokenizer(*_: object, **__: object) -> Tokenizer:
 REAL: dict[str, dict[str, object]] = {
     "vllm.version": {"__version__": "0.32.0", "_prev_minor_version": lambda: "0.31"},
     "vllm.exceptions": dict.fromkeys(("VLLMValidationError", "QueueOverflowError", "VLLMError"), VLLMError),
+    "vllm.config": {"ModelConfig": ModelConfig},
+    "vllm.transformers_utils.repo_utils": {"hf_api": Hub},
     "vllm.tokenizers": {"get_tokenizer": tokenizer},
     "transformers": {"AutoTokenizer": types.SimpleNamespace(from_pretrained=tokenizer)},
     "vllm.v1.engine.exceptions": {"EngineDeadError": type("EngineDeadError", (Exception,), {})},

@@ -12,6 +12,7 @@ from unittest.mock import MagicMock
 import anthropic
 import openai
 import requests
+import stubs
 from stubs import free_port
 
 HERE = Path(__file__).parent
@@ -26,6 +27,11 @@ IN_THE_LAYOUT = (
     "--enable-force-include-usage",
     "--return-tokens-as-token-ids",
     "--reasoning-parser",
+    "--runner",
+    "--max-logprobs",
+    "--root-path",
+    "--lora-modules",
+    "--enable-tokenizer-info-endpoint",
 )
 
 
@@ -69,6 +75,7 @@ class RemoteOpenAIServer:
         self._log = (WORK / f"{self.port}.log").open("w")
         self.proc = subprocess.Popen(argv, cwd=WORK / "hub", stdout=self._log, stderr=subprocess.STDOUT)
         self._wait()
+        stubs.Tokenizer.url = self.url_root
 
     def _layout(self, model: str, options: dict[str, list[str]]) -> Path:
         folder = WORK / "hub" / model

@@ -52,8 +52,8 @@ def emulate(
         bool, typer.Option("--enable-prompt-tokens-details", hidden=True)
     ] = False,
     prefix_caching: Annotated[
-        bool, typer.Option("--enable-prefix-caching/--no-enable-prefix-caching", hidden=True)
-    ] = True,
+        bool | None, typer.Option("--enable-prefix-caching/--no-enable-prefix-caching", hidden=True)
+    ] = None,
     without_prefix_caching: Annotated[
         bool, typer.Option("--no-prefix-caching", help="Compute every prompt from its start.")
     ] = False,
@@ -71,14 +71,15 @@ def emulate(
 
     details = ("--enable-prompt-tokens-details",) if prompt_tokens_details else ()
     names = ("--served-model-name", *served_model_name) if served_model_name else ()
-    flags = EngineFlags(
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        max_model_len=max_model_len,
-        max_num_queued_reqs=max_num_queued_reqs,
-        enable_prefix_caching=prefix_caching and not without_prefix_caching,
-        extra=(*names, *details),
-    )
+    given = {
+        "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max_num_batched_tokens,
+        "max_model_len": max_model_len,
+        "max_num_queued_reqs": max_num_queued_reqs,
+        "enable_prefix_caching": False if without_prefix_caching else prefix_caching,
+        "extra": (*names, *details),
+    }
+    flags = EngineFlags.model_validate({name: value for name, value in given.items() if value is not None})
     chosen = layout_to_emulate(file=layout, gpu=gpu, tensor_parallel=tp, model=model, flags=flags)
     emulate_replica(
         chosen,
