@@ -89,6 +89,40 @@ def test_a_level_near_the_edge_is_measured_again_and_its_median_counts():
     assert [name for users, name in runs if users == 8] == ["users-8", "users-8-2", "users-8-3"]
 
 
+def test_a_moments_trouble_that_ends_the_search_is_looked_at_again():
+    measure, runs = server(7)
+
+    def troubled(load, folder):
+        return server(0)[0](load, folder) if folder.name == "users-2" else measure(load, folder)
+
+    assert search(troubled).users == 7
+    assert [name for users, name in runs if users == 2] == ["users-2-2", "users-2-3"]
+
+
+def test_a_verdict_near_the_edge_says_between_what_it_lies():
+    def measure(load, folder):
+        slow = {1: 0, 2: 1, 3: 1, 4: 10}.get(load.users, 20)  # of 25 requests
+        records = [
+            Record(
+                number=n,
+                user=n,
+                sent_s=0.0,
+                token_s=(2.0 if n < slow else 0.5, 3.0),
+                done_s=3.0,
+                output_tokens=2,
+            )
+            for n in range(25)
+        ]
+        summary = summarise(RecordTable.from_records(records), slo=TARGETS)
+        return Result(summary, ClientReport(limited=False, verdict=""))
+
+    found = search(measure)
+    assert (found.users, found.at_least, found.at_most) == (3, 1, 3)
+    assert [level.load for level in found.in_doubt] == [2, 3]
+    sure = search(server(7)[0])
+    assert (sure.users, sure.at_least, sure.at_most, sure.in_doubt) == (7, 7, 7, ())
+
+
 def test_a_search_without_a_target_is_refused():
     with pytest.raises(InputError, match="needs a target"):
         search_users(

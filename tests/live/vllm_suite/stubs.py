@@ -114,7 +114,7 @@ class ModelConfig:
 class Hub:
     """Where a model or an adapter would lie."""
 
-    def snapshot_download(self, *, repo_id: str, **_: object) -> str:
+    def snapshot_download(self, repo_id: str, **_: object) -> str:
         return f"/hub/{repo_id}"
 
 

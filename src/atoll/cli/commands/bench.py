@@ -400,11 +400,19 @@ def _show_capacity(most: "UsersWithinTargets", *, json: bool) -> None:
     from atoll.cli.show import bold, out, show_json
 
     if json:
-        shown = {"users": most.users, "share": most.share, "limited": most.limited}
+        shown: dict[str, Any] = {"users": most.users, "share": most.share, "limited": most.limited}
+        shown |= {"at_least": most.at_least, "at_most": most.at_most, "in_doubt": bool(most.in_doubt)}
         show_json(shown | {"levels": levels_json(most.levels)})
         return
     show_levels(most.levels)
     out.print(bold(f"{most.users} users", f" is the most of whose requests {most.share:.0%} keep within the targets."))
+    if most.in_doubt:
+        least, last = most.at_least, "more" if most.at_most is None else f"{most.at_most}"
+        requests = min(level.counted for level in most.in_doubt)
+        words = (
+            f"The edge lies between {least} and {last} users: {requests} requests a level are too few to tell nearer."
+        )
+        out.print(f"{words} A longer --duration or more --repeats would.")
     if most.limited:
         out.print("This is a lower bound: the search met --max-users, or the client was the limit at some level.")
 
