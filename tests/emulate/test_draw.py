@@ -80,7 +80,7 @@ def test_the_end_is_a_token_that_may_be_forced_or_kept_out():
     (later,) = asks(logit_bias={str(END): 100}, min_tokens=4).asks
     assert (later.output_tokens, later.finish_reason) == (5, "stop")
     (ignored,) = asks(logit_bias={str(END): 100}, ignore_eos=True).asks
-    assert (ignored.output_tokens, ignored.finish_reason) == (24, "length")
+    assert (ignored.output_tokens, ignored.finish_reason, ignored.text) == (24, "length", "")
     (kept,) = asks(logit_bias={str(END): -100}, max_tokens=None).asks
     assert kept.finish_reason == "length"
 
@@ -104,7 +104,10 @@ def test_a_form_is_made_without_excluded_words_or_refused():
 
 @pytest.mark.parametrize(
     ("bad_words", "message"),
-    [([" "], "bad_words entries must tokenize to at least one token."), (["a"] * 129, "Too many bad words")],
+    [
+        ([" "], "bad_words entries must tokenize to at least one token."),
+        (["a"] * 129, "Too many bad words after tokenization: 129. The max number is 128."),
+    ],
 )
 def test_bad_words_that_are_none_or_too_many_are_refused(bad_words, message):
     with pytest.raises(Refusal, match=message):

@@ -1,6 +1,7 @@
 """One's own traffic as a trace: times, lengths, sessions, and no word of what was said."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -40,26 +41,34 @@ DOOR = "\n".join(
         '{"t":"2026-11-30T10:0',  # the line that is being written
     ]
 )
-SPEND = json.dumps(
-    [
-        {"startTime": "2026-11-30T10:00:03Z", "prompt_tokens": 30, "completion_tokens": 7, "session_id": "s2", "messages": SECRET},
-        {"startTime": "2026-11-30T10:00:00.500Z", "prompt_tokens": 20, "completion_tokens": 5, "session_id": "s1"},
-        {"startTime": "2026-11-30T10:00:04Z", "prompt_tokens": 20, "completion_tokens": 0, "session_id": "s1"},
-    ]
-)  # fmt: skip
+DATA = Path(__file__).parents[1] / "data" / "own_traffic"
+SPEND = (DATA / "litellm-1.110.2.json").read_text()
+# Open WebUI 0.12: usage as its normalize_usage leaves it, the text of newer answers in `output`, an answer asked for again.
 MESSAGES = {
-    "q1": {"id": "q1", "role": "user", "content": SECRET, "timestamp": 1000},
+    "q1": {"id": "q1", "parentId": None, "role": "user", "content": SECRET, "timestamp": 1000},
     "a1": {
         "role": "assistant",
         "parentId": "q1",
         "content": "four",
-        "usage": {"prompt_tokens": 12, "completion_tokens": 9},
+        "usage": {"prompt_tokens": 12, "completion_tokens": 9, "input_tokens": 12, "output_tokens": 9},
     },
-    "q2": {"id": "q2", "role": "user", "content": "x" * 40, "timestamp": 1020},
-    "a2": {"role": "assistant", "parentId": "q2", "content": "y" * 80},
+    "again": {
+        "role": "assistant",
+        "parentId": "q1",
+        "content": "f",
+        "info": {"usage": {"prompt_n": 3, "cache_n": 8, "predicted_n": 2}},
+    },
+    "q2": {"id": "q2", "parentId": "a1", "role": "user", "content": "x" * 40, "timestamp": 1020},
+    "a2": {
+        "role": "assistant",
+        "parentId": "q2",
+        "content": "",
+        "output": [{"type": "message", "content": [{"type": "output_text", "text": "y" * 80}]}],
+    },
 }
 CHATS = json.dumps([{"id": "c1", "user_id": "u", "chat": {"title": SECRET, "history": {"messages": MESSAGES}}}])
-VLLM = f"""INFO 11-30 10:00:00 [api_server.py:1] Starting
+VLLM = (DATA / "vllm-0.32.0.log").read_text()
+EARLY_VLLM = f"""INFO 11-30 10:00:00 [api_server.py:1] Starting
 INFO 11-30 10:00:01 [logger.py:39] Received request chatcmpl-aa: prompt: '{SECRET}', params: SamplingParams(max_tokens=100), prompt_token_ids: [1, 2, 3, 4], lora_request: None.
 INFO 11-30 10:00:03 [logger.py:39] Received request chatcmpl-bb: params: SamplingParams(n=1, max_tokens=50), prompt_token_ids: [1, 2], lora_request: None.
 INFO 11-30 10:00:04 [logger.py:60] Generated response chatcmpl-aa: output: '{SECRET}', output_token_ids: [7, 8, 9], finish_reason: stop
@@ -70,11 +79,13 @@ INFO 11-30 10:00:04 [logger.py:60] Generated response chatcmpl-aa: output: '{SEC
     ("text", "source", "rows"),
     [
         (DOOR, "the door's log", [(0.0, 1000, 100, 0), (2.0, 100, 30, 0), (10.0, 500, 50, None)]),
-        (SPEND, "LiteLLM", [(0.0, 20, 5, 0), (2.5, 30, 7, 1)]),
-        (CHATS, "Open WebUI", [(0.0, 12, 9, 0), (20.0, (len(SECRET) + 44) // 4, 20, 0)]),
-        (VLLM, "vLLM's log", [(0.0, 4, 3, None), (2.0, 2, 50, None)]),
+        (SPEND, "LiteLLM", [(0.0, 20, 5, 0), (1.0, 30, 7, 0)]),
+        (f'{{"data": {SPEND}, "total": 3, "page": 1}}', "LiteLLM", [(0.0, 20, 5, 0), (1.0, 30, 7, 0)]),
+        (CHATS, "Open WebUI", [(0.0, 12, 9, 0), (0.0, 11, 2, 0), (20.0, (len(SECRET) + 44) // 4, 20, 0)]),
+        (VLLM, "vLLM's log", [(0.0, 23, 5, None), (2.0, 22, 4, None), (3.0, 2, 7, None)]),
+        (EARLY_VLLM, "vLLM's log", [(0.0, 4, 3, None), (2.0, 2, 50, None)]),
     ],
-    ids=["door", "litellm", "open_webui", "vllm"],
+    ids=["door", "litellm", "litellm_page", "open_webui", "vllm", "early_vllm"],
 )
 def test_each_source_gives_times_lengths_and_sessions_and_no_word(text, source, rows):
     assert own_traffic(text).source == source
@@ -92,6 +103,11 @@ def test_what_is_estimated_is_told():
     assert own_traffic(CHATS).note == "1 answers have no usage: 4 letters a token are reckoned"
     assert own_traffic(SPEND).note is None
     assert "1 answers have the length that was asked at most" in own_traffic(VLLM).note
+    without = "\n".join(line for line in VLLM.splitlines() if " DEBUG " not in line)
+    with pytest.raises(BadTraffic, match="VLLM_LOGGING_LEVEL=DEBUG tells them"):
+        parse_trace(without, origin="log")
+    with pytest.raises(BadTraffic, match="ask for /spend/logs with summarize=false"):
+        parse_trace('[{"startTime": "2026-12-01", "spend": 0.0, "users": {}, "models": {}}]', origin="log")
 
 
 def test_an_exported_table_of_litellm_is_a_trace_as_it_is():

@@ -80,9 +80,9 @@ def _bad_words(words: Sequence[str], vocabulary: Vocabulary) -> tuple[tuple[int,
         within = tuple(vocabulary.encode(f" {word.lstrip()}"))
         if within[0] != first[0] and len(within) == len(first):
             found.append(within)
-    if len(found) > MOST_BAD_WORDS:
-        words_many = f"Too many bad words after tokenization: {len(found)}. The max number is {MOST_BAD_WORDS}."
-        raise bad(words_many, "bad_words", list(words))
+        if len(found) > MOST_BAD_WORDS:
+            many = f"Too many bad words after tokenization: {MOST_BAD_WORDS + 1}. The max number is {MOST_BAD_WORDS}."
+            raise bad(many, "bad_words", list(words))
     return tuple(found)
 
 
@@ -107,10 +107,12 @@ class Drawing:
         return allowed and self._wishes.bias.get(end, 0.0) > EXCLUDED
 
     def words(self, count: int, *, least: int, stops: bool) -> tuple[tuple[str, ...], bool]:
-        """So many tokens at most, and whether the end came up: from the `least`th on, where it `stops` at all."""
+        """So many tokens at most, and whether the end came up, from the `least`th on; where it does not stop the answer
+        it is a token without a text.
+        """
         words: list[str] = []
         for place in range(count):
-            number = self._best(place, ends=stops and place >= least)
+            number = self._best(place, ends=place >= least)
             if number == self._vocabulary.end and stops:
                 return tuple(words), True
             self._ids.append(number)

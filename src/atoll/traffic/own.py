@@ -19,7 +19,8 @@ _WHOLE_ANSWER_BYTES = 600  # of an answer at once, beside its text
 _STREAMED = 0.5  # an answer whose headers came before this share of its time was streamed
 _VLLM_LINE = re.compile(
     r"(?:(\d\d-\d\d \d\d:\d\d:\d\d)|(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?)).*?"
-    r"(Received request|Generated response) ([\w-]+?)(?:-\d+)?:"
+    r"(Received request|Request|Generated response) ([\w-]+)(?: \((?:streaming delta|streaming complete)\))?"
+    r"(?: details)?:"
 )
 _IDS = re.compile(r"(prompt_token_ids|output_token_ids): \[([\d, ]*)")
 _MAX_TOKENS = re.compile(r"max_tokens=(\d+)")
@@ -49,9 +50,8 @@ def own_traffic(text: str) -> OwnTraffic | None:
     stripped = text.lstrip("\ufeff \t\r\n")
     if stripped.startswith("["):
         return _of_items(_array(stripped))
-    first = stripped.partition("\n")[0]
-    if first.startswith("{"):
-        return _of_items(_lines(stripped))
+    if stripped.startswith("{"):
+        return _of_items(_page(stripped) or _lines(stripped))
     return _of_vllm(stripped) if _VLLM_LINE.search(stripped) else None
 
 
@@ -61,6 +61,16 @@ def _array(text: str) -> list[Any]:
     except ValueError:
         return []
     return items if isinstance(items, list) else []
+
+
+def _page(text: str) -> list[Any]:
+    """The rows of a page of LiteLLM's /spend/logs/v2."""
+    try:
+        page = json.loads(text)
+    except ValueError:
+        return []
+    rows = page.get("data") if isinstance(page, dict) else None
+    return rows if isinstance(rows, list) else []
 
 
 def _lines(text: str) -> list[Any]:
@@ -80,6 +90,9 @@ def _of_items(items: list[Any]) -> OwnTraffic | None:
         return _of_door(known)
     if "startTime" in first and {"prompt_tokens", "completion_tokens"} <= first.keys():
         return OwnTraffic(source="LiteLLM", rows=tuple(_of_spend(known)))
+    if "startTime" in first and {"spend", "models"} <= first.keys():
+        words = "these are sums of days; ask for /spend/logs with summarize=false, or for /spend/logs/v2"
+        return OwnTraffic(source="LiteLLM", rows=(), note=words)
     if isinstance(first.get("chat"), dict):
         return _of_chats(known)
     return None
@@ -113,8 +126,10 @@ def _of_door(items: list[dict[str, Any]]) -> OwnTraffic:
 
 
 def _of_spend(items: Iterable[Mapping[str, Any]]) -> Iterator[OwnRow]:
-    """Rows of LiteLLM_SpendLogs, as its API and its database give them."""
+    """Rows of LiteLLM_SpendLogs, as its API and its database give them; what its own cache answered saw no engine."""
     for item in items:
+        if str(item.get("cache_hit")).lower() == "true":
+            continue
         prompt, output = int(item.get("prompt_tokens") or 0), int(item.get("completion_tokens") or 0)
         if prompt > 0 and output > 0:
             session = item.get("session_id") or item.get("end_user") or None
@@ -127,63 +142,102 @@ def _of_spend(items: Iterable[Mapping[str, Any]]) -> Iterator[OwnRow]:
 
 
 def _of_chats(chats: Iterable[Mapping[str, Any]]) -> OwnTraffic:
-    """Open WebUI's export of chats: an answer carries a usage where the engine gave one."""
+    """Open WebUI's export of chats (0.12): an answer carries a usage where the engine gave one."""
     rows, estimated = [], 0
     for place, chat in enumerate(chats):
-        told = chat["chat"]
-        history = told.get("history") if isinstance(told.get("history"), dict) else {}
-        known = history.get("messages") or {}
-        messages = list(known.values()) if isinstance(known, dict) else told.get("messages") or []
-        letters = 0
-        for message in messages:
-            said = message.get("content") if isinstance(message.get("content"), str) else ""
-            if message.get("role") != "assistant":
-                letters += len(said)
+        for answer, before in _answers(chat["chat"]):
+            usage = _usage_of(answer)
+            prompt, output, said = usage.get("input_tokens"), usage.get("output_tokens"), _said(answer)
+            moment = (before[-1] if before else answer).get("timestamp") or answer.get("timestamp")
+            if moment is None or not (said or output):
                 continue
-            usage = message.get("usage") or message.get("info") or {}
-            prompt = usage.get("prompt_tokens") or usage.get("prompt_eval_count")
-            output = usage.get("completion_tokens") or usage.get("eval_count")
             estimated += not (prompt and output)
-            asked = known.get(message.get("parentId"), message) if isinstance(known, dict) else message
-            moment = asked.get("timestamp") or message.get("timestamp")
-            if moment is not None and (said or output):
-                rows.append(
-                    OwnRow(
-                        at_s=_moment(moment),
-                        prompt_tokens=max(1, int(prompt or letters // _LETTERS_A_TOKEN)),
-                        output_tokens=max(1, int(output or len(said) // _LETTERS_A_TOKEN)),
-                        session=str(chat.get("id") or place),
-                    )
+            letters = sum(len(_said(message)) for message in before)
+            rows.append(
+                OwnRow(
+                    at_s=_moment(moment),
+                    prompt_tokens=max(1, int(prompt or letters // _LETTERS_A_TOKEN)),
+                    output_tokens=max(1, int(output or len(said) // _LETTERS_A_TOKEN)),
+                    session=str(chat.get("id") or place),
                 )
-            letters += len(said)
+            )
     note = f"{estimated} answers have no usage: {_LETTERS_A_TOKEN} letters a token are reckoned" if estimated else None
     return OwnTraffic(source="Open WebUI", rows=tuple(rows), note=note)
 
 
+def _answers(told: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Each answer of a chat and what was said before it, on its own branch where an answer was asked for again."""
+    history = told.get("history")
+    known = history.get("messages") if isinstance(history, dict) else None
+    if not isinstance(known, dict):
+        listed = [message for message in told.get("messages") or [] if isinstance(message, dict)]
+        for place, message in enumerate(listed):
+            if message.get("role") == "assistant":
+                yield message, listed[:place]
+        return
+    for message in known.values():
+        if isinstance(message, dict) and message.get("role") == "assistant":
+            before: list[dict[str, Any]] = []
+            parent = known.get(message.get("parentId"))
+            while isinstance(parent, dict) and len(before) < len(known):
+                before.append(parent)
+                parent = known.get(parent.get("parentId"))
+            yield message, before[::-1]
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    """A message's text: its content, or that of the items of its output."""
+    content = message.get("content")
+    if isinstance(content, str) and content:
+        return content
+    output = message.get("output")
+    items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+    parts = [part for item in items for part in item.get("content") or () if isinstance(part, dict)]
+    return "".join(str(part["text"]) for part in parts if part.get("text") is not None)
+
+
+def _usage_of(message: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer's usage under one pair of names (Open WebUI: utils/response.py, normalize_usage)."""
+    told = message.get("info")
+    info: dict[str, Any] = told if isinstance(told, dict) else {}
+    given = message.get("usage") or info.get("usage") or info
+    usage: dict[str, Any] = given if isinstance(given, dict) else {}
+    names = {
+        "input_tokens": ("input_tokens", "prompt_tokens", "prompt_eval_count"),
+        "output_tokens": ("output_tokens", "completion_tokens", "eval_count", "predicted_n"),
+    }
+    found = {name: next((usage[one] for one in others if usage.get(one)), None) for name, others in names.items()}
+    if found["input_tokens"] is None and usage.get("prompt_n"):  # llama.cpp counts what it computed and what it had
+        found["input_tokens"] = int(usage["prompt_n"]) + int(usage.get("cache_n") or 0)
+    return found
+
+
 def _of_vllm(text: str) -> OwnTraffic:
-    """VLLM's own log (--enable-log-requests, and --enable-log-outputs for the answers' lengths)."""
-    asked: dict[str, OwnRow] = {}
-    answered: set[str] = set()
+    """VLLM's own log (--enable-log-requests, and --enable-log-outputs for the answers' lengths).
+
+    In 0.32 the ids stand in lines of level DEBUG, those of a streamed answer chunk by chunk; in early versions in the
+    line that says that a request came.
+    """
+    asked: dict[str, dict[str, Any]] = {}
     for line in text.splitlines():
         match = _VLLM_LINE.search(line)
         if match is None:
             continue
         ids = {name: len(numbers.split(",")) for name, numbers in _IDS.findall(line) if numbers.strip()}
         name, limit = match[4], _MAX_TOKENS.search(line)
-        if match[3] == "Received request":
-            asked[name] = OwnRow(
-                at_s=_moment(match[2] or f"2000-{match[1]}"),
-                prompt_tokens=ids.get("prompt_token_ids", 0),
-                output_tokens=int(limit[1]) if limit else 0,
-            )
-        elif name in asked and "output_token_ids" in ids:
-            answered.add(name)
-            asked[name] = OwnRow(
-                at_s=asked[name].at_s, prompt_tokens=asked[name].prompt_tokens, output_tokens=ids["output_token_ids"]
-            )
-    rows = tuple(row for row in asked.values() if row.prompt_tokens > 0 and row.output_tokens > 0)
-    left, limits = len(asked) - len(rows), sum(name not in answered for name in asked)
-    said = [f"{left} requests without lengths are left out"] if left else []
+        if match[3] != "Generated response":
+            known = asked.setdefault(name, {"at_s": _moment(match[2] or f"2000-{match[1]}"), "prompt": 0, "out": 0})
+            known["prompt"] = ids.get("prompt_token_ids", known["prompt"])
+            known["limit"] = int(limit[1]) if limit else known.get("limit", 0)
+        elif name in asked:
+            asked[name]["out"] += ids.get("output_token_ids", 0)
+    rows = tuple(
+        OwnRow(at_s=one["at_s"], prompt_tokens=one["prompt"], output_tokens=one["out"] or one["limit"])
+        for one in asked.values()
+        if one["prompt"] > 0 and (one["out"] or one["limit"]) > 0
+    )
+    left, limits = len(asked) - len(rows), sum(not one["out"] for one in asked.values())
+    said = [f"{left} requests without lengths are left out (VLLM_LOGGING_LEVEL=DEBUG tells them)"] if left else []
     said += (
         [f"{limits} answers have the length that was asked at most (--enable-log-outputs tells it)"] if limits else []
     )

@@ -53,22 +53,25 @@ def parse_trace(text: str, *, origin: str) -> tuple[TraceRow, ...]:
         BadTraffic: a column is missing, a value cannot be read, or there is no row.
     """
     stripped = text.lstrip("\ufeff \t\r\n")
-    rows = [row for row in _rows(stripped, origin) if row.output_tokens > 0 and row.prompt_tokens > 0]
+    listed, note = _rows(stripped, origin)
+    rows = [row for row in listed if row.output_tokens > 0 and row.prompt_tokens > 0]
     if not rows:
-        raise BadTraffic(f"{origin}: this trace holds no request with a prompt and an answer.")
+        why = f" ({note})" if note else ""
+        raise BadTraffic(f"{origin}: this trace holds no request with a prompt and an answer{why}.")
     rows.sort(key=lambda row: row.due_s)
     start = rows[0].due_s
     return tuple(replace(row, due_s=row.due_s - start) for row in rows)
 
 
-def _rows(text: str, origin: str) -> Iterable[TraceRow]:
+def _rows(text: str, origin: str) -> tuple[Iterable[TraceRow], str | None]:
+    """The rows, and what is to be known of them."""
     try:
         own = own_traffic(text)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise BadTraffic(f"{origin}: a request of this log cannot be read: {error}.") from None
     if own is not None:
-        return _of_own(own)
-    return (_json_rows if text.startswith("{") else _csv_rows)(text, origin)
+        return _of_own(own), own.note
+    return (_json_rows if text.startswith("{") else _csv_rows)(text, origin), None
 
 
 def _of_own(own: OwnTraffic) -> Iterable[TraceRow]:
