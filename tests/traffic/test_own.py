@@ -132,4 +132,4 @@ def test_a_replayed_trace_names_its_sessions_to_the_door():
     assert [request.session for request in requests] == [0, 0, None]
     target, endpoint = parse_target("http://h")
     writer = MessageWriter(target, endpoint, RequestOptions(session_header="X-Session-Id"), "m", ids="r-")
-    assert b"X-Session-Id: r-s0\r\n" in writer.write(requests[1], Made(text=b"hi"))
+    assert b"X-Session-Id: s0\r\n" in writer.write(requests[1], Made(text=b"hi"))
