@@ -118,6 +118,20 @@ def test_aiperf_figures_from_json_and_csv():
         assert found.summary.output_tokens_per_s == pytest.approx(208.97, abs=0.01)
 
 
+def test_aiperfs_figures_are_by_the_servers_usage_where_its_own_recount_differs():
+    for name in ("aiperf-figures-recounted.json", "aiperf-figures-recounted.csv"):
+        found = read(name)
+        assert found.summary.tpot_s.mean == pytest.approx(0.0031, rel=0.01)  # 1.3 ms by AIPerf's 46 tokens an answer
+        assert found.summary.output_tokens_per_s == pytest.approx(1027, rel=0.01)  # 2,379 by them
+        assert "20 tokens an answer; AIPerf's own recount is 46" in found.notes[1]
+
+
+def test_rates_of_requests_whose_chunks_are_not_told_are_by_the_time_between_their_ends():
+    found = read("guidellm-concurrent.json")
+    assert found.summary.requests_per_s == pytest.approx(16 / 0.325, rel=0.02)
+    assert found.summary.output_tokens_per_s == pytest.approx(20 * 16 / 0.325, rel=0.02)
+
+
 def test_aiperf_records():
     found = read("profile_export.jsonl")
     assert found.summary.requests.ok == 8
@@ -155,6 +169,14 @@ def test_a_tools_folder_is_taken_by_the_file_that_has_most(tmp_path):
         (tmp_path / "artifacts" / "m" / name).write_text((DATA / name).read_text())
     ((_, found),) = import_run(tmp_path / "artifacts", folder=tmp_path / "run")
     assert len(found.table) == 8
+    for name in ("D128_50_text-to-text_num_concurrency_8_time_7s.json", "loc_stats.csv"):
+        folder = tmp_path / name.partition("_")[0]
+        folder.mkdir()
+        (folder / name).write_text((DATA / name).read_text())
+        import_run(folder, folder=tmp_path / f"run of {name}")
+    (tmp_path / "artifacts" / "profile_export.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"has 2 results, .*Name one"):
+        import_run(tmp_path / "artifacts", folder=tmp_path / "run3")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no result of another load generator"):
         import_run(tmp_path / "empty", folder=tmp_path / "run2")

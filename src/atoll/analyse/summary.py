@@ -413,13 +413,24 @@ def _within(times: Floats, stretches: Sequence[tuple[float, float]]) -> Mask:
 
 
 def _part_within(table: RecordTable, stretches: Sequence[tuple[float, float]]) -> Floats:
-    """The part of each row's answer that arrived in the stretches, 0 to 1, by its chunks."""
+    """The part of each row's answer that arrived in the stretches, 0 to 1: by its chunks, or where only its first and
+    last token are known by the time between them.
+    """
     in_window = np.concatenate([[0], np.cumsum(_within(table.token_clock, stretches))])
     lengths = table.span_stop - table.span_start
     chunks = np.bincount(table.span_row, lengths, minlength=len(table))
     inside = np.bincount(table.span_row, in_window[table.span_stop] - in_window[table.span_start], minlength=len(table))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(chunks > 0, inside / chunks, 0.0)
+        return np.where(chunks > 0, inside / chunks, _share_of_time(table, stretches))
+
+
+def _share_of_time(table: RecordTable, stretches: Sequence[tuple[float, float]]) -> Floats:
+    """The part of the time from each row's first to its last token that lies in the stretches; 0 where that is none."""
+    first, last = table.first_token_s, table.last_token_s
+    inside = np.zeros(len(table))
+    for start, end in stretches:
+        inside += np.clip(np.minimum(last, end) - np.maximum(first, start), 0.0, None)
+    return np.nan_to_num(inside / (last - first), posinf=0.0)
 
 
 def _count(outcome: NDArray[np.object_], chosen: Mask) -> RequestCounts:

@@ -57,6 +57,8 @@ _IN_FOLDERS = (
     evalscope.SUMMARY,
     "benchmarks.json",
     "benchmarks.csv",
+    "D*_*_time_*s.json",  # genai-bench
+    "*_stats.csv",  # Locust
 )
 
 
@@ -67,13 +69,15 @@ def _text_of(file: Path) -> str:
         InputError: it cannot be read, or the folder has no result that is known.
     """
     if file.is_dir():
-        found = (next(iter(sorted(file.rglob(name))), None) for name in _IN_FOLDERS)
-        chosen = next(filter(None, found), None)
-        if chosen is None:
+        found = next(filter(None, (sorted(file.rglob(name)) for name in _IN_FOLDERS)), None)
+        if found is None:
             raise InputError(
                 f"{file} has no result of another load generator, such as {_IN_FOLDERS[0]}. Name the file."
             )
-        return _text_of(chosen)
+        if len(found) > 1:
+            names = ", ".join(str(one.relative_to(file)) for one in found[:4])
+            raise InputError(f"{file} has {len(found)} results, {names}{' ...' if len(found) > 4 else ''}. Name one.")
+        return _text_of(found[0])
     other = file.with_name(evalscope.PERCENTILES)
     if file.name == evalscope.SUMMARY and other.is_file():
         return f'{{"summary": {read_text(file)}, "percentiles": {read_text(other)}}}'

@@ -29,6 +29,13 @@ _HEADERS = {
     "inter_chunk_latency": "Inter Chunk Latency",
     "request_latency": "Request Latency",
 }
+# Tokens of an answer and of a prompt: as recounted, as the server says.
+_LENGTHS = {
+    "output_sequence_length": "Output Sequence Length",
+    "usage_completion_tokens": "Usage Completion Tokens",
+    "input_sequence_length": "Input Sequence Length",
+    "usage_prompt_tokens": "Usage Prompt Tokens",
+}
 _SCALES = {"ms": 1e-3, "sec": 1.0, "s": 1.0, "us": 1e-6, "ns": 1e-9}
 
 
@@ -49,7 +56,27 @@ def read(text: str, origin: str) -> tuple[Foreign, ...]:
         spreads={ours: _spread(plain.get(theirs)) for ours, theirs in _SPREADS.items()},
     )
     note = "figures only; profile_export.jsonl beside it has the requests"
-    return (Foreign(tool=_TOOL, model=_model(plain), summary=summary, notes=(note,)),)
+    lengths = {name: _value(plain, name) for name in _LENGTHS}
+    summary, recounted = _by_usage(summary, lengths)
+    return (Foreign(tool=_TOOL, model=_model(plain), summary=summary, notes=(note, *recounted)),)
+
+
+def _by_usage(summary: Summary, lengths: dict[str, float]) -> tuple[Summary, tuple[str, ...]]:
+    """The figures that AIPerf makes of its own recount of tokens, by the server's usage where that counts others.
+
+    TPOT is (latency - TTFT) / (tokens - 1), so of answers of 20 tokens that are recounted as 46 it is 45/19 as long.
+    """
+    recount, usage, asked, used = (lengths[name] for name in _LENGTHS)
+    if recount <= 1 or usage <= 1 or abs(recount - usage) < 0.01 * usage:
+        return summary, ()
+    longer = (recount - 1) / (usage - 1)
+    tpot = Distribution(**{name: value * longer for name, value in summary.tpot_s if isinstance(value, float)})
+    output = summary.output_tokens_per_s * usage / recount
+    prompt = (summary.total_tokens_per_s - summary.output_tokens_per_s) * (used / asked if asked and used else 1.0)
+    words = (
+        f"TPOT and tokens/s by the server's usage, {usage:.0f} tokens an answer; AIPerf's own recount is {recount:.0f}"
+    )
+    return summary.replace(tpot_s=tpot, output_tokens_per_s=output, total_tokens_per_s=output + prompt), (words,)
 
 
 def _value(plain: dict[str, Any], name: str) -> float:
@@ -174,7 +201,9 @@ def read_csv(text: str, origin: str) -> tuple[Foreign, ...]:
         },
         spreads={ours: _spread(spreads.get(_HEADERS[theirs])) for ours, theirs in _SPREADS.items()},
     )
-    return (Foreign(tool=_TOOL, model=None, summary=summary, notes=("figures only",)),)
+    lengths = {name: float(spreads.get(title, {}).get("avg", 0.0)) for name, title in _LENGTHS.items()}
+    summary, recounted = _by_usage(summary, lengths)
+    return (Foreign(tool=_TOOL, model=None, summary=summary, notes=("figures only", *recounted)),)
 
 
 def write(run: Kept) -> str:

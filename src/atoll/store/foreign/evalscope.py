@@ -29,7 +29,7 @@ def read(text: str, origin: str) -> tuple[Foreign, ...]:
         plain = json.loads(text)
     except ValueError:
         raise BadRun(f"{origin} is no JSON, so no result of EvalScope.") from None
-    if isinstance(plain, list):
+    if isinstance(plain, list) and all(isinstance(row, dict) and "Percentiles" in row for row in plain):
         plain = {"summary": {}, "percentiles": plain}
     elif isinstance(plain, dict) and "Total Requests" in plain:
         plain = {"summary": plain, "percentiles": []}
