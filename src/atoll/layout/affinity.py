@@ -34,8 +34,8 @@ def find_homes(layout: Layout) -> Homes | None:
 
 
 def server_names(layout: Layout) -> tuple[str, ...]:
-    """The replicas as the nginx.conf of plain processes names them; nginx's ring of hashes is made of these names."""
-    return tuple(f"127.0.0.1:{replica.port}" for replica in give_ports(layout).replicas)
+    """The replicas as nginx.conf names them: its ring of hashes is made of these names."""
+    return tuple(f"{replica.host or '127.0.0.1'}:{replica.port}" for replica in give_ports(layout).replicas)
 
 
 def hot_streams(layout: Layout) -> tuple[int, ...]:

@@ -59,6 +59,7 @@ class Replica(Document):
     tensor_parallel: int = Field(ge=1, le=1024)
     pipeline_parallel: int = Field(default=1, ge=1, le=1024)
     port: int | None = Field(default=None, ge=1, le=65535)  # None until the renderer gives it one
+    host: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,253}$")  # as the door knows it; None: loopback
 
     @model_validator(mode="after")
     def _gpus_match_the_split(self) -> "Replica":

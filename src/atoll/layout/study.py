@@ -127,6 +127,7 @@ def study_layouts(study: Study, box: Box, *, only: Iterable[str] | None = None) 
 
 def _layout(study: Study, variant: Variant, box: Box) -> Layout:
     router = variant.router or Router(policy=variant.policy or study.policy)
+    load = study.workload if router.policy.is_affine else None  # which tells when a replica is hot
     return Layout(
         name=variant.name,
         model=study.model,
@@ -138,6 +139,7 @@ def _layout(study: Study, variant: Variant, box: Box) -> Layout:
         router=router,
         flags=variant.flags or study.flags,
         engine_version=variant.engine_version or study.engine_version,
+        workload=load,
     )
 
 

@@ -40,7 +40,7 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
         COMPOSE_FILE: _compose_head(layout, card.name) + write_yaml(_document(layout, card, settings)),
         "nginx.conf": compose_nginx(layout),
         ".env": _env_file(layout, settings),
-        "layout.yaml": layout.to_yaml(),
+        "layout.yaml": _with_hosts(layout).to_yaml(),
         "README.md": _readme(layout, card) + (_stack_readme(layout, settings)),
     }
     if _brings_atoll(layout, settings):
@@ -101,6 +101,14 @@ def compose_nginx(layout: Layout) -> str:
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
     pool = Pool(layout=layout, servers=upstreams, engine_keep_alive_s=keep_alive_s)
     return render_nginx([pool], form=CONTAINER)
+
+
+def _with_hosts(layout: Layout) -> Layout:
+    """Where the router goes by hash it goes by the replicas' names, so the simulator has to know them."""
+    if not layout.router.policy.is_affine:
+        return layout
+    named = (replica.replace(host=service_name(layout, number)) for number, replica in enumerate(layout.replicas))
+    return layout.replace(replicas=tuple(named))
 
 
 def service_name(layout: Layout, number: int) -> str:

@@ -22,6 +22,7 @@ from atoll.cost.profile import MachineProfile
 from atoll.errors import InputError, MissingProgram, RunFailed, StartFailed
 from atoll.inventory.box import cpu_ranges
 from atoll.layout.layout import Layout
+from atoll.layout.ports import give_ports
 from atoll.model.card import ModelCard
 from atoll.outside.clock import Clock
 from atoll.outside.files import PIECE, read_piece, read_tail, read_text, write_whole
@@ -37,7 +38,7 @@ from atoll.outside.processes import (
 from atoll.outside.shell import RealShell, Shell, environment
 from atoll.render import Bundle, render_bundle
 from atoll.render.nginx import PROCESS_ACCESS_LOG
-from atoll.render.process import PROCESS_FILE, ProcessPlan
+from atoll.render.process import LOOPBACK, PROCESS_FILE, ProcessPlan
 from atoll.run.deployment import (
     LOG_FOLDER,
     MARK_VARIABLE,
@@ -108,11 +109,17 @@ def settle(layout: Layout, *, folder: Path, free_router_port: bool = False) -> L
     """
     _refuse_if_up(folder)
     (folder / PROFILE_FILE).unlink(missing_ok=True)
+    if layout.router.policy.is_affine and _are_free(give_ports(layout)):
+        layout = give_ports(layout)  # who goes where depends on them, and the simulator took these
     given = {replica.port for replica in layout.replicas if replica.port is not None} | {layout.router.port}
     ports = iter(free_ports(len(layout.replicas) + 1, apart_from=given))
     replicas = tuple(r if r.port is not None else r.replace(port=next(ports)) for r in layout.replicas)
     router = layout.router.replace(port=next(ports)) if free_router_port else layout.router
     return layout.replace(replicas=replicas, router=router)
+
+
+def _are_free(layout: Layout) -> bool:
+    return all(is_free(replica.port, host=LOOPBACK) for replica in layout.replicas if replica.port is not None)
 
 
 async def up(
