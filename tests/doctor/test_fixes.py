@@ -2,11 +2,14 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
+from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from atoll.doctor.files import HeldFiles
 from atoll.doctor.finding import Finding, FixClass, Severity
@@ -15,7 +18,8 @@ from atoll.workflows.diagnose import Correction, ask, correct, diagnose
 
 DATA = Path(__file__).parents[1] / "data" / "doctor"
 FIELD = DATA / "field"
-FOLDERS = [*sorted(FIELD.iterdir()), *sorted((DATA / "kinds").iterdir()), DATA / "stack-a", DATA / "stack-b"]
+STACKS = [DATA / "stack-a", DATA / "stack-b"]
+FOLDERS = [*sorted(FIELD.iterdir()), *sorted((DATA / "kinds").iterdir()), *STACKS, *sorted((DATA / "corpus").iterdir())]
 WHAT_SERVES = ("image", "ports", "environment", "restart", "deploy", "gpus", "runtime", "devices", "networks", "build")
 ROUTES = re.compile(r"^\s*(location\b.*?\{|listen\b.*?;|.*\bproxy_pass\b[^;]*;|server\s+[^\s{;]+)", re.MULTILINE)
 
@@ -35,14 +39,89 @@ def errors(findings: tuple[Finding, ...]) -> Counter[tuple[str, str, str]]:
 
 
 def serving_parts(text: str) -> Any:
-    """Of each service of a Compose file that of which a change is felt."""
+    """Of each service of a Compose file that of which a change is felt, its command apart."""
     plain = parse_yaml(text, origin="file")
     assert isinstance(plain, dict)
     return {
-        name: {key: service.get(key) for key in WHAT_SERVES}
+        name: {key: _quoted_ids(service.get(key)) for key in WHAT_SERVES}
         for name, service in (plain.get("services") or {}).items()
         if isinstance(service, dict)
     }
+
+
+def _quoted_ids(value: Any) -> Any:
+    """Ids of GPUs as the strings that Compose wants: with numbers it refuses the whole file (TP015)."""
+    if isinstance(value, list):
+        return [_quoted_ids(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {k: [str(i) for i in v] if k == "device_ids" else _quoted_ids(v) for k, v in value.items()}
+
+
+COMMANDS = ("command", "entrypoint", "args")
+
+
+def commands_in(node: Any, path: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Every command, entrypoint and args of a Compose file or a manifest, by its place."""
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in children:
+        if key in COMMANDS and value is not None:
+            yield f"{path}{key}", [str(item) for item in value] if isinstance(value, list) else str(value).split()
+        else:
+            yield from commands_in(value, f"{path}{key}.")
+
+
+def changed_words(before: str, after: str) -> list[tuple[str, str]]:
+    """What went out of the commands of a YAML file and what came, items parted by a bar."""
+    old, new = (dict(commands_in(list(YAML(typ="safe").load_all(text)))) for text in (before, after))
+    assert old.keys() == new.keys()
+    return [
+        ("|".join(old[place][a:b]), "|".join(new[place][c:d]))
+        for place in sorted(old)
+        for kind, a, b, c, d in SequenceMatcher(None, old[place], new[place], autojunk=False).get_opcodes()
+        if kind != "equal"
+    ]
+
+
+# All that safe fixes change of a command: VL018's option, which every release that gets it has, and in these folders
+# words that the very release of the image refuses, so that nothing started with them (VL001, VL003, VL008, VL031,
+# VL040), and --model before the model, which stays (VL004).
+ENDS_IN_PEACE = ("", "--shutdown-timeout|120")
+ONE_STRING = (
+    "python3 -m vllm.entrypoints.openai.api_server --port 8080 --trust-remote-code --served-model-name qwen"
+    " --model /mnt/m/Qwen-14B-Chat --gpu-memory-utilization 0.95 --tensor-parallel-size 2"
+)
+OLD_OPTIONS = (
+    "--swap-space|16|--max-seq-len-to-capture|8192|--use-v2-block-manager|--num-scheduler-steps|8"
+    "|--guided-decoding-backend|outlines"
+)
+ALLOWED: dict[str, list[tuple[str, str]]] = {
+    "04-litellm-vllm": [("--model", "")],
+    "08-vllm-old-flags": [
+        ("--model", ""),
+        (OLD_OPTIONS, """--structured-outputs-config|'{"backend":"outlines"}'"""),
+    ],
+    "25-k8s-vllm": [("--enable-metrics", "")],
+    "45-rag-shared-gpu": [("--model", "")] * 2,
+    "01-serve-word-and-item-with-space": [
+        ("serve", ""),
+        ("--dtype auto|--max-model-len 8192", "--dtype|auto|--max-model-len|8192"),
+    ],
+    "09-k8s-command-one-string": [(ONE_STRING, ONE_STRING.replace(" ", "|"))],
+    "22-nginx-conf-without-http": [("vllm|serve", "")] * 2,
+    "38-option-values": [("95", "0.95|--shutdown-timeout|120")],
+    "39-deep-folder": [("--swap-space|4", "--shutdown-timeout|120")],
+    "f08-anchors-profiles": [("--swap-space|4", "--shutdown-timeout|120")],
+    "f09-extends-include": [("--swap-space|4", "--shutdown-timeout|120"), ("--disable-log-requests", "")],
+    "f18-kserve": [("--model", ""), ("--swap-space|4", "")],
+}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_safe_fixes_change_a_command_only_as_is_listed(folder: Path):
+    files = [one for one in corrected(folder, risky=False).files if one.path.endswith((".yaml", ".yml"))]
+    changes = [change for one in files for change in changed_words(one.before, one.after)]
+    assert sorted(change for change in changes if change != ENDS_IN_PEACE) == sorted(ALLOWED.get(folder.name, []))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)

@@ -97,15 +97,25 @@ def doors_of_caddyfile(source: Source) -> tuple[Door, ...]:
     Raises:
         BadDocument: not a Caddyfile.
     """
-    return tuple(door for line in parse_caddyfile(source) for door in _doors(line))
+    return tuple(door for line in parse_caddyfile(source) for door in _doors(line, ()))
 
 
-def _doors(line: Line) -> Iterator[Door]:
+def _doors(line: Line, above: tuple[Line, ...]) -> Iterator[Door]:
     if line.name == "reverse_proxy":
-        yield Door(kind="Caddy", node=line.words[0], backends=_backends(line), waits=tuple(_waits(line)))
+        words = [word.text or "" for outer in (*above, line) for word in outer.words]
+        flushed = any(inner.name == "flush_interval" for inner in line.block or ())
+        yield Door(
+            kind="Caddy",
+            node=line.words[0],
+            backends=_backends(line),
+            waits=tuple(_waits(line)),
+            names=tuple(words),
+            path=next((word for word in reversed(words) if word.startswith("/")), ""),
+            streams=flushed,
+        )
         return
     for inner in line.block or ():
-        yield from _doors(inner)
+        yield from _doors(inner, (*above, line))
 
 
 def _backends(line: Line) -> tuple[Backend, ...]:

@@ -18,6 +18,7 @@ class Backend:
     node: Node
     model: str | None = None
     model_node: Node | None = None
+    path: str = ""  # what stands behind the port
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,11 +38,9 @@ class Door:
     backends: tuple[Backend, ...]
     waits: tuple[Wait, ...] = ()
     keys: tuple[Node, ...] = ()  # secrets that are written out
-
-
-_ADDRESS = re.compile(
-    r"^(?:(?P<scheme>https?|h2c)://)?(?P<host>\[[^\]]*\]|[^:/\s{}$]*)(?::(?P<port>\d{1,5}))?(?:/.*)?$"
-)
+    names: tuple[str, ...] = ()  # that people gave it: of a site, a section, a cluster
+    path: str = ""  # what clients ask for, where it is one path alone
+    streams: bool = False  # it hands answers on as they come
 
 
 def split_address(text: str) -> tuple[str, int | None] | None:
@@ -57,11 +56,18 @@ def split_address(text: str) -> tuple[str, int | None] | None:
 
 def backend(node: Node, text: str | None = None, *, model: Node | None = None) -> Backend | None:
     """The backend that an address names."""
-    address = split_address((text if text is not None else node.text or "").strip())
+    written = (text if text is not None else node.text or "").strip()
+    address = split_address(written)
     if address is None:
         return None
+    _, slash, rest = written.partition("://")[2 if "://" in written else 0].partition("/")
     return Backend(
-        host=address[0], port=address[1], node=node, model=model.text if model is not None else None, model_node=model
+        host=address[0],
+        port=address[1],
+        node=node,
+        model=model.text if model is not None else None,
+        model_node=model,
+        path=f"{slash}{rest}",
     )
 
 

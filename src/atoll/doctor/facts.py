@@ -9,6 +9,7 @@ from typing import Any
 from atoll.doctor.compose import Project, Service
 from atoll.doctor.door import Backend, Door
 from atoll.doctor.finding import Finding, Unread
+from atoll.doctor.leads import Lead, Signs, judge
 from atoll.doctor.nginx_config import Location, NginxConfig
 from atoll.doctor.tree import Node, Source
 from atoll.doctor.vllm import VllmCommand
@@ -228,15 +229,50 @@ class Facts:
     @cached_property
     def routes(self) -> tuple[Route, ...]:
         """The nginx locations that lead to a language model."""
-        found = [self._route(location) for config in self.nginx for location in config.locations]
+        found = [self._route(location) for location in self.locations]
         return tuple(route for route in found if route is not None)
 
+    @property
+    def locations(self) -> Iterator[Location]:
+        """The places of all nginx that proxy."""
+        return (location for config in self.nginx for location in config.locations)
+
     def _route(self, location: Location) -> Route | None:
-        reached = tuple(dict.fromkeys(self._reached(location)))
+        if self.lead_of(location) is not Lead.MODEL:
+            return None
+        reached = dict.fromkeys(self._reached(location))
+        return Route(location=location, services=tuple(service for service in reached if service.serves_llm))
+
+    def lead_of(self, location: Location) -> Lead:
+        """What a location leads to: by the services that it reaches, else by what it shows."""
+        reached = list(self._reached(location))
         if reached:
-            served = tuple(service for service in reached if service.serves_llm)
-            return Route(location=location, services=served) if served else None
-        return Route(location=location, services=()) if location.looks_like_llm else None
+            return Lead.MODEL if any(service.serves_llm for service in reached) else Lead.OTHER
+        return judge(location.signs, self._engine_ports)
+
+    def lead_of_backend(self, door: Door, backend: Backend) -> Lead:
+        """The same of one address of another door."""
+        service = self.behind(door, backend)
+        if service is not None:
+            return Lead.MODEL if service.serves_llm else Lead.OTHER
+        if door.kind == "LiteLLM":
+            return Lead.MODEL
+        source = door.node.source
+        names = (backend.host, source.line(door.node.line), source.line(backend.node.line), *door.names)
+        text = f"{source.path}\n{source.text}"
+        signs = Signs(
+            names=names, addresses=((backend.host, backend.port),), path=door.path, uri=backend.path, text=text,
+            streams=door.streams,
+        )  # fmt: skip
+        return judge(signs, self._engine_ports)
+
+    @cached_property
+    def _engine_ports(self) -> frozenset[int]:
+        """The ports of their hosts at which the engines answer."""
+        engines = [service for service in self.services if service.serves_llm]
+        published = {number for service in engines for port in service.ports for number in port.hosts()}
+        own = {one.listen_port for one in engines if one.host_network or one.on_host}
+        return frozenset(number for number in published | own if number is not None)
 
     def _reached(self, location: Location) -> Iterator[Service]:
         for host, port in location.hosts:

@@ -84,13 +84,15 @@ def doors_of_traefik(root: Node) -> Iterator[Door]:
     for _, point in points.pairs() if points is not None else ():
         waits += list(_limits_in(point.get("transport", "respondingTimeouts"), ("writeTimeout",)))
     services = root.get("http", "services")
-    backends = [
-        backend(url)
-        for _, service in (services.pairs() if services is not None else ())
-        for url in _urls(service.get("loadBalancer", "servers"))
-    ]
-    if present(backends) or waits:
-        yield Door(kind="Traefik", node=services or points or root, backends=present(backends), waits=tuple(waits))
+    held = False
+    for name, service in services.pairs() if services is not None else ():
+        backends = present([backend(url) for url in _urls(service.get("loadBalancer", "servers"))])
+        if backends:
+            held = True
+            node = services.key(name) if services is not None else None
+            yield Door(kind="Traefik", node=node or service, backends=backends, waits=tuple(waits), names=(name,))
+    if waits and not held:
+        yield Door(kind="Traefik", node=points or root, backends=(), waits=tuple(waits))
 
 
 def _urls(listed: Node | None) -> Iterator[Node]:
@@ -122,17 +124,24 @@ def door_of_labels(service: Service) -> Door | None:
 # Envoy -------------------------------------------------------------------------------------------------------------
 
 
-def door_of_envoy(root: Node) -> Door | None:
-    """The addresses of an Envoy's clusters."""
+def doors_of_envoy(root: Node) -> Iterator[Door]:
+    """The addresses of each of an Envoy's clusters."""
     clusters = root.get("static_resources", "clusters")
-    addresses = [node for node in _walk(clusters, 0) if node.get("socket_address") is not None]
-    backends = [
+    for cluster in clusters.items if clusters is not None else ():
+        backends = _addresses(cluster)
+        if backends:
+            node = cluster.get("name") or cluster
+            yield Door(kind="Envoy", node=node, backends=tuple(backends), names=(cluster.string("name") or "",))
+
+
+def _addresses(cluster: Node) -> list[Backend]:
+    addresses = [node for node in _walk(cluster, 0) if node.get("socket_address") is not None]
+    return [
         Backend(host=host, port=int(port), node=node.get("socket_address", "port_value") or node)
         for node in addresses
         if (host := node.string("socket_address", "address"))
         and (port := node.string("socket_address", "port_value") or "").isdecimal()
     ]
-    return Door(kind="Envoy", node=clusters or root, backends=tuple(backends)) if backends else None
 
 
 def _walk(node: Node | None, depth: int) -> Iterator[Node]:

@@ -13,7 +13,7 @@ from atoll.doctor.door import Door
 from atoll.doctor.facts import Facts, Host, Load
 from atoll.doctor.files import Files
 from atoll.doctor.finding import Unread
-from atoll.doctor.gateways import door_of_envoy, door_of_labels
+from atoll.doctor.gateways import door_of_labels, doors_of_envoy
 from atoll.doctor.haproxy import doors_of_haproxy
 from atoll.doctor.helm import services_of_values
 from atoll.doctor.kubernetes import project_of_manifests
@@ -26,6 +26,7 @@ from atoll.doctor.silence import careless_silences
 from atoll.doctor.sources import Sources
 from atoll.doctor.tree import Source
 from atoll.doctor.units import unit_projects
+from atoll.doctor.unknown_ways import unknown_ways
 from atoll.doctor.walk import Walk
 from atoll.engines.vllm.versions import tag_version
 from atoll.errors import InputError
@@ -120,7 +121,8 @@ def _join(pile: Pile, sources: Sources, asked: Asked) -> Facts:
         not_understood=(*sources.unread.values(), *sources.partly),
         not_entered=tuple(sources.not_entered),
     )
-    return replace(facts, cards=_find_cards(facts, pile, asked))
+    unknown = (*facts.not_understood, *unknown_ways(facts))
+    return replace(facts, cards=_find_cards(facts, pile, asked), not_understood=unknown)
 
 
 def _doors(pile: Pile, projects: Sequence[Project]) -> Iterator[Door]:
@@ -128,8 +130,7 @@ def _doors(pile: Pile, projects: Sequence[Project]) -> Iterator[Door]:
     for source in pile.haproxy:
         yield from doors_of_haproxy(source)
     for root in pile.envoy:
-        door = door_of_envoy(root)
-        yield from [door] if door is not None else []
+        yield from doors_of_envoy(root)
     for service in (service for project in projects for service in project.services):
         door = door_of_labels(service)
         yield from [door] if door is not None else []

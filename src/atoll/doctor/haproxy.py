@@ -54,7 +54,14 @@ def doors_of_haproxy(source: Source) -> Iterator[Door]:
         named = [_backend(source, number, words) for number, words in servers if len(words) > 2]
         if present(named):
             node = _piece(source, section.line, section.kind)
-            yield Door(kind="HAProxy", node=node, backends=present(named), waits=tuple(limits or usual))
+            yield Door(
+                kind="HAProxy",
+                node=node,
+                backends=present(named),
+                waits=tuple(limits or usual),
+                names=(section.name,),
+                streams=section.says(r"option\s+http-no-delay"),
+            )
 
 
 def _backend(source: Source, number: int, words: list[str]) -> Backend | None:

@@ -6,18 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from atoll.doctor.compose import Service
+from atoll.doctor.leads import Signs
 from atoll.doctor.nginx import Directive
 from atoll.doctor.tree import Source
 from atoll.doctor.vllm import Version
-
-# Words that show a location or an upstream to lead to a language model when no compose file tells.
-_LLM_WORD = re.compile(
-    r"vllm|llm|openai|sglang|ollama|\btgi\b|llama|qwen|mistral|gpt|deepseek|inference", re.IGNORECASE
-)
-_LLM_PATH = re.compile(r"^\^?/(?:v1/(?:chat|completions|embeddings|models)|api/(?:generate|chat)|openai)\b")
-_API_PATH = re.compile(r"^\^?/v1(?:/|$|\b)")  # many APIs have one: it counts where something else tells too
-_LLM_PORTS = {8000, 30000, 11434}  # of vLLM, SGLang, Ollama; 8000 is many programs', and a name tells which
-_NAMELESS = re.compile(r"^(\d+\.\d+\.\d+\.\d+|\[.*\]|localhost|host\.docker\.internal)$")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +106,7 @@ class Location:
         variable = re.match(r"^(\$\w+|\$\{\w+\})([/$].*)?$", self.proxy_pass.arg)
         if variable is not None:
             return "http", f"${variable[1].strip('${}')}", None, variable[2] or ""
-        found = re.match(r"^(https?|grpcs?)://([^/]*)(/.*)?$", self.proxy_pass.arg)
+        found = re.match(r"^(https?|grpcs?)://(\$\{?\w+\}?[^/$]*|[^/$]*)([/$].*)?$", self.proxy_pass.arg)
         if found is None:
             return "", "", None, ""
         host, port = split_host(found[2])
@@ -134,25 +126,22 @@ class Location:
         """Every host and port behind it."""
         if self.upstream is not None:
             return tuple((server.host, server.port or 80) for server in self.upstream.servers)
-        _, host, port, _ = self.target
+        scheme, host, port, _ = self.target
+        usual = port or (443 if scheme in {"https", "grpcs"} else 80)
         if host.startswith("$"):
-            return self.config.variable_hosts(host, self, port or 80)
-        return ((host, port or 80),) if host else ()
+            return self.config.variable_hosts(host, self, usual)
+        return ((host, usual),) if host else ()
 
     @cached_property
-    def looks_like_llm(self) -> bool:
-        """By its names alone: the path, the upstream, the hosts."""
-        if _LLM_PATH.match(self.path):
-            return True
-        names = [self.target[1], *(host for host, _ in self.hosts)]
-        if any(_LLM_WORD.search(name) for name in names):
-            return True
-        told = [
-            _API_PATH.match(self.path) is not None,
-            any(port in _LLM_PORTS and _NAMELESS.match(host) for host, port in self.hosts),
-            _LLM_WORD.search(self.directive.source.text) is not None,
-        ]
-        return sum(told) >= 2  # each of them alone is any program's
+    def signs(self) -> Signs:
+        """What shows where it leads, when no service that was read is there."""
+        names = (self.target[1], *(host for host, _ in self.hosts), self.path)
+        source = self.directive.source
+        streams = self.value("proxy_buffering", "on") == "off"
+        text = f"{source.path}\n{source.text}"
+        return Signs(
+            names=names, addresses=self.hosts, path=self.path, uri=self.target[3], text=text, streams=streams
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

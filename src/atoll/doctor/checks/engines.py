@@ -35,19 +35,24 @@ def abrupt_shutdown(facts: Facts) -> Iterable[Finding]:
             continue
         if not engine.release_told:
             continue
-        longer = _LONGER if facts.project_of(engine.service).origin == "kubernetes" else None
+        origin = facts.project_of(engine.service).origin
+        longer = _LONGER if origin == "kubernetes" else None
         yield found(
             engine.service,
             f"{engine.name} aborts its running answers when it is stopped",
             why=_ABORTS if longer else "",
-            fix=_WITH_GRACE if longer else "",
+            fix=_WITH_GRACE.get(origin, ""),
             edits=add_to_command(engine, "--shutdown-timeout", "120"),
             risk=engine.doubt or longer,
         )
 
 
 _ABORTS = "--shutdown-timeout is 0 by default: every rollout and every eviction aborts the running answers."
-_WITH_GRACE = "--shutdown-timeout 120 and terminationGracePeriodSeconds: 130 (K8006)."
+_WITH_GRACE = {
+    "kubernetes": "--shutdown-timeout 120 and terminationGracePeriodSeconds: 130 (K8006).",
+    "script": "--shutdown-timeout 120 and `docker run --stop-timeout 130`.",
+    "unit": "--shutdown-timeout 120 and StopTimeout=130 of a quadlet, TimeoutStopSec=130 of a service.",
+}
 _LONGER = "Pods live on for longer after they are told to stop."
 
 

@@ -10,9 +10,8 @@ from atoll.doctor.door import Backend, Door, Wait
 from atoll.doctor.edits import Edits, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
+from atoll.doctor.leads import Lead
 from atoll.doctor.rule import ERROR, SAFE, WARNING, rule
-
-_LLM = re.compile(r"vllm|llm|sglang|ollama|llama|qwen|openai|tgi|inference|/v1\b", re.IGNORECASE)
 
 
 @rule("PX007", ERROR, risk="Requests go to another port.")
@@ -71,15 +70,11 @@ def _longer(wait: Wait) -> Edits:
 def _leads_to_llm(facts: Facts, door: Door) -> bool:
     if door.kind == "LiteLLM":
         return True
-    reached = [facts.behind(door, backend) for backend in door.backends]
-    if any(service is not None for service in reached):
-        return any(service is not None and service.serves_llm for service in reached)
     if not door.backends:  # the limits of all that it serves
         around = facts.projects_around(door.node.source)
         return any(service.serves_llm for project in around for service in project.services)
-    names = [door.node.source.line(door.node.line)]
-    names += [name for backend in door.backends for name in (backend.host, backend.node.text or "")]
-    return any(_LLM.search(name) for name in names)
+    known = [backend for backend in door.backends if facts.behind(door, backend) is not None]
+    return any(facts.lead_of_backend(door, backend) is Lead.MODEL for backend in known or door.backends)
 
 
 @rule("PX009", WARNING)
