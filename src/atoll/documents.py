@@ -8,14 +8,14 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 
 from atoll.errors import BadDocument
+from atoll.misfits import NAME, kind_of, tell_misfit
 
 
 class Document(BaseModel):
@@ -45,11 +45,11 @@ class Document(BaseModel):
     def from_plain(cls, plain: object, *, origin: str) -> Self:
         """Check plain data (dicts, lists, numbers); raises BadDocument naming `origin` and the field's path."""
         if not isinstance(plain, dict):
-            raise BadDocument(f"{origin}: a mapping is expected, this is {_kind_of(plain)}.")
+            raise BadDocument(f"{origin}: a mapping is expected, this is {kind_of(plain)}.")
         try:
             return cls.model_validate(plain)
         except ValidationError as error:
-            raise BadDocument(_sentence(error, origin=origin, names=tuple(cls.model_fields))) from None
+            raise BadDocument(tell_misfit(error, origin=origin, names=tuple(cls.model_fields), plain=plain)) from None
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data, without fields that are None: what is not known is not written."""
@@ -69,6 +69,7 @@ def _one_line(value: str) -> str:
     return value
 
 
+Name = Annotated[str, Field(pattern=NAME)]  # of a layout, a variant, a study: also a folder's and a service's
 OneLine = Annotated[str, AfterValidator(_one_line)]  # a name that goes into files of other programs: no line ends
 
 
@@ -108,37 +109,12 @@ def _with_flow_lists(plain: object) -> object:
         return {key: _with_flow_lists(value) for key, value in plain.items()}
     if isinstance(plain, list | tuple):
         items = CommentedSeq([_with_flow_lists(value) for value in plain])
-        if all(isinstance(value, int | float | str) for value in plain) and len(str(plain)) < 90:
+        if all(_stands_in_a_row(value) for value in plain) and len(str(plain)) < 90:
             items.fa.set_flow_style()
         return items
     return plain
 
 
-def _sentence(error: ValidationError, *, origin: str, names: Sequence[str]) -> str:
-    first, *others = error.errors()
-    path = show_path(first["loc"])
-    if first["type"] == "extra_forbidden":
-        place = f"{origin}: {path} is not a field here"
-        known = f" (fields: {', '.join(names)})" if len(first["loc"]) == 1 else ""
-        problem = f"{place}{known}."
-    elif first["type"] == "missing":
-        problem = f"{origin}: {path} is missing."
-    else:
-        message = first["msg"].removeprefix("Value error, ").rstrip(".")
-        problem = f"{origin}: {path}: {message}." if path else f"{origin}: {message}."
-    more = f" ({len(others)} more like this.)" if others else ""
-    return problem + more
-
-
-def show_path(location: Sequence[int | str]) -> str:
-    """`("replicas", 1, "gpus")` is `replicas[1].gpus`."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-def _kind_of(plain: object) -> str:
-    return {list: "a list", str: "plain text", type(None): "empty", int: "a number", float: "a number"}.get(
-        type(plain), type(plain).__name__
-    )
+def _stands_in_a_row(value: object) -> bool:
+    """Whether `[a, b]` gives it back: ruamel.yaml leaves `?0` without quotes there and reads it as a key."""
+    return isinstance(value, int | float) or (isinstance(value, str) and not value.startswith("?"))

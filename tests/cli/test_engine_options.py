@@ -65,7 +65,7 @@ def test_stages_are_planned_and_simulated_where_they_are_asked_for():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--gpu-memory-utilization", "1.5"), "--gpu-memory-utilization: input should be less than or equal to 1."),
+        (("--gpu-memory-utilization", "1.5"), "--gpu-memory-utilization: 1 or less is expected, this is 1.5."),
         (("--engine-version", "newest"), "'newest' is no vLLM version; write it like"),
         (("--kv-cache-dtype", "int3"), "kv_cache_dtype int3 is not one of auto, "),
     ],

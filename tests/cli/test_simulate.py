@@ -104,7 +104,7 @@ def test_a_study_may_name_a_trace(tmp_path):
     [
         ((), "Say which model"),
         (("--model", "Qwen/Qwen2.5-7B-Instruct"), "Say which box"),
-        ((*PLAIN, "--policy", "fastest"), "router: policy: Input should be 'round_robin'"),
+        ((*PLAIN, "--policy", "fastest"), "router: policy: 'round_robin', 'least_conn'"),
         ((*PLAIN, "--output", "some"), "'some' is no length in tokens"),
         ((*PLAIN, "--rate", "3"), "not both"),
         (("nowhere.yaml",), "There is no file nowhere.yaml"),

@@ -121,7 +121,7 @@ def test_the_studys_trouble_is_every_variants_unless_it_has_its_own():
         ("fail: [{replica: 1, at: never}]", "variants[1].fail[0]: 'never' is not a duration"),
         ("fail: [2@1m]", "fail names replica 2 and variant pairs has 0-1; say it under the variants that it is for."),
         ("slow: [1=0]", "variants[1].slow[0]: write REPLICA=FACTOR, such as 1=1.5."),
-        ("slow: [{replica: 1, factor: -1}]", "variants[1].slow[0].factor: Input should be greater than 0."),
+        ("slow: [{replica: 1, factor: -1}]", "variants[1].slow[0].factor: a number above 0 is expected, this is -1."),
     ],
 )
 def test_a_trouble_that_makes_no_sense_is_one_sentence(text, sentence):

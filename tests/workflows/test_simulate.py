@@ -110,7 +110,7 @@ def test_policy_and_workers():
     layout = work.with_router(plain(), policy="random_two_least_conn", workers=8)
     assert layout.router.policy == "random_two_least_conn"
     assert (layout.router.shared_zone, layout.router.workers) == (False, 8)
-    with pytest.raises(InputError, match=r"router: policy: Input should be 'round_robin'"):
+    with pytest.raises(InputError, match=r"router: policy: 'round_robin', 'least_conn'"):
         work.with_router(plain(), policy="fastest", workers=None)
 
 

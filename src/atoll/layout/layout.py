@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field, model_validator
 
-from atoll.documents import Document, OneLine
+from atoll.documents import Document, Name, OneLine
 from atoll.inventory.box import Box
 from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
@@ -94,7 +94,7 @@ class Router(Document):
 class Layout(Document):
     """Replicas pinned to the GPUs of a box, a router before them, and the engine's flags. Stands on its own."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     model: OneLine  # a name of the catalogue, a Hugging Face id or a directory
     box: Box
     replicas: tuple[Replica, ...] = Field(min_length=1, max_length=1024)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import Field, model_validator
 
-from atoll.documents import Document, OneLine
+from atoll.documents import Document, Name, OneLine
 from atoll.errors import InputError
 from atoll.inventory.box import Box
 from atoll.inventory.islands import best_groups
@@ -23,7 +23,7 @@ class BoxName(Document):
 class Variant(Document):
     """One layout of the study. GPUs are chosen by the best split unless they are listed."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     tensor_parallel: int = Field(default=1, ge=1, le=1024)
     pipeline_parallel: int = Field(default=1, ge=1, le=1024)
     replicas: int = Field(default=1, ge=1, le=1024)
@@ -47,7 +47,7 @@ class Variant(Document):
 class Study(Document):
     """`box` is the path of a capture, relative to the study's file, or `{gpu: H100-SXM-80GB, gpus: 8}`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     title: str | None = None
     box: str | BoxName
     gpu: str | None = None  # the cards' kind, where the capture does not say

@@ -108,7 +108,7 @@ class Workload(Document):
     @field_validator("start", mode="before")
     @classmethod
     def _a_start_is_a_word_or_a_duration(cls, value: object) -> object:
-        value = value if value in set(Start) else read_seconds(value)
+        value = value if isinstance(value, str) and value in set(Start) else read_seconds(value)
         return Start.AT_ONCE if isinstance(value, int | float) and value == 0 else value
 
     @field_serializer("prompt", "output", mode="wrap")
@@ -186,7 +186,7 @@ def _traced(plain: dict[Any, Any]) -> dict[Any, Any]:
 def _with_defaults(plain: dict[Any, Any]) -> dict[Any, Any]:
     """Users and a duration where neither they nor what takes their place is said."""
     replayed = plain.get("arrivals") == Arrivals.TRACE
-    closed = plain.get("arrivals") in {None, Arrivals.CLOSED}
+    closed = plain.get("arrivals") in (None, Arrivals.CLOSED)
     if closed and plain.get("users") is None and plain.get("rate") is None:
         plain["users"] = USERS
     if plain.get("duration_s") is None and plain.get("requests") is None and not replayed:

@@ -14,8 +14,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Scope
 
 import atoll
-from atoll.documents import show_path
 from atoll.errors import AtollError, CatalogFailed, InputError, NotThere, RunFailed
+from atoll.misfits import misfit, show_path
 from atoll.web.api import make_routes
 from atoll.web.auth import Guard
 from atoll.web.site import PAGES, STATIC, Site, is_fragment, render, static_digest
@@ -81,7 +81,7 @@ def sentence_of(error: Exception) -> str:
     """The sentence that the command line would show."""
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        return f"{show_path(first['loc'][1:])}: {first['msg']}."
+        return f"{misfit(first, place=show_path(first['loc'][1:]))}."
     if isinstance(error, HTTPException):
         return "There is no such page." if error.status_code == 404 else str(error.detail)
     if isinstance(error, AtollError):

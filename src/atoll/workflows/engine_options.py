@@ -9,6 +9,7 @@ from atoll.engines import find_engine
 from atoll.engines.spec import DEFAULT_ENGINE
 from atoll.errors import InputError
 from atoll.layout.layout import ENGINE_VERSION, EngineFlags
+from atoll.misfits import misfit
 from atoll.workflows.memory_rows import is_of_starts
 
 EITHER = "either"  # plan's own word: an fp8 cache where it serves better
@@ -54,7 +55,7 @@ class EngineOptions:
         except ValidationError as error:
             problem = error.errors()[0]
             option = str(problem["loc"][0]).replace("_", "-")
-            raise InputError(f"--{option}: {problem['msg'][0].lower()}{problem['msg'][1:]}.") from None
+            raise InputError(f"{misfit(problem, place=f'--{option}')}.") from None
         why = engine.why_not_flags(flags, max_model_len=context)
         if why is not None:
             raise InputError(f"{why}.")

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from atoll.documents import show_path
 from atoll.errors import AtollError, InputError
 from atoll.inventory.box import Box, Link, LinkKind
 from atoll.inventory.catalog import find_gpu, make_box
 from atoll.layout.layout import EngineFlags, Layout, Policy, Replica, Router
+from atoll.misfits import misfit, show_path
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.traffic.workload import Start, Workload
@@ -120,7 +120,7 @@ def make_case(row: Mapping[str, str]) -> Case:
         return _make_case(row)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise Unfit(f"{show_path(problem['loc'])}: {problem['msg']}") from None
+        raise Unfit(misfit(problem, place=show_path(problem["loc"]))) from None
 
 
 def _make_case(row: Mapping[str, str]) -> Case:

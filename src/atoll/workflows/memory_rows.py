@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from atoll.documents import show_path
 from atoll.engines.spec import EngineSpec
 from atoll.errors import AtollError
 from atoll.inventory.catalog import find_gpu
 from atoll.layout.layout import ENGINE_VERSION, EngineFlags
+from atoll.misfits import misfit, show_path
 from atoll.model.read import read_model
 from atoll.units import GIB
 
@@ -90,7 +90,7 @@ def _spec(row: Mapping[str, str]) -> EngineSpec:
         )
     except ValidationError as error:
         problem = error.errors()[0]
-        raise Unfit(f"{show_path(problem['loc'])}: {problem['msg']}") from None
+        raise Unfit(misfit(problem, place=show_path(problem["loc"]))) from None
     return EngineSpec.on(
         card,
         find_gpu(row["gpu"]),

@@ -21,6 +21,7 @@ from atoll.inventory.islands import best_groups
 from atoll.layout.layout import EngineFlags, Layout, Replica, Router
 from atoll.layout.study import Study, study_layouts
 from atoll.layout.trouble import Failure, Slowness
+from atoll.misfits import misfit
 from atoll.model.card import ModelCard
 from atoll.model.read import check_name, read_model
 from atoll.outside.files import read_text
@@ -352,8 +353,7 @@ def conditions_of_variant(study: Study, layout: Layout) -> Conditions:
 
 
 def _refusal(error: ValidationError, place: str) -> InputError:
-    words = error.errors()[0]["msg"].removeprefix("Value error, ").rstrip(".")
-    return InputError(f"{place}: {words}.")
+    return InputError(f"{misfit(error.errors()[0], place=place)}.")
 
 
 def _check_replica(number: int, replicas: int, place: str) -> None:
