@@ -152,3 +152,28 @@ def test_whatever_stands_in_a_field_is_taken_or_refused_in_a_sentence():
                     told += 1
                     assert not any(words in str(error) for words in LIBRARY), str(error)
     assert told > 1000
+
+
+# A file of another kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "sentence"),
+    [
+        (Study, "name: a\nreplicas: []\nbox: {}\n", "a layout; a study is expected here. `atoll simulate`, `render` and"),
+        (Layout, "name: a\nvariants: []\nworkload: {}\n", "a study; a layout is expected here. `atoll study run` takes it."),
+        (Layout, "services: {vllm: {}}\n", "a Compose file; a layout is expected here. `atoll doctor` reads it."),
+        (Box, '{"architectures": [], "model_type": "qwen2"}', "the config.json of a model; a box is expected here."),
+        (Layout, "\tGPU0\tGPU1\nGPU0\t X \tNV12\n", "a capture of `nvidia-smi topo -m`. `atoll plan --box` takes it."),
+        (Study, "<!DOCTYPE html>\n<p>a: b: c", "a page. A browser shows it."),
+        (Study, "id,model,gpu,tp\n1,2,3,4\n", "a table. `atoll validate` and --trace take such."),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_called_what_it_is(kind, text, sentence):
+    with pytest.raises(BadDocument) as caught:
+        kind.parse(text, origin="x.yaml")
+    assert str(caught.value).startswith(f"x.yaml is {sentence}")
+
+
+def test_a_damaged_file_of_the_right_kind_is_told_by_its_field():
+    assert refused(Study, STUDY | {"name": 5}) == "name: text is expected, this is 5."

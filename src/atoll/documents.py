@@ -8,18 +8,20 @@ import contextlib
 import io
 import json
 import warnings
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 
 from atoll.errors import BadDocument
-from atoll.misfits import NAME, kind_of, tell_misfit
+from atoll.misfits import NAME, kind_of, kind_of_text, other_kind, tell_misfit
 
 
 class Document(BaseModel):
     """A value with a file form. Make a changed copy with `replace`; equality compares all fields."""
+
+    noun: ClassVar[str] = "another document"  # what a file of it is, where one is expected
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null", protected_namespaces=())
 
@@ -45,10 +47,16 @@ class Document(BaseModel):
     def from_plain(cls, plain: object, *, origin: str) -> Self:
         """Check plain data (dicts, lists, numbers); raises BadDocument naming `origin` and the field's path."""
         if not isinstance(plain, dict):
+            kind = kind_of_text(plain) if isinstance(plain, str) else None
+            if kind is not None:
+                raise BadDocument(f"{origin} is {kind}.")
             raise BadDocument(f"{origin}: a mapping is expected, this is {kind_of(plain)}.")
         try:
             return cls.model_validate(plain)
         except ValidationError as error:
+            other = other_kind(plain, wanted=cls.noun)
+            if other is not None:
+                raise BadDocument(f"{origin} is {other}.") from None
             raise BadDocument(tell_misfit(error, origin=origin, names=tuple(cls.model_fields), plain=plain)) from None
 
     def to_plain(self) -> dict[str, Any]:
@@ -83,6 +91,9 @@ def parse_yaml(text: str, *, origin: str) -> object:
             warnings.simplefilter("ignore", ReusedAnchorWarning)  # allowed; the later one counts
             return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
+        kind = kind_of_text(text)
+        if kind is not None:
+            raise BadDocument(f"{origin} is {kind}.") from None
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}:" if mark is not None else ""
         problem = getattr(error, "problem", None) or "not readable"

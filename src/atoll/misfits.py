@@ -171,3 +171,47 @@ def kind_of(plain: object) -> str:
     return {dict: "a mapping", list: "a list", tuple: "a list", str: "plain text", type(None): "empty"}.get(
         type(plain), "a number" if isinstance(plain, int | float) else f"a {type(plain).__name__}"
     )
+
+
+# What a file is by the fields that it has, and what takes it: the first whose fields are all there.
+_RUN = "name the run's folder"
+_DOCTOR = "`atoll doctor` reads it"
+_MODEL = ("the config.json of a model", "`atoll model` takes it")
+_KINDS: tuple[tuple[frozenset[str], str, str], ...] = (
+    (frozenset({"variants", "workload"}), "a study", "`atoll study run` takes it"),
+    (frozenset({"replicas", "box"}), "a layout", "`atoll simulate`, `render` and `up` take it"),
+    (frozenset({"schema_version", "source", "engine"}), "the notes of a run", _RUN),
+    (frozenset({"requests", "ttft_s", "duration_s"}), "the summary of a run", _RUN),
+    (frozenset({"weights_time", "attention_time"}), "a machine's profile", "--profile takes it"),
+    (frozenset({"gpus", "links"}), "a box", "`atoll plan --box` takes it"),
+    (frozenset({"services"}), "a Compose file", _DOCTOR),
+    (frozenset({"apiVersion", "kind"}), "a Kubernetes object", _DOCTOR),
+    (frozenset({"architectures"}), *_MODEL),
+    (frozenset({"model_type"}), *_MODEL),
+    (frozenset({"request_throughput"}), "a load generator's result", "`atoll exchange import` takes it"),
+)
+_CAPTURE = ("a capture of `nvidia-smi topo -m`", "`atoll plan --box` takes it")
+_TEXTS = (
+    (re.compile(r"^\W*GPU0\s.*GPU|^\s*GPU0\s+X\s", re.MULTILINE), *_CAPTURE),
+    (re.compile(r"^\s*<(!doctype html|html|svg|\?xml)", re.IGNORECASE), "a page", "a browser shows it"),
+    (re.compile(r"^PAR1"), "a table of records", _RUN),
+    (re.compile(r"^[^\s:{,]+(,[^\s:{,]*){2,}\s"), "a table", "`atoll validate` and --trace take such"),
+)
+
+
+def other_kind(plain: object, *, wanted: str) -> str | None:
+    """`a study; a layout is expected here. `atoll study run` takes it`: what a document is instead; None: not known."""
+    fields = set(plain) if isinstance(plain, dict) else set()
+    found = next(((noun, use) for known, noun, use in _KINDS if known <= fields), None)
+    return None if found is None or found[0] == wanted else _instead(*found, wanted)
+
+
+def kind_of_text(text: str) -> str | None:
+    """The same of text that is no document, such as a capture or a page; None: not known."""
+    found = next(((noun, use) for pattern, noun, use in _TEXTS if pattern.search(text[:4096])), None)
+    return None if found is None else _instead(*found, "")
+
+
+def _instead(noun: str, use: str, wanted: str) -> str:
+    expected = f"; {wanted} is expected here" if wanted else ""
+    return f"{noun}{expected}. {use[0].upper()}{use[1:]}"

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +124,8 @@ class Goodput(Document):
 
 class Summary(Document):
     """A run in numbers. Counts and errors are of all that was sent, the rest of the measured window."""
+
+    noun: ClassVar[str] = "the summary of a run"
 
     requests: RequestCounts
     measured: int = 0  # requests that were sent in the measured window

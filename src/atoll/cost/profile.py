@@ -1,5 +1,7 @@
 """A machine profile: what calibration found on one machine, kept as a document and used instead of the catalogue."""
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from atoll.cost.links import TransferCurve
@@ -46,6 +48,8 @@ class Line(Document):
 
 class MachineProfile(Document):
     """Corrections to the step model. A `*_time` of 1.1 makes that part take a tenth longer than the catalogue says."""
+
+    noun: ClassVar[str] = "a machine's profile"
 
     name: str = "machine"
     gpu: str | None = None  # the catalogue's name of the card it was measured on

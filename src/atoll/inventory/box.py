@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection
 from enum import StrEnum
 from functools import cached_property
+from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -83,6 +84,8 @@ class Link(Document):
 
 class Box(Document):
     """The GPUs of one machine and the path between every two of them."""
+
+    noun: ClassVar[str] = "a box"
 
     gpus: tuple[Gpu, ...] = Field(min_length=1, max_length=MOST_GPUS)
     links: tuple[Link, ...] = ()

@@ -1,6 +1,7 @@
 """Where it goes: Replica, Router, EngineFlags and the Layout they make, a document that is read, checked, written."""
 
 from enum import StrEnum
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
@@ -93,6 +94,8 @@ class Router(Document):
 
 class Layout(Document):
     """Replicas pinned to the GPUs of a box, a router before them, and the engine's flags. Stands on its own."""
+
+    noun: ClassVar[str] = "a layout"
 
     name: Name
     model: OneLine  # a name of the catalogue, a Hugging Face id or a directory

@@ -1,6 +1,7 @@
 """A study: runs of one model on one box under one workload, to be compared. The document behind `atoll study`."""
 
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
@@ -46,6 +47,8 @@ class Variant(Document):
 
 class Study(Document):
     """`box` is the path of a capture, relative to the study's file, or `{gpu: H100-SXM-80GB, gpus: 8}`."""
+
+    noun: ClassVar[str] = "a study"
 
     name: Name
     title: str | None = None

@@ -79,7 +79,7 @@ def parse_target(url: str, endpoint: Endpoint | None = None) -> tuple[Target, En
         InputError: no host, a port that is none, or a scheme other than http and https.
     """
     parts = _split(url)
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname or not _is_host(parts.hostname):
         raise InputError(f"{url!r} is no URL of a server. Write it like http://127.0.0.1:8000.")
     try:
         port = parts.port
@@ -127,6 +127,14 @@ def _split(url: str) -> SplitResult | None:
         return urlsplit(url if "://" in url else f"http://{url}")
     except ValueError:  # a bracket that is not closed
         return None
+
+
+def _is_host(name: str) -> bool:
+    """Whether it can be asked for: `..` and names with a part of more than 63 letters cannot."""
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _endpoint_of(path: str) -> Endpoint | None:

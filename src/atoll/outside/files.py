@@ -37,13 +37,29 @@ def read_bytes(path: Path | str, *, largest: int = LARGEST_FILE) -> bytes:
         with Path(path).open("rb") as stream:
             return _bounded(stream, path, largest)
     except IsADirectoryError:
-        raise InputError(f"{path} is a folder; a file is expected.") from None
+        raise InputError(_why_no_file(Path(path))) from None
     except ValueError:
         raise InputError(f"There is no file {str(path)!r}.") from None
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+# What a folder is by a file in it.
+_FOLDERS = {
+    "run.yaml": "the folder of a run",
+    "study-run.yaml": "the folder of a study that was run",
+    "compose.yaml": "a bundle",
+    "nginx.conf": "a bundle",
+    "config.json": "the folder of a model",
+}
+
+
+def _why_no_file(folder: Path) -> str:
+    what = next((noun for name, noun in _FOLDERS.items() if (folder / name).is_file()), "a folder")
+    such = next((folder / name for name in ("study.yaml", "layout.yaml") if (folder / name).is_file()), None)
+    return f"{folder} is {what}; a file is expected{'' if such is None else f', such as {such}'}."
 
 
 def _bounded(stream: BinaryIO, name: Path | str, largest: int = LARGEST_FILE) -> bytes:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import model_validator
@@ -67,6 +67,8 @@ _ROW_FIELDS = tuple(field.name for field in fields(RecordTable) if field.name no
 
 class RunInfo(Document):
     """What made these numbers."""
+
+    noun: ClassVar[str] = "the notes of a run"
 
     schema_version: int = SCHEMA_VERSION
     run_id: RunId | None = None  # see with_id

@@ -32,7 +32,7 @@ from atoll.analyse.summary import Summary, summarise
 from atoll.analyse.window import window_of
 from atoll.cost.band import caution, relative_band, relative_ratio
 from atoll.cost.profile import MachineProfile
-from atoll.documents import Document, parse_yaml
+from atoll.documents import Document
 from atoll.engines import ENGINES
 from atoll.errors import BadRun, InputError, MissingProgram, RunFailed
 from atoll.inventory.box import Box
@@ -171,14 +171,7 @@ def _simulate(
 
 def read_study(path: Path) -> tuple[Study, Box]:
     """A study's file and the box it names, relative to it; raises InputError."""
-    text = read_text(path)
-    plain = parse_yaml(text, origin=str(path))
-    if isinstance(plain, dict) and "replicas" in plain and "variants" not in plain:
-        raise InputError(
-            f"{path} is a layout, and a study compares several; try this one by `atoll simulate {quote(str(path))}`,"
-            " or name it in a study's `variants`."
-        )
-    study = Study.from_plain(plain, origin=str(path))
+    study = Study.parse(read_text(path), origin=str(path))
     return study, box_of_study(study, path.parent)
 
 

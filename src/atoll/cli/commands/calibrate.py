@@ -67,6 +67,10 @@ def calibrate(
         return
     if url is None:
         raise InputError("Give the URL of an engine, such as http://127.0.0.1:8000, or --links.")
+    if Path(url).exists():
+        raise InputError(
+            f"{url} is a {'folder' if Path(url).is_dir() else 'file'}; give the URL of an engine that runs."
+        )
     engine = work.engine_of(
         layout=layout, replica=replica, gpu=gpu, tensor_parallel=tp, model=model, engine_version=engine_version
     )
