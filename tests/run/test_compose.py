@@ -58,8 +58,16 @@ class FakeDocker:
         return 0, ""
 
 
-def row(service: str, state: str, health: str, code: int) -> dict:
-    return {"Service": service, "Name": f"atoll-{service}-1", "State": state, "Health": health, "ExitCode": code}
+def row(service: str, state: str, health: str, code: int, folder: str = "") -> dict:
+    labels = f"com.docker.compose.oneoff=False,com.docker.compose.project.working_dir={folder},com.docker.compose.x=1"
+    return {
+        "Labels": labels,
+        "Service": service,
+        "Name": f"atoll-{service}-1",
+        "State": state,
+        "Health": health,
+        "ExitCode": code,
+    }
 
 
 UP, LOADING = ("running", "healthy", 0), ("running", "starting", 0)
@@ -114,6 +122,14 @@ def failure(bundle, docker) -> str:
         up(bundle, docker)
     assert any("down --remove-orphans" in line for line in docker.ran), "what was started must be ended"
     return str(caught.value)
+
+
+def test_a_container_that_docker_still_made_when_up_gave_up_is_taken_down_as_well(bundle):
+    cores = "Error response from daemon: Requested CPUs are not available - requested 64-95, available: 0-1"
+    late = {"nginx": ("created", "", 0)}
+    docker = FakeDocker(looks=[{}, late, {}], answers={" up ": (1, "", cores)})
+    assert "wants CPU cores 64-95 and this machine has 0-1" in failure(bundle, docker)
+    assert sum(" down " in line for line in docker.ran) == 2
 
 
 def test_a_container_that_ended_is_explained_by_its_log(bundle):
@@ -216,6 +232,21 @@ def test_status_of_what_is_not_up_is_down(bundle):
 def test_older_composes_print_a_list(bundle):
     rows = json.dumps([row("vllm-0", *UP), row("vllm-1", *UP), row("nginx", *UP)])
     assert status(bundle, FakeDocker(answers={" ps ": (0, rows, "")})).state == "up"
+
+
+def test_of_a_copy_status_says_that_nothing_runs_and_down_and_up_leave_the_original_alone(bundle, tmp_path):
+    original = tmp_path / "the, original=1"
+    shutil.copytree(bundle, original)
+    looks = [{service: (*how, str(original)) for service, how in ALL_UP.items()}]
+    docker, said = FakeDocker(looks=looks), []
+    assert asyncio.run(compose.status(bundle, shell=docker, clock=ManualClock(flows=True))).state == "down"
+    assert asyncio.run(compose.down(bundle, shell=docker, clock=ManualClock(flows=True), say=said.append)) == ()
+    assert said == [f"what is called as {bundle} was started in {original} and is left alone"]
+    with pytest.raises(BadRun, match="end that first with `atoll down '"):
+        up(bundle, docker)
+    assert not any(" down " in line or " up " in line for line in docker.ran)
+    shutil.move(original, tmp_path / "elsewhere")  # and what was moved is still itself
+    assert asyncio.run(compose.status(bundle, shell=docker, clock=ManualClock(flows=True))).state == "up"
 
 
 def test_down_names_what_ran_and_refuses_to_leave_something(bundle):

@@ -33,6 +33,7 @@ START_TIMEOUT_S = 3600.0  # pulled images and a large model on a slow disk; a co
 PULL_TIMEOUT_S = 7200.0
 DOWN_TIMEOUT_S = 300.0  # above every stop_grace_period that we render
 LOOK_EVERY_S = 1.0
+MOST_DOWNS = 5  # of a start that failed; one is nearly always enough
 DOOR_LINES = 2000  # of nginx's log, for who answered how often
 RESTARTS_THAT_TELL = 1  # a program that has ended by itself once while starting will do it again
 _SPLIT = "---atoll---"
@@ -70,6 +71,7 @@ class Container:
     state: str  # created, running, restarting, exited, dead
     health: str  # healthy, unhealthy, starting; nothing at all for a moment after the start
     exit_code: int
+    folder: str = ""  # that it was started in; not told by every release of Compose
 
     @property
     def healthy(self) -> bool:
@@ -97,7 +99,7 @@ async def up(
     On a deployment that is up already it brings back what is missing and replaces what was rendered anew.
 
     Raises:
-        BadRun: the folder holds no bundle for Compose.
+        BadRun: the folder holds no bundle for Compose, or what bears its name was started in another folder.
         MissingProgram: there is no docker, or no compose for it.
         StartFailed: Docker does not answer, an image is not to be had, or a service did not become healthy; the
             sentence has the reason from its log. Nothing is left running, unless something ran before.
@@ -106,13 +108,20 @@ async def up(
     compose = Compose(project, shell)
     await _ask_docker(shell)
     await _fetch_images(project, compose, shell, say)
-    ran_before, began = bool(await compose.containers()), clock.now()
+    there = await compose.containers()
+    elsewhere = _started_elsewhere(folder, there)
+    if elsewhere is not None:
+        raise BadRun(
+            f"{folder} is called as what was started in {elsewhere}; end that first with"
+            f" `atoll down {shlex.quote(elsewhere)}`, or change `name:` in {folder / COMPOSE_FILE}."
+        )
+    ran_before, began = bool(there), clock.now()
     try:
         await _start(compose, say)
         await _wait_until_healthy(project, compose, shell, clock=clock, began=began, timeout_s=timeout_s, say=say)
     except BaseException:
         if not ran_before:
-            await asyncio.shield(compose.run("down", "--remove-orphans", timeout_s=DOWN_TIMEOUT_S))
+            await asyncio.shield(_leave_nothing(compose, clock))
         raise
     return Deployment(
         name=project.layout.name,
@@ -138,7 +147,12 @@ async def down(folder: Path, *, shell: Shell, clock: Clock, say: Say = _silent) 
     """
     project = read_bundle(folder)
     compose = Compose(project, shell)
-    running = tuple(c.service for c in await compose.containers() if c.state in {"running", "restarting"})
+    there = await compose.containers()
+    elsewhere = _started_elsewhere(folder, there)
+    if elsewhere is not None:
+        say(f"what is called as {folder} was started in {elsewhere} and is left alone")
+        return ()
+    running = tuple(c.service for c in there if c.state in {"running", "restarting"})
     done = await compose.run("down", "--remove-orphans", timeout_s=DOWN_TIMEOUT_S)
     done.check()
     left = await compose.containers()
@@ -165,7 +179,10 @@ async def status(
     """
     project = read_bundle(folder)
     compose = Compose(project, shell)
-    there = {container.service: container for container in await compose.containers()}
+    containers = await compose.containers()
+    if _started_elsewhere(folder, containers) is not None:
+        containers = []
+    there = {container.service: container for container in containers}
     looks = [_look(service, there.get(service), compose, between_s) for service in project.services]
     services = await asyncio.gather(*looks)
     return DeploymentStatus(
@@ -195,12 +212,15 @@ async def logs(
     Following ends when no container runs any more, or by Ctrl-C.
 
     Raises:
-        BadRun: the folder holds no bundle for Compose.
+        BadRun: the folder holds no bundle for Compose, or what bears its name was started in another folder.
         InputError: there is no such replica.
     """
     project = read_bundle(folder)
     services = _asked_services(project, replica)
     compose = Compose(project, shell)
+    elsewhere = _started_elsewhere(folder, await compose.containers())
+    if elsewhere is not None:
+        raise BadRun(f"What is called as {folder} was started in {elsewhere}; `atoll logs {shlex.quote(elsewhere)}`.")
     seen = dict.fromkeys(services, "")
     while True:
         for service in services:
@@ -216,6 +236,18 @@ async def logs(
 async def door_lines(folder: Path, *, shell: Shell) -> tuple[str, ...]:
     lines = await Compose(read_bundle(folder), shell).lines("nginx", since="", last=DOOR_LINES)
     return tuple(text for _, text in lines)
+
+
+async def _leave_nothing(compose: "Compose", clock: Clock) -> None:
+    """Take down what a failed start left, until a look finds nothing.
+
+    A container that Docker was still making when `docker compose up` gave up appears after the first `down`.
+    """
+    for _ in range(MOST_DOWNS):
+        await compose.run("down", "--remove-orphans", timeout_s=DOWN_TIMEOUT_S)
+        await clock.sleep(LOOK_EVERY_S)
+        if not await compose.containers():
+            return
 
 
 def dry_run(folder: Path, files: Mapping[str, str]) -> list[str]:
@@ -358,7 +390,23 @@ def _container(row: dict[str, Any]) -> Container:
         state=row.get("State", ""),
         health=row.get("Health", ""),
         exit_code=int(row.get("ExitCode", 0)),
+        folder=_folder_in(row.get("Labels", "")),
     )
+
+
+def _folder_in(labels: object) -> str:
+    """The folder among a container's labels, which Compose prints in one line."""
+    found = re.search(r"(?:^|,)com\.docker\.compose\.project\.working_dir=(.*?)(?:,[\w.-]+=|$)", str(labels))
+    return found[1] if found else ""
+
+
+def _started_elsewhere(folder: Path, containers: Sequence[Container]) -> str | None:
+    """The other folder that they were started in: a copy of a bundle, or another of its name, is not what runs.
+
+    A folder that is not there any more was moved here.
+    """
+    others = (Path(container.folder) for container in containers if container.folder)
+    return next((str(other) for other in others if other.is_dir() and not other.samefile(folder)), None)
 
 
 async def _ask_docker(shell: Shell) -> None:
