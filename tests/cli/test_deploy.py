@@ -13,6 +13,7 @@ import pytest
 from atoll.model.read import read_model
 from atoll.outside.ports import free_ports
 from atoll.outside.processes import all_stats
+from atoll.render.nginx import PROCESS_ACCESS_LOG
 from atoll.run.process import PROCESS_FILE, prepare, read_plan
 from stand_ins.layouts import MODEL, two_pairs
 from stand_ins.patience import PATIENCE_S, wait_until
@@ -62,6 +63,15 @@ def test_up_status_logs_and_down_of_a_layout(layout_file, tmp_path):
         assert "up already" in atoll("up", "layout.yaml", "--engine", "emulated", cwd=tmp_path).stderr
         logs = json.loads(atoll("logs", folder, "--replica", 0, "--json", cwd=tmp_path).stdout)
         assert logs["lines"][0].startswith("replica 0 of two-pairs")
+        asked = {"X-Request-Id": "slow-1"}, {"X-Request-Id": "slow-10"}
+        for headers in asked:
+            httpx.post(f"{deployment['url']}/v1/completions", json=body, headers=headers, trust_env=False)
+        wait_until(lambda: "slow-10" in (folder / PROCESS_ACCESS_LOG).read_text())
+        (line,) = json.loads(atoll("logs", folder, "--request", "slow-1", "--json", cwd=tmp_path).stdout)["lines"]
+        noted = json.loads(line.removeprefix("door | "))
+        assert (noted["id"], noted["status"], noted["path"]) == ("slow-1", 200, "/v1/completions")
+        unknown = atoll("logs", folder, "--request", "slow", cwd=tmp_path)
+        assert (unknown.returncode, "names 'slow'" in unknown.stderr) == (2, True)
     finally:
         down = atoll("down", "layout.yaml", "--json", cwd=tmp_path)
     assert sorted(json.loads(down.stdout)["ended"]) == ["replica-0", "replica-1", "router"]

@@ -2,9 +2,11 @@
 
 import json
 
+from atoll.load.control import ControlFile
 from atoll.model.read import read_model
 from atoll.run.process import prepare
 from atoll.web.jobs import Job, JobNote, JobState
+from atoll.web.load_control import users_of
 from atoll.web.pages.jobs import history
 from stand_ins.layouts import MODEL, two_pairs
 
@@ -40,6 +42,27 @@ class Started:
     def start(self, argv, **given):
         self.calls.append((argv, given["secrets_in_environment"]))
         return Job(note=JobNote(id="1", title="x", argv=tuple(argv), started_at=0.0), state=JobState.RUNNING)
+
+
+def test_the_users_of_a_running_load_test_are_changed_by_its_file(site, client):
+    site.jobs, site.door = Started(), "http://127.0.0.1:9"
+    assert client.post("/jobs/bench", data={"users": "3", "name": "mine"}).status_code == 303
+    (argv, _), *_ = site.jobs.calls
+    assert argv[-2:] == ["--control", ".atoll/controls/mine"]
+    running = Job(note=JobNote(id="1", title="x", argv=tuple(argv), started_at=0.0), state=JobState.RUNNING)
+    site.jobs.find = lambda job_id: running
+    assert users_of(site, running) == "3"
+    assert client.post("/jobs/1/users", data={"users": "12"}).status_code == 303
+    assert ControlFile(site.workspace.root / ".atoll/controls/mine").wanted_users() == 12
+    assert users_of(site, running) == "12"
+    assert "12 users in job 1" in (site.workspace.own / "audit.jsonl").read_text()
+    for wrong in ("", "-1", "3.5", "١", "200000"):
+        assert client.post("/jobs/1/users", data={"users": wrong}, headers={"HX-Request": "true"}).status_code == 400
+    assert client.post("/jobs/bench", data={"rate": "2"}).status_code == 303
+    assert "--control" not in site.jobs.calls[-1][0]
+    site.jobs.find = lambda job_id: running.replace(state=JobState.DONE)
+    gone = client.post("/jobs/1/users", data={"users": "4"}, headers={"HX-Request": "true"})
+    assert "only a running load test with users" in gone.text
 
 
 def test_a_load_test_has_the_engines_key_and_no_command_line_shows_it(site, client, monkeypatch):

@@ -1,5 +1,6 @@
 """What `atoll bench` prints at its end."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,11 @@ from atoll.workflows.capacity import Level
 _WORST = 5
 
 
-def show_bench(result: BenchResult) -> None:
-    """Headline with the client's own part, the summary, the worst requests, goodput."""
+def show_bench(result: BenchResult, *, bundle: str | None = None) -> None:
+    """Headline with the client's own part, the summary, the worst requests, goodput.
+
+    `bundle` is the layout or bundle whose door was asked: its logs know the requests by their ids.
+    """
     client = result.client
     held = ""
     if client.users_asked and client.users_held is not None:
@@ -32,7 +36,11 @@ def show_bench(result: BenchResult) -> None:
     show_summary(result.summary, title=f"{result.info.name}, {result.info.source}")
     _show_steps(result)
     _show_goodput(result)
-    _show_worst(result.table)
+    worst = _show_worst(result.table)
+    if bundle is not None and worst is not None:
+        out.print(
+            f"`atoll logs {shlex.quote(bundle)} --request {worst}` shows what the door noted of it.", soft_wrap=True
+        )
     for note in result.info.notes:
         if note != client.verdict:
             out.print(note, soft_wrap=True)
@@ -120,7 +128,8 @@ def _show_goodput(result: BenchResult) -> None:
         )
 
 
-def _show_worst(table: RecordTable) -> None:
+def _show_worst(table: RecordTable) -> str | None:
+    """Gives the id of the one that waited longest, if it was sent with one."""
     measures = latencies(table)
     late = np.where(np.isnan(measures.ttft_s), measures.e2e_s, measures.ttft_s)
     order = [int(row) for row in np.argsort(-np.nan_to_num(late, nan=-1.0))[:_WORST] if not np.isnan(late[row])]
@@ -139,3 +148,4 @@ def _show_worst(table: RecordTable) -> None:
     ]
     columns = ("request", "user", "sent at", "TTFT", "E2E", "tokens", "replica", "outcome")
     show_table("Longest to the first token", columns, rows, numbers=range(6))
+    return table.request_id[order[0]] if order else None

@@ -35,6 +35,7 @@ DOWN_TIMEOUT_S = 300.0  # above every stop_grace_period that we render
 LOOK_EVERY_S = 1.0
 MOST_DOWNS = 5  # of a start that failed; one is nearly always enough
 DOOR_LINES = 2000  # of nginx's log, for who answered how often
+WHOLE_LOG_LINES = 10_000_000  # that are asked for where one line of it is looked for
 RESTARTS_THAT_TELL = 1  # a program that has ended by itself once while starting will do it again
 _SPLIT = "---atoll---"
 
@@ -233,9 +234,10 @@ async def logs(
         await clock.sleep(LOOK_EVERY_S)
 
 
-async def door_lines(folder: Path, *, shell: Shell) -> tuple[str, ...]:
-    lines = await Compose(read_bundle(folder), shell).lines("nginx", since="", last=DOOR_LINES)
-    return tuple(text for _, text in lines)
+async def door_lines(folder: Path, *, shell: Shell, naming: str | None = None) -> tuple[str, ...]:
+    last = DOOR_LINES if naming is None else WHOLE_LOG_LINES
+    lines = await Compose(read_bundle(folder), shell).lines("nginx", since="", last=last)
+    return tuple(text for _, text in lines if naming is None or naming in text)
 
 
 async def _leave_nothing(compose: "Compose", clock: Clock) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +18,17 @@ def last_lines(path: Path, *, most_bytes: int = MOST_BYTES) -> tuple[str, ...]:
         stream.seek(begin)
         lines = stream.read(most_bytes).splitlines()
     return tuple(line.decode("utf-8", errors="replace") for line in (lines[1:] if begin else lines))
+
+
+def lines_naming(path: Path, word: str) -> Iterator[str]:
+    """The lines of a log of any size that hold this word; none where there is no such log. A link is not followed."""
+    if path.is_symlink() or not path.is_file():
+        return
+    wanted = word.encode()
+    with path.open("rb") as stream:
+        for line in stream:
+            if wanted in line:
+                yield line.decode("utf-8", errors="replace").rstrip("\n")
 
 
 def count_answers(lines: Iterable[str], *, since: float) -> dict[int, int]:

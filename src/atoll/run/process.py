@@ -52,7 +52,7 @@ from atoll.run.deployment import (
     read_state,
     starting,
 )
-from atoll.run.door_log import last_lines
+from atoll.run.door_log import last_lines, lines_naming
 from atoll.run.health import Watched, log_tail, wait_until_healthy
 from atoll.run.look import look_at_processes
 from atoll.run.supervisor import RELEASE
@@ -289,8 +289,9 @@ def _lines(data: bytes) -> list[str]:
     return data.decode(errors="replace").splitlines()
 
 
-async def door_lines(folder: Path, *, shell: Shell) -> tuple[str, ...]:  # noqa: ARG001
-    return last_lines(folder / PROCESS_ACCESS_LOG)
+async def door_lines(folder: Path, *, shell: Shell, naming: str | None = None) -> tuple[str, ...]:  # noqa: ARG001
+    log = folder / PROCESS_ACCESS_LOG
+    return last_lines(log) if naming is None else tuple(lines_naming(log, naming))
 
 
 def dry_run(folder: Path, files: Mapping[str, str]) -> list[str]:

@@ -51,8 +51,8 @@ class Runner(Protocol):
         """Say the last lines of the logs, of one replica or of all services, and with `follow` what comes after."""
         ...
 
-    async def door_lines(self, folder: Path, *, shell: Shell) -> tuple[str, ...]:
-        """The last lines of the door's log (run/door_log.py reads them); none where there is no such log."""
+    async def door_lines(self, folder: Path, *, shell: Shell, naming: str | None = None) -> tuple[str, ...]:
+        """The last lines of the door's log (run/door_log.py reads them), or all that hold a word; none without one."""
         ...
 
     def door_url(self, folder: Path) -> str:

@@ -46,7 +46,7 @@ def create_app(site: Site, *, hosts: frozenset[str], cookie: str, secure: bool =
         title="atoll", version=atoll.__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
     app.include_router(make_routes(site.catalog))
-    for name in PAGES:
+    for name in (*PAGES, "load_tests"):  # the last has no page of its own, only what the pages of jobs send
         app.include_router(import_module(f"atoll.web.pages.{name}").make_page(site))
     app.mount("/static", CachedFiles(directory=STATIC), name="static")
     show = _shower(site)

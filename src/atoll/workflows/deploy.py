@@ -1,5 +1,6 @@
 """Bring a layout or a bundle up, take it down, say how it is, show its logs: as processes or through Docker Compose."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,9 +30,11 @@ __all__ = [
     "dry_run",
     "find_deployable",
     "say_logs",
+    "say_request",
     "take_down",
 ]
 
+REQUEST_LINES = 1_000_000  # of each log that are looked through for one request
 DEFAULT_RUNNER = process.name  # of a layout: it needs nothing that this machine may lack
 
 
@@ -133,6 +136,29 @@ async def say_logs(
         follow=follow,
         lines=lines,
     )
+
+
+async def say_request(target: Deployable, request: str, *, say: Say) -> None:
+    """Say every line that names a request by its id: the door's, and those of engines that log ids.
+
+    Raises:
+        InputError: no line does.
+    """
+    # r-1 is neither r-10 nor r-1-2, but vLLM writes a completion's prompts as cmpl-r-1-0: and so on
+    whole = re.compile(rf"(?<![A-Za-z0-9]){re.escape(request)}(?![A-Za-z0-9]|-(?!\d+[: ]))")
+    noted = await target.runner.door_lines(target.folder, shell=RealShell(), naming=request)
+    found = [f"door | {line}" for line in noted if whole.search(line)]
+
+    def keep(line: str) -> None:
+        if whole.search(line) and not line.endswith(noted):  # in containers the door's log is that of its service
+            found.append(line)
+
+    await say_logs(target, say=keep, lines=REQUEST_LINES)
+    if not found:
+        words = "The door writes down what it passed on; requests that went to an engine's own port are not among them."
+        raise InputError(f"No line of {target.folder}'s logs names {request!r}. {words}")
+    for line in found:
+        say(line)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ def door_url(folder):
     return f"http://127.0.0.1:{PORT_ABOVE}"
 
 
-async def door_lines(folder, *, shell):
+async def door_lines(folder, *, shell, naming=None):
     return ()
 
 

@@ -218,7 +218,7 @@ def bench(
     from atoll.store.folder import make_way
     from atoll.workflows import bench as work
     from atoll.workflows import capacity
-    from atoll.workflows.door import find_door
+    from atoll.workflows.door import find_door, names_a_server
 
     if out is not None:
         make_way(out, force=force)
@@ -322,7 +322,8 @@ def bench(
         _refuse_silence(most.levels, door.url)
     else:
         result = measure(workload, out)
-        _end_run(result, gates, junit=junit, json=json)
+        bundle = None if names_a_server(url) else url
+        _end_run(result, gates, junit=junit, json=json, bundle=bundle)
 
 
 def _seconds(text: str | None) -> float | None:
@@ -342,9 +343,11 @@ def _notes_of(texts: "DatasetPrompts | None", workload: "Workload") -> tuple[str
     return (note,)
 
 
-def _end_run(result: "BenchResult", gates: "Sequence[Gate]", *, junit: Path | None, json: bool) -> None:
+def _end_run(
+    result: "BenchResult", gates: "Sequence[Gate]", *, junit: Path | None, json: bool, bundle: str | None
+) -> None:
     judged = judge_run(result.summary, gates)
-    _show(result, judged, json=json)
+    _show(result, judged, json=json, bundle=bundle)
     write_junit(judged, junit, suite=f"atoll bench {result.info.url}", seconds=result.summary.duration_s)
     _end(result)
     close_gates(judged)
@@ -359,14 +362,14 @@ def _end_sweep(levels: "Sweep", gates: "Sequence[Gate]", *, url: str, junit: Pat
     close_gates(judged)
 
 
-def _show(result: "BenchResult", judged: "Sequence[Judgement]", *, json: bool) -> None:
+def _show(result: "BenchResult", judged: "Sequence[Judgement]", *, json: bool, bundle: str | None) -> None:
     from atoll.cli.bench_tables import bench_json, show_bench
     from atoll.cli.show import show_json
 
     if json:
         show_json(bench_json(result) | ({"gates": list(judged)} if judged else {}))
     else:
-        show_bench(result)
+        show_bench(result, bundle=bundle)
         show_gates(judged)
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -13,8 +13,9 @@ from atoll.errors import AtollError, InputError
 from atoll.load.live_log import FILE as LIVE_FILE
 from atoll.store.folder import is_run, read_info
 from atoll.traffic.record import Source
-from atoll.web.doors import BENCH_KEY_VARIABLE, key_of
+from atoll.web.doors import BENCH_KEY_VARIABLE
 from atoll.web.jobs import Job, JobState
+from atoll.web.load_control import users_of
 from atoll.web.site import Site, token_of
 from atoll.web.tail import tail
 from atoll.web.workspace import Kind
@@ -52,6 +53,7 @@ def make_page(site: Site) -> APIRouter:
             said_to=said_to,
             results=_results(site, found),
             source=_source(site, found),
+            users=users_of(site, found),
         )
 
     @routes.get("/jobs/{job_id}/state")
@@ -91,31 +93,6 @@ def make_page(site: Site) -> APIRouter:
                 yield ServerSentEvent(event="said", id=str(line.offset), data=line.text)
         yield ServerSentEvent(event="over", data={})
 
-    @routes.post("/jobs/bench")
-    def bench(
-        request: Request,
-        target: Annotated[str, Form()] = "",
-        users: Annotated[str, Form()] = "",
-        rate: Annotated[str, Form()] = "",
-        duration: Annotated[str, Form()] = "",
-        prompt: Annotated[str, Form()] = "",
-        output: Annotated[str, Form()] = "",
-        name: Annotated[str, Form()] = "",
-    ) -> Response:
-        """Start `atoll bench` on a bundle of the workspace, or on the door that the server was started for."""
-        where = _where(site, target)
-        folder = site.workspace.fresh(
-            "runs", name.strip() or f"bench-{where.name if isinstance(where, Path) else 'door'}"
-        )
-        relative = str(folder.relative_to(site.workspace.root))
-        shown = site.workspace.thing_at(where, Kind.BUNDLE).word if isinstance(where, Path) else where
-        given = {"--users": users, "--rate": rate, "--duration": duration, "--prompt": prompt, "--output": output}
-        options = [word for option, value in given.items() if value.strip() for word in (option, value.strip())]
-        _check_options(options)
-        argv = ["bench", shown, *options, "-o", relative]
-        key = key_of(where if isinstance(where, Path) else None)
-        return _start(site, request, argv, title=folder.name, target=relative, api_key=key)
-
     @routes.post("/jobs/{job_id}/stop")
     def stop(request: Request, job_id: str) -> Response:
         site.note(request, f"stop job {job_id}", insist=False)
@@ -129,7 +106,7 @@ def make_page(site: Site) -> APIRouter:
         if found.state is JobState.RUNNING or found.note.target is None or found.note.argv[:1] != ("study",):
             raise InputError("There is nothing to resume: only a study that has ended early goes on where it was.")
         argv = ["study", "resume", found.note.target]
-        return _start(site, request, argv, title=found.note.title, target=found.note.target)
+        return begin(site, request, argv, title=found.note.title, target=found.note.target)
 
     @routes.post("/jobs/{job_id}/delete")
     def delete(request: Request, job_id: str) -> Response:
@@ -145,9 +122,10 @@ def first_byte(after: Annotated[int, Query(ge=0)] = 0, last_event_id: Annotated[
     return int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else after
 
 
-def _start(
+def begin(
     site: Site, request: Request, argv: list[str], *, title: str, target: str, api_key: str | None = None
 ) -> Response:
+    """Start a command of the page and show its job."""
     job = start_job(site, request, argv, title=title, target=target, api_key=api_key)
     return RedirectResponse(f"/jobs/{job.note.id}", status_code=303)
 
@@ -247,19 +225,3 @@ def _results(site: Site, job: Job) -> list[dict[str, str]]:
         for file, (kind, page) in known.items()
         if (place / file).is_file()
     ]
-
-
-def _where(site: Site, target: str) -> Path | str:
-    """A bundle of the workspace by its id, else the door."""
-    if target:
-        return site.workspace.find(target, Kind.BUNDLE).path
-    if site.door is None:
-        raise InputError("Choose a deployment to load; this server was not started with a door of its own.")
-    return site.door
-
-
-def _check_options(words: list[str]) -> None:
-    """A value that begins with a dash would be read as an option."""
-    for value in words[1::2]:
-        if value.startswith("-"):
-            raise InputError(f"{value!r} is no value of a load.")
