@@ -1,10 +1,13 @@
 """Documents: read with errors that name file and field, written so that reading gives them back."""
 
+import csv
+import io
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from atoll.documents import Document, parse_yaml, write_yaml
+from atoll.documents import Document, parse_yaml, read_cell, write_table, write_yaml
 from atoll.errors import BadDocument
 from atoll.layout import Layout
 
@@ -86,3 +89,21 @@ def test_any_text_is_a_document_or_one_error(text):
         Small.parse(text, origin="x.yaml")
     except BadDocument as error:
         assert str(error).startswith("x.yaml")
+
+
+# Tables
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", '=HYPERLINK("http://a","b")'])
+def test_a_name_that_a_spreadsheet_would_take_for_a_formula_is_led_by_an_apostrophe(name):
+    text = write_table([[name, -1.5, "-1.5", "plain"]])
+    row = next(csv.reader(io.StringIO(text, newline="")))
+    assert row == [f"'{name}", "-1.5", "-1.5", "plain"]
+    assert read_cell(row[0]) == name
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0")))
+def test_a_cell_comes_back_as_it_was_and_begins_no_formula(value):
+    cell = next(csv.reader(io.StringIO(write_table([[value, "x"]]), newline="")))[0]
+    assert cell == value or read_cell(cell) == value
+    assert cell[:1] not in {"=", "@", "\t", "\r"}

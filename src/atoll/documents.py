@@ -5,9 +5,11 @@ A Document is a frozen pydantic model that forbids unknown fields. A bad field i
 """
 
 import contextlib
+import csv
 import io
 import json
 import warnings
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -129,3 +131,41 @@ def _with_flow_lists(plain: object) -> object:
 def _stands_in_a_row(value: object) -> bool:
     """Whether `[a, b]` gives it back: ruamel.yaml leaves `?0` without quotes there and reads it as a key."""
     return isinstance(value, int | float) or (isinstance(value, str) and not value.startswith("?"))
+
+
+# Tables
+
+
+_FORMULA = tuple("=+-@\t\r")  # a spreadsheet takes a cell that begins so for a formula, which may start a program
+
+
+def write_table(rows: Iterable[Iterable[object]], *, line_end: str = "\n") -> str:
+    """CSV that a spreadsheet shows as it is: text that would be a formula is led by an apostrophe.
+
+    See OWASP, "CSV Injection". Numbers stay, also those that are written as text.
+    """
+    return "".join(_row(row) + line_end for row in rows)
+
+
+def _row(row: Iterable[object]) -> str:
+    """Ended by CR and LF while it is written, so that a cell with either is quoted."""
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow([_cell(value) for value in row])
+    return buffer.getvalue().removesuffix("\r\n")
+
+
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) and not _is_number(value) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_cell(text: str) -> str:
+    """What `write_table` was given: without the apostrophe before what would be a formula."""
+    return text[1:] if text.startswith("'") and _cell(text[1:]) == text else text

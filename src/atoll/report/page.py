@@ -1,7 +1,5 @@
 """A study as one HTML file that needs nothing else: no network, no fonts, no scripts from anywhere."""
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from markupsafe import Markup, escape
 
 from atoll.analyse.band import Interval
 from atoll.analyse.compare import Verdict
+from atoll.documents import write_table
 from atoll.report.beside import kind_of, kind_of_rates, set_beside, tell_change
 from atoll.report.charts import (
     FAINT,
@@ -216,18 +215,17 @@ _COLUMNS = (
 
 def _csv(rows: Sequence[_Row], words: Words) -> str:
     """The table as an address that holds it, seconds with all their digits."""
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(_COLUMNS)
+    table: list[Sequence[object]] = [_COLUMNS]
     for row in rows:
         summary = row.run.summary
         if summary is None:
-            table.writerow([row.place, row.name, row.run.failure or words["did_not_run"]])
+            table.append([row.place, row.name, row.run.failure or words["did_not_run"]])
             continue
         counts, ttft = summary.requests, summary.ttft_s
         figures = (ttft.p50, ttft.p95, ttft.p99, summary.tpot_s.p50, summary.e2e_s.p50, summary.output_tokens_per_s)
-        table.writerow([row.place, row.name, *figures, counts.ok, counts.failed, counts.cancelled])
-    return f"data:text/csv;charset=utf-8,{quote(text.getvalue())}"
+        table.append([row.place, row.name, *figures, counts.ok, counts.failed, counts.cancelled])
+    text = write_table(table, line_end="\r\n")
+    return f"data:text/csv;charset=utf-8,{quote(text)}"
 
 
 def _signed(seconds: float) -> str:

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from atoll.analyse.summary import Distribution, RequestCounts, Summary, summarise
+from atoll.documents import write_table
 from atoll.errors import BadRun
 from atoll.store.foreign.shape import Foreign, Kept, figures_only, finite, json_object, moved, of_records, spread_of
 from atoll.store.foreign.untold import with_ends
@@ -234,20 +235,17 @@ def _stats(values: Distribution) -> dict[str, float]:
 
 def write_csv(run: Kept) -> str:
     """The figures, as AIPerf's CSV has them."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
     columns = list(_STATS.values())
-    writer.writerow(["Metric", *columns])
+    rows: list[list[str]] = [["Metric", *columns]]
     for ours, theirs in sorted(_SPREADS.items(), key=lambda item: _HEADERS[item[1]]):
         stats = _stats(getattr(run.summary, ours))
         cells = [f"{stats[name]:.4f}" if name in stats else "" for name in columns]
-        writer.writerow([f"{_HEADERS[theirs]} (ms)", *cells])
-    writer.writerow([])
-    writer.writerow(["Metric", "Value"])
+        rows.append([f"{_HEADERS[theirs]} (ms)", *cells])
+    rows += [[], ["Metric", "Value"]]
     for name, (unit, value) in _values(run.summary).items():
         title = name.replace("_", " ").title()
-        writer.writerow([title if unit == "requests" else f"{title} ({unit})", f"{value:.6g}"])
-    return buffer.getvalue()
+        rows.append([title if unit == "requests" else f"{title} ({unit})", f"{value:.6g}"])
+    return write_table(rows, line_end="\r\n")
 
 
 def write_records(run: Kept) -> str:

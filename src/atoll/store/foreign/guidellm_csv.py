@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from atoll.analyse.summary import Distribution, RequestCounts, Summary
+from atoll.documents import write_table
 from atoll.errors import BadRun
 from atoll.store.foreign.shape import Foreign, Kept, figures_only
 
@@ -71,11 +72,7 @@ def _model(backend: str) -> str | None:
 def write(run: Kept) -> str:
     """One benchmark; percentiles that are not kept here repeat the nearest one that is."""
     cells = _cells(run, run.summary)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerows([list(part) for part in zip(*cells, strict=True)])
-    writer.writerow(list(cells.values()))
-    return buffer.getvalue()
+    return write_table([*zip(*cells, strict=True), cells.values()], line_end="\r\n")
 
 
 def _cells(run: Kept, summary: Summary) -> Cells:

@@ -8,6 +8,7 @@ import csv
 import io
 
 from atoll.analyse.summary import Distribution, RequestCounts
+from atoll.documents import write_table
 from atoll.errors import BadRun
 from atoll.store.foreign.shape import Foreign, Kept, figures_only
 
@@ -50,26 +51,16 @@ def _is_number(cell: str | None) -> bool:
 
 def write(run: Kept) -> str:
     """The row of all requests, with E2E as the response time; shares that are not known stand empty."""
-    summary, buffer = run.summary, io.StringIO()
+    summary = run.summary
     e2e, counts = summary.e2e_s, summary.requests
-    writer = csv.writer(buffer, lineterminator="\n")
     figures = ("Median Response Time", "Average Response Time", "Min Response Time", "Max Response Time")
     rates = ("Average Content Size", "Requests/s", "Failures/s")
-    writer.writerow(["Type", "Name", "Request Count", "Failure Count", *figures, *rates, *_SHARES])
+    head = ["Type", "Name", "Request Count", "Failure Count", *figures, *rates, *_SHARES]
     shown = {"50%": e2e.p50, "90%": e2e.p90, "95%": e2e.p95, "99%": e2e.p99, "100%": e2e.max}
     failures = counts.failed / summary.duration_s if summary.duration_s else 0.0
     row = [_ms(e2e.p50), _ms(e2e.mean), "", _ms(e2e.max), 0.0, summary.requests_per_s, failures]
-    writer.writerow(
-        [
-            "",
-            "Aggregated",
-            counts.sent,
-            counts.failed + counts.cancelled,
-            *row,
-            *(_ms(shown.get(name)) for name in _SHARES),
-        ]
-    )
-    return buffer.getvalue()
+    failed = counts.failed + counts.cancelled
+    return write_table([head, ["", "Aggregated", counts.sent, failed, *row, *(_ms(shown.get(n)) for n in _SHARES)]])
 
 
 def _ms(seconds: float | None) -> float | str:

@@ -5,6 +5,7 @@ import io
 from typing import Any
 
 from atoll.analyse.summary import summarise
+from atoll.documents import read_cell, write_table
 from atoll.errors import BadRun
 from atoll.store.foreign.shape import Foreign, Kept, finite
 from atoll.store.foreign.untold import with_ends
@@ -35,12 +36,8 @@ _QUANTILES = {"p50": "0.5", "p90": "0.9", "p95": "0.95", "p99": "0.99"}
 
 def write_csv(run: Kept) -> str:
     """Every request; the times of single tokens, which a spreadsheet has no place for, are left out."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for row in range(len(run.table)):
-        writer.writerow([_cell(getattr(run.table, name)[row], name) for name in _COLUMNS])
-    return buffer.getvalue()
+    rows = ([_cell(getattr(run.table, name)[row], name) for name in _COLUMNS] for row in range(len(run.table)))
+    return write_table([_COLUMNS, *rows])
 
 
 def _cell(value: Any, name: str) -> Any:
@@ -77,9 +74,9 @@ def _row(row: dict[str, str]) -> tuple[Record, float | None, float | None]:
         cached_tokens=int(row["cached_tokens"]),
         outcome=Outcome(row["outcome"]),
         status=int(row["status"]) or None,
-        error=row["error"] or None,
-        detail=row["detail"] or None,
-        replica=row["replica"] or None,
+        error=read_cell(row["error"]) or None,
+        detail=read_cell(row["detail"]) or None,
+        replica=read_cell(row["replica"]) or None,
     )
     return record, times["first_token_s"], times["last_token_s"]
 
