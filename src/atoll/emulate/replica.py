@@ -14,6 +14,7 @@ from atoll.engines.spec import kind_of
 from atoll.errors import InputError
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
+from atoll.model.purpose import purpose_of
 from atoll.simulate.blocks import BlockPool
 from atoll.simulate.equip import equip_layout
 from atoll.simulate.scheduler import Scheduler
@@ -120,7 +121,5 @@ def _kind(card: ModelCard, extra: Sequence[str]) -> str:
     converted = _values("--convert", extra) or _values("--task", extra)
     if converted:
         return {"embed": "embed", "classify": "rank", "score": "rank"}.get(converted[0], "generate")
-    name = card.name.lower()
-    if "rerank" in name:
-        return "rank"
-    return "embed" if "embedding" in name or _values("--runner", extra) == ("pooling",) else "generate"
+    purpose = purpose_of(card.name)
+    return "embed" if purpose == "generate" and _values("--runner", extra) == ("pooling",) else purpose

@@ -1,6 +1,7 @@
 """A bundle for Docker Compose: one service a replica, pinned to its GPUs, and nginx as the only door."""
 
 import hashlib
+from collections.abc import Mapping
 from ipaddress import ip_address
 from math import ceil
 from pathlib import PurePosixPath
@@ -24,7 +25,7 @@ from atoll.render.app import (
 )
 from atoll.render.bundle import Bundle, RenderSettings
 from atoll.render.dotenv import show_value
-from atoll.render.nginx import CONTAINER, CONTAINER_PORT, render_nginx
+from atoll.render.nginx import CONTAINER, CONTAINER_PORT, render_door
 from atoll.render.pool import Pool, UpstreamServer
 
 name = "compose"
@@ -38,14 +39,19 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
     check_stack(settings.stack)
     files = {
         COMPOSE_FILE: _compose_head(layout, card.name) + write_yaml(_document(layout, card, settings)),
-        "nginx.conf": compose_nginx(layout),
-        ".env": _env_file(layout, settings),
+        **compose_door(layout),
+        ".env": env_file(layout, settings),
         "layout.yaml": _with_hosts(layout).to_yaml(),
         "README.md": _readme(layout, card) + (_stack_readme(layout, settings)),
     }
     if _brings_atoll(layout, settings):
-        files |= {"backend/Dockerfile": dockerfile(), "backend/requirements.txt": settings.requirements()}
+        files |= own_image(settings)
     return Bundle(name=layout.name, files=files, modes={".env": 0o600})
+
+
+def own_image(settings: RenderSettings) -> dict[str, str]:
+    """What an image with atoll is built from; its source is copied beside these."""
+    return {"backend/Dockerfile": dockerfile(), "backend/requirements.txt": settings.requirements()}
 
 
 def _brings_atoll(layout: Layout, settings: RenderSettings) -> bool:
@@ -56,10 +62,10 @@ def _brings_atoll(layout: Layout, settings: RenderSettings) -> bool:
 
 def _document(layout: Layout, card: ModelCard, settings: RenderSettings) -> dict[str, Any]:
     services: dict[str, Any] = {
-        service_name(layout, number): _replica_service(layout, card, settings, number)
+        service_name(layout, number): replica_service(layout, card, settings, number)
         for number in range(len(layout.replicas))
     }
-    services["nginx"] = _nginx_service(layout, settings)
+    services["nginx"] = nginx_service(layout, settings, compose_door(layout))
     networks: dict[str, Any] = {"door": {}, "replicas": {"internal": True}}
     volumes = _volumes(layout)
     if settings.stack == "app":
@@ -74,7 +80,7 @@ def _document(layout: Layout, card: ModelCard, settings: RenderSettings) -> dict
         networks |= APP_NETWORKS | dict(own.networks if own is not None else {})
         volumes |= APP_VOLUMES if own is None else _without_ours(APP_VOLUMES) | dict(own.volumes)
     document = {
-        "name": project_name(layout),
+        "name": project_name(layout.name),
         "x-atoll": {"model": served_name(card), "engine": layout.engine},
         "services": services,
         "networks": networks,
@@ -87,20 +93,20 @@ def _without_ours(volumes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in volumes.items() if name != "workspace"}
 
 
-def project_name(layout: Layout) -> str:
+def project_name(name: str) -> str:
     """Compose allows small letters, digits, dashes and underscores."""
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in layout.name.lower())
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name.lower())
     return f"atoll-{kept}"
 
 
-def compose_nginx(layout: Layout) -> str:
+def compose_door(layout: Layout) -> dict[str, str]:
     upstreams = [
         UpstreamServer(number=number, host=service_name(layout, number), port=_port(replica))
         for number, replica in enumerate(layout.replicas)
     ]
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
     pool = Pool(layout=layout, servers=upstreams, engine_keep_alive_s=keep_alive_s)
-    return render_nginx([pool], form=CONTAINER)
+    return render_door([pool], form=CONTAINER)
 
 
 def _with_hosts(layout: Layout) -> Layout:
@@ -112,7 +118,11 @@ def _with_hosts(layout: Layout) -> Layout:
 
 
 def service_name(layout: Layout, number: int) -> str:
-    return f"{layout.engine}-{number}"
+    return service_of(layout.engine, number)
+
+
+def service_of(engine: str, number: int) -> str:
+    return f"{engine}-{number}"
 
 
 def start_period_s(card: ModelCard) -> int:
@@ -129,7 +139,7 @@ def _port(replica: Replica) -> int:
     return replica.port
 
 
-def _replica_service(layout: Layout, card: ModelCard, settings: RenderSettings, number: int) -> dict[str, Any]:
+def replica_service(layout: Layout, card: ModelCard, settings: RenderSettings, number: int) -> dict[str, Any]:
     engine = find_engine(layout.engine)
     replica = layout.replicas[number]
     inside = layout.replace(model=_model_inside(layout))
@@ -216,7 +226,7 @@ def _care(*, stop_s: int, stop_signal: str | None = None) -> dict[str, Any]:
     }
 
 
-def _nginx_service(layout: Layout, settings: RenderSettings) -> dict[str, Any]:
+def nginx_service(layout: Layout, settings: RenderSettings, door: Mapping[str, str]) -> dict[str, Any]:
     """It waits for no replica: it asks Docker's DNS again and again, and serves with those that are there."""
     probe = f"http://127.0.0.1:{CONTAINER_PORT}/nginx-health"
     return {
@@ -225,7 +235,7 @@ def _nginx_service(layout: Layout, settings: RenderSettings) -> dict[str, Any]:
         "ports": [
             f"${{ATOLL_BIND:-{bind_address(settings.bind)}}}:${{ATOLL_PORT:-{layout.router.port}}}:{CONTAINER_PORT}"
         ],
-        "volumes": ["./nginx.conf:/etc/nginx/nginx.conf:ro"],
+        "volumes": [f"./{name}:/etc/nginx/{name}:ro" for name in door],
         "networks": ["door", "replicas"],
         "read_only": True,
         "tmpfs": ["/tmp"],  # noqa: S108
@@ -236,7 +246,7 @@ def _nginx_service(layout: Layout, settings: RenderSettings) -> dict[str, Any]:
             "retries": 3,
             "start_period": "10s",
         },
-        "labels": {"atoll.nginx": _fingerprint(compose_nginx(layout))},
+        "labels": {f"atoll.{name.partition('.')[0]}": _fingerprint(text) for name, text in door.items()},
         **_care(stop_s=STOP_S, stop_signal="SIGQUIT"),  # nginx ends its answers first
     }
 
@@ -253,7 +263,7 @@ def _compose_head(layout: Layout, name: str) -> str:
     )
 
 
-def _env_file(layout: Layout, settings: RenderSettings) -> str:
+def env_file(layout: Layout, settings: RenderSettings) -> str:
     lines = [
         "# Who reaches the door: 127.0.0.1 is this machine alone, 0.0.0.0 the network (then set VLLM_API_KEY).",
         f"ATOLL_BIND={bind_address(settings.bind)}",

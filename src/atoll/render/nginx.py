@@ -6,13 +6,14 @@ dropped before the replica drops it, a request is given to a second replica only
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import indent
 
 from atoll.errors import InputError
 from atoll.layout.layout import Layout
-from atoll.render.parts import SCRIPT_FILE, Part, join_parts
-from atoll.render.pool import Pool, UpstreamServer, affinity_part, body_buffer_mib, upstream_blocks
+from atoll.render.models import location_of
+from atoll.render.parts import SCRIPT_FILE, Part, door_script, join_parts
+from atoll.render.pool import Pool, UpstreamServer, affinity_part, body_buffer_mib, health_name, upstream_blocks
 
 REPLICA_HEADER = "X-Atoll-Replica"
 CONTAINER_PORT = 8080  # where nginx listens inside its container; what is published stands in .env
@@ -51,6 +52,7 @@ class NginxForm:
     error_log: str
     access_log: str
     temporary: str  # what the names of temporary folders begin with
+    modules: str  # brings in njs where a script is needed
     foreground: bool  # the official image says `daemon off;` itself, and saying it twice is an error
     resolver: str | None = None  # asked again for a replica's address; needs nginx >= 1.27.3
 
@@ -61,6 +63,7 @@ CONTAINER = NginxForm(
     error_log="stderr",
     access_log="/dev/stdout",
     temporary="/tmp/nginx-",  # noqa: S108
+    modules="load_module modules/ngx_http_js_module.so;  # of the image",
     foreground=False,
     resolver="127.0.0.11",  # Docker's DNS
 )
@@ -74,8 +77,16 @@ def process_form(host: str, port: int) -> NginxForm:
         error_log="stderr",
         access_log=PROCESS_ACCESS_LOG,
         temporary="nginx-",
+        modules="include nginx-module*.conf;  # written by `atoll up` where nginx has njs as a module",
         foreground=True,
     )
+
+
+def render_door(pools: Sequence[Pool], *, form: NginxForm, parts: Sequence[Part] = ()) -> dict[str, str]:
+    """The door's files: nginx.conf, and door.js where something in it is njs's to do."""
+    script = door_script(parts)
+    text = render_nginx(pools, form=form, parts=parts)
+    return {"nginx.conf": text} if script is None else {"nginx.conf": text, SCRIPT_FILE: script}
 
 
 def render_nginx(pools: Sequence[Pool], *, form: NginxForm, parts: Sequence[Part] = ()) -> str:
@@ -91,7 +102,8 @@ def render_nginx(pools: Sequence[Pool], *, form: NginxForm, parts: Sequence[Part
         InputError: a policy that nginx does not have, or two replicas on one port.
     """
     _refuse_what_nginx_cannot(pools)
-    door = join_parts([*(affinity_part(pool) for pool in pools), *parts])
+    affinity = [affinity_part(pool) for pool in pools]
+    door = join_parts([*(replace(part, passing=()) for part in affinity), *parts])
     resolves = form.resolver is not None
     blocks = [
         _request_id_map(),
@@ -102,10 +114,10 @@ def render_nginx(pools: Sequence[Pool], *, form: NginxForm, parts: Sequence[Part
         *([f"js_import door from {SCRIPT_FILE};"] if door.functions else []),
         *door.http,
         *(block for pool in pools for block in upstream_blocks(pool, resolves=resolves)),
-        _server(form, pools, door),
+        _server(form, pools, door, affinity),
     ]
     http = "\n\n".join(indent(block, "  ") for block in blocks)
-    return f"{_head(pools, form)}\nhttp {{\n{http}\n}}\n"
+    return f"{_head(pools, form, door)}\nhttp {{\n{http}\n}}\n"
 
 
 def _refuse_what_nginx_cannot(pools: Sequence[Pool]) -> None:
@@ -116,7 +128,7 @@ def _refuse_what_nginx_cannot(pools: Sequence[Pool]) -> None:
         raise InputError(f"{pools[0].layout.name}: two replicas have the same port ({ports}); give each its own.")
 
 
-def _head(pools: Sequence[Pool], form: NginxForm) -> str:
+def _head(pools: Sequence[Pool], form: NginxForm, door: Part) -> str:
     told = [
         f"{pool.layout.name}: {len(pool.servers)} replica{'s' * (len(pool.servers) != 1)} behind one door"
         f" ({pool.layout.router.policy.value})."
@@ -124,6 +136,7 @@ def _head(pools: Sequence[Pool], form: NginxForm) -> str:
     ]
     lines = [
         *(f"# {words}" for words in told),
+        *([form.modules] if door.functions else []),
         f"worker_processes {_workers(pools)};",
         "worker_rlimit_nofile 65536;",
         f"error_log {form.error_log} warn;",
@@ -211,7 +224,7 @@ _AS_MATCHED = (
 )
 
 
-def _server(form: NginxForm, pools: Sequence[Pool], door: Part) -> str:
+def _server(form: NginxForm, pools: Sequence[Pool], door: Part, affinity: Sequence[Part]) -> str:
     """Nothing else is for clients: neither an engine's /metrics, /tokenize and /pause nor the app stack's backend."""
     return f"""server {{
   listen {form.listen};
@@ -234,8 +247,7 @@ def _server(form: NginxForm, pools: Sequence[Pool], door: Part) -> str:
   proxy_next_upstream_tries 2;
   proxy_next_upstream_timeout 5s;  # an answer that failed late is never generated again
 
-  location ~ "^/v1/({"|".join(CLIENT_ROUTES)})$" {{
-{_lines((*door.entry, _AS_MATCHED, *door.passing, f"proxy_pass http://{pools[0].name};"), "    ")}  }}
+{indent(_ways_in(pools, door, affinity), "  ")}
 {_lines(door.locations, "  ")}  location /v1/ {{  # loading adapters and whatever else is not for clients
     return 404;
   }}
@@ -247,7 +259,7 @@ def _server(form: NginxForm, pools: Sequence[Pool], door: Part) -> str:
   location = /health {{  # 200 while at least one replica can serve
     access_log off;
     proxy_read_timeout 10s;
-    proxy_pass http://{pools[0].name}/health;
+    proxy_pass http://{health_name(pools[0])}/health;
   }}
   location = /nginx-health {{
     access_log off;
@@ -257,6 +269,34 @@ def _server(form: NginxForm, pools: Sequence[Pool], door: Part) -> str:
     return 404;
   }}
 }}"""
+
+
+def _ways_in(pools: Sequence[Pool], door: Part, affinity: Sequence[Part]) -> str:
+    """From a client's request to its pool: in one location where there is one, else by way of a script."""
+    routes = "|".join(CLIENT_ROUTES)
+    if len(pools) == 1:
+        return _location(f'~ "^/v1/({routes})$"', (*door.entry, *_passing(pools[0], door, affinity[0])))
+    blocks = [
+        _location("= /v1/models", (*door.entry, "js_content door.models;")),
+        _location(f'~ "^/v1/({routes})$"', (*door.entry, "js_content door.by_model;")),
+    ]
+    for pool, own in zip(pools, affinity, strict=True):
+        blocks.append(_location(location_of(pool.name), _passing(pool, door, own)))
+        blocks.append(
+            _location(
+                f"= /health/{pool.name}",
+                ("access_log off;", "proxy_read_timeout 10s;", f"proxy_pass http://{health_name(pool)}/health;"),
+            )
+        )
+    return "\n".join(blocks)
+
+
+def _passing(pool: Pool, door: Part, own: Part) -> tuple[str, ...]:
+    return (_AS_MATCHED, *own.passing, *door.passing, f"proxy_pass http://{pool.name};")
+
+
+def _location(where: str, lines: Sequence[str]) -> str:
+    return f"location {where} {{\n{_lines(lines, '  ')}}}"
 
 
 def _lines(pieces: Sequence[str], blanks: str) -> str:

@@ -103,6 +103,11 @@ def rest_name(pool: Pool) -> str:
     return f"{pool.name}_rest"
 
 
+def health_name(pool: Pool) -> str:
+    """The upstream that says whether a replica can serve, however hot all are."""
+    return pool.name if pool.homes is None else rest_name(pool)
+
+
 def affinity_part(pool: Pool) -> Part:
     """What a policy by hash needs beside its upstreams: the key, and the way to the second upstream."""
     if pool.homes is None:

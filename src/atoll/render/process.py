@@ -5,7 +5,7 @@ from atoll.engines import find_engine, served_name
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.render.bundle import Bundle, RenderSettings
-from atoll.render.nginx import process_form, render_nginx
+from atoll.render.nginx import process_form, render_door
 from atoll.render.pool import Pool, UpstreamServer
 
 name = "process"
@@ -57,10 +57,9 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
     upstreams = [UpstreamServer(number=r.number, host=r.host, port=r.port) for r in plan.replicas]
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
     pool = Pool(layout=layout, servers=upstreams, engine_keep_alive_s=keep_alive_s)
-    nginx = render_nginx([pool], form=process_form(plan.router.host, plan.router.port))
     files = {
         PROCESS_FILE: plan.to_yaml(),
-        "nginx.conf": nginx,
+        **render_door([pool], form=process_form(plan.router.host, plan.router.port)),
         "layout.yaml": layout.to_yaml(),
         "README.md": _readme(layout, plan),
     }

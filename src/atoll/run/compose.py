@@ -16,12 +16,14 @@ from typing import Any
 from atoll.documents import parse_yaml
 from atoll.engines import find_engine, read_counters
 from atoll.errors import BadDocument, BadRun, CommandFailed, InputError, MissingProgram, StartFailed
-from atoll.layout.layout import Layout
+from atoll.layout.layout import Layout, Replica
+from atoll.layout.stack import Stack
 from atoll.outside.clock import Clock
 from atoll.outside.files import read_text
 from atoll.outside.shell import Finished, Shell
-from atoll.render.compose import COMPOSE_FILE, service_name
+from atoll.render.compose import COMPOSE_FILE, service_of
 from atoll.render.dotenv import read_settings
+from atoll.render.stack import STACK_FILE
 from atoll.run.deployment import Deployment, DeploymentStatus, ReplicaAddress, ServiceState
 from atoll.run.health import explain_log
 from atoll.run.look import BETWEEN_LOOKS_S, with_counters
@@ -51,8 +53,10 @@ class ComposeBundle:
     """A bundle's folder, what it serves, and how compose is called for it."""
 
     folder: Path
-    layout: Layout
+    name: str
+    engine: str
     model: str
+    served: tuple[Replica, ...]  # by number
     services: tuple[str, ...]
     images: dict[str, str]  # service -> image
     built: frozenset[str]  # services whose image is built from the bundle
@@ -60,7 +64,7 @@ class ComposeBundle:
     @property
     def replicas(self) -> dict[str, int]:
         """Service -> number of the replica."""
-        return {service_name(self.layout, number): number for number in range(len(self.layout.replicas))}
+        return {service_of(self.engine, number): number for number in range(len(self.served))}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,14 +129,14 @@ async def up(
             await asyncio.shield(_leave_nothing(compose, clock))
         raise
     return Deployment(
-        name=project.layout.name,
+        name=project.name,
         kind=name,
         folder=folder,
-        engine=project.layout.engine,
+        engine=project.engine,
         model=project.model,
         url=door_url(folder),
         replicas=tuple(
-            ReplicaAddress(number=number, gpus=replica.gpus) for number, replica in enumerate(project.layout.replicas)
+            ReplicaAddress(number=number, gpus=replica.gpus) for number, replica in enumerate(project.served)
         ),
     )
 
@@ -187,10 +191,10 @@ async def status(
     looks = [_look(service, there.get(service), compose, between_s) for service in project.services]
     services = await asyncio.gather(*looks)
     return DeploymentStatus(
-        name=project.layout.name,
+        name=project.name,
         kind=name,
         folder=folder,
-        engine=project.layout.engine,
+        engine=project.engine,
         model=project.model,
         url=door_url(folder),
         state=_overall(services, there),
@@ -276,7 +280,7 @@ def read_bundle(folder: Path) -> ComposeBundle:
         BadRun: there is no compose.yaml or no layout.yaml.
         BadDocument: one of them cannot be read.
     """
-    names = (COMPOSE_FILE, LAYOUT_FILE)
+    names = (COMPOSE_FILE, STACK_FILE if (folder / STACK_FILE).exists() else LAYOUT_FILE)
     if not all((folder / name).exists() for name in names):
         raise BadRun(f"{folder} holds no {COMPOSE_FILE} of atoll; write one with `atoll render LAYOUT --to compose`.")
     return parse_bundle(folder, {name: read_text(folder / name) for name in names})
@@ -288,15 +292,23 @@ def parse_bundle(folder: Path, files: Mapping[str, str]) -> ComposeBundle:
     if not isinstance(document, dict) or not isinstance(document.get("services"), dict):
         raise BadDocument(f"{folder / COMPOSE_FILE}: services is missing.")
     services, about = document["services"], document.get("x-atoll", {})
-    layout = Layout.parse(files[LAYOUT_FILE], origin=str(folder / LAYOUT_FILE))
+    found = _served(folder, files)
     return ComposeBundle(
         folder=folder,
-        layout=layout,
-        model=about.get("model", layout.model),
+        name=found.name,
+        engine=found.engine if isinstance(found, Layout) else found.layouts[0].engine,
+        model=about.get("model", found.name),
+        served=found.replicas if isinstance(found, Layout) else tuple(placed.replica for placed in found.replicas),
         services=tuple(services),
         images={name: service.get("image", "") for name, service in services.items()},
         built=frozenset(name for name, service in services.items() if "build" in service),
     )
+
+
+def _served(folder: Path, files: Mapping[str, str]) -> Layout | Stack:
+    if STACK_FILE in files:
+        return Stack.parse(files[STACK_FILE], origin=str(folder / STACK_FILE))
+    return Layout.parse(files[LAYOUT_FILE], origin=str(folder / LAYOUT_FILE))
 
 
 def door_url(folder: Path) -> str:
@@ -538,7 +550,7 @@ async def _inspect(container: Container, template: str, shell: Shell) -> Finishe
 async def _failure(project: ComposeBundle, service: str, how: str, compose: Compose) -> str:
     """`vllm-1 (GPUs 2, 3) ended with exit code 1: the GPU is out of memory. Use more GPUs ...`."""
     number = project.replicas.get(service)
-    gpus = project.layout.replicas[number].gpus if number is not None else ()
+    gpus = project.served[number].gpus if number is not None else ()
     where = f" (GPUs {', '.join(map(str, gpus))})" if gpus else ""
     text = await compose.tail(service, lines=400)
     reason = explain_log(text)
@@ -563,7 +575,7 @@ async def _look(service: str, container: Container | None, compose: Compose, bet
     found = ServiceState(
         name=service,
         number=number,
-        gpus=project.layout.replicas[number].gpus if number is not None else (),
+        gpus=project.served[number].gpus if number is not None else (),
         state="gone",
         healthy=False,
         why="there is no container",
@@ -587,8 +599,8 @@ def _why(container: Container) -> str:
 
 async def _count_inside(found: ServiceState, number: int, compose: Compose, between_s: float) -> ServiceState:
     """Two looks at /metrics from within the container; without an answer the state stays as it is."""
-    layout = compose.project.layout
-    port = layout.replicas[number].port
+    project = compose.project
+    port = project.served[number].port
     script = (
         "import time,urllib.request as u\n"
         f"def look(): return u.urlopen('http://127.0.0.1:{port}/metrics', timeout=5).read().decode()\n"
@@ -599,6 +611,6 @@ async def _count_inside(found: ServiceState, number: int, compose: Compose, betw
     parts = done.stdout.split(_SPLIT)
     if done.exit_code != 0 or len(parts) != 3:
         return found
-    names = find_engine(layout.engine).counters
+    names = find_engine(project.engine).counters
     first, second = read_counters(parts[0], names), read_counters(parts[2], names)
     return with_counters(found, first, second, seconds=max(1e-9, float(parts[1])))

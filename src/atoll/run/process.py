@@ -23,6 +23,7 @@ from atoll.errors import InputError, MissingProgram, RunFailed, StartFailed
 from atoll.inventory.box import cpu_ranges
 from atoll.layout.layout import Layout
 from atoll.layout.ports import give_ports
+from atoll.layout.stack import Stack
 from atoll.model.card import ModelCard
 from atoll.outside.clock import Clock
 from atoll.outside.files import PIECE, read_piece, read_tail, read_text, write_whole
@@ -39,6 +40,7 @@ from atoll.outside.shell import RealShell, Shell, environment
 from atoll.render import Bundle, render_bundle
 from atoll.render.nginx import PROCESS_ACCESS_LOG
 from atoll.render.process import LOOPBACK, PROCESS_FILE, ProcessPlan
+from atoll.render.stack import STACK_FILE
 from atoll.run.deployment import (
     LOG_FOLDER,
     MARK_VARIABLE,
@@ -64,6 +66,8 @@ PROFILE_FILE = "profile.yaml"  # read by `atoll emulate` from beside its layout
 START_TIMEOUT_S = 1800.0  # a large model on a slow disk; a process that ends is noticed at once
 SUPERVISOR_S = 20.0  # how long the supervisor may take to start everything
 FOLLOW_EVERY_S = 0.25
+NJS_MODULE = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")  # Debian's libnginx-mod-http-js
+MODULES_FILE = "nginx-modules.conf"  # what `include nginx-module*.conf` finds
 GRACE_S = 10.0  # between "please end" and the kill; vLLM needs a few seconds to free its GPUs
 Say = Callable[[str], None]
 
@@ -398,12 +402,12 @@ def _refuse_taken_ports(plan: ProcessPlan) -> None:
 
 
 def _first_state(plan: ProcessPlan, folder: Path, *, attached: bool, now: float) -> DeploymentState:
-    layout = Layout.parse(read_text(folder / "layout.yaml"), origin=str(folder / "layout.yaml"))
+    gpus = _gpus_of(folder)
     replicas = tuple(
         Program(
             name=f"replica-{replica.number}",
             number=replica.number,
-            gpus=layout.replicas[replica.number].gpus,
+            gpus=gpus[replica.number],
             host=replica.host,
             port=replica.port,
             health_path=replica.health_path,
@@ -433,6 +437,15 @@ def _first_state(plan: ProcessPlan, folder: Path, *, attached: bool, now: float)
     )
 
 
+def _gpus_of(folder: Path) -> list[tuple[int, ...]]:
+    """The GPUs of every replica, by number."""
+    path = folder / STACK_FILE
+    if path.exists():
+        return [placed.replica.gpus for placed in Stack.parse(read_text(path), origin=str(path)).replicas]
+    path = folder / "layout.yaml"
+    return [replica.gpus for replica in Layout.parse(read_text(path), origin=str(path)).replicas]
+
+
 def _digest(folder: Path, name: str) -> str:
     """The digest of the bundle as it lies in the folder."""
     files = {path.name: read_text(path) for path in folder.iterdir() if path.suffix in {".yaml", ".conf", ".md"}}
@@ -450,6 +463,7 @@ def _order(plan: ProcessPlan, state: DeploymentState, folder: Path, shell: Shell
         for program, r in zip(state.replicas, plan.replicas, strict=True)
     ]
     door = _nginx(plan.router.argv)
+    _bring_modules(folder, _find_program(door[0], shell))
     programs.append(_program(state.router, door, env={}, cpus=None, folder=folder, shell=shell, secret=state.secret))
     return {
         "state": state.to_plain(),
@@ -516,6 +530,14 @@ def _packaged_nginx() -> str | None:
     if not os.access(binary, os.X_OK):
         binary.chmod(0o755)
     return str(binary)
+
+
+def _bring_modules(folder: Path, program: str) -> None:
+    """A distribution's nginx has njs as a module of its own; nginx.conf includes this file where it needs njs."""
+    file = folder / MODULES_FILE
+    file.unlink(missing_ok=True)
+    if NJS_MODULE.exists() and program != _packaged_nginx():
+        write_whole(file, f"load_module {NJS_MODULE};\n")
 
 
 def _nginx(argv: Sequence[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from math import ceil
+from pathlib import PurePosixPath
 
 from atoll.cost.memory import MemoryFit
 from atoll.doctor.checks.memory import Placement, placements
@@ -16,6 +17,7 @@ from atoll.doctor.rule import ERROR, INFO, WARNING, rule
 from atoll.engines import find_engine
 from atoll.engines.engine import SIZES
 from atoll.model.card import Quantisation
+from atoll.render.stack import MODELS_FOLDER
 from atoll.units import show_bytes
 
 
@@ -155,6 +157,13 @@ def _roomiest_fit(placed: Placement, known: Sequence[Placement]) -> MemoryFit | 
 _HARMLESS = 2
 
 
+def _is_of_stack(facts: Facts, path: str) -> bool:
+    """Whether other models' layouts lie beside it, in a stack's folder: what it leaves idle is theirs."""
+    folder = PurePosixPath(path).parent
+    others = [other for other, _ in facts.layouts if PurePosixPath(other.path).parent == folder]
+    return folder.name == MODELS_FOLDER and len(others) > 1
+
+
 @rule("MF007", INFO)
 def idle_gpus(facts: Facts) -> Iterable[Finding]:
     for project in facts.projects:
@@ -173,7 +182,7 @@ def idle_gpus(facts: Facts) -> Iterable[Finding]:
             yield found(services[0], f"no service uses GPU {join(idle)}")
     for source, layout in facts.layouts:
         alone = next((placed.place for placed in placements(facts) if placed.place.file == source.path), None)
-        if not layout.idle_gpus or alone is None:
+        if not layout.idle_gpus or alone is None or _is_of_stack(facts, source.path):
             continue
         fix = planned_fix(facts, source.path, with_fewer_idle_than(len(layout.idle_gpus)))
         if fix is not None:

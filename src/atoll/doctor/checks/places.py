@@ -14,6 +14,7 @@ from atoll.doctor.tree import Node
 from atoll.doctor.vllm import GivenOption, VllmCommand
 from atoll.doctor.words import Word, script_words, words_of
 from atoll.errors import InputError
+from atoll.render.stack import MODELS_FOLDER
 from atoll.units import parse_seconds
 
 Place = Node | Word | Directive | Service
@@ -81,7 +82,8 @@ def join(names: list[str] | tuple[str, ...]) -> str:
 def made_by_atoll(facts: Facts, place: Place) -> bool:
     """Whether it belongs to a rendered bundle: the layout that decided such things lies beside it."""
     folder = place.file.rpartition("/")[0]
-    return any(source.path.rpartition("/")[0] == folder for source, _ in facts.layouts)
+    layouts = {folder, f"{folder}/{MODELS_FOLDER}" if folder else MODELS_FOLDER}  # of one model, or of a stack
+    return any(source.path.rpartition("/")[0] in layouts for source, _ in facts.layouts)
 
 
 def add_to_command(engine: ServedEngine, *words: str) -> Edits:

@@ -112,7 +112,8 @@ def refused_at_once(facts: Facts) -> Iterable[Finding]:
         upstream = route.location.upstream
         assert upstream is not None
         limited = [server for server in upstream.servers if server.param("max_conns") not in {None, "0"}]
-        if limited and not upstream.has("queue"):
+        elsewhere = route.location.find("error_page")  # a second upstream takes over, as the layout's files have it
+        if limited and not upstream.has("queue") and (elsewhere is None or "502" not in elsewhere.args):
             server = limited[0]
             words = [text for text in server.params if not text.startswith("max_conns=")]
             text = " ".join(["server", server.directive.arg, *words]) + ";"
