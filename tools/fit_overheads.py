@@ -1,6 +1,6 @@
 """Fit the overheads that no kernel table tells to a few end-to-end rows, and write data/cost/overheads.json.
 
-    python tools/fit_overheads.py tests/data/validation/measured.csv tests/data/validation/measured2.csv
+    python tools/fit_overheads.py tests/data/validation/measured.csv tests/data/validation/measured2.csv measured3.csv
     python tools/fit_overheads.py tests/data/validation/measured*.csv --other other.json --only expert_layer_s
 
 `--other` fits the same figures on other rows, as few as before, and writes them elsewhere: how far the figures
@@ -30,6 +30,7 @@ A100 = "gpustack-qwen3-32b-a100-"
 IOG_4090, QWEN_7B = "deepseek-r1-distill-llama-8b", "deepseek-r1-distill-qwen-7b"
 CLOUD, NEXT = "cr11-", "crexp-pro6000x1-Qwen3-Coder-Next-FP8-tp1pp1x1-"
 GLM, CODER = "GLM-4.6-FP8-tp8pp1x1-", "Qwen3-Coder-480B-A35B-Instruct-AWQ-"
+EAGER = "a100q-gptq-"
 PRO_6000 = "cr01-gcloud_rtxpro6000x8-GLM-4.6-FP8-tp8pp1x1-"
 ROUNDS = 3
 
@@ -73,6 +74,7 @@ PLAN: list[tuple[str, tuple[str, ...]]] = [
             "cr10-rtx4090x2-Meta-Llama-3.3-70B-Instruct-AWQ-INT4-tp1pp2x1-c400-108",
         ),
     ),
+    ("eager_layer_s", (f"{EAGER}512x256-c4-4",)),
     ("state_token_s", (f"{NEXT}c12-10", f"{NEXT}c8-17", f"{NEXT}c12-18", f"{NEXT}c8-26")),
 ]
 # The same figures on other rows.
@@ -108,11 +110,20 @@ OTHER: list[tuple[str, tuple[str, ...]]] = [
             "cr10-rtx4090x4-GLM-4.5-Air-AWQ-4bit-tp1pp4x1ep-c400-110",
         ),
     ),
+    ("eager_layer_s", (f"{EAGER}2048x512-c4-24",)),
     ("state_token_s", ("crrec-rtx4090x1-Qwen3.6-27B-AWQ-INT4-tp1pp1x1-c1-28", f"{NEXT}c16-19")),
 ]
 STEPS = (0.6, 0.8, 0.9, 0.95, 1.05, 1.1, 1.25, 1.6)
 HOSTS = ("host_link_floor_s", "host_link_share", "host_step_s", "early_sequence_s", "weight_only_factor")
-NO_TTFT = (*HOSTS, "expert_layer_s", "pcie_skew_s.4", "pcie_skew_s.8", "pipeline_wait", "state_token_s")
+NO_TTFT = (
+    *HOSTS,
+    "expert_layer_s",
+    "pcie_skew_s.4",
+    "pcie_skew_s.8",
+    "pipeline_wait",
+    "eager_layer_s",
+    "state_token_s",
+)
 
 
 def use(overheads: Overheads) -> None:
@@ -141,12 +152,8 @@ def loss(overheads: Overheads, cases: list[Case], *, ttft: bool) -> float:
             total += abs(log(predicted.tpot_s / measured.tpot_s))
         if ttft and measured.ttft_s and predicted.ttft_s:
             total += abs(log(predicted.ttft_s / measured.ttft_s)) / 10
-        if (
-            case.id.startswith("gpustack-qwen3")
-            and "a100" in case.id
-            and measured.output_tokens_per_s
-            and predicted.output_tokens_per_s
-        ):
+        counts = not measured.tpot_s or (case.id.startswith("gpustack-qwen3") and "a100" in case.id)
+        if counts and measured.output_tokens_per_s and predicted.output_tokens_per_s:
             total += abs(log(predicted.output_tokens_per_s / measured.output_tokens_per_s))
     return total / len(cases)
 

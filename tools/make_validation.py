@@ -1,7 +1,7 @@
 """Make docs/validation.md's tables and drawings, data/cost/bands.json and pairs.json, from tables of measurements.
 
     cd tests/data/validation
-    python ../../../tools/make_validation.py overheads_other.json measured.csv measured2.csv
+    python ../../../tools/make_validation.py overheads_other.json measured.csv measured2.csv measured3.csv
 
 The first file holds the overheads that tools/fit_overheads.py found on other rows.
 """
@@ -20,7 +20,7 @@ import vl_convert
 
 from atoll.analyse.band import MEASURES as BAND_FIELDS
 from atoll.analyse.band import Band
-from atoll.cost.band import NARROWEST, relative_band, shipped_bands, shipped_pairs
+from atoll.cost.band import relative_band, shipped_bands, shipped_pairs
 from atoll.cost.overheads import Overheads, shipped_overheads
 from atoll.workflows.measured_rows import Measures, cases_or_reasons, read_rows
 from atoll.workflows.validate import (
@@ -183,6 +183,11 @@ CHECKS: tuple[Group, ...] = (
         lambda v: v.case.id.startswith(("cr", "gp-")) and bool(v.case.card.experts),
     ),
     ("A100 PCIe (den)", lambda v: v.case.id.startswith("den-")),
+    (
+        "A100 PCIe, in 16 bits (a100q)",
+        lambda v: v.case.id.startswith("a100q-") and v.case.card.quantisation.method is None,
+    ),
+    ("A100 PCIe, in 4 bits without graphs (a100q)", lambda v: v.case.id.startswith("a100q-gptq")),
     ("RTX 4090, one card (iog)", lambda v: "4090" in v.case.family and v.case.id.endswith("1xrtx-4090")),
     ("RTX 4090, two and four cards (iog)", lambda v: v.case.id.endswith(("2xrtx-4090", "4xrtx-4090"))),
 )
@@ -310,11 +315,10 @@ def by_source(verdicts: Sequence[PredictedRow], doubts: Mapping[str, str]) -> st
 
 def held_out(members: Sequence[PredictedRow], source: str, doubts: Mapping[str, str], name: str) -> str:
     errors = errors_of(members, doubts, name)
-    limit = source_bands.width([error for error in errors if error.source != source])
+    limit = source_bands.stated([error for error in errors if error.source != source])
     mine = [error.size for error in errors if error.source == source]
     if limit is None or not mine:
         return "-"
-    limit = max(limit, NARROWEST)
     held = sum(size <= log(1 + limit) for size in mine)
     return f"{held} of {len(mine)} ({held / len(mine):.0%}), {1 / (1 + limit) - 1:+.0%}/{limit:+.0%}"
 

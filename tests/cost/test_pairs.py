@@ -98,15 +98,17 @@ def test_a_set_up_counts_once_however_many_rows_it_has():
     assert source_bands.width(errors(*many, far)) == pytest.approx(exp(0.01) - 1)
 
 
-def test_one_source_alone_makes_a_wider_band_and_few_rows_none():
-    alone, two = ("a", "x", [0.1, 0.1, 0.1]), ("b", "y", [0.1])
-    assert source_bands.stated(errors(alone)) == pytest.approx((exp(0.1) - 1) * source_bands.ONE_SOURCE, abs=1e-3)
-    assert source_bands.stated(errors(alone, two)) == pytest.approx(exp(0.1) - 1, abs=1e-3)
+def test_the_fewer_sources_the_wider_is_the_band_and_few_rows_make_none():
+    groups = [(source, source, [0.1, 0.1, 0.1]) for source in "abc"]
+    for sources, stretch in ((1, 1.5), (2, 1.25), (3, 1.0)):
+        found = source_bands.stated(errors(*groups[:sources]))
+        assert found == pytest.approx((exp(0.1) - 1) * stretch, abs=1e-3)
     assert source_bands.stated(errors(("a", "x", [0.1, 0.1]))) is None
 
 
-def test_a_source_is_held_against_the_width_of_the_others():
-    held = source_bands.left_out(errors(("a", "x", [0.1] * 3), ("b", "y", [0.1] * 3), ("c", "z", [0.5, 0.05, 0.1])))
+def test_a_source_is_held_against_what_would_be_stated_without_it():
+    """0.1 from two others becomes 0.13."""
+    held = source_bands.left_out(errors(("a", "x", [0.1] * 3), ("b", "y", [0.1] * 3), ("c", "z", [0.5, 0.05, 0.12])))
     by_source = {source: [inside for name, _, inside in held if name == source] for source in "abc"}
     assert by_source == {"a": [True] * 3, "b": [True] * 3, "c": [False, True, True]}
     assert source_bands.share(held) == pytest.approx((1 + 1 + 2 / 3) / 3)

@@ -1,13 +1,16 @@
 """Every model that we ship, against what its maker published."""
 
 import json
+import re
 from importlib.resources import files
 
 import pytest
 
+from atoll.errors import BadModel
 from atoll.model.card import AttentionKind
-from atoll.model.catalog import find_card, known_models
+from atoll.model.catalog import find_card, known_models, unsized_part
 from atoll.model.parse import card_from_plain
+from atoll.model.read import read_model
 
 MODELS = sorted((files("atoll") / "data" / "models").iterdir(), key=lambda path: path.name)
 DOCUMENTS = {path.name: json.loads(path.read_text()) for path in MODELS}
@@ -130,6 +133,30 @@ def test_latent_attention():
     assert card is not None
     assert card.attention.kind is AttentionKind.MLA
     assert (card.attention.kv_lora_rank, card.attention.rope_head_dim, card.head_dim) == (512, 64, 192)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("nvidia/NVIDIA-Nemotron-Nano-9B-v2", "state-space (Mamba) layers"),
+        ("ai21labs/AI21-Jamba-Mini-1.7", "state-space (Mamba) layers"),
+        ("tiiuae/Falcon-H1-34B-Instruct", "state-space (Mamba) layers"),
+        ("ibm-granite/granite-4.0-h-small", "state-space (Mamba) layers"),
+        ("nvidia/Llama-3_3-Nemotron-Super-49B-v1_5", "layers of different shapes (from architecture search)"),
+        ("moonshotai/Kimi-Linear-48B-A3B-Instruct", "Kimi Delta Attention layers"),
+        ("LiquidAI/LFM2-8B-A1B", "short-convolution layers"),
+        ("stepfun-ai/step3", "multi-matrix factorisation attention"),
+        ("google/gemma-4-E4B-it", "embeddings in every layer"),
+        ("BAAI/bge-m3", "layers that look both ways and keep no cache (an embedding or reranking encoder)"),
+    ],
+)
+def test_a_known_model_that_cannot_be_sized_is_refused_by_the_part_that_is_missing(name, part):
+    with pytest.raises(BadModel, match=re.escape(f"{name} has {part}, which atoll cannot size yet.")):
+        read_model(name)
+
+
+def test_no_name_is_both_sized_and_refused():
+    assert [name for name in known_models() if unsized_part(name)] == []
 
 
 @pytest.mark.parametrize("name", ["", "no-such-model", "Qwen/", "/", "-AWQ", "Qwen2.5-32B-Instruct-AWQ-AWQ"])

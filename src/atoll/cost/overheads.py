@@ -32,6 +32,7 @@ class Overheads(Document):
     reduce_skew_s: dict[str, float]  # by ranks: GPUs reach an all-reduce one after the other
     expert_layer_s: float = Field(ge=0)  # top-k, sorting tokens by expert, summing up: of a layer with experts
     pcie_skew_s: dict[str, float]  # by ranks: the same as reduce_skew_s where the group reduces over PCIe
+    eager_layer_s: float = Field(ge=0)  # of a layer's kernels, launched one by one: a step without graphs lasts so long
     state_token_s: float = Field(ge=0)  # a prompt's token in one layer that keeps a state, at state_bytes_per_s
     state_bytes_per_s: float = Field(gt=0)  # of the card that it was measured on; a faster one takes less
     pipeline_wait: float = Field(ge=0)  # of a round, beside it: micro-batches of unequal size wait for each other

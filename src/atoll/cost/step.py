@@ -200,6 +200,7 @@ class StepModel:
         self._experts = expert_block(card, tensor_parallel)
         self._heads = attention_heads(card, tensor_parallel)
         self._graph_sizes = spec.steps.graph_sizes
+        self._launching_s = card.layers * self.overheads.eager_layer_s if spec.enforce_eager else 0.0
         self._waiting = 1.0 + self.overheads.pipeline_wait if spec.pipeline_parallel > 1 else 1.0
         self._state_s = self._state_token_seconds()
         group = self.reduce.group  # between NVLink pairs, which have a curve of their own, nothing more was seen
@@ -235,6 +236,7 @@ class StepModel:
                 return lines
             fixed = self._fixed_seconds(decodes, decodes)
             lines = self._attention_line(decodes).shift(fixed)
+            lines = lines.at_least(self._launching_s) if self._launching_s else lines
             lines = self._decode_lines[decodes] = self.host.expose_lines(lines, decodes)
         return lines
 
@@ -269,7 +271,7 @@ class StepModel:
             attention += self._chunk_seconds(new, past)
         if batch.decodes:
             attention += self._attention_line(batch.decodes).at(batch.decode_context)
-        return self._fixed_seconds(tokens, batch.decodes + len(batch.prefills)) + attention
+        return max(self._fixed_seconds(tokens, batch.decodes + len(batch.prefills)) + attention, self._launching_s)
 
     def _fixed_seconds(self, tokens: int, sequences: int) -> float:
         """Everything that does not depend on context lengths."""

@@ -58,6 +58,13 @@ def find_card(name: str) -> ModelCard | None:
     return _quantised_card(name, entry, suffix)
 
 
+def unsized_part(name: str) -> str | None:
+    """The part of a model known by name that atoll cannot size; None for any other name."""
+    short = name.strip().lower().rpartition("/")[2]
+    text = (files("atoll") / "data" / "unsized_names.json").read_text(encoding="utf-8")
+    return next((part for start, part in json.loads(text)["beginnings"].items() if short.startswith(start)), None)
+
+
 def _plain_card(name: str, entry: CatalogModel, organisation: str) -> ModelCard:
     if not organisation or name.strip().lower() == entry.name.lower():
         return _make_card(entry.name, entry, entry.config)

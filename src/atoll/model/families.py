@@ -42,10 +42,27 @@ FAMILIES: dict[str, Family] = {
         ("llama", "mistral", "mixtral", "mistral3", "ministral", "yi", "phi3", "granite", "smollm3"), _LLAMA
     ),
     **dict.fromkeys(
-        ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "kimi_k2", "llama4_text", "dbrx", "mimo"), _LLAMA
+        (
+            "deepseek_v2",
+            "deepseek_v3",
+            "deepseek_v32",
+            "glm_moe_dsa",
+            "glm4_moe_lite",
+            "kimi_k2",
+            "llama4_text",
+            "dbrx",
+            "mimo",
+            "granitemoehybrid",
+            "solar_open",
+            "axk1",
+        ),
+        _LLAMA,
     ),
     "exaone": _rotary(),
     "exaone4": _rotary(qk_norm="head"),
+    "exaone_moe": _rotary(qk_norm="head"),
+    "hyperclovax": _rotary(layer_norms=4),
+    "seed_oss": _rotary(qkv_bias=True),
     "minimax_m2": _rotary(qk_norm="full"),
     **dict.fromkeys(
         ("qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl"), _rotary(qkv_bias=True)

@@ -111,17 +111,19 @@ def _language_part(whole: Fields) -> tuple[Fields, tuple[str, ...]]:
     return merged, (note,) if whole.has("audio_config") else ()
 
 
+_MAMBA = "state-space (Mamba) layers"
 # Parts that have sizes of their own; counted as a Llama's they would be far off.
 _UNSIZED: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("hybrid_override_pattern", "mamba_num_heads", "mamba_d_state", "ssm_state_size", "ssm_cfg"),
-        "state-space (Mamba) layers",
+        _MAMBA,
     ),
     (("block_configs",), "layers of different shapes (block_configs, from architecture search)"),
     (("linear_attn_config",), "Kimi Delta Attention layers (linear_attn_config)"),
     (("conv_L_cache",), "short-convolution layers (conv_L_cache)"),
     (("share_q_dim",), "multi-matrix factorisation attention (share_q_dim)"),
     (("compress_ratios", "o_lora_rank"), "compressed sparse attention (compress_ratios)"),
+    (("cross_attention_layers",), "layers that attend to pictures (cross_attention_layers)"),
 )
 _ENCODER = "layers that look both ways and keep no cache (an embedding or reranking encoder)"
 _UNSIZED_TYPES = {
@@ -144,11 +146,18 @@ _UNSIZED_TYPES = {
 def _refuse_unsized(fields: Fields) -> None:
     """Parts that atoll knows of and cannot size."""
     kind = fields.word("model_type", default="this model")
+    layers = set(fields.words("layer_types", "layers_block_type"))
     part = next((words for names, words in _UNSIZED if fields.has(*names)), _UNSIZED_TYPES.get(kind))
-    if part is None and any("mamba" in one for one in fields.words("layer_types", "layers_block_type")):
-        part = "state-space (Mamba) layers"
-    if part is None and any("conv" in one for one in fields.words("layer_types")):
+    if any("mamba" in one for one in layers):
+        part = _MAMBA
+    elif part == _MAMBA and layers == {"attention"}:
+        part = None  # Granite-4 without its states keeps their sizes
+    if part is None and any("conv" in one for one in layers):
         part = "short-convolution layers"
+    if part is None and fields.whole("hidden_size_per_layer_input", default=0, least=0):
+        part = "embeddings in every layer (hidden_size_per_layer_input)"
+    if part is None and 0 in (fields.find("attn_type_list") or ()):
+        part = "lightning attention layers (attn_type_list)"
     if part is not None:
         raise BadModel(f"{fields.origin}: {kind} has {part}, which atoll cannot size yet.")
 

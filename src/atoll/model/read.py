@@ -4,9 +4,9 @@ import asyncio
 from difflib import get_close_matches
 from pathlib import Path
 
-from atoll.errors import AtollError, RunFailed, UnknownModel
+from atoll.errors import AtollError, BadModel, RunFailed, UnknownModel
 from atoll.model.card import ModelCard
-from atoll.model.catalog import find_card, known_models
+from atoll.model.catalog import find_card, known_models, unsized_part
 from atoll.model.parse import parse_card
 from atoll.outside.files import read_text
 from atoll.outside.http import get_text
@@ -33,7 +33,7 @@ def read_model(name_or_path: str, *, hub: bool = False) -> ModelCard:
 
     Raises:
         UnknownModel: neither in the catalogue nor on disk, with near names.
-        BadModel: a config.json that cannot be understood.
+        BadModel: a config.json that cannot be understood, or a model with a part that atoll cannot size.
     """
     check_name(name_or_path)
     path = _existing_path(name_or_path)
@@ -44,6 +44,9 @@ def read_model(name_or_path: str, *, hub: bool = False) -> ModelCard:
     card = find_card(name_or_path)
     if card is not None:
         return card
+    part = unsized_part(name_or_path)
+    if part is not None:
+        raise BadModel(f"{name_or_path} has {part}, which atoll cannot size yet.")
     if hub:
         return _read_hub(name_or_path)
     raise UnknownModel(_unknown(name_or_path))
