@@ -11,7 +11,7 @@ from atoll.load.pace import parse_steps
 from atoll.load.run import LoadControl, measure_load
 from atoll.load.target import RequestOptions
 from atoll.traffic.workload import Workload
-from atoll.workflows.bench import refuse_no_users
+from atoll.workflows.sending import refuse_no_users
 from stand_ins.patience import beside, until
 
 

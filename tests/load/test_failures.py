@@ -100,7 +100,7 @@ def test_a_fault_of_ours_ends_the_run(naughty, monkeypatch):
     def fall(*_given, **_more):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("atoll.load.sender.count_tokens", fall)
+    monkeypatch.setattr("atoll.load.ledger.count_tokens", fall)
     with pytest.raises(ZeroDivisionError, match="ours"):
         run(naughty.url)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from atoll.errors import BadRun
-from atoll.load import records, sender
+from atoll.load import records, rounds, sender
 from atoll.load.records import RecordLog
 from atoll.load.recover import read_records
 from atoll.load.run import LoadControl, measure_load
@@ -243,7 +243,7 @@ def test_removed_when_the_run_is_whole(tmp_path):
 
 def test_every_request_under_way_is_written_within_a_second_of_ticks(naughty, monkeypatch):
     """Each of them is seen once in a cycle, and a cycle is shorter than a second."""
-    assert sender._TICK_S * sender._TICKS_A_CYCLE < 1
+    assert sender._TICK_S * rounds._TICKS_A_CYCLE < 1
     written = []
     real = RecordLog.flush
 
@@ -260,7 +260,7 @@ def test_every_request_under_way_is_written_within_a_second_of_ticks(naughty, mo
     async def tick():
         await until(lambda: len(naughty.asked) == 40)
         written.clear()
-        while len(written) < 6 * sender._TICKS_A_CYCLE:
+        while len(written) < 6 * rounds._TICKS_A_CYCLE:
             clock.advance(sender._TICK_S)
             await turns(2)
         control.stop("interrupted")
@@ -272,7 +272,7 @@ def test_every_request_under_way_is_written_within_a_second_of_ticks(naughty, mo
 
     with asyncio.Runner(loop_factory=lambda: ClockLoop(clock)) as runner:
         runner.run(story())
-    cycle = sender._TICKS_A_CYCLE
+    cycle = rounds._TICKS_A_CYCLE
     for start in range(cycle, 5 * cycle):
         assert set().union(*written[start : start + cycle]) == set(range(40))
 

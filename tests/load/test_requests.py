@@ -19,7 +19,7 @@ from atoll.load.run import measure_load
 from atoll.load.target import Endpoint, ModelShare, RequestOptions, parse_target
 from atoll.traffic.request import Request
 from atoll.traffic.workload import Workload
-from atoll.workflows.bench import fields_of, models_of, refuse_two_names
+from atoll.workflows.asking import fields_of, models_of, refuse_two_names
 
 ASKED = Request(number=3, user=1, session=7, prompt_tokens=5, output_tokens=9)
 

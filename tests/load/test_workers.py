@@ -12,7 +12,7 @@ from atoll.load.run import LoadControl, measure_load
 from atoll.load.target import RequestOptions
 from atoll.load.workers import Processes
 from atoll.traffic.workload import Workload
-from atoll.workflows.bench import workers_of
+from atoll.workflows.sending import workers_of
 from stand_ins.patience import beside, until
 
 

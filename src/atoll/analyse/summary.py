@@ -31,6 +31,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from atoll.analyse.lockstep import IN_STEP, swing_of
 from atoll.analyse.overload import Overload, overload_of
+from atoll.analyse.rates import Amounts, amounts_of, per_second
 from atoll.analyse.remarks import Failure, Rows, failures_of, in_one_piece, remarks_of
 from atoll.analyse.window import Mask, Spans, Window, window_of
 from atoll.documents import Document
@@ -222,7 +223,7 @@ def summarise(
     measures = latencies(table)
     start_s, end_s = _extent(table, chosen)
     duration = max(0.0, end_s - start_s)
-    amounts = _amounts(table, ok, chosen=chosen, measures=measures, window=window, duration=duration)
+    amounts = amounts_of(table, ok, chosen=chosen, e2e_s=measures.e2e_s, window=window, duration=duration)
     rates = amounts.rates(np.ones(len(table), dtype=np.bool_))
     in_step = swing_of(table, chosen) if workload is not None and workload.is_closed else None
     overload = overload_of(table, chosen) if workload is not None and not workload.is_closed else None
@@ -351,90 +352,6 @@ def _extent(table: RecordTable, chosen: Mask) -> tuple[float, float]:
     return start, float(known.max()) if len(known) else start
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Rates:
-    output_tokens_per_s: float
-    total_tokens_per_s: float
-    requests_per_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Amounts:
-    """What each row has of what rates are made of, and the seconds that it is divided by."""
-
-    output: Floats
-    prompt: Floats
-    served: Floats  # requests, those in parts whose answer lies in the stretch in part
-    seconds: float
-
-    def rates(self, rows: Mask) -> _Rates:
-        output = _rate(float(self.output[rows].sum()), self.seconds)
-        return _Rates(
-            output_tokens_per_s=output,
-            total_tokens_per_s=output + _rate(float(self.prompt[rows].sum()), self.seconds),
-            requests_per_s=_rate(float(self.served[rows].sum()), self.seconds),
-        )
-
-
-def _amounts(
-    table: RecordTable, ok: Mask, *, chosen: Mask, measures: Latencies, window: Window, duration: float
-) -> _Amounts:
-    """Of the stretches in which requests were sent; of the whole time where they are shorter than an answer."""
-    stretches = _stretches(table, chosen, window)
-    seconds = sum(end - start for start, end in stretches)
-    if not ok.any() or seconds < float(np.nanmedian(measures.e2e_s[ok])):
-        served = ok.astype(np.float64)
-        return _Amounts(
-            output=served * table.output_tokens, prompt=served * table.prompt_tokens, served=served, seconds=duration
-        )
-    part = _part_within(table, stretches)
-    done = np.array(table.outcome, dtype=object) == Outcome.OK
-    return _Amounts(
-        output=part * table.output_tokens,
-        prompt=np.where(done, part * table.prompt_tokens, 0.0),
-        served=np.where(done, part, 0.0),
-        seconds=seconds,
-    )
-
-
-def _stretches(table: RecordTable, chosen: Mask, window: Window) -> list[tuple[float, float]]:
-    """Of each span of the window, from its first sending to its last."""
-    found = []
-    for start, end in window.spans:
-        sent = table.sent_s[chosen & (table.sent_s >= start) & (table.sent_s < end)]
-        if len(sent):
-            found.append((float(sent.min()), float(sent.max())))
-    return found
-
-
-def _within(times: Floats, stretches: Sequence[tuple[float, float]]) -> Mask:
-    inside = np.zeros(len(times), dtype=np.bool_)
-    for start, end in stretches:
-        inside |= (times >= start) & (times < end)
-    return inside
-
-
-def _part_within(table: RecordTable, stretches: Sequence[tuple[float, float]]) -> Floats:
-    """The part of each row's answer that arrived in the stretches, 0 to 1: by its chunks, or where only its first and
-    last token are known by the time between them.
-    """
-    in_window = np.concatenate([[0], np.cumsum(_within(table.token_clock, stretches))])
-    lengths = table.span_stop - table.span_start
-    chunks = np.bincount(table.span_row, lengths, minlength=len(table))
-    inside = np.bincount(table.span_row, in_window[table.span_stop] - in_window[table.span_start], minlength=len(table))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(chunks > 0, inside / chunks, _share_of_time(table, stretches))
-
-
-def _share_of_time(table: RecordTable, stretches: Sequence[tuple[float, float]]) -> Floats:
-    """The part of the time from each row's first to its last token that lies in the stretches; 0 where that is none."""
-    first, last = table.first_token_s, table.last_token_s
-    inside = np.zeros(len(table))
-    for start, end in stretches:
-        inside += np.clip(np.minimum(last, end) - np.maximum(first, start), 0.0, None)
-    return np.nan_to_num(inside / (last - first), posinf=0.0)
-
-
 def _count(outcome: NDArray[np.object_], chosen: Mask) -> RequestCounts:
     seen = Counter(outcome[chosen])
     return RequestCounts(
@@ -445,10 +362,6 @@ def _count(outcome: NDArray[np.object_], chosen: Mask) -> RequestCounts:
 def _errors(table: RecordTable, chosen: Mask) -> dict[str, int]:
     seen = Counter(table.error[row] or "unknown" for row in np.flatnonzero(chosen) if table.outcome[row] == "failed")
     return dict(seen.most_common())
-
-
-def _rate(amount: float, duration: float) -> float:
-    return amount / duration if duration > 0 else 0.0
 
 
 def _goodput(
@@ -468,7 +381,7 @@ def _goodput(
         slo_tpot_s=slo.tpot_s,
         good=number,
         share=number / sent if sent else 0.0,
-        requests_per_s=requests_per_s * _rate(number, float(ok.sum())),
+        requests_per_s=requests_per_s * per_second(number, float(ok.sum())),
     )
 
 
@@ -479,7 +392,7 @@ def _parts(
     ok: Mask,
     outcome: NDArray[np.object_],
     measures: Latencies,
-    amounts: _Amounts,
+    amounts: Amounts,
 ) -> Iterator[tuple[str, dict[str, Any], Mask]]:
     """For each name of a column: what its rows come to, and which of them were measured and are ok."""
     column = np.array([name or "" for name in names], dtype=object)

@@ -17,6 +17,7 @@ from typing import Any
 import httptools
 
 from atoll.load.error_text import error_sentence, error_text, show
+from atoll.load.events import carries_text, choices_of, error_of, is_delta, is_plainly_empty, whole_text
 from atoll.load.shapes import CHUNK_END, Shapes
 from atoll.load.target import EMULATED_HEADER
 
@@ -40,15 +41,12 @@ KEPT_BODY = 64 * 2**10  # of an error page
 _SAID = re.compile(rb'"(?:content|text|delta)": ?"((?:[^"\\\\]|\\\\.)*)"')
 _EMULATED = EMULATED_HEADER.lower().encode()
 _EMPTY = b'"content":""'
-# Any of these in an event with an empty content, and it is looked at closely.
-_MORE_THAN_EMPTY = (b"reasoning", b'"finish_reason":"', b"tool_calls", b'"text"', b"refusal", b"error", b"usage")
 _DONE_CHUNK = b"e\r\ndata: [DONE]\n\n\r\n"
 # Ends of an answer that the engine gave up; the others are stop, length, tool_calls and their like.
 _GIVEN_UP = frozenset({"abort", "aborted", "error", "cancelled", "canceled", "failed"})
 _MAY_BE_GIVEN_UP = re.compile(rb'"(?:finish_reason|stop_reason)": ?"(?:abort|error|cancel|fail)')
 _MARK = b"\xef\xbb\xbf"  # a byte-order mark may stand before the first event (WHATWG HTML, 9.2.6)
 _LONGEST_QUICK = 65536  # bytes: no read is longer
-_TEXT_KEYS = ("content", "reasoning_content", "reasoning", "text", "refusal")
 
 
 class _Openings(dict[int, bytes]):
@@ -286,7 +284,7 @@ class Answer:
     def said(self) -> bytes:
         """The text of an answer whose events were kept, as JSON text without quotes."""
         if self._plain:
-            return _whole_text(bytes(self._body))
+            return whole_text(bytes(self._body))
         return b"".join(b"".join(_SAID.findall(event)) for event in self.kept)
 
     @property
@@ -420,7 +418,7 @@ class Answer:
         if payload[:1] != b"{" and payload.strip() == b"[DONE]":
             self.said_done = True
             return
-        if _EMPTY in payload and _is_plainly_empty(payload):
+        if _EMPTY in payload and is_plainly_empty(payload):
             return  # the role chunk, or a token whose bytes are not yet a character
         try:
             plain = json.loads(payload.decode("utf-8", "surrogatepass"))
@@ -430,7 +428,7 @@ class Answer:
         if not isinstance(plain, dict):
             self._fail("bad_sse", f"an event is no JSON object: {show(payload)}")
             return
-        if any(carries_text(choice) for choice in _choices(plain)) or _is_delta(plain):
+        if any(carries_text(choice) for choice in choices_of(plain)) or is_delta(plain):
             self._last = payload  # what else it has counts if it is the last one: see _read_last
             self.times.append(self.now)
             self._learn(payload)
@@ -456,7 +454,7 @@ class Answer:
     def _note_end(self, plain: dict[str, Any]) -> None:
         if isinstance(plain.get("usage"), dict):
             self.usage = plain["usage"]
-        for choice in _choices(plain):
+        for choice in choices_of(plain):
             reason = choice.get("finish_reason")
             self.said_finish = self.said_finish or bool(reason)
             if isinstance(reason, str) and reason.lower() in _GIVEN_UP:
@@ -484,7 +482,7 @@ class Answer:
         if not self._plain:
             return self._judge_stream()
         if self._streaming:
-            refused = _error_of(self._body)
+            refused = error_of(self._body)
             if refused is not None:
                 return ("stream_error", refused)
             shown = self.content_type or "none"
@@ -516,60 +514,7 @@ class Answer:
         except ValueError:
             return ("wrong_content_type", f"JSON was asked for, this is {self.content_type}: {show(self._body)}")
         if not isinstance(plain, dict) or not (isinstance(plain.get(self._holds), list) and plain[self._holds]):
-            refused = _error_of(self._body)
+            refused = error_of(self._body)
             return ("bad_answer", refused or f"an answer without {self._holds}: {show(self._body)}")
         self._note_end(plain)
         return self.problem
-
-
-def _error_of(body: bytes | bytearray) -> str | None:
-    """The sentence of an error that came with the status 200; None when the body is no error."""
-    try:
-        plain = json.loads(body)
-    except ValueError:
-        return None
-    is_error = isinstance(plain, dict) and bool(plain.get("error") or plain.get("object") == "error")
-    return error_sentence(plain) if is_error else None
-
-
-def _is_plainly_empty(payload: bytes) -> bool:
-    """Whether an event with an empty content has nothing else that counts: one choice, no end, no usage, no error."""
-    return (
-        payload.startswith(b"{")
-        and payload.endswith(b"}")
-        and payload.count(b'"content"') == 1
-        and not any(word in payload for word in _MORE_THAN_EMPTY)
-    )
-
-
-def carries_text(choice: dict[str, Any]) -> bool:
-    """Whether a choice of a chunk has generated text: an answer, a thought, or a piece of a tool call."""
-    delta = choice.get("delta")
-    delta = delta if isinstance(delta, dict) else choice
-    if any(isinstance(delta.get(key), str) and delta[key] for key in _TEXT_KEYS):
-        return True
-    calls = delta.get("tool_calls")
-    return isinstance(calls, list) and any(_call_has_text(call) for call in calls)
-
-
-def _is_delta(plain: dict[str, Any]) -> bool:
-    """Whether an event of /v1/responses brings text: an answer, a thought, a piece of a tool call."""
-    return str(plain.get("type")).endswith(".delta") and isinstance(plain.get("delta"), str) and bool(plain["delta"])
-
-
-def _call_has_text(call: object) -> bool:
-    function = call.get("function") if isinstance(call, dict) else None
-    return isinstance(function, dict) and bool(function.get("name") or function.get("arguments"))
-
-
-def _choices(plain: dict[str, Any]) -> list[dict[str, Any]]:
-    choices = plain.get("choices")
-    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
-
-
-def _whole_text(body: bytes) -> bytes:
-    """The text of an answer that came at once, as JSON text."""
-    choice = (_choices(json.loads(body)) or [{}])[0]
-    message = choice.get("message")
-    text = message.get("content") if isinstance(message, dict) else choice.get("text")
-    return json.dumps(text or "", ensure_ascii=False).encode()[1:-1]

@@ -10,42 +10,35 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
-from urllib.parse import urljoin
 
+from atoll.load.again import Again
 from atoll.load.answer import Answer
-from atoll.load.client import NAN, Connection, classify
+from atoll.load.client import Connection, classify
 from atoll.load.connect import Dialer, allow_open_files
-from atoll.load.control import ControlFile, Room
-from atoll.load.message import MessageWriter, request_target
+from atoll.load.control import ControlFile
+from atoll.load.ledger import Ledger
+from atoll.load.message import MessageWriter
 from atoll.load.mix import ModelMix
 from atoll.load.orders import Orders, SenderResult
-from atoll.load.pace import moved_due, next_turn
+from atoll.load.pace import moved_due
 from atoll.load.pool import Pool
 from atoll.load.progress import Progress, Window
 from atoll.load.prompts import Made
 from atoll.load.reader import Reader
 from atoll.load.records import RecordLog
-from atoll.load.retry import wait_of
-from atoll.load.rows import OUTCOMES
+from atoll.load.rounds import Rounds
 from atoll.load.selfwatch import SelfWatch
 from atoll.load.shapes import Shapes
 from atoll.load.target import Endpoint
-from atoll.load.usage import ODD_USAGE, count_tokens
+from atoll.load.users import Users
 from atoll.outside.clock import Clock
 from atoll.traffic.demand import Demand
-from atoll.traffic.record import Outcome
 from atoll.traffic.request import Request
 
-_OK, _FAILED, _CANCELLED = (OUTCOMES.index(item) for item in (Outcome.OK, Outcome.FAILED, Outcome.CANCELLED))
 _TICK_S = 0.05
-_TICKS_A_CYCLE = 16  # 0.8 s and some lateness: a kill costs less than a second
 _PROGRESS_S = 0.5
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0  # of a user whose request failed, so that a dead server is not hammered
 _EARLY_S = 2.0  # a user's connection is made before the run when the user starts within this time
 _EARLY_USERS = 256  # so many are connected before the start, which takes 25 ms, unless more send at once
-_FIRSTS_AT_ONCE = 32  # about 3 ms
-_CLOSED = {"connection_closed", "connection_reset"}
-_REFUSALS = {429, 503}
 _HOLDS = {
     Endpoint.CHAT: "choices",
     Endpoint.COMPLETIONS: "choices",
@@ -54,8 +47,6 @@ _HOLDS = {
     Endpoint.RERANK: "results",
     Endpoint.SCORE: "data",
 }  # the list that a whole answer is known by
-_REDIRECTS = {307, 308}  # those that keep the POST a POST
-_MOST_HOPS = 5
 
 
 class Sender:
@@ -80,7 +71,7 @@ class Sender:
         self._generates = orders.endpoint.generates
         self._drain_s = orders.drain_s
         self._on_progress = on_progress
-        self._now, self._wall = clock.now, clock.wall
+        self._now = clock.now
         self._watch = SelfWatch(clock.now)
         self._window = Window()
         self._busy: dict[int, Connection] = {}
@@ -91,23 +82,35 @@ class Sender:
             idle_s=orders.options.timeouts.idle_s,
             shared=not self._is_closed,
         )
-        self._pauses: dict[int, float] = {}  # users whose last request failed, and how long they waited
-        self._paused_s = 0.0
+        self._users = Users(
+            orders.workload,
+            self._demand,
+            share=orders.share,
+            steps=orders.steps,
+            elapsed=lambda: self._now() - self._origin,
+            next_number=lambda: self._share.number(self._sent),
+            send=self._send,
+            check_end=self._check_end,
+            is_stopped=lambda: self.stopped is not None,
+        )
+        self._again = Again(
+            orders.target,
+            orders.options,
+            pool=self._pool,
+            busy=self._busy,
+            message=lambda request: self._message(request, self._prompts.make(request)),
+            connect_and_send=lambda connection, message: self._spawn(self._connect_and_send(connection, message)),
+            is_stopped=lambda: self.stopped is not None,
+            wall=clock.wall,
+        )
         self._all_bytes = self._most_bytes = 0  # of messages
         self._control = None if orders.control is None else ControlFile(orders.control)
-        self._room = Room(known=orders.workload.users or 0)
-        self._asks_for_lengths = True  # prompts are made as long as they are wanted; a file's are as long as they are
         self._histories: dict[int, bytes] = {}
-        self._timers: dict[int, asyncio.TimerHandle] = {}  # users who think, or have not started
         self._tasks: set[asyncio.Task[None]] = set()
         self._connect_later: list[int] = []
-        self._visits: Iterator[Connection] = iter(())
-        self._visits_left = self._visits_a_tick = 0
         self._backlog_max = 0
-        self._emulated = False
         self._next_open: Request | None = None
         self._sent = 0
-        self._active = 0  # closed loop: users who will send again
         self._ended: asyncio.Event = asyncio.Event()
         self._next_progress = self._next_control = 0.0
         self._sends = True  # until the time is up
@@ -138,6 +141,11 @@ class Sender:
         self._open = None if self._is_closed else self._my_requests()
         self._origin = origin
         self.log = RecordLog(origin, self._orders.folder, name=self._share.log_name, ids=self._orders.ids)
+        self._ledger = Ledger(
+            log=self.log, window=self._window, writer=self._writer, mix=self._mix, generates=self._generates
+        )
+        timeouts = self._asking.timeouts
+        self._rounds = Rounds(self._busy, window=self._window, log=self.log, timeouts=timeouts)
         before = gc.get_threshold()
         gc.freeze()  # what is here now stays; the collector need not walk it during the run
         gc.set_threshold(50_000, 50, 50)
@@ -167,13 +175,13 @@ class Sender:
             all_started_s=self._all_started_s,
             last_sent_s=self._last_sent_s,
             backlog_max=self._backlog_max,
-            emulated=self._emulated,
+            emulated=self._ledger.emulated,
             stopped=self.stopped,
             disk=self.log.trouble,
-            paused_s=self._paused_s,
+            paused_s=self._users.paused_s + self._again.paused_s,
             all_bytes=self._all_bytes,
             most_bytes=self._most_bytes,
-            changes=tuple(self._room.changes),
+            changes=tuple(self._users.room.changes),
         )
 
     def _take_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -193,7 +201,7 @@ class Sender:
 
     async def _connect_early(self) -> None:
         """All who send at once, and the first of those who start soon; `_connect_ahead` has the rest."""
-        starts = self._my_starts()
+        starts = self._users.starts()
         soon = [user for user, start in starts if start <= _EARLY_S]
         at_once = sum(start <= 0 for _, start in starts)
         early = max(at_once, _EARLY_USERS)
@@ -207,91 +215,10 @@ class Sender:
         if not self._is_closed:
             self._send_due()
             return
-        starts = self._my_starts()
-        self._active = len(starts)
-        for user, start in starts:
-            if start > 0:
-                self._timers[user] = loop.call_later(start, self._send_next, user)
+        self._users.begin()
         if self._connect_later:
-            self._spawn(self._pool.connect_ahead(self._connect_later, self._timers.__contains__))
-        self._send_firsts(iter([user for user, start in starts if start <= 0]))
-
-    def _send_firsts(self, users: Iterator[int]) -> None:
-        """Send for all who start at once, a few at a time: meanwhile the loop reads what already comes back."""
-        batch = list(islice(users, _FIRSTS_AT_ONCE))
-        for user in batch:
-            self._send_next(user)
-        if batch:
-            asyncio.get_running_loop().call_soon(self._send_firsts, users)
-
-    def _my_starts(self) -> list[tuple[int, float]]:
-        """Users of this share and when they start."""
-        starts = enumerate(self._demand.starts())
-        return list(islice(starts, self._share.index, None, self._share.count))
-
-    # Closed loop: a user's next request.
-
-    def _send_next(self, user: int) -> None:
-        self._timers.pop(user, None)
-        now = self._now() - self._origin
-        if self.stopped is not None or not self._demand.goes_on(now, self._share.number(self._sent)):
-            self._retire()
-            self._let_parked_go()
-            return
-        if self._room.users is not None and user >= self._room.users:
-            self._room.parked.add(user)
-            return
-        if self._steps and not self._has_room(user, now):
-            return
-        request = self._demand.next_request(user, self._share.number(self._sent))
-        self._send(request, NAN)
-
-    def set_users(self, users: int) -> None:
-        """So many users from now on: whoever is too many ends the answer under way, whoever is new sends at once."""
-        self._room.users = users
-        self._room.changes.append((self._now() - self._origin, users))
-        mine = range(self._share.index, users, self._share.count)
-        for user in [user for user in mine if user in self._room.parked]:
-            self._room.parked.discard(user)
-            self._send_next(user)
-        new = [user for user in mine if user >= self._room.known]
-        self._room.known = max(self._room.known, users)
-        self._active += len(new)
-        for user in new:
-            self._send_next(user)
-
-    def _let_parked_go(self) -> None:
-        """Nobody sends again, so that nobody has to wait for room."""
-        self._active -= len(self._room.parked)
-        self._room.parked.clear()
-        self._check_end()
-
-    def _has_room(self, user: int, now: float) -> bool:
-        """Whether this step has room for the user, who else comes back at the step that has, or never."""
-        turn = next_turn(self._steps, user, now)
-        if turn is None:
-            self._retire()
-        elif turn > now:
-            self._timers[user] = asyncio.get_running_loop().call_later(turn - now, self._send_next, user)
-        return turn == now
-
-    def _retire(self) -> None:
-        self._active -= 1
-        self._check_end()
-
-    def _after_answer(self, user: int, *, failed: bool) -> None:
-        """The user goes on: at once, after thinking, or after a pause when the last request failed."""
-        pause = self._load.think_s
-        if failed:
-            self._pauses[user] = min(_LONGEST_PAUSE_S, 2 * self._pauses.get(user, _FIRST_PAUSE_S / 2))
-            pause = max(pause, self._pauses[user])
-            self._paused_s += pause
-        elif self._pauses:
-            self._pauses.pop(user, None)
-        if pause > 0:
-            self._timers[user] = asyncio.get_running_loop().call_later(pause, self._send_next, user)
-        else:
-            self._send_next(user)
+            self._spawn(self._pool.connect_ahead(self._connect_later, self._users.timers.__contains__))
+        self._users.send_firsts()
 
     # Open loop: whatever is due.
 
@@ -328,7 +255,7 @@ class Sender:
         self._sent += 1
         made = self._prompts.make(request)
         if made.prompt_tokens is not None or made.output_tokens is not None:
-            self._asks_for_lengths = made.prompt_tokens is None
+            self._ledger.asks_for_lengths = made.prompt_tokens is None
             request = replace(
                 request,
                 prompt_tokens=made.prompt_tokens or request.prompt_tokens,
@@ -340,7 +267,7 @@ class Sender:
         message = self._message(request, made)
         self._most_bytes = max(self._most_bytes, len(message))
         self._all_bytes += len(message)
-        if self._sent == self._active:
+        if self._sent == self._users.active:
             self._all_started_s = connection.sent - self._origin
         if connection.is_open:
             connection.send(message)
@@ -393,153 +320,19 @@ class Sender:
         """An answer has ended: keep its record, then on with the user."""
         request = connection.request
         assert request is not None
-        if (
-            self._follow(connection, request)
-            or self._send_again(connection, request)
-            or self._wait_as_told(connection, request)
-        ):
+        if self._again.takes(connection, request):
             return
         self._watch.held_back += connection.held_back
         connection.held_back = 0
-        failed = self._keep(connection, request)
+        failed = self._ledger.keep(connection, request, stopped=self.stopped)
         del self._busy[request.number]
         if self._load.turns > 1 and not failed and connection.answer.complete:
             self._remember(request, connection.answer)
         self._pool.put_back(connection, request.user)
         if self._is_closed:
-            self._after_answer(request.user, failed=failed)
+            self._users.after_answer(request.user, failed=failed)
         else:
             self._check_end()
-
-    def _keep(self, connection: Connection, request: Request) -> bool:
-        """Write the record; says whether the request failed."""
-        answer = connection.answer
-        self._emulated = self._emulated or answer.emulated
-        problem = connection.failure or answer.problem
-        cancelled = (
-            self.stopped is not None and connection.failure is not None and connection.failure[0] == self.stopped
-        )
-        outcome = _CANCELLED if cancelled else _OK if problem is None else _FAILED
-        error, detail = problem or (None, None)
-        times = answer.times
-        tokens = count_tokens(answer.usage, request, len(times), generates=self._generates)
-        if outcome == _OK and tokens.odd is not None:
-            error, detail = ODD_USAGE, f"the usage says {tokens.odd}"
-        self.log.add(
-            number=request.number,
-            user=request.user,
-            turn=request.turn,
-            due=connection.due,
-            sent=connection.sent,
-            first_byte=answer.first_byte or NAN,
-            times=times,
-            done=answer.now,
-            prompt_tokens=tokens.prompt,
-            output_tokens=tokens.output,
-            cached_tokens=tokens.cached,
-            status=answer.status,
-            error=error,
-            detail=detail,
-            replica=answer.replica,
-            outcome=outcome,
-            counted=tokens.from_chunks,
-            asked_prompt_tokens=request.prompt_tokens if answer.usage and self._asks_for_lengths else 0,
-            asked_output_tokens=request.output_tokens if self._writer.is_exact else 0,
-            resent=connection.resent,
-            retried=connection.retried,
-            model=self._mix.model_of(request),
-        )
-        if not connection.told_first and times:
-            self._window.note_first(connection)
-        self._window.note_end(connection, OUTCOMES[outcome].value, error)
-        return outcome == _FAILED
-
-    def _follow(self, connection: Connection, request: Request) -> bool:
-        """Go after a redirect to the same server; another server is the user's to name."""
-        answer = connection.answer
-        if answer.status not in _REDIRECTS or not answer.location or connection.failure is not None:
-            return False
-        there = urljoin(f"{self._target.origin}{self._target.path}", answer.location)
-        if not there.startswith(f"{self._target.origin}/"):
-            answer.problem = ("redirect", f"the server sends us to {there}; give that URL")
-            return False
-        if connection.hops >= _MOST_HOPS:
-            answer.problem = ("redirect_loop", f"redirected {_MOST_HOPS} times, last to {there}")
-            return False
-        hops, sent, due = connection.hops + 1, connection.sent, connection.due
-        message = self._message(request, self._prompts.make(request)).replace(
-            f"POST {self._request_target(self._target.path)} ".encode(),
-            f"POST {self._request_target(there.removeprefix(self._target.origin))} ".encode(),
-            1,
-        )
-        again = connection if connection.is_open else self._pool.make()
-        again.begin(request, due)
-        again.hops = hops
-        self._busy[request.number] = again
-        if again.is_open:
-            again.send(message)
-            again.sent = sent
-        else:
-            self._spawn(self._connect_and_send(again, message))
-        return True
-
-    def _send_again(self, connection: Connection, request: Request) -> bool:
-        """Once more, over a new connection, when one that had been kept open turned out to be closed.
-
-        That is safe where not a byte of an answer came over a connection that had waited: the server had closed it
-        before the request was there (RFC 9112, 9.3.1). Time counts from the first sending.
-        """
-        problem = connection.failure or connection.answer.problem
-        if (
-            problem is None
-            or problem[0] not in _CLOSED
-            or connection.heard
-            or not connection.answered
-            or self.stopped is not None
-        ):
-            return False
-        self._pool.note_closed()
-        again = self._pool.make()
-        again.begin(request, connection.due, since=connection.sent)
-        again.resent, again.retried = connection.resent + 1, connection.retried
-        self._busy[request.number] = again
-        self._spawn(self._connect_and_send(again, self._message(request, self._prompts.make(request))))
-        return True
-
-    def _wait_as_told(self, connection: Connection, request: Request) -> bool:
-        """After a refusal that says when to come again: rest so long, then send once more. Time goes on counting."""
-        answer = connection.answer
-        if (
-            answer.status not in _REFUSALS
-            or answer.retry_after is None
-            or connection.retried >= self._asking.retries
-            or self.stopped is not None
-        ):
-            return False
-        pause = wait_of(answer.retry_after, wall=self._wall())
-        if pause is None:
-            return False
-        retried, sent, resent = connection.retried + 1, connection.sent, connection.resent
-        connection.begin(request, connection.due, since=sent)
-        connection.sent, connection.retried, connection.resent, connection.rests = sent, retried, resent, True
-        self._busy[request.number] = connection
-        self._paused_s += pause
-        asyncio.get_running_loop().call_later(pause, self._go_on, connection, request)
-        return True
-
-    def _go_on(self, connection: Connection, request: Request) -> None:
-        """The rest is over."""
-        if not connection.rests or connection.request is not request:
-            return  # it was ended meanwhile
-        connection.rests = False
-        message = self._message(request, self._prompts.make(request))
-        if connection.is_open:
-            connection.send(message)
-        else:
-            self._spawn(self._connect_and_send(connection, message))
-
-    def _request_target(self, path: str) -> str:
-        return request_target(path, self._target, self._asking)
 
     # Meanwhile.
 
@@ -549,49 +342,16 @@ class Sender:
             return
         asyncio.get_running_loop().call_later(_TICK_S, self._tick)
         now = self._now()
-        if self._visits_left == 0:
-            self.log.end_of_cycle(self._busy.values())
-            snapshot = list(self._busy.values())
-            self._visits, self._visits_left = iter(snapshot), _TICKS_A_CYCLE
-            self._visits_a_tick = -(-len(snapshot) // _TICKS_A_CYCLE)
-        self._visits_left -= 1
-        seen = [connection for connection in islice(self._visits, self._visits_a_tick) if connection.busy]
-        for connection in seen:
-            self._visit(connection, now)
-        if seen:
-            self._window.note_gaps(seen[0], now)
-        self.log.flush(connection for connection in seen if connection.busy)
+        self._rounds.go_on(now)
         self._backlog_max = max(self._backlog_max, self._backlog())
         if self._control is not None and now >= self._next_control and self._sends:
             self._next_control = now + _PROGRESS_S
             users = self._control.wanted_users()
             if users is not None:
-                self.set_users(users)
+                self._users.set_users(users)
         if self._on_progress is not None and now >= self._next_progress:
             self._next_progress = now + _PROGRESS_S
             self._on_progress(self.progress(now))
-
-    def _visit(self, connection: Connection, now: float) -> None:
-        times = connection.times
-        if times and not connection.told_first:
-            connection.told_first = True
-            self._window.note_first(connection)
-        self._check_timeouts(connection, now)
-
-    def _check_timeouts(self, connection: Connection, now: float) -> None:
-        if connection.rests:
-            return
-        limits, times = self._asking.timeouts, connection.times
-        if limits.request_s is not None and now - connection.sent > limits.request_s:
-            connection.fail("timeout", f"no end after {limits.request_s:g} s")
-            return
-        last = times[-1] if times else connection.sent
-        if limits.token_s is None or now - last <= limits.token_s:
-            return
-        if connection.answer.now > last:
-            connection.fail("slow_drip", f"bytes came, but no text for {limits.token_s:g} s")
-        else:
-            connection.fail("stall", f"nothing came for {limits.token_s:g} s")
 
     def _backlog(self) -> int:
         """Open loop: requests that are due and whose last byte is not yet handed over."""
@@ -611,7 +371,7 @@ class Sender:
             cancelled=ended["cancelled"],
             in_flight=len(self._busy),
             backlog=self._backlog(),
-            users=self._share.part_of(load.users if self._room.users is None else self._room.users),
+            users=self._share.part_of(load.users if self._users.room.users is None else self._users.room.users),
             requests_wanted=self._share.part_of(load.requests),
             lag_s=self._watch.last_lag_s,
             **self._window.look(now, self._busy.values()),  # type: ignore[arg-type]
@@ -622,12 +382,7 @@ class Sender:
     def _end_of_sending(self) -> None:
         """The time is up: nobody sends again; what is under way may end."""
         self._sends = False
-        for timer in self._timers.values():
-            timer.cancel()
-            self._active -= 1
-        self._timers.clear()
-        self._active -= len(self._room.parked)
-        self._room.parked.clear()
+        self._users.end()
         if self._open is not None:
             self._open, self._next_open = iter(()), None
         if self._drain_s is not None:
@@ -643,7 +398,7 @@ class Sender:
 
     def _demand_is_spent(self) -> bool:
         if self._is_closed:
-            return self._active <= 0
+            return self._users.active <= 0
         self._next_open = self._draw_open()
         return self._next_open is None
 
@@ -652,9 +407,7 @@ class Sender:
         if self.stopped is not None or self._ended.is_set():
             return
         self.stopped = reason
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._users.end()
         for task in self._tasks:
             task.cancel()
         for connection in list(self._busy.values()):

@@ -17,7 +17,8 @@ from atoll.run.process import down, prepare, up
 from atoll.traffic.record import RecordTable
 from atoll.traffic.trace import TraceRow
 from atoll.traffic.workload import Workload
-from atoll.workflows.bench import bench, words_of
+from atoll.workflows.bench import bench
+from atoll.workflows.sending import words_of
 from atoll.workflows.simulate import expected_answer_s
 
 Say = Callable[[str], None]

@@ -216,31 +216,31 @@ def bench(
     from atoll.cli.live import live_view
     from atoll.cli.show import progress
     from atoll.store.folder import make_way
+    from atoll.workflows import asking, capacity, sending
     from atoll.workflows import bench as work
-    from atoll.workflows import capacity
     from atoll.workflows.door import find_door, names_a_server
 
     if out is not None:
         make_way(out, force=force)
     door = find_door(url)
     door.refuse_if_down()
-    load_steps = work.steps_of(steps)
+    load_steps = sending.steps_of(steps)
     workload = load_of(
         door.workload,
-        replace(load, duration=work.one_duration(load.duration, run_time), spawn_rate=spawn_rate),
+        replace(load, duration=sending.one_duration(load.duration, run_time), spawn_rate=spawn_rate),
         steps=load_steps,
         traced=trace is not None,
     )
-    workload = work.with_own_seed(workload, said=load.seed is not None)
-    models = work.models_of(model or ())
-    fields, images = work.fields_of(extra_body, images=image or (), tools=tools, json_schema=json_schema)
-    work.refuse_two_names(door.url, api_key, api_key_file)
-    options = work.asking_of(
+    workload = sending.with_own_seed(workload, said=load.seed is not None)
+    models = asking.models_of(model or ())
+    fields, images = asking.fields_of(extra_body, images=image or (), tools=tools, json_schema=json_schema)
+    asking.refuse_two_names(door.url, api_key, api_key_file)
+    options = asking.asking_of(
         models=models,
         endpoint=endpoint,
         stream=stream,
         exact_output=exact_output,
-        api_key=work.key_of(api_key, api_key_file, say=lambda line: progress.print(line, soft_wrap=True)),
+        api_key=asking.key_of(api_key, api_key_file, say=lambda line: progress.print(line, soft_wrap=True)),
         headers=header or (),
         fields=fields,
         images=images,
@@ -260,16 +260,16 @@ def bench(
         proxy=proxy,
         replica_header=replica_header,
     )
-    vocabulary, count = work.words_of(
+    vocabulary, count = sending.words_of(
         models[0].name if models else None, tokenizer, chat=endpoint != "completions", script=script
     )
-    texts = work.prompts_of(prompts, seed=workload.seed, count=count, own_output=dataset_output)
+    texts = sending.prompts_of(prompts, seed=workload.seed, count=count, own_output=dataset_output)
     notes = _notes_of(texts, workload)
-    rows = work.trace_of(trace, speed=trace_speed) if trace is not None else door.trace_of(workload)
+    rows = sending.trace_of(trace, speed=trace_speed) if trace is not None else door.trace_of(workload)
     slo = slo_of(door.slo, slo_ttft, slo_tpot)
     gates = gates_of(fail_if or (), has_target=slo is not None and not slo.is_empty)
-    further = work.percentiles_of(percentiles, gates)
-    work.refuse_no_users(control, workload, load_steps)
+    further = sending.percentiles_of(percentiles, gates)
+    sending.refuse_no_users(control, workload, load_steps)
     if search and (gates or junit is not None):
         raise InputError("A search finds what is carried within the targets; --fail-if is for a run, or for a sweep's.")
 
@@ -289,7 +289,7 @@ def bench(
                 slo=slo,
                 force=force,
                 drain_s=_seconds(drain),
-                workers=work.workers_of(workers, ray=ray),
+                workers=sending.workers_of(workers, ray=ray),
                 notes=notes,
                 percentiles=further,
                 control_file=control,
@@ -305,7 +305,7 @@ def bench(
             progress.print(words)
 
     if sweep is not None:
-        levels = capacity.sweep(workload, work.loads_of(sweep), out or work.new_folder(), measure=measure, say=say)
+        levels = capacity.sweep(workload, sending.loads_of(sweep), out or work.new_folder(), measure=measure, say=say)
         _end_sweep(levels, gates, url=door.url, junit=junit, json=json)
     elif search:
         most = capacity.search_users(

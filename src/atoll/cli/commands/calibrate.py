@@ -15,7 +15,7 @@ from atoll.load.target import RequestOptions
 from atoll.outside.files import refuse_to_overwrite
 from atoll.units import show_seconds
 from atoll.workflows import calibrate as work
-from atoll.workflows.bench import key_of
+from atoll.workflows.asking import key_of
 from atoll.workflows.links import measure_links
 from atoll.workflows.profiles import read_profile, write_profile
 

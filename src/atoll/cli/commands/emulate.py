@@ -66,7 +66,7 @@ def emulate(
     Example: atoll emulate --gpu H100-NVL-94GB --tp 2 --model Qwen/Qwen2.5-32B-Instruct --port 8001
     """
     from atoll.layout.layout import EngineFlags
-    from atoll.workflows.bench import key_of
+    from atoll.workflows.asking import key_of
     from atoll.workflows.emulate import emulate_replica, layout_to_emulate, profile_beside
 
     details = ("--enable-prompt-tokens-details",) if prompt_tokens_details else ()

@@ -40,7 +40,7 @@ def verify(
     """Whether every replica answers greedy prompts alike, and as before a change: how many differ, and where."""
     from atoll.outside.files import refuse_to_overwrite, write_whole
     from atoll.workflows import verify as work
-    from atoll.workflows.bench import key_of
+    from atoll.workflows.asking import key_of
 
     if output is not None:
         refuse_to_overwrite(output, force=force)
