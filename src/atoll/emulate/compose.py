@@ -8,7 +8,7 @@ from atoll.emulate.answer import Answer, start_of
 from atoll.emulate.ask import Ask, Call, Served, Shown
 from atoll.emulate.body import BatchBody, ChatBody, CompletionBody
 from atoll.emulate.constraint import constraint_of
-from atoll.emulate.draw import NO_WISHES, Wishes, wishes_of
+from atoll.emulate.draw import NO_WISHES, WISHES, Wishes, wishes_of
 from atoll.emulate.prompts import Desk, Prompt, chat_prompt, longest_asked, of_ids, prompts_of, truncated
 from atoll.emulate.refusal import Refusal, bad, queue_full, refused
 from atoll.emulate.sampling import check_sampling, check_vocabulary
@@ -233,7 +233,7 @@ def _check_listed(
 
 def _wishes(fields: Any, prompt: Prompt, desk: Desk) -> Wishes:
     """What the request says of single tokens; vLLM's beam search draws without any of it."""
-    if fields.use_beam_search:
+    if fields.use_beam_search or not fields.model_fields_set & WISHES:
         return NO_WISHES
     repeats = fields.repetition_penalty not in (None, 1.0)
     return wishes_of(fields, prompt.ids(desk.vocabulary) if repeats else (), desk.vocabulary)

@@ -49,6 +49,10 @@ class Wishes:
         return any(_ends_with(ids[: end + 1], word) for word in self.bad for end in range(len(ids)))
 
 
+# The fields that say them.
+WISHES = frozenset(
+    ("logit_bias", "bad_words", "allowed_token_ids", "presence_penalty", "frequency_penalty", "repetition_penalty")
+)
 NO_WISHES = Wishes(bias={}, bad=(), allowed=(), presence=0.0, frequency=0.0, repetition=1.0, prompt=frozenset())
 
 
