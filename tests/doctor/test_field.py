@@ -14,21 +14,21 @@ FAULTS: dict[str, tuple[list[tuple[str, str, int, str]], set[str]]] = {
     "01-serve-word-and-item-with-space": (
         [
             ("VL003", "docker-compose.yml", 18, "`serve` is read as arguments"),
-            ("VL040", "docker-compose.yml", 20, "`--dtype auto` is one word of 2"),
-            ("VL040", "docker-compose.yml", 21, "`--max-model-len 8192` is one word of 2"),
+            ("VL040", "docker-compose.yml", 20, "`--dtype auto` is one item; it should be 2"),
+            ("VL040", "docker-compose.yml", 21, "`--max-model-len 8192` is one item; it should be 2"),
         ],
         {"VL008"},
     ),
     "05-docker-run-script": (
         [
-            ("TP007", "start.sh", 13, "gets 1 GPUs and its flags ask for 2"),
+            ("TP007", "start.sh", 13, "gets 1 GPU and its flags ask for 2"),
             ("VL014", "start.sh", 18, "0.6 and 0.6 of GPU 1"),
             ("DC004", "start.sh", 13, "2 workers and 64 MiB"),
         ],
         {"DC005", "DC009", "DC017"},
     ),
     "09-k8s-command-one-string": (
-        [("VL040", "deploy.yaml", 17, "is one word of 14"), ("K8006", "deploy.yaml", 14, "qwen")],
+        [("VL040", "deploy.yaml", 17, "is one item; it should be 14"), ("K8006", "deploy.yaml", 14, "qwen")],
         {"K8001"},
     ),
     "10-nginx-api-key-adapter": (
@@ -54,7 +54,7 @@ FAULTS: dict[str, tuple[list[tuple[str, str, int, str]], set[str]]] = {
     "39-deep-folder": ([("VL001", "deploy/sites/lab/hosts/rack1/llm/compose.yaml", 5, "--swap-space")], set()),
     "41-build-from-engine": (
         [
-            ("TP007", "compose.yaml", 6, "gets 1 GPUs and its flags ask for 2"),
+            ("TP007", "compose.yaml", 6, "gets 1 GPU and its flags ask for 2"),
             ("DC004", "compose.yaml", 2, "64 MiB of shared memory"),
         ],
         set(),
@@ -73,7 +73,7 @@ FAULTS: dict[str, tuple[list[tuple[str, str, int, str]], set[str]]] = {
     ),
     "f09-extends-include": (
         [
-            ("TP007", "engines/compose.yaml", 7, "c gets 1 GPUs and its flags ask for 2"),
+            ("TP007", "engines/compose.yaml", 7, "c gets 1 GPU and its flags ask for 2"),
             ("VL001", "engines/compose.yaml", 6, "--disable-log-requests is gone in vLLM 0.24"),
             ("VL001", "compose.yaml", 7, "--swap-space"),
             ("TP008", "base.yaml", 6, "GPU 0 is given to c and to a"),
@@ -82,7 +82,7 @@ FAULTS: dict[str, tuple[list[tuple[str, str, int, str]], set[str]]] = {
     ),
     "f10-quadlet": (
         [
-            ("TP007", "vllm.container", 5, "gets 1 GPUs and its flags ask for 2"),
+            ("TP007", "vllm.container", 5, "gets 1 GPU and its flags ask for 2"),
             ("VL001", "vllm.container", 8, "--swap-space"),
             ("DC004", "vllm.container", 4, "64 MiB"),
         ],
@@ -114,14 +114,14 @@ FAULTS: dict[str, tuple[list[tuple[str, str, int, str]], set[str]]] = {
         set(),
     ),
     "f19-helm": (
-        [("TP007", "values.yaml", 8, "gets 1 GPUs"), ("VL001", "values.yaml", 11, "--swap-space")],
+        [("TP007", "values.yaml", 8, "gets 1 GPU"), ("VL001", "values.yaml", 11, "--swap-space")],
         set(),
     ),
     "f20-others": (
         [
             ("TP007", "compose.yaml", 6, "sg gets 2 GPUs and its flags ask for 4"),
             ("TP007", "compose.yaml", 11, "tgi gets 2 GPUs and its flags ask for 4"),
-            ("TP008", "compose.yaml", 11, "GPU 0 and 1"),
+            ("TP008", "compose.yaml", 11, "GPUs 0 and 1"),
             ("TP008", "compose.yaml", 15, "GPU 1"),
             ("VL023", "compose.yaml", 4, "port 30000"),
         ],

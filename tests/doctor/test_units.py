@@ -56,7 +56,7 @@ def test_a_unit_of_a_container_and_one_of_something_else(facts_of):
 def test_units_of_a_folder_share_its_cards():
     texts = {f"{name}.service": UNIT.replace("8100", port) for name, port in (("a", "8100"), ("b", "8101"))}
     found = diagnose(ask(["."], select=["TP008"]), HeldFiles(texts)).findings
-    assert [one.what for one in found] == ["GPU 2 and 3 is given to a and to b"]
+    assert [one.what for one in found] == ["GPUs 2 and 3 are given to a and to b"]
 
 
 DOCKERFILE = """\

@@ -102,7 +102,7 @@ def test_a_byte_order_mark_and_windows_lines_stay(client):
 
 
 def test_pasted_text_is_known_by_what_it_says(client):
-    page = client.get(uploaded(client, text="server { location / { proxy_pass http://a; } }")).text
+    page = client.get(uploaded(client, text="server { location / { proxy_pass http://grafana:3000; } }")).text
     assert "<h1>nginx.conf</h1>" in page
     assert "finds no fault" in page
     assert "compose.yaml, line" in client.get(uploaded(client, text=COMPOSE)).text

@@ -10,6 +10,7 @@ from atoll.doctor.dockerfiles import Built, read_dockerfile
 from atoll.doctor.form import mapping, scalar
 from atoll.doctor.inside import Inside, Reader, config_options, inline_source, launched_by_script
 from atoll.doctor.parts import Setting, environment_nodes, read_mount
+from atoll.doctor.substitution import interpolate
 from atoll.doctor.tree import Member, Node, Source
 
 _REPLACED = {"command", "entrypoint", "test"}  # lists that an override replaces; other lists grow
@@ -38,9 +39,9 @@ def build_project(name: str, roots: Sequence[Node], read: Reader, parse: Parse) 
         whole = merge(whole, root)
     sources = tuple(dict.fromkeys(root.source for root in roots))
     parts = list(roots)
-    for included, source in _included(whole, read, parse):
+    for included, found in _included(whole, read, parse):
         whole = merge(included, whole)
-        sources = (*sources, source)
+        sources = (*sources, *found)
         parts.append(included)
     listed = whole.get("services")
     services = []
@@ -117,24 +118,37 @@ def _with_image(node: Node, built: Built) -> Node:
     return replace(node, entries=entries)
 
 
-def _included(root: Node, read: Reader, parse: Parse) -> Iterator[tuple[Node, Source]]:
+def _included(root: Node, read: Reader, parse: Parse) -> Iterator[tuple[Node, tuple[Source, ...]]]:
     listed = root.get("include")
     for item in listed.items if listed is not None else ():
         paths = item.get("path") if item.is_map else item
-        for path in paths.scalars() if paths is not None else ():
+        whole: Node | None = None
+        found: list[Source] = []
+        for path in paths.scalars() if paths is not None else ():  # the second and later ones are laid over the first
             source = read(path.text or "", root.source)
-            tree = parse(source, _variables_of(item, source, read)) if source is not None else None
+            tree = (
+                parse(source, _variables_of(item, found[0] if found else source, read)) if source is not None else None
+            )
             if tree is not None and source is not None:
-                yield tree, source
+                whole = tree if whole is None else merge(whole, tree)
+                found.append(source)
+        if whole is not None:
+            yield whole, tuple(found)
 
 
 def _variables_of(item: Node, included: Source, read: Reader) -> dict[str, str]:
     """What an included file is filled in with: its `env_file`, else the `.env` of its folder."""
     folder, named = item.string("project_directory"), item.get("env_file")
-    files = [read(one.text or "", item.source) for one in named.scalars()] if named is not None else []
+    entries = (named.items if named.is_list else (named,)) if named is not None else ()
+    texts = [(one.string("path") if one.is_map else one.text) or "" for one in entries]
+    files = [read(text, item.source) for text in texts if text and text != "/dev/null"]
     if named is None:
         files = [read(posixpath.join(folder, ".env"), item.source) if folder else read(".env", included)]
-    return {name: text for file in files if file is not None for name, (text, _) in read_env(file).items()}
+    made: dict[str, str] = {}
+    for file in files:  # a later file counts more, and may use what an earlier one says
+        for name, (text, _) in read_env(file).items() if file is not None else ():
+            made[name] = interpolate(text, made)
+    return made
 
 
 def _extended(name: str, root: Node, read: Reader, parse: Parse, seen: tuple[str, ...]) -> Node | None:

@@ -109,3 +109,12 @@ def add_option(words: Sequence[Word], option: Sequence[str], command: Node | Non
     end = end_of_line(text, last.end)
     body = "".join(f"\n{head}{part}" for part in quoted)
     return (Edit(file=last.file, start=end, end=end, text=body),)
+
+
+def put_before(word: Word, text: str) -> Edits:
+    """One more word before this one."""
+    if word.item is not None:
+        return split_item(word, (text, word.text))
+    if not word.direct or not word.source.fixable:
+        return ()
+    return (Edit(file=word.file, start=word.start, end=word.start, text=f"{text} "),)

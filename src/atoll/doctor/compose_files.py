@@ -8,6 +8,7 @@ from functools import partial
 from atoll.doctor.assemble import build_project, read_env
 from atoll.doctor.compose import Project
 from atoll.doctor.sources import Sources
+from atoll.doctor.substitution import interpolate
 from atoll.doctor.tree import Node, Source
 
 
@@ -34,7 +35,10 @@ def _parsed(sources: Sources, mine: Mapping[str, str], source: Source, its_own: 
 
 def _variables(folder: str, sources: Sources) -> dict[str, str]:
     source = sources.source(posixpath.join(folder, ".env"))
-    return {name: value for name, (value, _) in read_env(source).items()} if source is not None else {}
+    made: dict[str, str] = {}
+    for name, (value, _) in read_env(source).items() if source is not None else ():
+        made[name] = interpolate(value, made)  # `IMAGE=vllm/vllm-openai:${TAG}` after TAG
+    return made
 
 
 def _outermost(projects: Sequence[Project]) -> Iterator[Project]:

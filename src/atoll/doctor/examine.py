@@ -30,6 +30,8 @@ def examine(facts: Facts, *, select: Sequence[str] = (), ignore: Sequence[str] =
     for rule in all_rules():
         if wanted(rule.id) and rule.id != SUMMARY:  # made of the others where they are told
             found += rule.run(facts)
+    mended = {finding.fault for finding in found if finding.fault and finding.edits}
+    found = [finding for finding in found if finding.edits or finding.fault not in mended]
     kept = {
         (finding.rule, finding.file, finding.line, finding.what): _mendable(finding, facts.sources)
         for finding in reversed(found)

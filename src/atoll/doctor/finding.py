@@ -71,6 +71,8 @@ class Finding:
     alike: str = ""  # findings of one rule that have this in common are told as one; "" leaves it to the words
     spots: tuple[Spot, ...] = ()  # all places, the first among them, where it stands for several findings
     parts: tuple["Finding", ...] = ()  # what a summary is made of
+    habit: bool = False  # a small thing that stops nothing
+    fault: str = ""  # the name of a fault that another rule sees from its other end: it is told once
 
     @property
     def fix_class(self) -> FixClass:

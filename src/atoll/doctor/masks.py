@@ -9,21 +9,30 @@ TOKEN = re.compile(
 # Names of variables and options whose value is one.
 SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|PASSPHRASE|SECRET|SECRET_KEY|API_KEY|ACCESS_KEY|MASTER_KEY|TOKEN)$")
 _WORD = r"(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|API[_-]?KEY|ACCESS[_-]?KEY|MASTER[_-]?KEY|TOKEN)"
+# Between quotes a value may hold blanks; elsewhere it ends at the first, but for YAML's `name: value`.
+_QUOTED = r"""(?P<quote>["']?)(?P<value>(?<=")[^"\n]+|(?<=')[^'\n]+|"""
+_VALUE = _QUOTED + r"""[^\s"',}\]]+)"""
+_SCALAR = _QUOTED + r"""[^\s"',}\]]+(?:[ \t]+[^\s"',}\]#][^\s"',}\]]*)*)"""
+_PAIR = re.compile(  # "NAME=value with blanks"
+    rf"""(?P<name>(?P<outer>["'])[\w.-]*{_WORD})(?P<between>=)(?P<quote>)(?P<value>[^"'\n]+)(?=(?P=outer))""",
+    re.IGNORECASE,
+)
+_ENTRY = re.compile(rf"""(?P<name>\b[\w.-]*{_WORD}["']?)(?P<between>[ \t]*:[ \t]+){_SCALAR}""", re.IGNORECASE)
 _NAMED = re.compile(  # NAME=value, name: value
-    rf"""(?P<name>\b[\w.-]*{_WORD}["']?)(?P<between>[ \t]*[=:][ \t]*)(?P<quote>["']?)(?P<value>[^\s"',}}\]]+)""",
+    rf"""(?P<name>\b[\w.-]*{_WORD}["']?)(?P<between>[ \t]*[=:][ \t]*){_VALUE}""",
     re.IGNORECASE,
 )
 _OPTION = re.compile(  # --name value, "--name", "value"
-    rf"""(?P<name>--[\w-]*{_WORD})(?P<between>["']?,?\s+(?:-\s+)?)(?P<quote>["']?)(?P<value>[^\s"',}}\]]+)""",
+    rf"""(?P<name>--[\w-]*{_WORD})(?P<between>["']?,?\s+(?:-\s+)?){_VALUE}""",
     re.IGNORECASE,
 )
 _HEADER = re.compile(  # nginx: proxy_set_header X-Api-Key value; set $api_key value;
     rf"""(?P<name>\b(?:proxy_set_header|grpc_set_header|add_header|set)[ \t]+\$?[\w-]*{_WORD})(?P<between>[ \t]+)"""
-    r"""(?P<quote>["']?)(?P<value>[^\s"';]+)""",
+    rf"""{_QUOTED}[^\s"';]+)""",
     re.IGNORECASE,
 )
 _DEFAULT = re.compile(  # ${NAME:-value}
-    rf"""(?P<name>\$\{{\w*{_WORD})(?P<between>:?-)(?P<quote>)(?P<value>[^\s}}]+)""", re.IGNORECASE
+    rf"""(?P<name>\$\{{\w*{_WORD})(?P<between>:?-)(?P<quote>)(?P<value>[^}}\n]+)""", re.IGNORECASE
 )
 _IN_URL = re.compile(r"(?P<head>\b[a-z][a-z0-9+.-]*://[^:/@\s]*:)(?P<value>[^@/\s]+)(?=@)")
 _BEARER = re.compile(r"(?P<head>\b(?:Bearer|Basic)\s+)(?P<value>[^\s\"';$]+)")
@@ -40,7 +49,7 @@ def mask_secrets(text: str) -> str:
     text = TOKEN.sub(_DOTS, text)
     text = _IN_URL.sub(lambda found: found["head"] + _dotted(found["value"]), text)
     text = _BEARER.sub(lambda found: found["head"] + _dotted(found["value"]), text)
-    for form in (_DEFAULT, _HEADER, _NAMED, _OPTION):
+    for form in (_DEFAULT, _HEADER, _PAIR, _ENTRY, _NAMED, _OPTION):
         text = form.sub(_named, text)
     return text
 

@@ -122,10 +122,10 @@ class _Mending:
 
     def _try_halves(self, chosen: Sequence[Finding]) -> None:
         """The fixes of a round that was taken back: each half by itself, until one stands alone."""
-        middle = len(chosen) // 2
-        for half in (chosen[:middle], chosen[middle:]) if middle else ():
-            names = {_name(finding) for finding in half}
-            now = choose_findings([finding for finding in self._wanted() if _name(finding) in names])
+        names = list(dict.fromkeys(map(_name, chosen)))  # of services that are alike several fixes have one name
+        middle = len(names) // 2
+        for half in (names[:middle], names[middle:]) if middle else ():
+            now = choose_findings([finding for finding in self._wanted() if _name(finding) in half])
             if now and self._looks < _MOST_LOOKS and not self._try(now):
                 self._try_halves(now)
 
@@ -158,7 +158,8 @@ def why_not(chosen: Sequence[Finding], before: Iterable[Finding], after: Iterabl
     known, least = Counter(map(_problem, before)), max(finding.severity.rank for finding in chosen)
     for finding in after:
         known[_problem(finding)] -= 1
-        if known[_problem(finding)] < 0 and (finding.severity.rank <= least or finding.severity is Severity.ERROR):
+        as_bad = finding.severity is Severity.ERROR or (finding.severity.rank <= least and not finding.habit)
+        if known[_problem(finding)] < 0 and as_bad:
             return f"it brings {finding.rule}: {finding.what}"
     return ""
 

@@ -62,6 +62,10 @@ class Recogniser:
 
     def take(self, source: Source, *, explicit: bool) -> None:
         """Put a file where its kind is gathered; `explicit` when it was named, so that an unknown one is said to be."""
+        binary = _binary(source)
+        if binary is not None:
+            self._sources.problem(source.path, 1, unknown, binary)
+            return
         if self._take(source, explicit=explicit):
             return
         if explicit:
@@ -259,6 +263,16 @@ class Recogniser:
         self.pile.nginx[source.path] = directives
         self._sources.understood(source, "nginx file")
         return True
+
+
+def _binary(source: Source) -> str | None:
+    """What a file is that holds no text of one byte a character; None for texts."""
+    if "\0" not in source.text:
+        return None
+    head = source.text[:400].lstrip(NOT_UTF8)
+    wide = max(head[::2].count("\0"), head[1::2].count("\0")) > len(head) / 4
+    plain = not re.search(r"[\x01-\x08\x0e-\x1f]", head)
+    return "this is UTF-16; save it as UTF-8 to have it read" if wide and plain else "this is a binary file"
 
 
 _NAMES = (

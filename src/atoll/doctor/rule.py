@@ -106,6 +106,7 @@ class Rule:
                 fix=finding.fix or page.fix,
                 risk=self.risk if finding.risk is None else finding.risk,
                 edits=() if self.risk is None and finding.risk is None else finding.edits,  # nobody judged it
+                habit=self.habit,
             )
 
 

@@ -54,6 +54,7 @@ def _show_one(finding: Finding, source: Source | None) -> Iterator[tuple[str, st
     offer = _OFFERS[finding.fix_class]
     yield _STYLES[finding.severity], f"  {finding.line}: {finding.severity} {finding.rule}  {finding.what}{offer}"
     text = mask_secrets(source.line(finding.line)).strip() if source is not None else ""
+    text = "" if "\0" in text else text
     if finding.parts:
         yield from (("", f"      {line}") for line in _habits(finding.parts))
     elif text:
@@ -102,10 +103,15 @@ def show_mending(mending: Mending, *, risky: bool) -> Iterator[str]:
     )
     if waiting and not risky:
         listed = ", ".join(sorted(waiting))
-        yield f"{waiting.total()} more fixes change behaviour and wait for --risky: {listed}."
+        total = waiting.total()
+        said = (
+            "1 more fix changes behaviour and waits" if total == 1 else f"{total} more fixes change behaviour and wait"
+        )
+        yield f"{said} for --risky: {listed}."
     by_hand = sum(finding.fix_class is FixClass.BY_HAND for finding in mending.left)
     if by_hand:
-        yield f"{by_hand} findings need a fact or a decision that the files do not hold; they are said, not mended."
+        said = "1 finding needs" if by_hand == 1 else f"{by_hand} findings need"
+        yield f"{said} a fact or a decision that the files do not hold: told, not mended."
 
 
 _GITHUB = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}

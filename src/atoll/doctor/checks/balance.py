@@ -15,13 +15,17 @@ from atoll.doctor.rule import INFO, SAFE, WARNING, rule
 _BALANCERS = ("least_conn", "random", "hash", "ip_hash", "least_time", "sticky", "fair")
 
 
-@rule("NG015", WARNING, risk=SAFE)
+@rule("NG015", WARNING, risk=SAFE, habit=True)
 def counters_apart(facts: Facts) -> Iterable[Finding]:
     for route, upstream in balanced_upstreams(facts):
         counted = [name for name in ("least_conn", "random", "least_time") if upstream.has(name)]
         counted += [name for name in ("max_conns", "max_fails") if any(s.param(name) for s in upstream.servers)]
         if counted and route.config.several_workers and not upstream.has("zone"):
-            yield found(upstream.directive, f"{counted[0]} counts in each worker for itself", edits=_zone(upstream))
+            yield found(
+                upstream.directive,
+                f"{counted[0]} counts in each worker separately",
+                edits=_zone(upstream),
+            )
 
 
 def _zone(upstream: Upstream) -> Edits:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from atoll.cost.memory import MemoryFit
 from atoll.doctor.checks.memory import fit_of, usual_flags
-from atoll.doctor.checks.places import add_to_command, found, join, made_by_atoll, named_options
+from atoll.doctor.checks.places import add_to_command, counted, found, join, made_by_atoll, named_options
 from atoll.doctor.checks.timeouts import read_timeout
 from atoll.doctor.command_edits import remove_option, replace_option
 from atoll.doctor.facts import Facts, ServedEngine
@@ -20,18 +20,18 @@ from atoll.engines.vllm.options import (
 def few_sequences(facts: Facts) -> Iterable[Finding]:
     for engine, option in named_options(facts, "--max-num-seqs"):
         seqs = option.integer()
-        if seqs is None or not option.known or made_by_atoll(facts, engine.service):
+        if seqs is None or seqs < 1 or not option.known or made_by_atoll(facts, engine.service):
             continue
         twins = max(1, len(_siblings(facts, engine)))
         users = facts.load_at(engine.service.file).users
         if users is not None:
             if seqs * twins < users:
-                yield found(option.word, f"{twins} x {seqs} answers run at once, for {users} users")
+                yield found(option.word, f"{counted(twins * seqs, 'answer')} at once for {counted(users, 'user')}")
         elif seqs < 64 and not _kv_is_the_limit(facts, engine, seqs):
             kind = facts.kind_of(engine.service)
             usual = usual_flags(engine.command, kind).max_num_seqs
             default = f"the default is {usual}" if kind else "the default is 256, or 1024 on cards of 70 GiB and more"
-            yield found(option.word, f"only {seqs} answers run at once in each instance; {default}")
+            yield found(option.word, f"each instance runs only {counted(seqs, 'answer')} at once; {default}")
 
 
 def _siblings(facts: Facts, engine: ServedEngine) -> tuple[ServedEngine, ...]:

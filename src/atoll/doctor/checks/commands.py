@@ -5,17 +5,18 @@ from collections.abc import Iterable
 
 from atoll.doctor.checks.places import found, named_options, options
 from atoll.doctor.checks.releases import compact
-from atoll.doctor.command_edits import remove_option, replace_option
+from atoll.doctor.command_edits import put_before, remove_option, replace_option
 from atoll.doctor.edits import Edits
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.launch import is_shell
 from atoll.doctor.rule import ERROR, INFO, SAFE, rule
-from atoll.doctor.vllm import GivenOption, VllmCommand
+from atoll.doctor.vllm import GivenOption, VllmCommand, show_version
 from atoll.engines.vllm.options import (
     IMAGE_SERVES_SINCE,
     MODEL_FIRST_SINCE,
     MODERN_VALUES_SINCE,
+    MODULE_STARTS_UP_TO,
 )
 
 
@@ -41,6 +42,20 @@ def model_as_option(facts: Facts) -> Iterable[Finding]:
         if _runs_serve(command) and not old and engine.release_told:
             what = "--model is announced for removal from `vllm serve`"
             yield found(option.word, what, edits=_model_first(option), risk=engine.doubt)
+
+
+@rule("VL041", ERROR, risk="The engine serves the model that is named, and no longer its default one.")
+def model_passed_over(facts: Facts) -> Iterable[Finding]:
+    for engine in facts.engines:
+        command, image = engine.command, engine.service.image
+        starts_module = image is not None and "vllm-openai" in image.path and not command.program
+        if not starts_module or command.version is None or command.version > MODULE_STARTS_UP_TO:
+            continue
+        word = command.model_word
+        if word is None or not word.known or command.stray or command.has("--model") or command.open_ended:
+            continue
+        what = f"vLLM {show_version(command.version)}'s image passes over {word.text}: it wants --model"
+        yield found(word, what, edits=put_before(word, "--model"))
 
 
 def _runs_serve(command: VllmCommand) -> bool:

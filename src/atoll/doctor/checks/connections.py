@@ -113,11 +113,18 @@ def stale_connections(facts: Facts) -> Iterable[Finding]:
         if upstream is None or not route.to_vllm or kept is None or kept < engine:
             continue
         text = f"keepalive_timeout {max(1, int(engine * 0.8))}s;"
-        yield found(
+        made = found(
             upstream.directive.child("keepalive_timeout") or upstream.directive,
             f"idle connections are kept for {kept:g} s here and for {engine:g} s by vLLM",
             edits=put_in_block(upstream.directive, "keepalive_timeout", text),
         )
+        yield replace(made, fault=idle_fault(route))
+
+
+def idle_fault(route: Route) -> str:
+    """What NG006 sees at nginx's end and VL020 at the engines'."""
+    upstream = route.location.upstream
+    return f"idle connections of {upstream.directive.file}:{upstream.directive.line}" if upstream is not None else ""
 
 
 def kept_s(route: Route) -> float | None:
@@ -154,11 +161,19 @@ def few_connections(facts: Facts) -> Iterable[Finding]:
         streams = _streams(facts, route)
         if streams is None or workers * count >= 2.4 * streams:
             continue
-        yield found(
+        made = found(
             place or route.location.proxy_pass,
-            f"{workers} x {count} connections carry {workers * count // 2} streams; there may be {streams}",
+            f"nginx's {workers * count} connections carry {workers * count // 2} streams; there may be {streams}",
             edits=replace_directive(place, "worker_connections 16384;") if place is not None else (),
         )
+        yield made if _seats_are_told(facts, route) else replace(made, weight=INFO)
+
+
+def _seats_are_told(facts: Facts, route: Route) -> bool:
+    """Whether the load, or each engine's --max-num-seqs, says how many streams there may be; else it is the default."""
+    engines = [engine for engine in facts.engines if engine.service in route.services]
+    told = facts.load_at(route.config.source.path).users is not None
+    return told or all(engine.command.has("--max-num-seqs") for engine in engines)
 
 
 def _workers(config: NginxConfig) -> int:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from atoll.doctor.checks.places import found, join, remove_setting, with_ids
+from atoll.doctor.checks.places import counted, found, join, remove_setting, with_ids
 from atoll.doctor.compose import Project, Service
 from atoll.doctor.edits import Edits, add_key, replace_value
 from atoll.doctor.facts import Facts
@@ -25,8 +25,13 @@ def ids_and_split_differ(facts: Facts) -> Iterable[Finding]:
             continue
         size = _most_gpus(facts, engine.service, needed)
         if size is not None and size != needed:
-            few = "it will not start" if size < needed else f"{size - needed} stay idle"
-            yield found(request.node, f"{engine.name} gets {size} GPUs and its flags ask for {needed}: {few}")
+            idle = size - needed
+            few = "it will not start" if idle < 0 else f"{idle} {'stays' if idle == 1 else 'stay'} idle"
+            yield found(request.node, f"{_gets(engine.name, size, needed)}: {few}")
+
+
+def _gets(name: str, size: int, needed: int) -> str:
+    return f"{name} gets {counted(size, 'GPU')} and its flags ask for {needed}"
 
 
 def _others(facts: Facts) -> Iterator[Finding]:
@@ -37,7 +42,7 @@ def _others(facts: Facts) -> Iterator[Finding]:
         if asked is not None and service.gpus is not None and size is not None and size < asked[0]:
             yield found(
                 service.gpus.node,
-                f"{service.name} gets {size} GPUs and its flags ask for {asked[0]}: it will not start",
+                f"{_gets(service.name, size, asked[0])}: it will not start",
             )
 
 
@@ -61,11 +66,9 @@ def shared_gpu(facts: Facts) -> Iterable[Finding]:
                 continue  # TP009 says that of both
             if both and not _share_on_purpose(taken[both[0]], service) and service.gpus is not None:
                 other = taken[both[0]]
-                yield found(
-                    service.gpus.node,
-                    f"GPU {join(both)} is given to {other.name} and to {service.name}",
-                    edits=_free_ids(facts, project),
-                )
+                given = f"GPUs {join(both)} are" if len(both) > 1 else f"GPU {both[0]} is"
+                what = f"{given} given to {other.name} and to {service.name}"
+                yield found(service.gpus.node, what, edits=_free_ids(facts, project))
             taken |= dict.fromkeys(ids, service)
 
 
@@ -112,7 +115,7 @@ def counted_gpus(facts: Facts) -> Iterable[Finding]:
         together = [s for s in counted if any(o is not s and o.together_with(s) for o in counted)]
         if len(together) < 2:
             continue
-        first = 0
+        first, all_of = 0, "both" if len(together) == 2 else "all"
         for service in together:
             request = service.gpus
             assert request is not None
@@ -122,7 +125,7 @@ def counted_gpus(facts: Facts) -> Iterable[Finding]:
             alone = len(project.gpu_services) == len(together)
             yield found(
                 request.node,
-                f"{join([s.name for s in together])} all get the first GPUs of the box",
+                f"{join([s.name for s in together])} {all_of} get the first GPUs of the box",
                 edits=_ids_for_count(service, ids) if alone and _has(facts.box_of(service), ids) else (),
             )
 
@@ -179,10 +182,11 @@ def host_numbers_inside(facts: Facts) -> Iterable[Finding]:
         asked = (
             [int(part) for part in re.findall(r"\d+", setting.value)] if re.fullmatch(r"[\d, ]+", setting.value) else []
         )
+        seen = counted(request.size, "GPU")
         if asked and max(asked) >= request.size:
             yield found(
                 setting.node,
-                f"CUDA_VISIBLE_DEVICES={setting.value} in a container whose {request.size} GPUs count from 0",
+                f"CUDA_VISIBLE_DEVICES={setting.value} in a container that sees {seen}, numbered from 0",
                 edits=remove_setting(service, setting),
             )
 

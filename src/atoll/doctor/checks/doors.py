@@ -35,6 +35,14 @@ def _is_reachable(route: Route) -> bool:
     return bool(doors) and (service.host_network or any(port.open_to_all for port in service.ports))
 
 
+def _for_this_machine(route: Route) -> bool:
+    """Whether only programs of the machine itself reach it: nginx listens on loopback, or is published there alone."""
+    service, doors = route.config.service, [line.arg for line in _listens(route)]
+    if service is not None and not service.host_network:
+        return bool(service.ports) and not any(port.open_to_all for port in service.ports)
+    return bool(doors) and all(door.startswith(_FOR_THIS_MACHINE) for door in doors)
+
+
 _FOR_THIS_MACHINE = ("127.", "localhost", "unix:", "[::1]")
 
 
@@ -55,7 +63,7 @@ _OPEN = "/metrics, /tokenize, /pause, /sleep, /invocations and the loading of ad
 @rule("NG023", WARNING, risk="Every path outside /v1/ gets 404: /health, /metrics, /docs, a UI.")
 def everything_open(facts: Facts) -> Iterable[Finding]:
     for route in facts.routes:
-        if route.to_vllm and _passes_all(route):
+        if route.to_vllm and _passes_all(route) and not _for_this_machine(route):
             yield found(route.location.directive, f"clients reach {_OPEN}", edits=_only_v1(route))
 
 

@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 
-from atoll.doctor.checks.connections import engine_keep_alive_s, kept_s
+from atoll.doctor.checks.connections import engine_keep_alive_s, idle_fault, kept_s
 from atoll.doctor.checks.places import found, join, option_place, remove_setting
 from atoll.doctor.command_edits import replace_option
 from atoll.doctor.compose import Service
@@ -73,11 +74,10 @@ def engine_closes_first(facts: Facts) -> Iterable[Finding]:
             continue
         first = route.engines[0]
         setting = first.environment.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE")
+        verb = "closes" if len(route.engines) == 1 else "close"
         names = join([service.name for service in route.engines])
-        yield found(
-            setting.node if setting is not None else first,
-            f"idle connections end after {engine:g} s at {names}; nginx keeps them for {kept:g} s",
-        )
+        what = f"{names} {verb} idle connections after {engine:g} s; nginx keeps them for {kept:g} s"
+        yield replace(found(setting.node if setting is not None else first, what), fault=idle_fault(route))
 
 
 @cache
@@ -101,12 +101,12 @@ def unknown_variable(facts: Facts) -> Iterable[Finding]:
             continue
         for name, setting in engine.service.environment.items():
             if name.startswith("VLLM_"):
-                problem = _problem_of(name, version[:2])
+                problem = problem_of(name, version[:2])
                 if problem:
                     yield found(setting.node, problem, edits=remove_setting(engine.service, setting))
 
 
-def _problem_of(name: str, version: tuple[int, ...]) -> str:
+def problem_of(name: str, version: tuple[int, ...]) -> str:
     known = _known_variables()
     if name not in known:
         near = get_close_matches(name, known, n=1, cutoff=0.9)

@@ -16,4 +16,4 @@ def several_words_in_one(facts: Facts) -> Iterable[Finding]:
         for word in engine.command.unsplit:
             parts = [part.text for part in script_words(word) if not part.operator]
             begin = f"{' '.join(parts[:3])}{' ...' if len(parts) > 3 else ''}"
-            yield found(word, f"`{begin}` is one word of {len(parts)}", edits=split_item(word, parts))
+            yield found(word, f"`{begin}` is one item; it should be {len(parts)}", edits=split_item(word, parts))

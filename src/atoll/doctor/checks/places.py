@@ -79,6 +79,11 @@ def join(names: list[str] | tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 GPU`, `2 GPUs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def made_by_atoll(facts: Facts, place: Place) -> bool:
     """Whether it belongs to a rendered bundle: the layout that decided such things lies beside it."""
     folder = place.file.rpartition("/")[0]

@@ -46,7 +46,7 @@ def killed_while_loading(facts: Facts) -> Iterable[Finding]:
         budget += number_in(probe.get("periodSeconds"), 10) * number_in(probe.get("failureThreshold"), 3)
         needed = 120 if start is not None else 300
         if budget < needed:
-            yield found(probe, f"{pod.name} is killed {budget:g} s after its start when it does not answer yet")
+            yield found(probe, f"{pod.name} is killed {budget:g} s after its start if it does not answer by then")
 
 
 @rule("K8005", WARNING)

@@ -61,7 +61,7 @@ def _retries(route: Route) -> tuple[str, ...]:
     return found_.args if found_ is not None else ("error", "timeout")
 
 
-@rule("NG009", INFO, risk="A request that failed may be run a second time on another engine.")
+@rule("NG009", INFO, risk="A request that failed may be run a second time on another engine.", habit=True)
 def no_retry_of_posts(facts: Facts) -> Iterable[Finding]:
     for route, _ in balanced_upstreams(facts):
         words = _retries(route)

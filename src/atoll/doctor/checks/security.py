@@ -4,16 +4,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+from atoll.doctor.checks.environment import problem_of
 from atoll.doctor.checks.images import VLLM
 from atoll.doctor.checks.places import found, installed, join, named_options
 from atoll.doctor.command_edits import remove_option
 from atoll.doctor.compose import Service
 from atoll.doctor.edits import Edits, add_item, add_key, replace_value
-from atoll.doctor.facts import Facts
+from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, WARNING, rule
-from atoll.doctor.vllm import Version, show_version
+from atoll.doctor.vllm import Version, show_version, table_for
 from atoll.engines.vllm.images import is_official_image
+from atoll.engines.vllm.versions import tag_version
 
 # (name, from, below): the releases that a hole is in. CVE list and PyPI's advisories, read in November 2026.
 _HOLES: tuple[tuple[str, Version, Version], ...] = (
@@ -38,6 +40,7 @@ def known_holes(facts: Facts) -> Iterable[Finding]:
         holes = [name for name, first, below in _HOLES if first <= version < below]
         if holes:
             official = is_official_image(image.path) and image.digest is None and not _is_patched(engine.service)
+            official = official and _suits(engine)
             edits = replace_value(node, f"{image.path}:{VLLM}") if official else ()
             said = f"vLLM {show_version(version)} has {join(holes)}"
             weight = ERROR if _is_reached_from_afar(facts, engine.service) else WARNING
@@ -56,6 +59,15 @@ def _is_reached_from_afar(facts: Facts, service: Service) -> bool:
 
 def _jump(version: Version) -> str:
     return f"vLLM {show_version(version)} becomes {VLLM}: options, defaults, memory differ. Try it beside the old."
+
+
+def _suits(engine: ServedEngine) -> bool:
+    """Whether the release that it would get reads its options and variables: others are mended first (VL002)."""
+    newer = tag_version(VLLM)
+    assert newer is not None
+    table = table_for(newer)
+    read = all(table.known(option.name) or option.name.startswith("-O") for option in engine.command.options)
+    return read and not any(problem_of(name, newer[:2]) for name in engine.service.environment if name[:5] == "VLLM_")
 
 
 def _is_patched(service: Service) -> bool:

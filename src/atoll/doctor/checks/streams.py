@@ -116,7 +116,12 @@ def work_for_nobody(facts: Facts) -> Iterable[Finding]:
             yield found(place, "an answer goes on when its client has left", edits=remove_directive(place))
 
 
-@rule("NG029", WARNING, risk="An engine that needs more than 2 s to accept a connection counts as failed.")
+@rule(
+    "NG029",
+    WARNING,
+    risk="An engine that needs more than 2 s to accept a connection counts as failed.",
+    habit=True,
+)
 def slow_connect(facts: Facts) -> Iterable[Finding]:
     for route in facts.answering:
         seconds = nginx_seconds(route.location.value("proxy_connect_timeout", "60s"))

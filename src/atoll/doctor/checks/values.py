@@ -1,5 +1,6 @@
 """Values of vLLM's options: legal by the release's own list, possible together, and fitting the model."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -11,6 +12,7 @@ from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, INFO, SAFE, WARNING, rule
 from atoll.doctor.vllm import GivenOption, is_listed
 from atoll.engines.vllm.options import Option, known_versions, options_of
+from atoll.engines.vllm.parsers import REASONING_PARSERS, TOOL_PARSERS
 
 # (least, most) of what a number may be, whatever the release; vllm/config and the checks of its parser.
 _RANGES: Mapping[str, tuple[float, float]] = {
@@ -69,13 +71,20 @@ def _no_choice(option: GivenOption, listed: Option | None) -> Iterable[Finding]:
         return
     for value in option.value.split() if listed.several and option.value else (option.value or "",):
         if value not in choices:
-            near = get_close_matches(value, choices, n=1, cutoff=0.7)
+            near = [
+                one for one in get_close_matches(value, choices, n=1, cutoff=0.7) if _figures(one) == _figures(value)
+            ]
             few = join(list(choices)) if len(choices) <= 8 else f"{', '.join(choices[:8])}, ..."
             yield found(
                 option.word,
                 f"{option.name} {value} is none of its values",
                 fix=f"Write {near[0]}." if near else f"It takes {few}.",
             )
+
+
+def _figures(text: str) -> list[str]:
+    """A slip of letters keeps them: float8 is no float."""
+    return re.findall(r"\d+", text)
 
 
 @rule("VL032", WARNING)
@@ -86,29 +95,39 @@ def no_room_left(facts: Facts) -> Iterable[Finding]:
             yield found(option.word, f"{option.name} {option.value} leaves nothing for NCCL and CUDA graphs")
 
 
-# Tool parsers of vLLM up to 0.33 (vllm/tool_parsers); a plug-in may bring others.
-_TOOL_PARSERS = {
-    *("deepseek_v3", "deepseek_v31", "deepseek_v32", "ernie45", "functiongemma", "gigachat3", "glm45", "glm47"),
-    *("granite", "granite-20b-fc", "hermes", "hunyuan_a13b", "internlm", "jamba", "kimi_k2", "llama3_json"),
-    *("llama4_json", "llama4_pythonic", "longcat", "minimax", "minimax_m2", "mistral", "olmo3", "openai"),
-    *("phi4_mini_json", "pythonic", "qwen3_coder", "qwen3_xml", "seed_oss", "step3", "step3p5", "xlam"),
-}
-
-
 @rule("VL033", ERROR)
 def lacks_its_partner(facts: Facts) -> Iterable[Finding]:
     for engine, option in named_options(facts, "--enable-auto-tool-choice"):
         if not engine.command.has("--tool-call-parser") and not _may_hold_more(engine):
             yield found(option.word, f"{option.name} needs --tool-call-parser")
-    for engine, option in named_options(facts, "--tool-call-parser"):
+    for engine, option in named_options(facts, *_PARSERS):
+        mine, others, plugin, kind = _PARSERS[option.name]
         value = option.value or ""
-        plugged = engine.command.has("--tool-parser-plugin") or not option.known
-        near = get_close_matches(value.replace("-", "_"), sorted(_TOOL_PARSERS), n=1, cutoff=0.8)
-        if not plugged and value not in _TOOL_PARSERS and near:
-            yield found(option.word, f"vLLM has no tool parser {value}", fix=f"Write {near[0]}.")
+        if value in mine or engine.command.has(plugin) or not option.known or _has_choices(engine, option):
+            continue
+        near = get_close_matches(value.replace("-", "_").lower(), sorted(mine), n=1, cutoff=0.8)
+        if near or value in others:
+            yield found(
+                option.word,
+                f"vLLM has no {kind} parser {value}",
+                fix=f"Write {near[0]}." if near else f"One of its {kind} parsers: {', '.join(sorted(mine)[:6])}, ...",
+            )
     for engine, option in named_options(facts, "--lora-modules"):
         if not engine.command.has("--enable-lora") and not _may_hold_more(engine):
             yield found(option.word, f"{option.name} needs --enable-lora")
+
+
+# An option -> its parsers, those of the other kind (which are taken for it), what brings more, its kind.
+_PARSERS = {
+    "--tool-call-parser": (TOOL_PARSERS, REASONING_PARSERS, "--tool-parser-plugin", "tool"),
+    "--reasoning-parser": (REASONING_PARSERS, TOOL_PARSERS, "--reasoning-parser-plugin", "reasoning"),
+}
+
+
+def _has_choices(engine: ServedEngine, option: GivenOption) -> bool:
+    """Whether the release's option list names the values: VL031 says what is none of them."""
+    listed = options_of(engine.command.release).get(option.name) if engine.command.version_known else None
+    return listed is not None and listed.choices is not None
 
 
 def _may_hold_more(engine: ServedEngine) -> bool:

@@ -18,6 +18,7 @@ MODEL_FIRST_SINCE = (0, 10)  # the model is the first argument, and --model is a
 # vllm/vllm-openai starts `vllm serve`. Up to mid-2025 it was the module openai.api_server, which reads a first argument
 # and serves its default model all the same (pull request 32294); between lies no release whose image was looked at.
 IMAGE_SERVES_SINCE = (0, 26)
+MODULE_STARTS_UP_TO = (0, 10, 2)  # its image is certain to start the module, which knows the model by --model alone
 MODERN_VALUES_SINCE = (0, 12)  # JSON where older releases read name=value or a bare number
 AUTO_LENGTH_SINCE = (0, 20)  # --max-model-len auto
 
