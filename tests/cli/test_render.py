@@ -31,6 +31,14 @@ def test_the_files_are_written_and_the_next_step_is_said(tmp_path):
     assert "Next: atoll up" in done.stdout
 
 
+def test_the_doctor_looks_at_a_stack_and_not_at_the_source_beside_its_backend(tmp_path):
+    render(str(LAYOUT), "--stack", "app", "-o", str(tmp_path / "b"))
+    said = CliRunner().invoke(make_app(["doctor"]), ["doctor", str(tmp_path / "b"), "--json"])
+    document = json.loads(said.stdout)
+    assert (said.exit_code, document["findings"], document["not_understood"]) == (0, [], [])
+    assert len(document["looked_at"]) < 10
+
+
 def test_json_is_one_document_without_secrets(tmp_path):
     done = render(str(LAYOUT), "--stack", "app", "-o", str(tmp_path / "b"), "--json")
     document = json.loads(done.stdout)
@@ -121,6 +129,8 @@ def test_images_version_and_folder_can_be_chosen(tmp_path):
     [
         (("--to", "kubernetes"), "'kubernetes' is no form of a bundle; there are compose, process."),
         (("--stack", "web"), "'web' is no stack; there is app."),
+        (("--image", "-v"), "--image '-v' is no name of an image"),
+        (("--nginx-image", "nginx latest"), "--nginx-image 'nginx latest' is no name of an image"),
         (("--engine", "sglang"), "'sglang' is no engine that can be started"),
         (("--engine-version", "latest"), "'latest' is no vLLM version"),
     ],

@@ -21,7 +21,7 @@ _SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages", "dist", "bui
 _WALKED = re.compile(
     r"\.(ya?ml|conf|cfg|json|template|sh|bash|zsh|sbatch|slurm|tmpl|service|container|toml|tf|hcl|nomad|j2|tpl|mk|ps1|bat)$"
     r"|^nginx(?!.*\.pyc?$)|topo.*\.txt$|^sites-|^README[\w.-]*\.(md|rst|txt)$|(^|\.)Caddyfile|\.caddy(file)?$"
-    r"|^(GNUm|M|m)akefile$|^[Jj]ustfile$|^Procfile$|^(docker-)?compose|^(start|run|serve|launch|entrypoint)[\w-]*$|(^|[./_-])(Docker|Container)file|\.[Dd]ockerfile$"
+    r"|^(GNUm|M|m)akefile$|^[Jj]ustfile$|^Procfile$|^(docker-)?compose(?!.*\.pyc?$)|^(start|run|serve|launch|entrypoint)[\w-]*$|(^|[./_-])(Docker|Container)file|\.[Dd]ockerfile$"
 )
 _TOLD_BY = re.compile(
     r'^\s*[{"]*(services|apiVersion|static_resources|replicas|applications|HostConfig|architectures|model_type'
@@ -85,6 +85,8 @@ class Walk:
         except InputError as error:
             self._sources.problem(child, 1, unknown, str(error).rstrip("."))
             return ()
+        if name == "atoll" and {"__init__.py", "doctor"} <= set(inside or ()):
+            return ()  # our own source beside a bundle's backend, with an example of everything that is wrong
         if is_within(self._sources.files.identity(child), root):
             return inside
         if inside is not None or _WALKED.search(name):

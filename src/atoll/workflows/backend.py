@@ -15,6 +15,7 @@ from atoll.documents import parse_yaml
 from atoll.errors import InputError
 from atoll.outside.files import read_text
 from atoll.render.app import ENGINE_KEY, ENGINE_URL, MONGO_IMAGE, MONGO_PASSWORD, OwnBackend, mongo_url
+from atoll.render.reference import check_image
 
 COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 DEFAULT_PORT = 8000  # uvicorn's
@@ -45,7 +46,7 @@ def read_backend(given: str) -> OwnBackend:
     if not folder.is_dir():
         if given.startswith((".", "/", "~")):
             raise InputError(f"--backend {given}: there is no such folder.")
-        return OwnBackend(image=given, **_guessed())
+        return OwnBackend(image=check_image(given, option="--backend"), **_guessed())
     found = _service_of(folder.resolve())
     context, dockerfile = (folder.resolve(), "Dockerfile") if found is None else _build_place(*found[1:])
     if not (context / dockerfile).is_file():

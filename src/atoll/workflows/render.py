@@ -16,6 +16,7 @@ from atoll.outside.files import read_bytes, read_text, write_whole
 from atoll.render import Bundle, RenderSettings, render_bundle
 from atoll.render.app import SECRETS
 from atoll.render.dotenv import keep_settings
+from atoll.render.reference import check_image
 from atoll.workflows.backend import read_backend
 
 
@@ -92,9 +93,13 @@ def render_settings(
     """Settings from what a person gave; what was not given (None) keeps its default.
 
     Raises:
-        InputError: a backend without the stack that it stands in, or one that cannot be read.
+        InputError: an image whose name is none, a backend without the stack that it stands in, or one that cannot be
+            read.
     """
     chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    for key, option in (("engine_image", "--image"), ("nginx_image", "--nginx-image")):
+        if key in chosen:
+            check_image(chosen[key], option=option)
     if backend is not None:
         if stack != "app":
             raise InputError("--backend is the backend of a stack; say --stack app too.")
