@@ -16,6 +16,7 @@ from atoll.store.foreign import (
     plain,
     vllm,
 )
+from atoll.store.foreign.blame import blame
 from atoll.store.foreign.shape import Foreign, Reader, Writer, impossible
 
 READERS: dict[str, Reader] = {
@@ -89,12 +90,10 @@ def _read(name: str, text: str, origin: str) -> tuple[Foreign, ...]:
             found = READERS[name](text, origin)
     except BadRun:
         raise
-    except csv.Error as error:
-        raise BadRun(f"{origin} is no result of {name}: {error}.") from None
+    except csv.Error:
+        raise BadRun(f"{origin} is no result of {name}: it is no CSV.") from None
     except _MISFITS as error:
-        words = " ".join(str(error).split())[:120]
-        what = f"the field {words} is missing" if isinstance(error, KeyError) else f"wrong: {words}"
-        raise Damaged(f"{origin} is no whole result of {name}; {what}.") from None
+        raise Damaged(f"{origin} is no whole result of {name}; {blame(text, error)}.") from None
     for run in found:
         with np.errstate(all="ignore"):
             wrong = impossible(run)
