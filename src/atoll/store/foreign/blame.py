@@ -83,8 +83,9 @@ def _of_other_kind(values: list[Any], place: str) -> Iterator[str]:
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "true or false"
-    kinds = {str: "text", list: "lists", dict: "objects"}
-    return "numbers" if isinstance(value, int | float) else kinds[type(value)]
+    if isinstance(value, int | float):
+        return "numbers"
+    return "text" if isinstance(value, str) else "lists" if isinstance(value, list) else "objects"
 
 
 def _is_finite(value: float) -> bool:
