@@ -158,3 +158,20 @@ def test_latencies_of_a_request_without_tokens_are_unknown():
     measures = latencies(RecordTable.from_records([failed(0, 1.0)]))
     assert np.isnan(measures.ttft_s[0])
     assert np.isnan(measures.tpot_s[0])
+
+
+def test_models_may_have_targets_of_their_own():
+    def request(number, model, first_s):
+        times = {"sent_s": 0.0, "token_s": (first_s, 3.0), "done_s": 3.0}
+        return Record(number=number, user=number, model=model, output_tokens=2, **times)
+
+    table = RecordTable.from_records(
+        [request(0, "large", 0.8), request(1, "large", 1.5), request(2, "small", 0.1), request(3, "small", 0.8)]
+    )
+    summary = summarise(table, slo=SLO(ttft_s=1.0), model_slos={"small": SLO(ttft_s=0.2)})
+    assert (summary.goodput.good, summary.goodput.share) == (2, 0.5)
+    large, small = (part.goodput for part in summary.per_model)
+    assert (large.good, large.slo_ttft_s, small.good, small.slo_ttft_s) == (1, 1.0, 1, 0.2)
+    alone = summarise(table, model_slos={"small": SLO(ttft_s=0.2)})
+    assert (alone.goodput.good, alone.per_model[0].goodput) == (3, None)
+    assert Summary.parse(summary.to_json(), origin="x") == summary

@@ -18,8 +18,10 @@ from atoll.load.retry import wait_of
 from atoll.load.run import measure_load
 from atoll.load.target import Endpoint, ModelShare, RequestOptions, parse_target
 from atoll.traffic.request import Request
+from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
 from atoll.workflows.asking import fields_of, models_of, refuse_two_names
+from atoll.workflows.sending import targets_of
 
 ASKED = Request(number=3, user=1, session=7, prompt_tokens=5, output_tokens=9)
 
@@ -238,3 +240,14 @@ def test_the_same_prompts_come_in_another_order_with_another_seed(tmp_path):
 
     assert order(prompts.with_seed(2)) != order(prompts)
     assert sorted(order(prompts.with_seed(2))) == sorted(order(prompts))
+
+
+def test_targets_of_single_models_are_named_beside_those_of_all():
+    slo, own = targets_of(SLO(tpot_s=0.05), "1s,small=200ms", "small=20ms", ["large", "small"])
+    assert slo == SLO(ttft_s=1.0, tpot_s=0.05)
+    assert own == {"small": SLO(ttft_s=0.2, tpot_s=0.02)}
+    assert targets_of(None, "small=1s", None, ["small"]) == (None, {"small": SLO(ttft_s=1.0)})
+    assert targets_of(None, "250ms", None, []) == (SLO(ttft_s=0.25), {})
+    for wrong, said in (("other=1s", "of a model that is not asked"), ("1s,", "duration"), ("small=", "duration")):
+        with pytest.raises(InputError, match=said):
+            targets_of(None, wrong, None, ["small"])

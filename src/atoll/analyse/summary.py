@@ -20,9 +20,10 @@ cancelled ones are counted and shown, never dropped: sent = ok + failed + cancel
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -111,6 +112,7 @@ class ModelSummary(Document):
     ttft_s: Distribution
     tpot_s: Distribution
     e2e_s: Distribution
+    goodput: "Goodput | None" = None  # by its own targets, or those of all
 
 
 class Goodput(Document):
@@ -202,6 +204,7 @@ def summarise(
     workload: Workload | None = None,
     spans: Spans = (),
     slo: SLO | None = None,
+    model_slos: Mapping[str, SLO] = MappingProxyType({}),
     rows: Mask | None = None,
     percentiles: Sequence[float] = (),
 ) -> Summary:
@@ -212,6 +215,7 @@ def summarise(
         workload: its load, which says what is measured (analyse/window.py); None: everything.
         spans: the measured spans of a run that was cut and resumed.
         slo: latency targets, for goodput.
+        model_slos: those of single models, in place of `slo`'s.
         rows: look at these rows alone, as if no others had been sent; shape (len(table),).
         percentiles: further ones, such as 99.9.
     """
@@ -234,6 +238,7 @@ def summarise(
         ttft_s=measures.ttft_s,
         overload=overload,
     )
+    targets = _Targets(table, measures, ok, slo=slo or SLO(), model_slos=model_slos)
     parts = partial(_parts, looked_at=looked_at, ok=ok, outcome=outcome, measures=measures, amounts=amounts)
     return Summary(
         requests=_count(outcome, looked_at),
@@ -253,9 +258,14 @@ def summarise(
         overload=overload,
         counted_from_chunks=int(table.counted_from_chunks[ok].sum()),
         cached_tokens=int(table.cached_tokens[ok].sum()),
-        goodput=_goodput(table, measures, ok, sent=int(chosen.sum()), requests_per_s=rates.requests_per_s, slo=slo),
+        goodput=targets.goodput(chosen, requests_per_s=rates.requests_per_s),
         per_model=tuple(
-            ModelSummary(model=name, tpot_s=distribution(measures.tpot_s[good]), **figures)
+            ModelSummary(
+                model=name,
+                tpot_s=distribution(measures.tpot_s[good]),
+                goodput=targets.goodput_of(name, chosen, requests_per_s=rates.requests_per_s),
+                **figures,
+            )
             for name, figures, good in parts(table.model)
         ),
         per_replica=tuple(
@@ -364,25 +374,53 @@ def _errors(table: RecordTable, chosen: Mask) -> dict[str, int]:
     return dict(seen.most_common())
 
 
-def _goodput(
-    table: RecordTable, measures: Latencies, ok: Mask, *, sent: int, requests_per_s: float, slo: SLO | None
-) -> Goodput | None:
-    """An answer whose TPOT is not known is not good where there is a target for it; one token has none to keep."""
-    if slo is None or slo.is_empty:
-        return None
-    good = ok.copy()
-    if slo.ttft_s is not None:
-        good &= measures.ttft_s <= slo.ttft_s
-    if slo.tpot_s is not None:
-        good &= (table.output_tokens <= 1) | (measures.tpot_s <= slo.tpot_s)
-    number = int(good.sum())
-    return Goodput(
-        slo_ttft_s=slo.ttft_s,
-        slo_tpot_s=slo.tpot_s,
-        good=number,
-        share=number / sent if sent else 0.0,
-        requests_per_s=requests_per_s * per_second(number, float(ok.sum())),
-    )
+class _Targets:
+    """What each row had to keep, and did.
+
+    An answer whose TPOT is not known is not good where there is a target for it; one token has none to keep.
+    """
+
+    def __init__(
+        self, table: RecordTable, measures: Latencies, ok: Mask, *, slo: SLO, model_slos: Mapping[str, SLO]
+    ) -> None:
+        self._ok = ok
+        self._slo = slo
+        self._model_slos = model_slos
+        self._model = np.array([name or "" for name in table.model], dtype=object)
+        self._good = ok & self._keeps(table, measures, slo)
+        for name, own in model_slos.items():
+            mine = self._model == name
+            self._good[mine] = (ok & self._keeps(table, measures, own))[mine]
+
+    @staticmethod
+    def _keeps(table: RecordTable, measures: Latencies, slo: SLO) -> Mask:
+        keeps = np.ones(len(table), dtype=np.bool_)
+        if slo.ttft_s is not None:
+            keeps &= measures.ttft_s <= slo.ttft_s
+        if slo.tpot_s is not None:
+            keeps &= (table.output_tokens <= 1) | (measures.tpot_s <= slo.tpot_s)
+        return keeps
+
+    def goodput(self, chosen: Mask, *, requests_per_s: float) -> Goodput | None:
+        """Of all that were measured; None where nothing has a target."""
+        if self._slo.is_empty and not self._model_slos:
+            return None
+        return self._of(chosen, self._slo, requests_per_s=requests_per_s)
+
+    def goodput_of(self, model: str, chosen: Mask, *, requests_per_s: float) -> Goodput | None:
+        slo = self._model_slos.get(model, self._slo)
+        mine = self._model == model
+        return None if slo.is_empty else self._of(chosen & mine, slo, requests_per_s=requests_per_s)
+
+    def _of(self, rows: Mask, slo: SLO, *, requests_per_s: float) -> Goodput:
+        number, sent = int((self._good & rows).sum()), int(rows.sum())
+        return Goodput(
+            slo_ttft_s=slo.ttft_s,
+            slo_tpot_s=slo.tpot_s,
+            good=number,
+            share=number / sent if sent else 0.0,
+            requests_per_s=requests_per_s * per_second(number, float(self._ok.sum())),
+        )
 
 
 def _parts(

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atoll.analyse.band import Band, tell_bands
-from atoll.analyse.summary import Distribution, ModelSummary, ReplicaSummary, Summary
+from atoll.analyse.summary import Distribution, Goodput, ModelSummary, ReplicaSummary, Summary
 from atoll.outside.files import write_nowhere
 from atoll.units import show_seconds
 
@@ -193,6 +193,15 @@ def show_models(summary: Summary) -> None:
     figures = [(part.ttft_s.p50, part.tpot_s.p50, part.e2e_s.p50) for part in summary.per_model]
     names = [part.model for part in summary.per_model]
     _show_parts("Per model", names, summary.per_model, ("TTFT p50", "TPOT p50", "E2E p50"), figures)
+    for part in summary.per_model:
+        if part.goodput is not None:
+            kept = f"{part.goodput.share:.1%} kept within its targets ({_targets(part.goodput)})."
+            out.print(f"{part.model}: {kept}", markup=False, soft_wrap=True)
+
+
+def _targets(goodput: Goodput) -> str:
+    named = (("TTFT", goodput.slo_ttft_s), ("TPOT", goodput.slo_tpot_s))
+    return ", ".join(f"{name} {show_seconds(seconds)}" for name, seconds in named if seconds is not None)
 
 
 def show_failures(summary: Summary) -> None:

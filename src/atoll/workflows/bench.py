@@ -3,10 +3,12 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import uvloop
 
@@ -79,6 +81,7 @@ def bench(
     steps: Sequence[LoadStep] = (),
     metrics: Sequence[str] | None = None,
     slo: SLO | None = None,
+    model_slos: Mapping[str, SLO] = MappingProxyType({}),
     drain_s: float | None = None,
     workers: Workers | None = None,
     answer_s: float | None = None,
@@ -111,6 +114,7 @@ def bench(
         answer_s: how long one answer is expected to take, over which users start; None: one request tells.
         on_progress: called twice a second.
         slo: latency targets, for goodput.
+        model_slos: those of single models, where the run asks several.
         force: a run that is in the folder may go.
         notes: what is worth keeping with the run.
         percentiles: further ones that are wanted, such as 99.9.
@@ -161,7 +165,8 @@ def bench(
         except AtollError:
             _take_back(folder)
             raise
-        return _finish(folder, info, result, workload, steps=steps, slo=slo, percentiles=percentiles)
+        summed = partial(summarise, slo=slo, model_slos=model_slos, percentiles=percentiles)
+        return _finish(folder, info, result, workload, steps=steps, summed=summed)
 
 
 def _with_session_header(options: RequestOptions, layout: Layout | None) -> RequestOptions:
@@ -184,11 +189,10 @@ def _finish(
     workload: Workload,
     *,
     steps: Sequence[LoadStep],
-    slo: SLO | None,
-    percentiles: Sequence[float],
+    summed: Callable[..., Summary],
 ) -> BenchResult:
     """Sum up and write what is left to write; a disk that refuses costs the file, not the summary."""
-    summary = summarise(result.table, workload=workload, slo=slo, percentiles=percentiles)
+    summary = summed(result.table, workload=workload)
     summary = _with_engines_cache(summary, result.telemetry, workload)
     notes = (*info.notes, *result.notes, *((result.client.verdict,) if result.client.limited else ()))
     if result.disk is not None:
@@ -217,7 +221,7 @@ def _finish(
         client=result.client,
         prompts=result.prompts,
         stopped=result.stopped if result.stopped in {INTERRUPTED, TERMINATED} else None,
-        steps=tuple(_step_result(result.table, step, slo) for step in steps),
+        steps=tuple(_step_result(result.table, step, summed) for step in steps),
         trouble=trouble,
         seed=workload.seed,
     )
@@ -237,10 +241,10 @@ def _with_engines_cache(summary: Summary, telemetry: Telemetry, workload: Worklo
     return summary.replace(remarks=summary.remarks | counted, notes=(*summary.notes, cache_sentence(hits / queries)))
 
 
-def _step_result(table: RecordTable, step: LoadStep, slo: SLO | None) -> StepResult:
+def _step_result(table: RecordTable, step: LoadStep, summed: Callable[..., Summary]) -> StepResult:
     """The summary of what was sent within a step."""
     rows = (table.sent_s >= step.start_s) & (table.sent_s < step.end_s)
-    return StepResult(step=step, summary=summarise(table, rows=rows, slo=slo))
+    return StepResult(step=step, summary=summed(table, rows=rows))
 
 
 def list_run(result: BenchResult, *, catalog: str | None = None) -> str | None:

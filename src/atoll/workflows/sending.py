@@ -16,9 +16,11 @@ from atoll.load.tokens import Counter, Vocabulary, find_tokenizer, read_vocabula
 from atoll.outside.files import read_text
 from atoll.outside.shell import environment
 from atoll.traffic.seed import fresh_seed
+from atoll.traffic.slo import SLO
 from atoll.traffic.trace import TraceRow, parse_trace
 from atoll.traffic.workload import Workload
 from atoll.units import parse_seconds
+from atoll.workflows.load import slo_of
 
 if TYPE_CHECKING:
     from atoll.load.datasets import DatasetPrompts
@@ -139,3 +141,28 @@ def prompts_of(
 
     found = read_conversations(path)
     return DatasetPrompts(found, origin=str(path), seed=seed, count=count, own_output=own_output)
+
+
+def targets_of(
+    written: SLO | None, ttft: str | None, tpot: str | None, models: Sequence[str]
+) -> tuple[SLO | None, dict[str, SLO]]:
+    """The targets of all requests, and those of single models: `1s`, or `1s,small=200ms` where several are asked.
+
+    Raises:
+        InputError: no duration, or a model that is not asked.
+    """
+    general: dict[str, str | None] = {}
+    own: dict[str, dict[str, str]] = {}
+    for kind, text in (("ttft", ttft), ("tpot", tpot)):
+        general[kind] = None
+        for part in (text or "").split(",") if text is not None else ():
+            name, is_of, value = part.strip().rpartition("=")
+            if not is_of:
+                general[kind] = value
+            elif name not in models:
+                known = ", ".join(models) or "none by --model"
+                raise InputError(f"--slo-{kind} {part.strip()} is of a model that is not asked; asked are {known}.")
+            else:
+                own.setdefault(name, {})[kind] = value
+    slo = slo_of(written, general["ttft"], general["tpot"])
+    return slo, {name: slo_of(slo, told.get("ttft"), told.get("tpot")) or SLO() for name, told in own.items()}

@@ -9,7 +9,7 @@ import typer
 from atoll.cli.gates import close_gates, gates_of, judge_run, show_gates, write_junit
 from atoll.cli.options import ApiKeyFile, FailIf, Force, Json, Junit, OutPath, SloTpot, SloTtft, takes_load
 from atoll.errors import InputError
-from atoll.workflows.load import LoadOptions, load_of, slo_of
+from atoll.workflows.load import LoadOptions, load_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -266,8 +266,8 @@ def bench(
     texts = sending.prompts_of(prompts, seed=workload.seed, count=count, own_output=dataset_output)
     notes = _notes_of(texts, workload)
     rows = sending.trace_of(trace, speed=trace_speed) if trace is not None else door.trace_of(workload)
-    slo = slo_of(door.slo, slo_ttft, slo_tpot)
-    gates = gates_of(fail_if or (), has_target=slo is not None and not slo.is_empty)
+    slo, model_slos = sending.targets_of(door.slo, slo_ttft, slo_tpot, [one.name for one in models])
+    gates = gates_of(fail_if or (), has_target=bool(model_slos) or (slo is not None and not slo.is_empty))
     further = sending.percentiles_of(percentiles, gates)
     sending.refuse_no_users(control, workload, load_steps)
     if search and (gates or junit is not None):
@@ -287,6 +287,7 @@ def bench(
                 steps=load_steps,
                 metrics=metrics or door.metrics,
                 slo=slo,
+                model_slos=model_slos,
                 force=force,
                 drain_s=_seconds(drain),
                 workers=sending.workers_of(workers, ray=ray),
