@@ -7,18 +7,23 @@ import pytest
 from atoll.emulate.ask import Served
 from atoll.emulate.body import ChatBody, CompletionBody, read_fields
 from atoll.emulate.compose import compose_chat, compose_completion
+from atoll.emulate.draw import CHOICES, MOST_WANTED, Drawing, wishes_of
 from atoll.emulate.probabilities import Odds
 from atoll.emulate.prompts import Desk
 from atoll.emulate.refusal import Refusal
 from atoll.emulate.vocabulary import Vocabulary
+from atoll.emulate.words import answer_ring
 
 DESK = Desk(served=Served(names=("m",), root="m", max_model_len=512), vocabulary=Vocabulary(32_000))
 END = DESK.vocabulary.end
 
 
+def read(**fields) -> CompletionBody:
+    return read_fields(CompletionBody, {"prompt": "tell me of the sea", "max_tokens": 24} | fields)
+
+
 def asks(**fields):
-    given = {"prompt": "tell me of the sea", "max_tokens": 24} | fields
-    return compose_completion(read_fields(CompletionBody, given), DESK)
+    return compose_completion(read(**fields), DESK)
 
 
 def words(**fields) -> list[str]:
@@ -129,3 +134,20 @@ def test_all_of_the_vocabulary_is_listed_for_one_token_and_refused_for_many():
     assert len(listed) > 31_000
     with pytest.raises(Refusal, match="lists at most 500,000 probabilities"):
         compose_completion(read_fields(CompletionBody, given | {"max_tokens": 100}), desk)
+
+
+def test_where_every_usual_word_is_excluded_other_tokens_come():
+    usual = {str(number): -100 for number in ids(*answer_ring())}
+    (ask,) = asks(logit_bias=usual).asks
+    drawn = [DESK.vocabulary.id_of(ask.piece(place)) for place in range(24)]
+    assert not set(drawn) & {int(key) for key in usual}
+    assert len(drawn) == 24
+
+
+def test_many_allowed_or_wanted_tokens_cost_no_more_than_a_few():
+    """What is looked at for a token is bounded, whatever a body of 64 MiB may name."""
+    many = range(31_000)
+    logits = Drawing(wishes_of(read(allowed_token_ids=list(many)), (), DESK.vocabulary), DESK.vocabulary, 0)._logits(5)
+    assert list(logits) == list(range(5, 5 + CHOICES))
+    wanted = wishes_of(read(logit_bias={str(number): 1 + number / 31_000 for number in many}), (), DESK.vocabulary)
+    assert len(Drawing(wanted, DESK.vocabulary, 0)._logits(5)) <= CHOICES + MOST_WANTED

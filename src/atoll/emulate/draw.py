@@ -6,8 +6,9 @@ ring's word is the likeliest, some of its neighbours come next, and every other 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from atoll.emulate.probabilities import candidates
@@ -18,6 +19,7 @@ from atoll.emulate.words import RING, answer_ring
 LIFT = 8.0  # a logit is a log-probability and this, so that most are above zero as a model's are
 UNLIKELY = -2.0  # the logit of a token that is none of a place's candidates
 CHOICES = 8  # candidates of a place
+MOST_WANTED = 64  # tokens with a rising bias that are candidates everywhere, the highest first
 EXCLUDED = -100.0  # a bias that takes a token out, by OpenAI's definition
 MOST_BAD_WORDS = 128  # vLLM: VLLM_MAX_NUM_BAD_WORDS
 
@@ -99,6 +101,12 @@ class Drawing:
         self._start = start
         self._ids: list[int] = []
         self._counts: Counter[int] = Counter()
+        rising = sorted(
+            (number for number, value in wishes.bias.items() if value > 0), key=lambda one: -wishes.bias[one]
+        )
+        self._wanted = rising[:MOST_WANTED]
+        self._allowed = frozenset(wishes.allowed)
+        self._others: list[int] | None = None  # found when they are needed
         self._last_words: dict[int, list[tuple[int, ...]]] = {}
         for word in wishes.bad:
             self._last_words.setdefault(word[-1], []).append(word)
@@ -107,7 +115,7 @@ class Drawing:
     def may_end(self) -> bool:
         """Whether the end of the sequence is left among what may come."""
         end = self._vocabulary.end
-        allowed = not self._wishes.allowed or end in self._wishes.allowed
+        allowed = not self._allowed or end in self._allowed
         return allowed and self._wishes.bias.get(end, 0.0) > EXCLUDED
 
     def words(self, count: int, *, least: int, stops: bool) -> tuple[tuple[str, ...], bool]:
@@ -136,20 +144,21 @@ class Drawing:
             adjusted = self._adjusted(number, logit)
             if best is None or adjusted > most:
                 best, most = number, adjusted
-        return self._any_other(place) if best is None else best
+        return self._any_other(place) if best is None or most < EXCLUDED / 2 else best
 
     def _logits(self, place: int) -> dict[int, float]:
         """What may come at a place, the likeliest first."""
         wishes = self._wishes
         if wishes.allowed:  # all as likely, in turn
-            turn = place % len(wishes.allowed)
-            return dict.fromkeys((*wishes.allowed[turn:], *wishes.allowed[:turn]), UNLIKELY)
+            count = len(wishes.allowed)
+            logits = {wishes.allowed[at % count]: UNLIKELY for at in range(place, place + min(count, CHOICES))}
+            logits |= dict.fromkeys((number for number in self._wanted if number in self._allowed), UNLIKELY)
+            return logits
         word = answer_ring()[(self._start + place) % RING]
         listed = candidates(self._vocabulary, self._vocabulary.id_of(word), place=place, count=CHOICES)
         logits = {one.number: one.logprob + LIFT for one in listed}
-        for number, value in wishes.bias.items():
-            if value > 0:
-                logits.setdefault(number, UNLIKELY)
+        for number in self._wanted:
+            logits.setdefault(number, UNLIKELY)
         return logits
 
     def _adjusted(self, number: int, logit: float) -> float:
@@ -166,13 +175,21 @@ class Drawing:
         return _ends_with(self._ids, before)
 
     def _any_other(self, place: int) -> int:
-        """All candidates are bad words: the next word of the ring that is none, else any token."""
-        ring = answer_ring()
-        for further in range(1, RING):
-            number = self._vocabulary.id_of(ring[(self._start + place + further) % RING])
-            if not self._is_bad(number) and self._wishes.bias.get(number, 0.0) > EXCLUDED:
-                return number
-        return next((number for number in range(self._vocabulary.end) if not self._is_bad(number)), 0)
+        """All candidates are kept out: a word of the ring that is not, else any token, in turn."""
+        if self._others is None:
+            self._others = list(islice(self._kept_in(), CHOICES))
+        others = self._others or [0]
+        turns = (others[(place + turn) % len(others)] for turn in range(len(others)))
+        return next((number for number in turns if not self._is_bad(number)), others[0])
+
+    def _kept_in(self) -> Iterator[int]:
+        """Tokens that neither a bias nor a single bad word excludes; none but allowed ones where some are."""
+        wishes, single = self._wishes, {word[0] for word in self._wishes.bad if len(word) == 1}
+        ring = dict.fromkeys(self._vocabulary.id_of(word) for word in answer_ring())
+        numbers = wishes.allowed or (*ring, *range(self._vocabulary.end))
+        for number in numbers:
+            if number not in single and wishes.bias.get(number, 0.0) > EXCLUDED:
+                yield number
 
 
 def _ends_with(ids: Sequence[int], word: Sequence[int]) -> bool:
