@@ -98,6 +98,16 @@ def test_each_source_gives_times_lengths_and_sessions_and_no_word(text, source, 
     assert parse_trace(kept, origin="kept") == trace
 
 
+def test_vllms_log_as_json_lines_says_the_same():
+    def as_json(line):
+        moment = line.split(" ")[3:5]
+        words = {"asctime": f"2026-{' '.join(moment)},123", "levelname": "DEBUG", "name": "vllm", "process": 1}
+        return json.dumps(words | {"message": line.partition("] ")[2]})
+
+    told = parse_trace("\n".join(map(as_json, VLLM.splitlines())), origin="log")
+    assert told == parse_trace(VLLM, origin="log")
+
+
 def test_what_is_estimated_is_told():
     assert "estimated from bytes" in own_traffic(DOOR).note
     assert own_traffic(CHATS).note == "1 answers have no usage: 4 letters a token are reckoned"

@@ -95,6 +95,9 @@ def _of_items(items: list[Any]) -> OwnTraffic | None:
         return OwnTraffic(source="LiteLLM", rows=(), note=words)
     if isinstance(first.get("chat"), dict):
         return _of_chats(known)
+    if {"asctime", "message"} <= first.keys():  # vLLM's log as JSON lines
+        text = "\n".join(f"{item.get('asctime')} {item.get('message')}" for item in known)
+        return _of_vllm(text) if _VLLM_LINE.search(text) else None
     return None
 
 
