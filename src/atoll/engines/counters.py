@@ -27,6 +27,16 @@ class CounterNames:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HistogramNames:
+    """An engine's Prometheus histograms of seconds, without `_bucket`; newest first."""
+
+    first_token: tuple[str, ...] = ()  # from a request's arrival to its first token
+    token_gap: tuple[str, ...] = ()  # between two tokens
+    first_token_bounds: tuple[float, ...] = ()  # of its buckets
+    token_gap_bounds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Counters:
     """An engine's counters at one moment; None is what the page does not show. Counts are since the engine's start."""
 

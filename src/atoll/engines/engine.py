@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from atoll.engines.counters import CounterNames
+from atoll.engines.counters import CounterNames, HistogramNames
 from atoll.inventory.catalog import GpuKind
 from atoll.layout.layout import EngineFlags, Layout, Replica
 from atoll.model.card import ModelCard
@@ -83,6 +83,7 @@ class Engine(Protocol):
     program: tuple[str, ...]  # the words before the first argument: vllm serve
     health_path: str
     counters: CounterNames
+    histograms: HistogramNames
     emulates: bool  # stands in for an engine: needs no GPU and no weights, and is started beside its layout
     cache_folder: str | None  # in its container; kept when that is replaced, as compiled kernels are
 

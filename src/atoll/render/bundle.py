@@ -38,6 +38,7 @@ class RenderSettings:
     models: str | None = None  # the folder of this host that is mounted at /models
     bind: str = "127.0.0.1"  # where the door is published
     stack: str | None = None  # "app": with the backend and MongoDB
+    extras: tuple[str, ...] = ()  # what stands beside: "monitoring"
     backend: OwnBackend | None = None  # of that stack; None: the control plane
     requirements: Callable[[], str] = str  # what an image with atoll installs, one pinned package a line
     secrets: Mapping[str, str] = field(default_factory=dict)  # variables for .env, made by the caller

@@ -1,9 +1,8 @@
 """A bundle for Docker Compose: one service a replica, pinned to its GPUs, and nginx as the only door."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
-from math import ceil
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,9 +23,27 @@ from atoll.render.app import (
     published_port,
 )
 from atoll.render.bundle import Bundle, RenderSettings
+from atoll.render.compose_readme import bundle_readme, stack_readme
 from atoll.render.dotenv import show_value
+from atoll.render.monitoring import (
+    DOOR_PORT,
+    GPU_PORT,
+    GRAFANA_PORT,
+    HOST_PORT,
+    MONITORING,
+    MONITORING_NETWORKS,
+    MONITORING_VOLUMES,
+    PROMETHEUS_PORT,
+    Targets,
+    check_extras,
+    door_counters,
+    monitoring_files,
+    monitoring_services,
+)
 from atoll.render.nginx import CONTAINER, CONTAINER_PORT, render_door
+from atoll.render.parts import Part
 from atoll.render.pool import Pool, UpstreamServer
+from atoll.render.waiting import start_period_s
 
 name = "compose"
 COMPOSE_FILE = "compose.yaml"
@@ -37,21 +54,39 @@ STOP_S = 130  # a little more than vLLM's own --shutdown-timeout
 
 def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
     check_stack(settings.stack)
+    check_extras(settings.extras)
     files = {
         COMPOSE_FILE: _compose_head(layout, card.name) + write_yaml(_document(layout, card, settings)),
-        **compose_door(layout),
+        **compose_door(layout, _parts(settings)),
         ".env": env_file(layout, settings),
         "layout.yaml": _with_hosts(layout).to_yaml(),
-        "README.md": _readme(layout, card) + (_stack_readme(layout, settings)),
+        "README.md": bundle_readme(layout, card) + stack_readme(layout, settings),
     }
     if _brings_atoll(layout, settings):
         files |= own_image(settings)
+    if MONITORING in settings.extras:
+        files |= monitoring_files(layout, _targets(layout), grafana_reads=f"http://prometheus:{PROMETHEUS_PORT}")
     return Bundle(name=layout.name, files=files, modes={".env": 0o600})
 
 
 def own_image(settings: RenderSettings) -> dict[str, str]:
     """What an image with atoll is built from; its source is copied beside these."""
     return {"backend/Dockerfile": dockerfile(), "backend/requirements.txt": settings.requirements()}
+
+
+def _parts(settings: RenderSettings) -> tuple[Part, ...]:
+    """What the door does beside passing requests on."""
+    return (door_counters(host="0.0.0.0"),) if MONITORING in settings.extras else ()  # noqa: S104 - no port is published
+
+
+def _targets(layout: Layout) -> Targets:
+    """As Prometheus reaches them on the bundle's networks."""
+    return Targets(
+        replicas=[f"{service_name(layout, number)}:{_port(one)}" for number, one in enumerate(layout.replicas)],
+        door=f"nginx:{DOOR_PORT}",
+        gpu=None if find_engine(layout.engine).emulates else f"dcgm-exporter:{GPU_PORT}",
+        host=f"node-exporter:{HOST_PORT}",
+    )
 
 
 def _brings_atoll(layout: Layout, settings: RenderSettings) -> bool:
@@ -65,7 +100,7 @@ def _document(layout: Layout, card: ModelCard, settings: RenderSettings) -> dict
         service_name(layout, number): replica_service(layout, card, settings, number)
         for number in range(len(layout.replicas))
     }
-    services["nginx"] = nginx_service(layout, settings, compose_door(layout))
+    services["nginx"] = nginx_service(layout, settings, compose_door(layout, _parts(settings)))
     networks: dict[str, Any] = {"door": {}, "replicas": {"internal": True}}
     volumes = _volumes(layout)
     if settings.stack == "app":
@@ -79,6 +114,11 @@ def _document(layout: Layout, card: ModelCard, settings: RenderSettings) -> dict
         )
         networks |= APP_NETWORKS | dict(own.networks if own is not None else {})
         volumes |= APP_VOLUMES if own is None else _without_ours(APP_VOLUMES) | dict(own.volumes)
+    if MONITORING in settings.extras:
+        cards = not find_engine(layout.engine).emulates
+        services |= monitoring_services(layout, care=_care(stop_s=60), cards=cards)
+        networks |= MONITORING_NETWORKS
+        volumes |= MONITORING_VOLUMES
     document = {
         "name": project_name(layout.name),
         "x-atoll": {"model": served_name(card), "engine": layout.engine},
@@ -99,14 +139,14 @@ def project_name(name: str) -> str:
     return f"atoll-{kept}"
 
 
-def compose_door(layout: Layout) -> dict[str, str]:
+def compose_door(layout: Layout, parts: Sequence[Part] = ()) -> dict[str, str]:
     upstreams = [
         UpstreamServer(number=number, host=service_name(layout, number), port=_port(replica))
         for number, replica in enumerate(layout.replicas)
     ]
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
     pool = Pool(layout=layout, servers=upstreams, engine_keep_alive_s=keep_alive_s)
-    return render_door([pool], form=CONTAINER)
+    return render_door([pool], form=CONTAINER, parts=parts)
 
 
 def _with_hosts(layout: Layout) -> Layout:
@@ -123,15 +163,6 @@ def service_name(layout: Layout, number: int) -> str:
 
 def service_of(engine: str, number: int) -> str:
     return f"{engine}-{number}"
-
-
-def start_period_s(card: ModelCard) -> int:
-    """How long a replica may load before a failed health check counts, in whole minutes.
-
-    Five minutes for start, compilation and graph capture, and the weights at 100 MB/s, a slow network disk: 65.5 GB
-    give 5 + 10.9 = 16 minutes. At least 10. A replica that is healthy earlier is healthy earlier.
-    """
-    return max(600, 60 * ceil((300 + card.weight_bytes / 100e6) / 60))
 
 
 def _port(replica: Replica) -> int:
@@ -278,6 +309,14 @@ def env_file(layout: Layout, settings: RenderSettings) -> str:
         "# Clients send it as `Authorization: Bearer ...`; empty means that nobody is asked.",
         f"VLLM_API_KEY={show_value(settings.secrets.get('VLLM_API_KEY', ''))}",
     ]
+    if MONITORING in settings.extras:
+        lines += [
+            "# Grafana takes the password of its user admin on its first start only.",
+            f"GRAFANA_PASSWORD={settings.secrets.get('GRAFANA_PASSWORD', '')}",
+            f"ATOLL_GRAFANA_PORT={GRAFANA_PORT}",
+            f"ATOLL_PROMETHEUS_PORT={PROMETHEUS_PORT}",
+            "ATOLL_KEEP_METRICS=30d",
+        ]
     if settings.stack == "app":
         lines += [
             "# MongoDB takes it on its first start only; it is changed there, not here.",
@@ -325,48 +364,3 @@ def _models_line(layout: Layout, settings: RenderSettings) -> str:
     if is_path(layout.model):
         return f"ATOLL_MODELS={show_value(str(PurePosixPath(layout.model).parent))}"
     return "ATOLL_MODELS=${HOME}/.cache/huggingface"
-
-
-def _readme(layout: Layout, card: ModelCard) -> str:
-    minutes = start_period_s(card) // 60
-    return f"""# {layout.name} with Docker Compose
-
-    docker compose up -d --wait     # up to {minutes} minutes while the weights load
-    docker compose ps
-    docker compose down
-
-The same with atoll, which also says why a replica does not come up: `atoll up .`, `atoll status .`, `atoll down .`
-
-The door is http://127.0.0.1:{layout.router.port}/v1, the model `{served_name(card)}`; beside it no replica is
-reachable.
-`.env` holds what belongs to this machine: the folder of the models, the address and port of the door, the API key.
-"""
-
-
-def _stack_readme(layout: Layout, settings: RenderSettings) -> str:
-    if settings.stack != "app":
-        return ""
-    return _app_readme() if settings.backend is None else _backend_readme(layout, settings.backend)
-
-
-def _backend_readme(layout: Layout, own: OwnBackend) -> str:
-    where = "is built from the folder ATOLL_BACKEND of `.env`" if own.context is not None else f"is {own.image}"
-    notes = "".join(f"- {note}\n" for note in own.notes)
-    return f"""
-The backend {where} and listens at http://127.0.0.1:{published_port(own, layout.router.port)} (`ATOLL_BACKEND_PORT`
-and `ATOLL_BACKEND_BIND` in `.env`). It asks the model through nginx, and MongoDB with the password of `.env`.
-
-{notes}"""
-
-
-def _app_readme() -> str:
-    return f"""
-The control plane is http://127.0.0.1:{BACKEND_PORT} (`ATOLL_BACKEND_PORT` in `.env`), for this machine alone: the door
-does not lead to it. From elsewhere: `ssh -L {BACKEND_PORT}:127.0.0.1:{BACKEND_PORT} BOX`. The link that lets you in
-carries `ATOLL_TOKEN` of `.env`; programs send it as a Bearer key:
-
-    . ./.env && echo "http://127.0.0.1:{BACKEND_PORT}/?token=$ATOLL_TOKEN"
-    . ./.env && curl -H "Authorization: Bearer $ATOLL_TOKEN" http://127.0.0.1:{BACKEND_PORT}/api/runs
-
-Under a name other than 127.0.0.1 or localhost it answers 421, unless `ATOLL_HOSTS` in `.env` has it.
-"""

@@ -5,6 +5,16 @@ from atoll.engines import find_engine, served_name
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.render.bundle import Bundle, RenderSettings
+from atoll.render.monitoring import (
+    GPU_PORT,
+    HOST_PORT,
+    MONITORING,
+    PROMETHEUS_PORT,
+    Targets,
+    check_extras,
+    door_counters,
+    monitoring_files,
+)
 from atoll.render.nginx import process_form, render_door
 from atoll.render.pool import Pool, UpstreamServer
 
@@ -52,18 +62,48 @@ class ProcessPlan(Document):
     router: RouterProcess
 
 
-def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:  # noqa: ARG001 - all is in the layout
+def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
+    check_extras(settings.extras)
+    watched = MONITORING in settings.extras
     plan = plan_processes(layout, card)
     upstreams = [UpstreamServer(number=r.number, host=r.host, port=r.port) for r in plan.replicas]
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
     pool = Pool(layout=layout, servers=upstreams, engine_keep_alive_s=keep_alive_s)
+    counting = _free_port(plan)
+    parts = (door_counters(counting),) if watched else ()
     files = {
         PROCESS_FILE: plan.to_yaml(),
-        **render_door([pool], form=process_form(plan.router.host, plan.router.port)),
+        **render_door([pool], form=process_form(plan.router.host, plan.router.port), parts=parts),
         "layout.yaml": layout.to_yaml(),
-        "README.md": _readme(layout, plan),
+        "README.md": _readme(layout, plan) + (_monitoring_readme() if watched else ""),
     }
+    if watched:
+        targets = Targets(
+            replicas=[f"{r.host}:{r.port}" for r in plan.replicas],
+            door=f"{LOOPBACK}:{counting}",
+            gpu=None if find_engine(layout.engine).emulates else f"{LOOPBACK}:{GPU_PORT}",
+            host=f"{LOOPBACK}:{HOST_PORT}",
+        )
+        files |= monitoring_files(layout, targets, grafana_reads=f"http://{LOOPBACK}:{PROMETHEUS_PORT}")
     return Bundle(name=layout.name, files=files)
+
+
+def _free_port(plan: ProcessPlan) -> int:
+    """Behind the door's own, and no replica's."""
+    taken = {plan.router.port, *(replica.port for replica in plan.replicas)}
+    return next(port for port in range(plan.router.port % 65535 + 1, 65536) if port not in taken)
+
+
+def _monitoring_readme() -> str:
+    return f"""
+`{MONITORING}/` is for a Prometheus and a Grafana of this machine; nothing of it is started here:
+
+    prometheus --config.file={MONITORING}/prometheus.yml --web.listen-address={LOOPBACK}:{PROMETHEUS_PORT}
+
+Grafana takes `{MONITORING}/grafana/provisioning` as its provisioning folder, and the dashboard from
+`/var/lib/grafana/dashboards`, or by Import. DCGM exporter (-f {MONITORING}/dcgm.csv) and node exporter are read at
+their usual ports, {GPU_PORT} and {HOST_PORT}.
+"""
 
 
 def plan_processes(layout: Layout, card: ModelCard) -> ProcessPlan:

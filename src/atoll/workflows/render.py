@@ -16,6 +16,7 @@ from atoll.outside.files import read_bytes, read_text, write_whole
 from atoll.render import Bundle, RenderSettings, render_bundle
 from atoll.render.app import SECRETS
 from atoll.render.dotenv import keep_settings
+from atoll.render.monitoring import MONITORING, MONITORING_SECRETS
 from atoll.render.reference import check_image
 from atoll.workflows.backend import read_backend
 
@@ -87,6 +88,7 @@ def render_settings(
     *,
     stack: str | None = None,
     backend: str | None = None,
+    extras: tuple[str, ...] = (),
     secret: Callable[[], str] = new_secret,
     **given: str | None,
 ) -> RenderSettings:
@@ -104,8 +106,10 @@ def render_settings(
         if stack != "app":
             raise InputError("--backend is the backend of a stack; say --stack app too.")
         chosen["backend"] = read_backend(backend)
+    wanted = (*(SECRETS if stack is not None else ()), *(MONITORING_SECRETS if MONITORING in extras else ()))
     if stack is not None:
-        chosen |= {"stack": stack, "secrets": {name: secret() for name in SECRETS}}
+        chosen["stack"] = stack
+    chosen |= {"extras": extras, "secrets": {name: secret() for name in wanted}}
     return RenderSettings(**chosen)
 
 

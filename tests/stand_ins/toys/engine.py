@@ -1,6 +1,6 @@
 """An engine that nobody has: all that a new one has to say, in one module."""
 
-from atoll.engines.counters import CounterNames
+from atoll.engines.counters import CounterNames, HistogramNames
 from atoll.engines.engine import SIZES, Launch, MemoryFacts, PoolFacts, SchedulerLimits, StepFacts, loaded_name
 
 name = "toy"
@@ -8,6 +8,7 @@ pipeline_parallel = False
 program = ("toy-serve",)
 health_path = "/alive"
 counters = CounterNames(running=("toy_running",), output_tokens=("toy_tokens_total",))
+histograms = HistogramNames()
 emulates = False
 cache_folder = None
 SEATS = 12

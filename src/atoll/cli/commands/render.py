@@ -33,6 +33,10 @@ def render(
     stack: Annotated[
         str | None, typer.Option("--stack", metavar="NAME", help="app: with the backend and MongoDB.")
     ] = None,
+    extras: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="WHAT", help="monitoring: Prometheus with alerts, Grafana. May be given again."),
+    ] = None,
     backend: Annotated[
         str | None,
         typer.Option("--backend", metavar="DIR|IMAGE", help="Your own service in the app stack, in place of atoll's."),
@@ -58,7 +62,13 @@ def render(
     wanted = wanted.replace(**changes)
     target = None if dry_run else folder or Path(f"{wanted.name}-{to}")
     settings = render_settings(
-        stack=stack, backend=backend, engine_image=image, nginx_image=nginx_image, models=models, bind=bind
+        stack=stack,
+        backend=backend,
+        extras=tuple(extras or ()),
+        engine_image=image,
+        nginx_image=nginx_image,
+        models=models,
+        bind=bind,
     )
     for note in settings.backend.notes if settings.backend is not None else ():
         progress.print(f"backend: {note}", markup=False, soft_wrap=True)

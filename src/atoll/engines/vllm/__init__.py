@@ -1,6 +1,6 @@
 """vLLM: its versions, options, splits, defaults, memory, scheduler, and how one replica of it is started and read."""
 
-from atoll.engines.vllm.counters import counters
+from atoll.engines.vllm.counters import counters, histograms
 from atoll.engines.vllm.defaults import cache_dtype, fill_flags, memory_utilization
 from atoll.engines.vllm.launch import (
     cache_folder,
@@ -36,6 +36,7 @@ __all__ = [
     "fill_flags",
     "health_command",
     "health_path",
+    "histograms",
     "image",
     "keep_alive_s",
     "launch",
