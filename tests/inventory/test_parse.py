@@ -110,6 +110,10 @@ REFUSED = {
     "not a matrix": ("total 12\ndrwxr-xr-x 2 root root", "no GPU topology matrix"),
     "empty": ("  \n", "this is empty"),
     "a list of cards": ("GPU 0: NVIDIA L40S (UUID: GPU-00000000-0000-0000-0000-000000000000)\n", "nvidia-smi -L"),
+    "a list of MIG slices": (
+        "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-0)\n  MIG 3g.40gb     Device  0: (UUID: MIG-0)\n",
+        "--gpu 'H100 MIG 3g.40gb' --gpus 2",
+    ),
     "the plain table": ("| NVIDIA-SMI 550.54  Driver Version: 550.54  CUDA Version: 12.4 |", "plain `nvidia-smi`"),
     "an error": ("bash: nvidia-smi: command not found", "not installed"),
     "no driver": ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", "no working driver"),

@@ -20,6 +20,7 @@ from atoll.plan.explain import (
     explain_band,
     explain_choice,
     explain_economy,
+    explain_eight_bits,
     explain_flips,
     explain_tuning,
     leaders,
@@ -29,6 +30,7 @@ from atoll.plan.goal import Favour
 from atoll.plan.search import search_layouts
 from atoll.plan.tune import option_of
 from atoll.plan.workbench import Workbench
+from atoll.units import show_bytes
 from stand_ins.goals import plain_goal
 from stand_ins.outlooks import even, flat
 
@@ -541,6 +543,26 @@ def test_cards_that_reach_each_other_through_the_host_alone_are_offered_stages_t
     found = search(bench(make_box(kind, 2), "casperhansen/llama-3.3-70b-instruct-awq"))
     assert "1xTP2" in names(found)
     assert ("1xTP1PP2" in names(found)) is offered
+
+
+def test_slices_of_a_card_are_engines_of_their_own():
+    found = search(bench(make_box("H100 MIG 3g.40gb", 2), "Qwen/Qwen3-8B"))
+    assert set(names(found)) == {"1xTP1", "2xTP1"}
+    assert any("MIG slices have no peer access" in one.why for one in found.rejected)
+
+
+def test_what_fp8_weights_would_bring_is_said_where_the_cards_compute_in_fp8():
+    where = bench(make_box("H100-NVL-94GB", 4))
+    found = search(where)
+    (told,) = explain_eight_bits(found, where)
+    replica, flags = found.best.layout.replicas[0], found.best.layout.flags
+    fit = where.fit(replica, flags.replace(quantization="fp8"))
+    assert f"would hold {show_bytes(fit.weight_bytes)} a GPU" in told
+    assert "%), and a replica have room for" in told
+    assert where.fit(replica, flags).weight_bytes == pytest.approx(2 * fit.weight_bytes, rel=0.1)
+    for kind, model in (("A100-SXM-80GB", "Qwen2.5-32B-Instruct"), ("H100-NVL-94GB", "Qwen/Qwen2.5-32B-Instruct-AWQ")):
+        other = bench(make_box(kind, 2), model)
+        assert list(explain_eight_bits(search(other), other)) == []
 
 
 def test_where_nothing_like_it_was_measured_no_band_is_known_and_little_leads_do_not_count():

@@ -55,6 +55,11 @@ class GpuKind(Document):
         return float(self.compute_capability) >= 8.0
 
     @property
+    def is_slice(self) -> bool:
+        """A MIG instance, which reaches no other (MIG User Guide, "Application Considerations")."""
+        return "-MIG-" in self.name
+
+    @property
     def has_fp8(self) -> bool:
         """From Ada on (compute capability 8.9)."""
         return float(self.compute_capability) >= 8.9

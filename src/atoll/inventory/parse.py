@@ -74,6 +74,10 @@ _SEEMS = (
         "this is `nvidia-smi nvlink --status`, which does not say which card a link goes to.",
     ),
     (r"driver version.*cuda version", "this is the status table of plain `nvidia-smi`, which shows no links."),
+    (
+        r"(?m)^\W*mig [1-7]g\.[0-9]+gb",
+        "this is a list of MIG slices, which nothing joins; say how many: `--gpu 'H100 MIG 3g.40gb' --gpus 2`.",
+    ),
     (r"(?m)^\W*gpu ?[0-9]+: ", "this is a list of GPUs (`nvidia-smi -L`), which shows no links."),
     (r"gpu ?[0-9].*affinity", "there is the header of a topology matrix, but no row."),
 )

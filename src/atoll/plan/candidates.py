@@ -146,8 +146,10 @@ def _named_too_big(parts: Sequence[_Part]) -> Iterator[Rejected]:
 
 
 def _why_not(question: Question, box: Box, split: Split) -> str | None:
-    """The reason when even small batches leave no room."""
+    """The reason when even small batches leave no room, or its cards reach no other."""
     replica = pin(box, (split,)).replicas[0]
+    if split.gpus > 1 and question.workbench.kind(replica).is_slice:
+        return "MIG slices have no peer access and NCCL does not run across them; an engine takes one."
     fit = _roomiest(question, replica, "fp8" if question.may_quantise_kv else None)
     if not fit.fits:
         return f"{(fit.reason or '').rstrip('.')}."

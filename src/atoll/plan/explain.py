@@ -190,6 +190,27 @@ def explain_economy(search: Search) -> Iterator[str]:
         yield f"{least.name} meets the targets on {_gpus(least)} of the {_gpus(search.best)} GPUs."
 
 
+def explain_eight_bits(search: Search, workbench: Workbench) -> Iterator[str]:
+    """What weights in fp8 would bring to the best layout, where they are in 16 bits and its cards compute in fp8."""
+    best, flags = search.best, search.best.layout.flags
+    settled = workbench.card.quantisation.method is not None or flags.quantization is not None
+    if settled or not all(kind.has_fp8 for kind in workbench.kinds.values()):
+        return
+    replica, packed = best.layout.replicas[0], flags.replace(quantization="fp8")
+    batch, longest = mean_batch(best, search.goal), search.goal.longest
+    context = round(batch * (search.goal.prompt + search.goal.output / 2))
+    step = StepBatch(decodes=batch, decode_context=context)
+    before, after = (workbench.timer(replica, these).seconds(step) for these in (flags, packed))
+    fits = [workbench.fit(replica, these) for these in (flags, packed)]
+    weights, room = ([show_bytes(fit.weight_bytes) for fit in fits], [users_that_fit(fit, longest) for fit in fits])
+    yield (
+        f"Weights in fp8, which rounds them: {best.name} would hold {weights[1]} a GPU instead of {weights[0]}, take"
+        f" {show_seconds(after)} for that decode step instead of {show_seconds(before)} ({after / before - 1:+.0%}),"
+        f" and a replica have room for {room[1]:,} requests of {longest:,} instead of {room[0]:,}. `--quantization fp8`"
+        f" plans with them, and so does the name of an FP8 checkpoint."
+    )
+
+
 def explain_band(search: Search, workbench: Workbench) -> Iterator[str]:
     """How sure the figures are, and which choices cannot be told from the best one."""
     best = search.best

@@ -28,6 +28,7 @@ from atoll.plan.explain import (
     explain_band,
     explain_choice,
     explain_economy,
+    explain_eight_bits,
     explain_flips,
     explain_seats,
     is_near_best,
@@ -338,6 +339,7 @@ def verdict(plan: Plan) -> Iterator[str]:
     yield from explain_seats(search)
     yield from explain_economy(search)
     yield from explain_flips(search, plan.workbench)
+    yield from explain_eight_bits(search, plan.workbench)
     yield from search.cuts
 
 
