@@ -19,7 +19,9 @@ Parse = Callable[[Source, Mapping[str, str]], Node | None]  # (file, variables o
 
 
 def looks_like_compose(root: Node) -> bool:
-    services = root.get("services")
+    services, included = root.get("services"), root.get("include")
+    if services is None and included is not None and included.is_list and "compose" in root.source.name:
+        return True
     if services is None or not services.is_map or root.get("kind") is not None or root.get("apiVersion") is not None:
         return False
     return all(value.is_map or value.tag == "null" for _, value in services.pairs())

@@ -16,7 +16,7 @@ from atoll.doctor.kustomize import image_in
 from atoll.doctor.launch import made_of
 from atoll.doctor.tree import Member, Node, Source
 from atoll.doctor.vllm import VllmCommand, newest_version, table_for
-from atoll.doctor.words import Word, words_of
+from atoll.doctor.words import Word, word_list, words_of
 
 _DEEPEST = 14
 GPU_KINDS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/xe", "gpu.intel.com/i915", "habana.ai/gaudi")
@@ -215,7 +215,7 @@ def _served_model(manifest: Node, model: Node, runtime_spec: Node | None, manife
     made = {
         "image": image_in(model.get("image") or (runtime.get("image") if runtime is not None else None), manifests),
         "entrypoint": runtime.get("command") if runtime is not None else None,
-        "command": model.get("args"),
+        "command": word_list(args, model) if runtime is not None else model.get("args"),
         "environment": _environment(model.get("env")),
         "gpus": _gpus(manifest, model),
     }

@@ -43,6 +43,7 @@ def _renamed(text: str, kustomization: Node) -> str | None:
         if item.string("name") != image.path:
             continue
         path, tag, digest = item.string("newName") or image.path, item.string("newTag"), item.string("digest")
+        path = path if "vllm-openai" in path or "vllm-openai" not in image.path else image.path  # a copy of it
         if digest is not None:
             return f"{path}@{digest}"
         kept = f"@{image.digest}" if image.digest is not None and tag is None else ""

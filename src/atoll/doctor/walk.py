@@ -86,7 +86,9 @@ class Walk:
             self._sources.problem(child, 1, unknown, str(error).rstrip("."))
             return ()
         if name == "atoll" and {"__init__.py", "doctor"} <= set(inside or ()):
-            return ()  # our own source beside a bundle's backend, with an example of everything that is wrong
+            # our own source beside a bundle's backend, with an example of everything that is wrong
+            self._sources.not_entered.setdefault(f"{name} (atoll itself)")
+            return ()
         if is_within(self._sources.files.identity(child), root):
             return inside
         if inside is not None or _WALKED.search(name):
