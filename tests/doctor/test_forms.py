@@ -82,3 +82,10 @@ def test_an_asked_port_is_mended_where_the_address_stands():
     }
     (made,) = correct(ask(["."], select=["DC026"]), HeldFiles(files), risky=True).files
     assert "OPENAI_BASE_URL=http://e:8080/v1" in made.after
+
+
+@pytest.mark.parametrize("option", ["--limit-mm-per-prompt image=4", "--swap-space 4", "--task generate"])
+def test_a_newer_vllm_is_not_offered_where_it_refuses_what_the_file_says(option: str):
+    stack = f"services:\n  e: {{image: 'vllm/vllm-openai:v0.8.5', command: --model org/m {option}}}\n"
+    (told,) = diagnose(ask(["."], select=["SE001"]), HeldFiles({"compose.yaml": stack})).findings
+    assert told.edits == ()

@@ -99,17 +99,20 @@ def _opposite(name: str, command: VllmCommand) -> str | None:
     return other if command.table.known(other) else None
 
 
+# Options whose values are written in another way since MODERN_VALUES_SINCE.
+VALUES_CHANGED = ("--limit-mm-per-prompt", "--compilation-config", "--seed")
+
+
 @rule("VL006", ERROR, risk=SAFE)
 def old_value_syntax(facts: Facts) -> Iterable[Finding]:
-    names = ("--limit-mm-per-prompt", "--compilation-config", "--seed")
     for engine, option in options(facts):
         command = engine.command
-        if option.name not in names or option.path not in {"", "level"}:
+        if option.name not in VALUES_CHANGED or option.path not in {"", "level"}:
             continue
         old = command.version is not None and command.version < MODERN_VALUES_SINCE
         if old or not engine.release_told or not option.known or option.value is None:
             continue
-        fixed = _modern_value(option)
+        fixed = modern_value(option)
         if fixed is not None:
             name, value = fixed
             edits = replace_option(option, name, value) if name else remove_option(option)
@@ -118,7 +121,7 @@ def old_value_syntax(facts: Facts) -> Iterable[Finding]:
             yield found(option.word, what, fix=fix, edits=edits, risk=engine.doubt)
 
 
-def _modern_value(option: GivenOption) -> tuple[str, str] | None:
+def modern_value(option: GivenOption) -> tuple[str, str] | None:
     """Name and value as they are written today, ("", "") to drop it, None when it is right."""
     value = option.value or ""
     if option.path == "level":

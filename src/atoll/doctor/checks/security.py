@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+from atoll.doctor.checks.commands import VALUES_CHANGED, modern_value
 from atoll.doctor.checks.environment import problem_of
 from atoll.doctor.checks.images import VLLM
 from atoll.doctor.checks.places import found, installed, join, named_options
@@ -13,8 +14,9 @@ from atoll.doctor.edits import Edits, add_item, add_key, replace_value
 from atoll.doctor.facts import Facts, ServedEngine
 from atoll.doctor.finding import Finding
 from atoll.doctor.rule import ERROR, WARNING, rule
-from atoll.doctor.vllm import Version, show_version, table_for
+from atoll.doctor.vllm import GivenOption, OptionTable, Version, show_version, table_for
 from atoll.engines.vllm.images import is_official_image
+from atoll.engines.vllm.options import options_of
 from atoll.engines.vllm.versions import tag_version
 
 # (name, from, below): the releases that a hole is in. CVE list and PyPI's advisories, read in November 2026.
@@ -65,9 +67,20 @@ def _suits(engine: ServedEngine) -> bool:
     """Whether the release that it would get reads its options and variables: others are mended first (VL002)."""
     newer = tag_version(VLLM)
     assert newer is not None
-    table = table_for(newer)
-    read = all(table.known(option.name) or option.name.startswith("-O") for option in engine.command.options)
+    read = all(_is_read(option, table_for(newer)) for option in engine.command.options)
     return read and not any(problem_of(name, newer[:2]) for name in engine.service.environment if name[:5] == "VLLM_")
+
+
+def _is_read(option: GivenOption, table: OptionTable) -> bool:
+    """Whether a release has the option, and takes its value as it is written."""
+    listed = options_of(show_version(table.version)).get(option.name)
+    choices = listed.choices if listed is not None and not listed.several else None
+    takes = choices is None or option.path != "" or option.value in {None, *choices}
+    return (table.known(option.name) or option.name.startswith("-O")) and takes and not _is_old(option)
+
+
+def _is_old(option: GivenOption) -> bool:
+    return option.name in VALUES_CHANGED and option.path in {"", "level"} and modern_value(option) is not None
 
 
 def _is_patched(service: Service) -> bool:
