@@ -2,9 +2,8 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from atoll.emulate.ask import Ask, Served, tokens_until
 from atoll.emulate.body import ChatBody, ConvertedChat, NamedTool
@@ -35,8 +34,7 @@ def is_to_think(fields: ChatBody, served: Served) -> bool:
     return served.reasons if fields.reasoning_effort is None else fields.reasoning_effort != "none"
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
+class _Told(NamedTuple):
     """What an answer's tokens are and why they end; without words they are the ring's."""
 
     words: tuple[str, ...] | None

@@ -191,15 +191,16 @@ def _asks(
         vocabulary=size,
         most=desk.served.max_logprobs,
     )
-    _check_listed(shown, prompts, [limit for limit, _ in rooms], n=n, vocabulary=size)
+    if -1 in (shown.logprobs, shown.prompt_logprobs):
+        _check_listed(shown, prompts, [limit for limit, _ in rooms], n=n, vocabulary=size)
     constraint = constraint_of(fields)
     ids = shown.token_ids or shown.prompt_logprobs is not None or echo
     asks: list[Ask] = []
     for prompt, (max_tokens, room) in zip(prompts, rooms, strict=True):
         prompt_ids = prompt.ids(desk.vocabulary) if ids else ()
         wishes = _wishes(fields, prompt, desk)
-        makers = [
-            Answer(
+        for number in range(1 if fields.use_beam_search else n):
+            maker = Answer(
                 fields,
                 desk,
                 start=start_of(prompt.tokens, fields.seed, number),
@@ -209,12 +210,10 @@ def _asks(
                 wishes=wishes,
                 chat=chat,
             )
-            for number in range(1 if fields.use_beam_search else n)
-        ]
-        if fields.use_beam_search:
-            asks += makers[0].beams(prompt.tokens, prompt_ids, index=len(asks), n=n)
-        else:
-            asks += (maker.ask(prompt.tokens, prompt_ids, index=len(asks), n=n) for maker in makers)
+            if fields.use_beam_search:
+                asks += maker.beams(prompt.tokens, prompt_ids, index=len(asks), n=n)
+            else:
+                asks.append(maker.ask(prompt.tokens, prompt_ids, index=len(asks), n=n))
     return tuple(asks)
 
 
