@@ -5,21 +5,22 @@ from dataclasses import replace
 from importlib import resources
 
 import jsonschema
+import numpy as np
 import pytest
 
 from atoll.analyse.summary import summarise
 from atoll.report.charts import (
-    PALETTE,
-    chart_png,
-    chart_svg,
-    colours_of,
     draw_charts,
     latency_panels,
     wait_panels,
 )
+from atoll.report.differences import difference_panels
+from atoll.report.telemetry import MOST_RUNS, never_waited, telemetry_panels
+from atoll.report.vega import BAD, FAINT, PALETTE, chart_png, chart_svg, colours_of
 from atoll.report.view import RunView
 from atoll.report.words import words_in
 from atoll.traffic.record import Record, RecordTable
+from atoll.traffic.slo import SLO
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def check():
 @pytest.mark.parametrize("lang", ["en", "ko"])
 def test_every_chart_is_valid_vega_lite(view, check, lang):
     charts = draw_charts(view, lang=lang)
-    assert list(charts) == ["ttft-over-run", "latencies", "throughput", "replica-balance"]
+    assert list(charts) == ["differences", "ttft-over-run", "latencies", "throughput", "replica-balance"]
     for spec in charts.values():
         check(spec)
 
@@ -138,3 +139,69 @@ def test_a_long_name_does_not_run_into_the_next_panel(view):
     (title,) = [panel["title"]["text"] for panel in panels if isinstance(panel["title"]["text"], list)]
     assert "".join(title) == long.name
     assert max(map(len, title)) <= 42
+
+
+def _sampled(*, waiting: float, seconds: int = 300) -> dict:
+    """Two replicas of two cards each, sampled each second."""
+    rows = []
+    for second in range(seconds):
+        for replica in (0, 1):
+            rows.append((second, f"replica {replica}", "kv_usage", 0.9 if second == 7 and replica else 0.25))
+            rows.append((second, f"replica {replica}", "waiting", waiting))
+        rows += [(second, f"gpu {gpu}", "power_w", 100.0 * (gpu + 1)) for gpu in range(4)]
+    columns = zip(*rows, strict=True)
+    return {
+        name: np.array(list(column))
+        for name, column in zip(("time_s", "source", "name", "value"), columns, strict=True)
+    }
+
+
+def test_what_was_sampled_is_drawn_by_the_replica_and_peaks_are_kept(view, check):
+    run = replace(view.runs[1], telemetry=_sampled(waiting=0))
+    alone = replace(view, runs=(run,), ranking=())
+    panels = telemetry_panels(alone, words_in("en"))
+    for panel in panels:
+        check(panel)
+    assert [panel["title"]["text"] for panel in panels] == ["KV cache in use", "Power"]  # no queue, no use of cards
+    assert panels[0]["title"]["subtitle"] == "at most 90%, 25% in the mean"
+    cards = [[row["n"] for row in layer["data"]["values"]] for layer in panels[1]["layer"]]
+    assert [set(values) for values in cards] == [{300.0}, {700.0}]  # 100 + 200 W, 300 + 400 W
+    assert panels[1]["title"]["subtitle"] == "1,000 W in the mean, all together"
+    assert never_waited(alone)
+    assert (
+        len(telemetry_panels(replace(alone, runs=(replace(run, telemetry=_sampled(waiting=3)),)), words_in("en"))) == 3
+    )
+
+
+def test_counters_of_many_runs_are_those_of_the_best(view):
+    runs = tuple(replace(view.runs[1], name=f"run {number}", telemetry=_sampled(waiting=1)) for number in range(7))
+    panels = telemetry_panels(replace(view, runs=runs, ranking=()), words_in("ko"))
+    assert len(panels) == 3 * MOST_RUNS
+    assert telemetry_panels(view, words_in("en")) == []
+
+
+def test_differences_are_drawn_with_their_intervals_and_coloured_where_they_are_clear(view, check):
+    panels = {panel["title"]["text"]: panel for panel in difference_panels(view, words_in("en"))}
+    for panel in panels.values():
+        check(panel)
+    (wait,) = panels["First token, p95"]["layer"][1]["data"]["values"]
+    assert wait["name"] == "2xTP2"
+    assert wait["low"] < wait["t"] < wait["high"] < 0
+    assert wait["colour"] not in {BAD, FAINT}
+    assert wait["told"] == "\u221290%"
+    (rate,) = panels["output tokens/s"]["layer"][1]["data"]["values"]
+    assert rate["colour"] == FAINT  # measured rates have no interval
+    assert "low" not in rate
+
+
+def test_a_target_is_a_line_where_it_is_not_far_above_all_waits(view, make_layout):
+    def lines(ttft: float) -> tuple[int, str]:
+        layout = make_layout("2xTP2", ((0, 1), (2, 3))).replace(slo=SLO(ttft_s=ttft))
+        alone = replace(view, runs=(replace(view.runs[1], layout=layout),), ranking=())
+        (panel,) = wait_panels(alone, words_in("en"))
+        return sum(layer["mark"]["type"] == "rule" for layer in panel["layer"]), panel["title"]["subtitle"]
+
+    assert lines(0.25)[0] == lines(0.5)[0] == 1
+    count, said = lines(9.0)
+    assert count == 0
+    assert said.endswith("target 9 s")

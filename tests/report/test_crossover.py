@@ -11,8 +11,8 @@ from atoll.inventory.catalog import find_gpu, make_box
 from atoll.model.catalog import find_card
 from atoll.plan.search import search_layouts
 from atoll.plan.workbench import Workbench
-from atoll.report.charts import chart_svg
 from atoll.report.crossover import crossover_chart
+from atoll.report.vega import chart_svg
 from stand_ins.goals import plain_goal
 
 SCHEMA = json.loads((Path(alt.__file__).parent / "vegalite" / "v6" / "schema" / "vega-lite-schema.json").read_text())

@@ -43,7 +43,7 @@ def test_the_page_says_the_verdict_the_numbers_and_where_they_are_from(page, vie
 
 
 def test_every_variant_has_its_wait_its_layout_and_its_files(page):
-    assert page.count('"marks"') == 1 + 2 + 4 + 2 + 1  # p95s, waits, latencies, throughput, balance
+    assert page.count('"marks"') == 4 + 1 + 2 + 4 + 2 + 1  # differences, p95s, waits, latencies, throughput, balance
     assert page.count('class="layout"') == 3 + 2  # each variant's, and the two of the message
     assert "vllm serve m --tensor-parallel-size 2" in page
     assert "upstream replicas {}" in page
@@ -178,3 +178,12 @@ def test_the_bands_of_predictions_stand_under_their_figures_and_on_the_bars(make
 def test_measured_runs_show_no_band_of_their_own(make_view):
     page = render_report(make_view(engine="vllm", source=Source.MEASURED))
     assert "no band is known</small>" not in page
+
+
+def test_failures_stand_in_a_table_with_what_was_said(page, make_view, view):
+    assert "Failures and their reasons" in page
+    assert '<td class="l bad" data-title="Failure">http_503</td>' in page
+    fine = render_report(make_view(runs=(view.runs[1],), ranking=()))
+    assert "Failures" not in fine
+    assert "Cut off" not in fine  # one run and nothing lost: no column of zeros
+    assert fine.count("<th>") == 8

@@ -1,7 +1,8 @@
 """Tell a person."""
 
-from atoll.report.charts import chart_png, chart_svg, draw_charts
+from atoll.report.charts import draw_charts
 from atoll.report.page import render_report
+from atoll.report.vega import chart_png, chart_svg
 from atoll.report.view import RunView, StudyView
 from atoll.report.words import tell_verdict
 

@@ -6,7 +6,7 @@ from typing import Any
 from atoll.plan.choice import Curve, Search
 from atoll.plan.explain import leaders
 from atoll.plan.goal import Goal
-from atoll.report.charts import FAINT, GRID, HEIGHT, INK, PALETTE, SCHEMA, Spec
+from atoll.report.vega import FAINT, GRID, HEIGHT, INK, PALETTE, SCHEMA, Spec
 from atoll.units import show_count
 
 _WIDTH = 340

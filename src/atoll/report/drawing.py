@@ -8,7 +8,7 @@ from markupsafe import Markup
 from atoll.inventory.box import Box
 from atoll.inventory.islands import is_fully_connected, islands
 from atoll.layout.layout import Layout
-from atoll.report.charts import replica_colour
+from atoll.report.vega import replica_colour
 
 _CARD_W, _CARD_H, _GAP, _NODE_GAP = 78, 46, 22, 40
 _MARGIN, _ROUTER_Y, _CARDS_Y, _ROW = 14, 10, 96, 116

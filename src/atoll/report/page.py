@@ -14,22 +14,13 @@ from atoll.analyse.band import Interval
 from atoll.analyse.compare import Verdict
 from atoll.documents import write_table
 from atoll.report.beside import kind_of, kind_of_rates, set_beside, tell_change
-from atoll.report.charts import (
-    FAINT,
-    GRID,
-    INK,
-    Spec,
-    balance_panels,
-    chart_svg,
-    colours_of,
-    latency_panels,
-    rate_of,
-    throughput_panels,
-    wait_panels,
-)
+from atoll.report.charts import balance_panels, latency_panels, rate_of, throughput_panels, wait_panels
+from atoll.report.differences import difference_panels
 from atoll.report.drawing import draw_layout
 from atoll.report.message import find_message
 from atoll.report.series import POINTS
+from atoll.report.telemetry import MOST_RUNS, never_waited, telemetry_panels
+from atoll.report.vega import FAINT, GRID, INK, Spec, chart_svg, colours_of
 from atoll.report.view import RunView, StudyView
 from atoll.report.words import Words, tell_load, tell_place, tell_verdict, words_in
 from atoll.traffic.record import Source
@@ -72,6 +63,9 @@ def render_report(view: StudyView, *, lang: str = "en") -> str:
         has_predictions=any(run.predicted is not None for run in view.runs),
         charts=_draw_panels(view, words),
         points=POINTS,
+        telemetry_notes=_telemetry_notes(view, words),
+        failures=[(run.name, run.summary.failures) for run in view.runs if run.summary and run.summary.failures],
+        bad_column=len(view.runs) > 1 or any(_lost(run) for run in view.runs),
         colours=colours_of(view),
         drawings=_draw_layouts(view, words),
         method=[words[f"method_{name}"] for name in _methods(view)],
@@ -234,10 +228,12 @@ def _signed(seconds: float) -> str:
 
 def _draw_panels(view: StudyView, words: Words) -> dict[str, list[Markup]]:
     panels = {
+        "differences": difference_panels(view, words),
         "ttft_over_run": wait_panels(view, words),
         "distributions": latency_panels(view, words),
         "throughput": throughput_panels(view, words),
         "in_flight": balance_panels(view, words),
+        "telemetry": telemetry_panels(view, words),
     }
     return {name: [inline_chart(spec) for spec in specs] for name, specs in panels.items()}
 
@@ -258,6 +254,17 @@ def _heading(spec: Spec) -> str:
     """What a chart says above itself, for those who hear the page."""
     text, said = spec["title"]["text"], spec["title"].get("subtitle", "")
     return " ".join([*([text] if isinstance(text, str) else text), said]).strip()
+
+
+def _telemetry_notes(view: StudyView, words: Words) -> str:
+    told = [words["telemetry_note"]]
+    if len(view.measured_runs) > MOST_RUNS:
+        told.append(words["telemetry_of"].format(count=MOST_RUNS))
+    return " ".join([*told, *([words["never_waited"]] if never_waited(view) else [])])
+
+
+def _lost(run: RunView) -> int:
+    return 0 if run.summary is None else run.summary.requests.failed + run.summary.requests.cancelled
 
 
 def _draw_layouts(view: StudyView, words: Words) -> list[tuple[RunView, Markup]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,12 +34,19 @@ class RunView:
     files: Mapping[str, str] = field(default_factory=dict)  # path -> text, as deployed
     digest: str | None = None  # of the files
     notes: tuple[str, ...] = ()
+    telemetry: Mapping[str, Any] | None = None  # columns time_s, source, name, value; None: nothing was sampled
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What failed and why, and what to know before trusting the figures."""
-        told = () if self.summary is None else (*map(str, self.summary.failures), *self.summary.notes)
-        return (*told, *self.notes)
+        """What to know before trusting the figures."""
+        return (*(() if self.summary is None else self.summary.notes), *self.notes)
+
+    def target(self, measure: str) -> float | None:
+        """The seconds that `ttft_s` or `tpot_s` should keep within; None where nobody said so."""
+        kept = None if self.summary is None or self.summary.goodput is None else self.summary.goodput
+        asked = None if self.layout is None else self.layout.slo
+        told: float | None = getattr(kept, f"slo_{measure}", None) or getattr(asked, measure, None)
+        return told
 
     @property
     def ok_rows(self) -> Mask:
@@ -72,6 +80,11 @@ class StudyView:
 
     def run(self, name: str) -> RunView:
         return next(run for run in self.runs if run.name == name)
+
+    def target(self, measure: str) -> float | None:
+        """The target of all runs; None where there is none, or they have several."""
+        told = {run.target(measure) for run in self.measured_runs}
+        return told.pop() if len(told) == 1 else None
 
     @property
     def measured_runs(self) -> tuple[RunView, ...]:

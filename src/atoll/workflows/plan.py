@@ -39,8 +39,8 @@ from atoll.plan.loads import FINE
 from atoll.plan.search import search_layouts
 from atoll.plan.simulate import Watch, unwatched
 from atoll.plan.workbench import Workbench
-from atoll.report.charts import chart_png, chart_svg
 from atoll.report.crossover import crossover_chart
+from atoll.report.vega import chart_png, chart_svg
 from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
 from atoll.workflows.boxes import named_box

@@ -18,7 +18,7 @@ from atoll.report import RunView, StudyView, chart_png, chart_svg, draw_charts, 
 from atoll.store.folder import Run, is_run, read_run
 from atoll.traffic.record import Source
 from atoll.workflows.diagnose import diagnose_bundle
-from atoll.workflows.study import StudyResult, VariantResult, find_study_folder, read_result
+from atoll.workflows.study import StudyResult, VariantResult, find_study_folder, read_result, telemetry_of
 
 
 def report_path(path: Path, *, lang: str = "en", out: Path | None = None) -> Path:
@@ -102,6 +102,7 @@ def _view_of_variant(variant: VariantResult, bundle: Bundle | None) -> RunView:
         files=_files(variant, bundle),
         digest=bundle.digest if bundle else None,
         notes=run.info.notes if run else (),
+        telemetry=telemetry_of(finished) if finished else None,
     )
 
 
@@ -120,6 +121,7 @@ def _view_of_run(run: Run) -> StudyView:
         files=bundle.files if bundle else {},
         digest=bundle.digest if bundle else None,
         notes=run.info.notes,
+        telemetry=run.telemetry,
     )
     return StudyView(
         name=run.name,

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from shlex import quote
 from statistics import fmean
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -483,6 +483,20 @@ def join_pieces(done: Sequence[RecordTable], workload: Workload) -> tuple[Record
         at += piece_seconds(table)
     whole = RecordTable.concatenate(list(zip(done, shifts, strict=True)))
     return whole, tuple(windows) if len(done) > 1 else ()
+
+
+def telemetry_of(run: Run) -> dict[str, Any] | None:
+    """What was sampled during a run, in its own time; of a variant of a study the samples of its pieces, joined."""
+    if run.telemetry is not None:
+        return run.telemetry
+    parts, at = [], 0.0
+    for piece in map(read_run, _pieces(run.path)):
+        if piece.telemetry is not None:
+            parts.append(piece.telemetry | {"time_s": piece.telemetry["time_s"] + at})
+        at += piece_seconds(piece.table)
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return {column: np.concatenate([np.asarray(part[column]) for part in parts]) for column in parts[0]}
 
 
 def _ways() -> tuple[str, ...]:
