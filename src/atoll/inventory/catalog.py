@@ -22,7 +22,8 @@ _CUBE_MESH = {
     (0, 1): 1, (0, 2): 1, (0, 3): 2, (0, 4): 2, (1, 2): 2, (1, 3): 1, (1, 5): 2, (2, 3): 2,
     (2, 6): 1, (3, 7): 1, (4, 5): 1, (4, 6): 1, (4, 7): 2, (5, 6): 2, (5, 7): 1, (6, 7): 2,
 }  # fmt: skip
-_MOST_GPUS = 16
+MOST_BOX_GPUS = 16
+_RACK_GPUS, _RACK_KINDS = 72, ("GB200-", "GB300-")  # GB200 NVL72: 18 trays of 4 (NVIDIA)
 
 
 class GpuKind(Document):
@@ -131,6 +132,11 @@ def _mig_slice(whole: GpuKind, slices: int, gb: int) -> GpuKind:
     )
 
 
+def is_rack(name: str) -> bool:
+    """Whether cards of this kind come as a rack that one NVSwitch joins; raises UnknownGpu."""
+    return find_gpu(name).name.startswith(_RACK_KINDS)
+
+
 def make_box(kind_name: str, n: int) -> Box:
     """A box of `n` cards of one kind as such boxes are usually built; its notes say what was assumed.
 
@@ -139,11 +145,14 @@ def make_box(kind_name: str, n: int) -> Box:
 
     Raises:
         UnknownGpu: no such kind.
-        InputError: n is not 1 to 16.
+        InputError: n is not 1 to 16, or 72 for the kinds of an NVL72 rack, whose NVSwitch joins all of them.
     """
     kind = find_gpu(kind_name)
-    if not 1 <= n <= _MOST_GPUS:
-        raise InputError(f"A box has 1 to {_MOST_GPUS} GPUs, not {n}; give the number of cards with --gpus.")
+    most = _RACK_GPUS if is_rack(kind_name) else MOST_BOX_GPUS
+    if not 1 <= n <= most:
+        raise InputError(
+            f"A box of {kind.name} has 1 to {most} GPUs, not {n}; several boxes are a fleet: `atoll plan --boxes N`."
+        )
     gpus = tuple(
         Gpu(index=index, name=kind.name, memory_bytes=kind.memory_bytes, numa_node=_half(index, n))
         for index in range(n)

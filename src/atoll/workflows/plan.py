@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +149,12 @@ def plan_model(
     return Plan(search=found, card=card, workbench=bench)
 
 
-def make_goal(workload: Workload, slo: SLO | None, favour: Favour = Favour.ANSWER) -> Goal:
-    """The goal of a load and its targets; raises InputError for a crowd that is too great to simulate."""
-    if workload.users is not None and workload.users > MOST_USERS:
+def make_goal(workload: Workload, slo: SLO | None, favour: Favour = Favour.ANSWER, *, several: bool = False) -> Goal:
+    """The goal of a load and its targets; raises InputError for a crowd that is too great to simulate on one box."""
+    if workload.users is not None and workload.users > MOST_USERS and not several:
         raise InputError(
-            f"--users {workload.users} is more than a plan simulates, {MOST_USERS:,}; give --rate for such a crowd."
+            f"--users {workload.users} is more than a plan simulates, {MOST_USERS:,}; give --rate for such a crowd,"
+            " or --boxes."
         )
     return Goal(workload=workload, slo=slo or SLO(), favour=favour)
 
@@ -348,6 +349,7 @@ def _targets(search: Search) -> Iterator[str]:
     best = search.best
     if search.goal.has_targets and not best.predicted.meets(search.goal):
         yield f"No layout meets the targets for {search.goal.load}; {best.name} comes nearest."
+        yield from _boxes_that_would(search)
     if best.most is None:
         return
     limit = "within the targets" if search.goal.has_targets else "before its queue grows without end"
@@ -357,6 +359,14 @@ def _targets(search: Search) -> Iterator[str]:
     roomiest = max(alike, key=lambda one: one.most.load if one.most else 0.0)
     if roomiest.most is not None and roomiest.most.load > (1 + FINE) * best.most.load:
         yield f"{roomiest.name} carries more: {load_words(roomiest.most)}."
+
+
+def _boxes_that_would(search: Search) -> Iterator[str]:
+    """How many such boxes would carry the load, where one does not."""
+    most = max((one.most.load for one in search.choices if one.most is not None), default=0.0)
+    if most > 0:
+        boxes = ceil(search.goal.amount / most)
+        yield f"{boxes:,} such boxes would carry it: --boxes {boxes} plans them."
 
 
 def load_words(most: Capacity) -> str:

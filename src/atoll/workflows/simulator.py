@@ -131,9 +131,12 @@ class Simulator:
     _runs: dict[object, list[_Run]] = field(default_factory=dict)
 
     def __call__(self, layout: Layout, goal: Goal, formula: Outlook) -> Outlook:
+        return self.run(layout, goal, formula, tuple(self.engines(layout)))
+
+    def run(self, layout: Layout, goal: Goal, formula: Outlook, engines: tuple["_Engine", ...]) -> Outlook:
+        """The same of a layout whose replicas, on several boxes, have engines that their own workbenches made."""
         sample = sample_of(goal, formula)
         written = settle_start(goal.workload, formula.summary.e2e_s.mean)
-        engines = tuple(self._engines(layout))
         full_per_s = None if written.is_closed else formula.summary.requests_per_s
         asked = (layout.replicas, layout.router, layout.max_fails, written, sample, formula.saturated, full_per_s)
         runs = self._runs.setdefault(asked, [])
@@ -154,7 +157,8 @@ class Simulator:
             runs.append(_Run(outlook=outlook, table=table, engines=engines))
         return outlook
 
-    def _engines(self, layout: Layout) -> Iterator[_Engine]:
+    def engines(self, layout: Layout) -> Iterator[_Engine]:
+        """What each replica is simulated with."""
         bench, flags = self.workbench, layout.flags
         rest = flags.replace(
             max_num_seqs=None, max_num_batched_tokens=None, max_model_len=None, gpu_memory_utilization=None

@@ -7,10 +7,12 @@ import typer
 from rich.text import Text
 
 from atoll.cli import options
+from atoll.cli.fleet_picture import tell_fleet
 from atoll.cli.picture import draw_box, draw_matrix, show_group, tell_paths, tell_split
 from atoll.cli.show import out, show_json
 from atoll.outside.shell import RealShell
 from atoll.units import GIB
+from atoll.workflows.fleet import KnownFleet, fleet_document, is_fleet, read_fleet
 from atoll.workflows.inspect import Inspection, inspect_named
 
 
@@ -21,13 +23,18 @@ def register(app: typer.Typer) -> None:
 def inspect(
     capture: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE|-]", help="A capture of `nvidia-smi topo -m`; without one, this machine."),
+        typer.Argument(
+            metavar="[FILE|-]", help="A capture of `nvidia-smi topo -m`, or fleet.yaml; without one, this machine."
+        ),
     ] = None,
     gpu: options.GpuName = None,
     gpus: options.GpuCount = None,
     json: options.Json = False,
 ) -> None:
-    """Cards, NVLink islands and the best split of a box, from a capture, this machine or the catalogue."""
+    """Cards, NVLink islands and best split of a box: of a capture, this machine or the catalogue; or a fleet.yaml."""
+    if capture is not None and is_fleet(capture):
+        _show_fleet(read_fleet(capture), json=json)
+        return
     inspection = inspect_named(capture=capture, gpu=gpu, gpus=gpus, shell=RealShell())
     if json:
         show_json(inspection)
@@ -48,6 +55,14 @@ def _show(inspection: Inspection) -> None:
         _show_splits(inspection)
     for note in inspection.notes:
         out.print(f"Note: {note}", style="yellow")
+
+
+def _show_fleet(known: KnownFleet, *, json: bool) -> None:
+    if json:
+        show_json(fleet_document(known))
+        return
+    for line in tell_fleet(known, width=out.width):
+        out.print(line, no_wrap=True, crop=True)
 
 
 def _title(inspection: Inspection) -> str:

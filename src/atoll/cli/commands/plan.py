@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -15,11 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from atoll.cli import options
-from atoll.cli.commands.plan_stack import plan_stack_command
+from atoll.cli.plan_fleet import show_fleet_plan, write_layouts
 from atoll.cli.show import bold, out, progress, show_json, table
 from atoll.cli.warn import show_warnings
 from atoll.errors import InputError
+from atoll.inventory.catalog import MOST_BOX_GPUS
 from atoll.layout.layout import Policy
+from atoll.model.read import read_model
 from atoll.outside.files import refuse_to_overwrite, write_whole
 from atoll.plan.choice import Choice
 from atoll.plan.enumerate import Wanted
@@ -28,6 +31,7 @@ from atoll.plan.goal import Favour, Goal
 from atoll.plan.outlook import Outlook
 from atoll.plan.simulate import Watch, unwatched
 from atoll.units import show_seconds
+from atoll.workflows.boxes import named_box
 from atoll.workflows.engine_options import EITHER, NOTHING, EngineOptions
 from atoll.workflows.load import LoadOptions, load_of, slo_of
 from atoll.workflows.plan import (
@@ -37,12 +41,13 @@ from atoll.workflows.plan import (
     kinds_named,
     make_goal,
     merge_rejected,
-    plan_box,
     plan_document,
+    plan_model,
     save_chart,
     shown_flags,
     verdict,
 )
+from atoll.workflows.plan_fleet import FleetPlan, fleet_of, fleet_plan_document, plan_fleet
 from atoll.workflows.profiles import read_profile
 
 MOST_WATCHED = 12  # rows of the table that fills; a terminal cannot take back more than it shows
@@ -57,9 +62,6 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    stack: Annotated[
-        Path | None, typer.Argument(metavar="[STACK]", help="A stack.yaml: several models on one box.")
-    ] = None,
     model: options.ModelName = None,
     box: options.BoxFile = None,
     gpu: options.GpuName = None,
@@ -76,6 +78,16 @@ def plan(
     engine: EngineOptions = NOTHING,
     profile: options.Profile = None,
     formula: Annotated[bool, typer.Option("--formula", help="Do not simulate; the formula alone.")] = False,
+    boxes: Annotated[
+        int | None, typer.Option("--boxes", min=1, metavar="N", help="At most N such boxes: how many carry the load?")
+    ] = None,
+    fleet: Annotated[
+        Path | None, typer.Option("--fleet", metavar="FILE", help="The boxes that there are, as fleet.yaml has them.")
+    ] = None,
+    spare: Annotated[
+        int | None,
+        typer.Option("--spare", min=0, metavar="N", help="So many boxes may be lost; with --boxes, --fleet."),
+    ] = None,
     chart: Annotated[
         Path | None, typer.Option("--chart", metavar="FILE", help="Draw users against TTFT and throughput: .png, .svg.")
     ] = None,
@@ -84,35 +96,37 @@ def plan(
     json: options.Json = False,
 ) -> None:
     """Which layout serves a model fastest on a box: every one worth looking at, ranked, with the reasons."""
-    if stack is not None:
-        plan_stack_command(stack, path=path, force=force, json=json)
-        return
     if model is None:
         raise InputError("Say which model: --model NAME, such as --model Qwen/Qwen2.5-32B-Instruct.")
     if path is not None:
         refuse_to_overwrite(path, force=force)
     settled = replace(engine, kv_cache_dtype=None) if engine.kv_cache_dtype == EITHER else engine
-    goal = make_goal(load_of(None, load), slo_of(None, slo_ttft, slo_tpot), favour)
+    several = boxes is not None or fleet is not None or (gpus or 0) > MOST_BOX_GPUS
+    goal = make_goal(load_of(None, load), slo_of(None, slo_ttft, slo_tpot), favour, several=several)
+    wanted = Wanted(
+        tensor_parallel=tp,
+        replicas=replicas,
+        policy=parse_policy(policy),
+        fp8_cache=engine.kv_cache_dtype == EITHER,
+        pipeline_parallel=engine.pp,
+    )
+    planned = partial(
+        plan_model,
+        model=model,
+        wanted=wanted,
+        flags=settled.flags(),
+        engine_version=engine.version,
+        simulate=not formula,
+        profile=read_profile(profile),
+    )
+    known = fleet_of(fleet, boxes=boxes, spare=spare, capture=box, gpu=gpu, gpus=gpus)
+    if known is not None:
+        card = read_model(model)
+        found = plan_fleet(known, goal, plan_one=lambda one, part: planned(card, one, part), spare=spare or 0)
+        _show_fleet(found, path, force=force, json=json)
+        return
     with _watching(goal) as watch:
-        made = plan_box(
-            model=model,
-            goal=goal,
-            capture=box,
-            gpu=gpu,
-            gpus=gpus,
-            wanted=Wanted(
-                tensor_parallel=tp,
-                replicas=replicas,
-                policy=parse_policy(policy),
-                fp8_cache=engine.kv_cache_dtype == EITHER,
-                pipeline_parallel=engine.pp,
-            ),
-            flags=settled.flags(),
-            engine_version=engine.version,
-            simulate=not formula,
-            profile=read_profile(profile),
-            watch=watch,
-        )
+        made = planned(read_model(model), named_box(capture=box, gpu=gpu, gpus=gpus), goal, watch=watch)
     if json:
         show_json(plan_document(made))
     elif made.search.choices:
@@ -127,6 +141,15 @@ def plan(
     if path is not None:
         write_whole(path, made.best.layout.to_yaml())
         progress.print(f"Wrote {path}: {made.best.name}. Next: atoll render {quote(str(path))}", soft_wrap=True)
+
+
+def _show_fleet(found: FleetPlan, path: Path | None, *, force: bool, json: bool) -> None:
+    if json:
+        show_json(fleet_plan_document(found))
+    else:
+        show_fleet_plan(found)
+    if path is not None:
+        write_layouts(found, path, force=force)
 
 
 def parse_policy(text: str | None) -> Policy | None:
