@@ -65,7 +65,9 @@ def states(engine, folder) -> dict[str, str]:
 
 
 def bench(engine, *words: str) -> dict:
-    url = ("bench", "http://127.0.0.1:8080", "--model", MODEL, "--prompt", "64", "--output", "40", "--json")
+    url = ("bench", "http://127.0.0.1:8080", "--model", MODEL, "--prompt", "64", "--json")
+    if "--output" not in words:
+        words = (*words, "--output", "40")
     return json.loads(atoll(engine, *url, *words, inside=True))
 
 
@@ -145,6 +147,46 @@ def test_logs_and_dry_run(engine, bundle):
     assert "emulated-0 | " in text
     printed = atoll(engine, "up", str(bundle), "--dry-run")
     assert "docker compose up --detach" in printed
+
+
+def updated(engine, folder, *words: str, check: bool = True) -> dict:
+    """What a load of 64 users with long answers saw while the deployment was updated."""
+    seen = []
+    load = ("--users", "64", "--output", "1500", "--duration", "60s")
+    running = threading.Thread(target=lambda: seen.append(bench(engine, *load)))
+    running.start()
+    time.sleep(15)
+    atoll(engine, "update", str(folder), *words, check=check)
+    running.join()
+    return seen[0]["requests"]
+
+
+def test_an_update_under_load_loses_nothing(engine, bundle, tmp_path):
+    atoll(engine, "up", str(bundle))
+    nginx, first = container(engine, bundle, "nginx"), container(engine, bundle, "emulated-0")
+    layout = tmp_path / "new.yaml"
+    text = (bundle / "layout.yaml").read_text()
+    layout.write_text(text.replace("max_num_seqs: 32", "max_num_seqs: 48"))
+    assert layout.read_text() != text
+    counts = updated(engine, bundle, str(layout))
+    assert counts["sent"] == counts["ok"] > 64
+    assert states(engine, bundle) == {"emulated-0": "healthy", "emulated-1": "healthy", "nginx": "healthy"}
+    assert container(engine, bundle, "nginx") == nginx
+    second = container(engine, bundle, "emulated-0")
+    assert second != first
+    atoll(engine, "update", str(bundle), "--policy", "round_robin")
+    assert container(engine, bundle, "emulated-0") == second
+    assert served_by(engine) == {"0", "1"}
+
+
+def test_a_bad_new_image_is_taken_back(engine, bundle):
+    before = (bundle / "compose.yaml").read_text()
+    engine.run("docker", "tag", helper.NGINX_IMAGE, "local/bad:test")
+    counts = updated(engine, bundle, "--image", "local/bad:test", check=False)
+    assert counts["sent"] == counts["ok"] > 64
+    assert (bundle / "compose.yaml").read_text() == before
+    assert states(engine, bundle) == {"emulated-0": "healthy", "emulated-1": "healthy", "nginx": "healthy"}
+    assert served_by(engine) == {"0", "1"}
 
 
 def test_down_leaves_nothing(engine, bundle):

@@ -30,6 +30,8 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "What is wrong with these compose, nginx and layout files, what follows from it, and the fix.",
     "up": "Start the replicas and nginx, wait until they answer, and leave them running.",
     "down": "End every process of a deployment. A second time there is nothing to do.",
+    "update": "Put a new layout in the place of a running one, one replica after the other, without a lost request.",
+    "restart": "Start replicas anew, one after the other, without a lost request.",
     "status": "Show each replica's GPUs, health, running and waiting requests, KV use and throughput, over one second.",
     "logs": "Show the logs of a deployment, running or ended.",
     "emulate": "Serve a model without a GPU, as fast as the cost model says that it would be.",

@@ -169,6 +169,23 @@ def write_whole(
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
 
 
+def write_over(path: Path, content: str) -> None:
+    """Give the file that is there another text: it stays the same file for who has it mounted, and may be met half.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    if not path.exists():
+        write_whole(path, content)
+        return
+    try:
+        with path.open("r+b") as stream:
+            stream.write(content.encode())
+            stream.truncate()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+
+
 def _take_after(path: Path, like: Path) -> int:
     """Give a file the owner and group of another one, where that is allowed; the mode to set after it."""
     theirs = like.stat()

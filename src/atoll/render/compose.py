@@ -49,6 +49,8 @@ name = "compose"
 COMPOSE_FILE = "compose.yaml"
 BACKEND_IMAGE = emulated.image("")
 NGINX_IMAGE = "nginx:1.31.3-alpine"  # `resolve` in an upstream needs 1.27.3; this is the version our tests run
+NGINX_LABEL = "atoll.nginx"  # of nginx's container: its file when it was started
+GPUS_LABEL, LAYOUT_LABEL = "atoll.gpus", "atoll.layout"  # of an emulated replica, which is given no devices
 STOP_S = 130  # a little more than vLLM's own --shutdown-timeout
 
 
@@ -57,7 +59,7 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
     check_extras(settings.extras)
     files = {
         COMPOSE_FILE: _compose_head(layout, card.name) + write_yaml(_document(layout, card, settings)),
-        **compose_door(layout, _parts(settings)),
+        **door_files(layout, settings),
         ".env": env_file(layout, settings),
         "layout.yaml": _with_hosts(layout).to_yaml(),
         "README.md": bundle_readme(layout, card) + stack_readme(layout, settings),
@@ -74,9 +76,9 @@ def own_image(settings: RenderSettings) -> dict[str, str]:
     return {"backend/Dockerfile": dockerfile(), "backend/requirements.txt": settings.requirements()}
 
 
-def _parts(settings: RenderSettings) -> tuple[Part, ...]:
+def door_parts(*, watched: bool) -> tuple[Part, ...]:
     """What the door does beside passing requests on."""
-    return (door_counters(host="0.0.0.0"),) if MONITORING in settings.extras else ()  # noqa: S104 - no port is published
+    return (door_counters(host="0.0.0.0"),) if watched else ()  # noqa: S104 - no port is published
 
 
 def _targets(layout: Layout) -> Targets:
@@ -100,7 +102,7 @@ def _document(layout: Layout, card: ModelCard, settings: RenderSettings) -> dict
         service_name(layout, number): replica_service(layout, card, settings, number)
         for number in range(len(layout.replicas))
     }
-    services["nginx"] = nginx_service(layout, settings, compose_door(layout, _parts(settings)))
+    services["nginx"] = nginx_service(layout, settings, door_files(layout, settings))
     networks: dict[str, Any] = {"door": {}, "replicas": {"internal": True}}
     volumes = _volumes(layout)
     if settings.stack == "app":
@@ -139,13 +141,18 @@ def project_name(name: str) -> str:
     return f"atoll-{kept}"
 
 
-def compose_door(layout: Layout, parts: Sequence[Part] = ()) -> dict[str, str]:
-    upstreams = [
+def door_files(layout: Layout, settings: RenderSettings) -> dict[str, str]:
+    servers = [
         UpstreamServer(number=number, host=service_name(layout, number), port=_port(replica))
         for number, replica in enumerate(layout.replicas)
     ]
+    return compose_door(layout, servers, door_parts(watched=MONITORING in settings.extras))
+
+
+def compose_door(layout: Layout, servers: Sequence[UpstreamServer], parts: Sequence[Part] = ()) -> dict[str, str]:
+    """The files that nginx reads, for the replicas of a layout that listen there."""
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
-    pool = Pool(layout=layout, servers=upstreams, engine_keep_alive_s=keep_alive_s)
+    pool = Pool(layout=layout, servers=servers, engine_keep_alive_s=keep_alive_s)
     return render_door([pool], form=CONTAINER, parts=parts)
 
 
@@ -190,7 +197,14 @@ def replica_service(layout: Layout, card: ModelCard, settings: RenderSettings, n
     if engine.emulates:
         build = {"build": {"context": "./backend"}} if settings.engine_image is None else {}
         service |= {**build, "working_dir": "/bundle", "read_only": True, "tmpfs": ["/tmp"]}  # noqa: S108
+        service["labels"] = _emulated_labels(layout, replica)
     return service
+
+
+def _emulated_labels(layout: Layout, replica: Replica) -> dict[str, str]:
+    """What it is beside its command line: Compose replaces it when that part of the layout changes."""
+    told = [layout.model, layout.engine_version, layout.box.to_yaml(), layout.flags.to_yaml(), replica.to_yaml()]
+    return {GPUS_LABEL: ",".join(map(str, replica.gpus)), LAYOUT_LABEL: _fingerprint("\n".join(told))}
 
 
 def _container_environment(layout: Layout, engine: Engine, launch: Launch) -> dict[str, str]:

@@ -1,5 +1,9 @@
 """A bundle for plain processes: nginx.conf, layout.yaml and process.yaml, the command line of every process."""
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
 from atoll.documents import Document
 from atoll.engines import find_engine, served_name
 from atoll.layout.layout import Layout
@@ -16,6 +20,7 @@ from atoll.render.monitoring import (
     monitoring_files,
 )
 from atoll.render.nginx import process_form, render_door
+from atoll.render.parts import Part
 from atoll.render.pool import Pool, UpstreamServer
 
 name = "process"
@@ -67,25 +72,26 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
     watched = MONITORING in settings.extras
     plan = plan_processes(layout, card)
     upstreams = [UpstreamServer(number=r.number, host=r.host, port=r.port) for r in plan.replicas]
-    keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
-    pool = Pool(layout=layout, servers=upstreams, engine_keep_alive_s=keep_alive_s)
-    counting = _free_port(plan)
-    parts = (door_counters(counting),) if watched else ()
     files = {
         PROCESS_FILE: plan.to_yaml(),
-        **render_door([pool], form=process_form(plan.router.host, plan.router.port), parts=parts),
+        **process_door(layout, upstreams, door_parts(plan, watched=watched)),
         "layout.yaml": layout.to_yaml(),
         "README.md": _readme(layout, plan) + (_monitoring_readme() if watched else ""),
     }
     if watched:
         targets = Targets(
             replicas=[f"{r.host}:{r.port}" for r in plan.replicas],
-            door=f"{LOOPBACK}:{counting}",
+            door=f"{LOOPBACK}:{_free_port(plan)}",
             gpu=None if find_engine(layout.engine).emulates else f"{LOOPBACK}:{GPU_PORT}",
             host=f"{LOOPBACK}:{HOST_PORT}",
         )
         files |= monitoring_files(layout, targets, grafana_reads=f"http://{LOOPBACK}:{PROMETHEUS_PORT}")
     return Bundle(name=layout.name, files=files)
+
+
+def door_parts(plan: ProcessPlan, *, watched: bool) -> tuple[Part, ...]:
+    """What stands in the door beside its replicas."""
+    return (door_counters(_free_port(plan)),) if watched else ()
 
 
 def _free_port(plan: ProcessPlan) -> int:
@@ -104,6 +110,23 @@ Grafana takes `{MONITORING}/grafana/provisioning` as its provisioning folder, an
 `/var/lib/grafana/dashboards`, or by Import. DCGM exporter (-f {MONITORING}/dcgm.csv) and node exporter are read at
 their usual ports, {GPU_PORT} and {HOST_PORT}.
 """
+
+
+def process_door(layout: Layout, servers: Sequence[UpstreamServer], parts: Sequence[Part] = ()) -> Mapping[str, str]:
+    """The files that nginx reads, for the replicas of a layout that listen there."""
+    keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
+    pool = Pool(layout=layout, servers=servers, engine_keep_alive_s=keep_alive_s)
+    return render_door([pool], form=process_form(LOOPBACK, layout.router.port), parts=parts)
+
+
+def made_of(layout: Layout, process: ReplicaProcess) -> str:
+    """Names what a replica runs: its command line less the port and, where the engine reads it, the layout."""
+    words = [word if word != str(process.port) else "PORT" for word in process.argv]
+    told: list[object] = [words, process.env, process.cpus]
+    if find_engine(layout.engine).emulates:
+        told += [layout.model, layout.box.to_plain(), layout.flags.to_plain(), layout.engine_version]
+        told.append(layout.replicas[process.number].replace(port=None).to_plain())
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def plan_processes(layout: Layout, card: ModelCard) -> ProcessPlan:

@@ -17,14 +17,15 @@ from atoll.documents import parse_yaml
 from atoll.engines import find_engine, read_counters
 from atoll.errors import BadDocument, BadRun, CommandFailed, InputError, MissingProgram, StartFailed
 from atoll.layout.layout import Layout, Replica
+from atoll.layout.ports import give_ports
 from atoll.layout.stack import Stack
 from atoll.outside.clock import Clock
 from atoll.outside.files import read_text
 from atoll.outside.shell import Finished, Shell
-from atoll.render.compose import COMPOSE_FILE, service_of
+from atoll.render.compose import COMPOSE_FILE, service_name, service_of
 from atoll.render.dotenv import read_settings
 from atoll.render.stack import STACK_FILE
-from atoll.run.deployment import Deployment, DeploymentStatus, ReplicaAddress, ServiceState
+from atoll.run.deployment import Deployment, DeploymentStatus, ReplicaAddress, ServiceState, update_note
 from atoll.run.health import explain_log
 from atoll.run.look import BETWEEN_LOOKS_S, with_counters
 
@@ -60,6 +61,7 @@ class ComposeBundle:
     services: tuple[str, ...]
     images: dict[str, str]  # service -> image
     built: frozenset[str]  # services whose image is built from the bundle
+    ports: dict[str, int]  # replica's service -> where it listens
 
     @property
     def replicas(self) -> dict[str, int]:
@@ -111,8 +113,8 @@ async def up(
     """
     project = read_bundle(folder)
     compose = Compose(project, shell)
-    await _ask_docker(shell)
-    await _fetch_images(project, compose, shell, say)
+    await ask_docker(shell)
+    await fetch_images(project, compose, shell, say)
     there = await compose.containers()
     elsewhere = _started_elsewhere(folder, there)
     if elsewhere is not None:
@@ -123,7 +125,7 @@ async def up(
     ran_before, began = bool(there), clock.now()
     try:
         await _start(compose, say)
-        await _wait_until_healthy(project, compose, shell, clock=clock, began=began, timeout_s=timeout_s, say=say)
+        await wait_until_healthy(project, compose, shell, clock=clock, began=began, timeout_s=timeout_s, say=say)
     except BaseException:
         if not ran_before:
             await asyncio.shield(_leave_nothing(compose, clock))
@@ -199,6 +201,7 @@ async def status(
         url=door_url(folder),
         state=_overall(services, there),
         services=tuple(services),
+        note=update_note(folder) if there else None,
     )
 
 
@@ -293,6 +296,7 @@ def parse_bundle(folder: Path, files: Mapping[str, str]) -> ComposeBundle:
         raise BadDocument(f"{folder / COMPOSE_FILE}: services is missing.")
     services, about = document["services"], document.get("x-atoll", {})
     found = _served(folder, files)
+    ports = [one.port or 0 for one in give_ports(found).replicas] if isinstance(found, Layout) else []
     return ComposeBundle(
         folder=folder,
         name=found.name,
@@ -302,6 +306,7 @@ def parse_bundle(folder: Path, files: Mapping[str, str]) -> ComposeBundle:
         services=tuple(services),
         images={name: service.get("image", "") for name, service in services.items()},
         built=frozenset(name for name, service in services.items() if "build" in service),
+        ports={service_name(found, n): port for n, port in enumerate(ports)} if isinstance(found, Layout) else {},
     )
 
 
@@ -423,7 +428,7 @@ def _started_elsewhere(folder: Path, containers: Sequence[Container]) -> str | N
     return next((str(other) for other in others if other.is_dir() and not other.samefile(folder)), None)
 
 
-async def _ask_docker(shell: Shell) -> None:
+async def ask_docker(shell: Shell) -> None:
     done = await asyncio.to_thread(shell.run, ["docker", "version", "--format", "{{.Server.Version}}"])
     if done.exit_code != 0:
         words = " ".join(done.stderr.split()) or "it printed nothing"
@@ -437,7 +442,7 @@ def _pulled_images(project: ComposeBundle) -> set[str]:
     return {image for service, image in project.images.items() if image and service not in project.built}
 
 
-async def _fetch_images(project: ComposeBundle, compose: Compose, shell: Shell, say: Say) -> None:
+async def fetch_images(project: ComposeBundle, compose: Compose, shell: Shell, say: Say) -> None:
     for image in sorted(_pulled_images(project)):
         if not await _is_here(image, shell):
             await _pull(image, shell, say)
@@ -496,7 +501,7 @@ def _last_words(done: Finished) -> str:
     return " ".join(" ".join(words[-3:]).split()).rstrip(".") or "it printed nothing"
 
 
-async def _wait_until_healthy(
+async def wait_until_healthy(
     project: ComposeBundle, compose: Compose, shell: Shell, *, clock: Clock, began: float, timeout_s: float, say: Say
 ) -> None:
     """Return when all of them are healthy at once; one that answered and then ended is not overlooked."""

@@ -17,11 +17,21 @@ from pydantic import Field
 
 from atoll.documents import Document
 from atoll.errors import BadRun
-from atoll.outside.files import alone, read_text
-from atoll.outside.processes import FileId, ProcessId, ProcessStat, all_stats, is_alive, outputs_of, variable_of
+from atoll.outside.files import alone, read_text, write_whole
+from atoll.outside.processes import (
+    FileId,
+    ProcessId,
+    ProcessStat,
+    all_stats,
+    is_alive,
+    outputs_of,
+    read_stat,
+    variable_of,
+)
 
 STATE_FILE = "deployment.json"
 LOG_FOLDER = "logs"
+MARK_FILE = ".update.json"
 LOCK_FILE = ".up.lock"
 MARK_VARIABLE = "ATOLL_DEPLOYMENT"  # SECRET/PROGRAM, in the environment of every process of a deployment
 SUPERVISOR = "supervisor"
@@ -30,9 +40,10 @@ SUPERVISOR = "supervisor"
 class Program(Document):
     """One process of a deployment, as the supervisor knows it."""
 
-    name: str = Field(pattern=r"^(replica-\d+|router)$")
+    name: str = Field(pattern=r"^(replica-\d+(-\d+)?|router)$")
     number: int | None = None  # which replica; None for the router
     gpus: tuple[int, ...] = ()
+    made_of: str | None = None  # names its command line and settings: what is made of the same is the same engine
     host: str
     port: int
     health_path: str
@@ -80,6 +91,7 @@ class DeploymentState(Document):
     folder: FileId
     secret: str = Field(pattern=r"^[0-9a-f]{32}$")
     supervisor: SupervisorProcess | None = None
+    orders: int | None = None  # that the supervisor carried out; None: it takes none
     replicas: tuple[Program, ...]
     router: Program
 
@@ -151,6 +163,33 @@ def starting(folder: Path) -> Iterator[None]:
         yield
 
 
+class UpdateMark(Document):
+    """The process that puts something new in place; the file is gone when it is through."""
+
+    pid: int
+    started: int
+
+
+@contextmanager
+def marked(folder: Path) -> Iterator[None]:
+    """The folder says that an update is under way; what is left when the update is killed tells of that."""
+    stat = read_stat(os.getpid())
+    assert stat is not None
+    write_whole(folder / MARK_FILE, UpdateMark(pid=stat.id.pid, started=stat.id.started).to_json(), mode=0o600)
+    yield
+    (folder / MARK_FILE).unlink(missing_ok=True)
+
+
+def update_note(folder: Path) -> str | None:
+    """A sentence where an update is under way or was cut short."""
+    if not (folder / MARK_FILE).exists():
+        return None
+    mark = UpdateMark.parse(read_text(folder / MARK_FILE), origin=str(folder / MARK_FILE))
+    if is_alive(ProcessId(pid=mark.pid, started=mark.started)):
+        return "an update is under way"
+    return f"an update was cut short; `atoll update {quote(str(folder))}` goes on with it"
+
+
 def read_state(folder: Path) -> DeploymentState:
     """The state of the deployment in a bundle's folder.
 
@@ -218,3 +257,4 @@ class DeploymentStatus(Document):
     url: str
     state: str  # up, degraded, down
     services: tuple[ServiceState, ...] = Field(min_length=1)
+    note: str | None = None  # of an update that is under way, or was cut short

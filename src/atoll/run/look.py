@@ -9,7 +9,7 @@ from atoll.errors import RunFailed
 from atoll.outside.clock import Clock
 from atoll.outside.http import get_text
 from atoll.outside.processes import ProcessStat
-from atoll.run.deployment import DeploymentStatus, Program, ServiceState, read_state
+from atoll.run.deployment import DeploymentStatus, Program, ServiceState, read_state, update_note
 
 BETWEEN_LOOKS_S = 1.0  # throughput is the difference of two looks
 
@@ -39,6 +39,7 @@ async def look_at_processes(folder: Path, *, clock: Clock, between_s: float = BE
         url=state.url,
         state=_overall(living, services),
         services=tuple(services),
+        note=None if not living else update_note(folder),
     )
 
 

@@ -39,7 +39,7 @@ from atoll.outside.processes import (
 from atoll.outside.shell import RealShell, Shell, environment
 from atoll.render import Bundle, render_bundle
 from atoll.render.nginx import PROCESS_ACCESS_LOG
-from atoll.render.process import LOOPBACK, PROCESS_FILE, ProcessPlan
+from atoll.render.process import LOOPBACK, PROCESS_FILE, ProcessPlan, made_of
 from atoll.render.stack import STACK_FILE
 from atoll.run.deployment import (
     LOG_FOLDER,
@@ -159,7 +159,7 @@ async def up(
     try:
         state = await _wait_for_supervisor(supervisor, folder, clock)
         await wait_until_healthy(
-            [_watched(program, folder) for program in state.programs],
+            [watched(program, folder) for program in state.programs],
             clock=clock,
             timeout_s=timeout_s,
             end_of=lambda name: _end_of(folder, name),
@@ -403,11 +403,14 @@ def _refuse_taken_ports(plan: ProcessPlan) -> None:
 
 def _first_state(plan: ProcessPlan, folder: Path, *, attached: bool, now: float) -> DeploymentState:
     gpus = _gpus_of(folder)
+    single = folder / "layout.yaml"
+    layout = Layout.parse(read_text(single), origin=str(single)) if not (folder / STACK_FILE).exists() else None
     replicas = tuple(
         Program(
             name=f"replica-{replica.number}",
             number=replica.number,
             gpus=gpus[replica.number],
+            made_of=None if layout is None else made_of(layout, replica),
             host=replica.host,
             port=replica.port,
             health_path=replica.health_path,
@@ -428,7 +431,7 @@ def _first_state(plan: ProcessPlan, folder: Path, *, attached: bool, now: float)
         model=plan.model,
         url=router.url,
         attached=attached,
-        bundle_digest=_digest(folder, plan.name),
+        bundle_digest=digest(folder, plan.name),
         created_at=now,
         folder=FileId.of(folder.stat()),
         secret=secrets.token_hex(16),
@@ -446,7 +449,7 @@ def _gpus_of(folder: Path) -> list[tuple[int, ...]]:
     return [replica.gpus for replica in Layout.parse(read_text(path), origin=str(path)).replicas]
 
 
-def _digest(folder: Path, name: str) -> str:
+def digest(folder: Path, name: str) -> str:
     """The digest of the bundle as it lies in the folder."""
     files = {path.name: read_text(path) for path in folder.iterdir() if path.suffix in {".yaml", ".conf", ".md"}}
     return Bundle(name=name, files=files).digest
@@ -459,12 +462,14 @@ def _order(plan: ProcessPlan, state: DeploymentState, folder: Path, shell: Shell
         # an older run's words would be taken for this one's
         (folder / LOG_FOLDER / f"{name}.log").unlink(missing_ok=True)
     programs = [
-        _program(program, r.argv, env=r.env, cpus=r.cpus, folder=folder, shell=shell, secret=state.secret)
+        program_order(program, r.argv, env=r.env, cpus=r.cpus, folder=folder, shell=shell, secret=state.secret)
         for program, r in zip(state.replicas, plan.replicas, strict=True)
     ]
     door = _nginx(plan.router.argv)
     _bring_modules(folder, _find_program(door[0], shell))
-    programs.append(_program(state.router, door, env={}, cpus=None, folder=folder, shell=shell, secret=state.secret))
+    programs.append(
+        program_order(state.router, door, env={}, cpus=None, folder=folder, shell=shell, secret=state.secret)
+    )
     return {
         "state": state.to_plain(),
         "state_file": str((folder / STATE_FILE).resolve()),
@@ -473,7 +478,7 @@ def _order(plan: ProcessPlan, state: DeploymentState, folder: Path, shell: Shell
     }
 
 
-def _program(
+def program_order(
     program: Program,
     argv: Sequence[str],
     *,
@@ -483,6 +488,7 @@ def _program(
     shell: Shell,
     secret: str,
 ) -> dict[str, Any]:
+    """What the supervisor has to know to start a program."""
     return {
         "name": program.name,
         "argv": [_find_program(argv[0], shell), *argv[1:]],
@@ -530,6 +536,12 @@ def _packaged_nginx() -> str | None:
     if not os.access(binary, os.X_OK):
         binary.chmod(0o755)
     return str(binary)
+
+
+def nginx_command(plan: ProcessPlan, shell: Shell) -> tuple[str, ...]:
+    """As the supervisor starts nginx; with `-t` it tries the files and starts nothing."""
+    program, *words = _nginx(plan.router.argv)
+    return (_find_program(program, shell), *words)
 
 
 def _bring_modules(folder: Path, program: str) -> None:
@@ -594,7 +606,7 @@ def _reap_kept() -> None:
         process.poll()
 
 
-def _watched(program: Program, folder: Path) -> Watched:
+def watched(program: Program, folder: Path) -> Watched:
     gpus = ", ".join(map(str, program.gpus))
     return Watched(
         name=program.name,

@@ -5,6 +5,9 @@ It starts every program of the order in a session of its own, keeps the deployme
 even by kill -9, unless that one has released it: `atoll up` does so once everything answers. Orphans of a replica
 (vLLM's EngineCore and workers) are adopted, so they are seen and ended too. Should the supervisor itself be killed, the
 kernel kills what it started, and `atoll down` finds the rest by the deployment's secret and logs.
+
+An update adds and drops replicas while the others run: it writes an order of one step beside the state file and sends
+SIGUSR1 (run/process_update.py). The number of orders that were carried out stands in the state.
 """
 
 import json
@@ -18,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll.outside.clock import SystemClock
-from atoll.outside.files import write_whole
+from atoll.outside.files import read_text, write_whole
 from atoll.outside.processes import (
     ProcessId,
     adopt_orphans,
@@ -31,6 +34,7 @@ from atoll.outside.processes import (
 from atoll.outside.shell import environment
 
 POLL_S = 0.5
+ORDER_FILE = ".order.json"  # beside the state file; holds the deployment's secret
 RELEASE = b"release"  # on our standard input: live on without the one who started us
 
 
@@ -47,18 +51,23 @@ class Supervisor:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._parent = os.getppid()
         self._stop = False
+        self._ordered = False
 
     def run(self) -> None:
         adopt_orphans()
         wake = self._listen_to_signals()
         self._state["supervisor"] = _identity(os.getpid())
         self._state["state"] = "up"
+        self._state["orders"] = 0
         try:
             for program in self._programs:
                 self._start(program)
             self._write()
             while not self._stop and not self._parent_is_gone(wake):
                 self._reap()
+                if self._ordered:
+                    self._ordered = False
+                    self._obey()
         finally:
             self._end_all()
 
@@ -69,7 +78,25 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGUSR1, self._on_order)
         return wake
+
+    def _on_order(self, *_: object) -> None:
+        self._ordered = True
+
+    def _obey(self) -> None:
+        """One step of an update: a program more, one less, or what is known of the whole changes."""
+        order = json.loads(read_text(self._path.with_name(ORDER_FILE)))
+        if order["secret"] != self._state["secret"] or order["number"] != self._state["orders"] + 1:
+            return
+        if "add" in order:
+            self._state["replicas"].append(order["entry"])
+            self._start(order["add"])
+        if "drop" in order:
+            self._state["replicas"] = [entry for entry in self._state["replicas"] if entry["name"] != order["drop"]]
+        self._state |= order.get("about", {})
+        self._state["orders"] = order["number"]
+        self._write()
 
     def _on_stop(self, *_: object) -> None:
         self._stop = True

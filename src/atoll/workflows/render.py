@@ -12,7 +12,7 @@ from atoll.errors import InputError
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
-from atoll.outside.files import read_bytes, read_text, write_whole
+from atoll.outside.files import read_bytes, read_text, write_over, write_whole
 from atoll.render import Bundle, RenderSettings, render_bundle
 from atoll.render.app import SECRETS
 from atoll.render.dotenv import keep_settings
@@ -71,7 +71,10 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     for path, made in bundle.files.items():
         target = folder / path
         text = keep_settings(made, read_text(target)) if path == ".env" and target.exists() else made
-        write_whole(target, text, mode=bundle.modes.get(path, 0o644))
+        if path == "nginx.conf":
+            write_over(target, text)  # a running container goes on showing the file that it was given
+        else:
+            write_whole(target, text, mode=bundle.modes.get(path, 0o644))
     if "backend/Dockerfile" in bundle.files:
         _copy_atoll(folder / "backend" / "src" / "atoll")
 

@@ -38,6 +38,8 @@ def status(
         f"{found.name} is {found.state}: {found.engine}, {found.model}, {found.url}", markup=False, soft_wrap=True
     )
     _show_services(found.services)
+    if found.note is not None:
+        out.print(found.note, markup=False, soft_wrap=True)
     for service in found.services:
         if service.why is not None:
             out.print(f"{service.name}: {service.why}", markup=False, soft_wrap=True)
