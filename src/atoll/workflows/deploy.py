@@ -9,6 +9,7 @@ from pathlib import Path
 from atoll.cost.profile import MachineProfile
 from atoll.errors import InputError
 from atoll.layout.layout import Layout
+from atoll.layout.stack import Stack
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
 from atoll.outside.clock import Clock, SystemClock
@@ -18,6 +19,7 @@ from atoll.run import process
 from atoll.run.deployment import Deployment, DeploymentStatus, ServiceState, starting
 from atoll.run.runner import Runner, Say, find_runner, runner_of
 from atoll.workflows.render import read_layout, render_layout
+from atoll.workflows.stack import is_stack, read_changed_stack, render_stack_files
 
 __all__ = [
     "Deployable",
@@ -45,6 +47,7 @@ class Deployable:
     folder: Path
     runner: Runner
     layout: Layout | None = None
+    stack: Stack | None = None  # of several models, in the layout's place
 
 
 def find_deployable(
@@ -65,6 +68,10 @@ def find_deployable(
         if engine is not None:
             raise InputError(f"{path} is rendered already; render its layout again to change the engine.")
         return Deployable(folder=path, runner=runner_of(path, to))
+    if is_stack(path):
+        runner = find_runner(to or DEFAULT_RUNNER)
+        stack = read_changed_stack(path, engine=engine)
+        return Deployable(folder=folder or Path(f"{stack.name}-{runner.name}"), runner=runner, stack=stack)
     layout = read_layout(path)
     if engine is not None:
         layout = layout.replace(engine=engine)
@@ -96,6 +103,9 @@ async def bring_up(
 
 def write_files(target: Deployable, *, say: Say = lambda _: None) -> None:
     """Write the bundle of a layout into its folder; a folder is left as it is."""
+    if target.stack is not None:
+        render_stack_files(_settled(target.stack, target), to=target.runner.name, folder=target.folder)
+        say(f"wrote {target.folder}")
     if target.layout is None:
         return
     layout = target.runner.settle(target.layout, folder=target.folder)
@@ -107,10 +117,24 @@ def dry_run(target: Deployable) -> tuple[dict[str, str], list[str]]:
     """The files that `bring_up` would write and the commands that it would run. Nothing is written or started."""
     if target.layout is not None:
         files = render_layout(target.layout, to=target.runner.name).bundle.files
+    elif target.stack is not None:
+        files = render_stack_files(target.stack, to=target.runner.name).files
     else:
         files = {path.name: read_text(path) for path in target.folder.iterdir() if path.suffix in {".yaml", ".conf"}}
     commands = target.runner.dry_run(target.folder, files)
-    return (files if target.layout is not None else {}), commands
+    return ({} if target.layout is None and target.stack is None else files), commands
+
+
+def _settled(stack: Stack, target: Deployable) -> Stack:
+    """With ports that are free now, where that is the runner's to say."""
+    layouts: list[Layout] = []
+    for layout in stack.layouts:
+        taken = {replica.port for one in layouts for replica in one.replicas}
+        found = target.runner.settle(layout, folder=target.folder)
+        while taken & {replica.port for replica in found.replicas} - {None}:
+            found = target.runner.settle(layout, folder=target.folder)
+        layouts.append(found)
+    return stack.with_layouts(layouts)
 
 
 async def take_down(target: Deployable, *, say: Say = lambda _: None, shell: Shell | None = None) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atoll.cli import options
+from atoll.cli.commands.plan_stack import plan_stack_command
 from atoll.cli.plan_fleet import show_fleet_plan, write_layouts
 from atoll.cli.show import bold, out, progress, show_json, table
 from atoll.cli.warn import show_warnings
@@ -62,6 +63,9 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
+    stack: Annotated[
+        Path | None, typer.Argument(metavar="[STACK]", help="A stack.yaml: several models on one box.")
+    ] = None,
     model: options.ModelName = None,
     box: options.BoxFile = None,
     gpu: options.GpuName = None,
@@ -96,6 +100,9 @@ def plan(
     json: options.Json = False,
 ) -> None:
     """Which layout serves a model fastest on a box: every one worth looking at, ranked, with the reasons."""
+    if stack is not None:
+        plan_stack_command(stack, path=path, force=force, json=json)
+        return
     if model is None:
         raise InputError("Say which model: --model NAME, such as --model Qwen/Qwen2.5-32B-Instruct.")
     if path is not None:

@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def render(
-    layout: Annotated[Path, typer.Argument(metavar="LAYOUT", help="A layout.yaml, as `atoll plan -o` writes it.")],
+    layout: Annotated[
+        Path, typer.Argument(metavar="LAYOUT", help="A layout or a stack, as `atoll plan -o` writes it.")
+    ],
     to: Annotated[str, typer.Option("--to", metavar="FORM", help="compose or process.")] = "compose",
     folder: OutPath = None,
     engine: Annotated[str | None, typer.Option("--engine", metavar="E", help="vllm or emulated.")] = None,
@@ -53,10 +55,18 @@ def render(
 
     Example: atoll render layout.yaml --to compose -o bundle
     """
-    from atoll.cli.warn import show_warnings
-    from atoll.workflows.diagnose import diagnose_bundle
     from atoll.workflows.render import read_layout, render_layout, render_settings
+    from atoll.workflows.stack import is_stack, read_changed_stack, render_stack_files
 
+    if is_stack(layout):
+        stack_settings = render_settings(engine_image=image, nginx_image=nginx_image, models=models, bind=bind)
+        made = read_changed_stack(layout, engine=engine, engine_version=version)
+        target = None if dry_run else folder or Path(f"{made.name}-{to}")
+        if target is not None:
+            refuse_to_overwrite(target, force=force)
+        bundle = render_stack_files(made, to=to, folder=target, settings=stack_settings)
+        _tell(Rendered(bundle=bundle, folder=target), to=to, dry_run=dry_run, json=json)
+        return
     wanted = read_layout(layout)
     changes = {key: value for key, value in {"engine": engine, "engine_version": version}.items() if value}
     wanted = wanted.replace(**changes)
@@ -74,7 +84,14 @@ def render(
         progress.print(f"backend: {note}", markup=False, soft_wrap=True)
     if target is not None:
         refuse_to_overwrite(target, force=force)
-    rendered = render_layout(wanted, to=to, folder=target, settings=settings)
+    _tell(render_layout(wanted, to=to, folder=target, settings=settings), to=to, dry_run=dry_run, json=json)
+
+
+def _tell(rendered: Rendered, *, to: str, dry_run: bool, json: bool) -> None:
+    """What was made, and what the doctor says of it."""
+    from atoll.cli.warn import show_warnings
+    from atoll.workflows.diagnose import diagnose_bundle
+
     findings = diagnose_bundle(rendered.bundle)
     show_warnings(findings, folder=None if rendered.folder is None else str(rendered.folder))
     if json:

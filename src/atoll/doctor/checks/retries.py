@@ -112,8 +112,7 @@ def refused_at_once(facts: Facts) -> Iterable[Finding]:
         upstream = route.location.upstream
         assert upstream is not None
         limited = [server for server in upstream.servers if server.param("max_conns") not in {None, "0"}]
-        elsewhere = route.location.find("error_page")  # a second upstream takes over, as the layout's files have it
-        if limited and not upstream.has("queue") and (elsewhere is None or "502" not in elsewhere.args):
+        if limited and not upstream.has("queue") and not _goes_elsewhere(route):
             server = limited[0]
             words = [text for text in server.params if not text.startswith("max_conns=")]
             text = " ".join(["server", server.directive.arg, *words]) + ";"
@@ -122,3 +121,9 @@ def refused_at_once(facts: Facts) -> Iterable[Finding]:
                 f"the request after {server.param('max_conns')} others gets 502 at once",
                 edits=replace_directive(server.directive, text),
             )
+
+
+def _goes_elsewhere(route: Route) -> bool:
+    """Whether its 502 leads to another location, where a second upstream may take over."""
+    lines = route.location.directive.children("error_page")
+    return any("502" in line.args and line.args[-1].startswith("@") for line in lines)
