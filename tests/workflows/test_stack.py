@@ -2,11 +2,13 @@
 
 import pytest
 
-from atoll.errors import NothingFits
+from atoll.errors import InputError, NothingFits
 from atoll.inventory.catalog import make_box
 from atoll.layout.stack import Stack, StackGoal
+from atoll.load.target import RequestOptions
 from atoll.workflows.diagnose import diagnose_bundle
 from atoll.workflows.stack import plan_stack, render_stack_files, stack_document
+from atoll.workflows.stack_bench import bench_stack, is_stack_bundle
 
 BIG, SMALL = "Qwen/Qwen2.5-32B-Instruct", "Qwen/Qwen2.5-7B-Instruct"
 EMBEDDING, RERANKER = "Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-Reranker-0.6B"
@@ -71,3 +73,11 @@ def test_models_that_do_not_fit_are_refused_with_what_each_needs():
     asked = goal_of({"model": BIG}, {"model": "Qwen/Qwen2.5-72B-Instruct"})
     with pytest.raises(NothingFits, match=r"do not fit on 2 GPUs together: .*32B-Instruct .* card.*2 cards"):
         plan_stack(asked, make_box("H100-NVL-94GB", 2))
+
+
+def test_a_stack_that_is_not_up_is_not_measured(office, tmp_path):
+    bundle = tmp_path / "bundle"
+    render_stack_files(office.stack, to="process", folder=bundle)
+    assert is_stack_bundle(str(bundle))
+    with pytest.raises(InputError, match="is not up"):
+        bench_stack(bundle, tmp_path / "runs", options=RequestOptions(), with_load=lambda own: own)

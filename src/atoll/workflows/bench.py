@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -266,11 +267,10 @@ def new_folder() -> Path:
 def _signals(runner: asyncio.Runner, control: LoadControl) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the load; the second of them meets the default again and ends the process."""
     words = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
-    try:
-        before = {number: signal.getsignal(number) for number in words}
-    except ValueError:  # not the main thread: whoever has that has the signals
+    if threading.current_thread() is not threading.main_thread():  # whoever has that has the signals
         yield
         return
+    before = {number: signal.getsignal(number) for number in words}
     loop = runner.get_loop()
 
     def end(number: signal.Signals) -> None:

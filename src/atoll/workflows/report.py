@@ -1,5 +1,6 @@
 """The report of a study or of a run: one page, and each of its charts as SVG and PNG."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +44,22 @@ def report_path(path: Path, *, lang: str = "en", out: Path | None = None) -> Pat
 def report_study(result: StudyResult, *, lang: str = "en", out: Path | None = None) -> Path:
     """Write the page of a study that is read already; see `report_path`."""
     return _write(view_of_study(result), out or result.folder / "report.html", lang=lang)
+
+
+def report_stack(name: str, runs: Sequence[Run], page: Path, *, lang: str = "en") -> Path:
+    """Write one page of the runs of a stack's models, which were under load at the same time."""
+    views = [_view_of_run(run) for run in runs]
+    first = views[0]
+    whole = StudyView(
+        name=name,
+        engine=first.engine,
+        source=first.source,
+        box=first.box,
+        runs=tuple(run for view in views for run in view.runs),
+        atoll_version=first.atoll_version,
+        made_on=first.made_on,
+    )
+    return _write(whole, page, lang=lang)
 
 
 def verdict_of(result: StudyResult, *, lang: str = "en") -> tuple[str, ...]:

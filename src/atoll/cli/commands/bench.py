@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from atoll.traffic.workload import Workload
     from atoll.workflows.bench import BenchResult
     from atoll.workflows.capacity import Level, Sweep, UsersWithinTargets
+    from atoll.workflows.stack_bench import StackRun
 
 Url = Annotated[
     str,
@@ -149,7 +150,7 @@ def register(app: typer.Typer) -> None:
     app.command()(takes_load(bench))
 
 
-def bench(
+def bench(  # noqa: PLR0915 - one branch a kind of run
     url: Url,
     load: LoadOptions = LoadOptions(),
     run_time: RunTime = None,
@@ -219,9 +220,14 @@ def bench(
     from atoll.workflows import asking, capacity, sending
     from atoll.workflows import bench as work
     from atoll.workflows.door import find_door, names_a_server
+    from atoll.workflows.stack_bench import is_stack_bundle
 
     if out is not None:
         make_way(out, force=force)
+    if is_stack_bundle(url):
+        of_all = replace(load, duration=sending.one_duration(load.duration, run_time))
+        _bench_stack(url, out, of_all, key=(api_key, api_key_file), force=force, json=json)
+        return
     door = find_door(url)
     door.refuse_if_down()
     load_steps = sending.steps_of(steps)
@@ -325,6 +331,44 @@ def bench(
         result = measure(workload, out)
         bundle = None if names_a_server(url) else url
         _end_run(result, gates, junit=junit, json=json, bundle=bundle)
+
+
+def _bench_stack(
+    url: str, out: Path | None, load: LoadOptions, *, key: tuple[str | None, Path | None], force: bool, json: bool
+) -> None:
+    """Each model its own load, all at the same time; one page."""
+    from atoll.cli.show import progress, show_json
+    from atoll.load.target import RequestOptions
+    from atoll.workflows import asking, sending
+    from atoll.workflows.bench import new_folder
+    from atoll.workflows.stack_bench import bench_stack
+
+    made = bench_stack(
+        Path(url),
+        out or new_folder(),
+        options=RequestOptions(api_key=asking.key_of(*key, say=lambda line: progress.print(line, soft_wrap=True))),
+        with_load=lambda own: sending.with_own_seed(load_of(own, load), said=load.seed is not None),
+        force=force,
+    )
+    if json:
+        show_json({"runs": {run.layout.name: run.summary.to_plain() for run in made.runs}, "report": str(made.report)})
+    else:
+        _show_stack(made)
+
+
+def _show_stack(made: "StackRun") -> None:
+    from atoll.cli.show import out, table
+    from atoll.units import show_seconds
+
+    columns = ["model", "sent", "failed", "TTFT p50", "p95", "TPOT", "answer", "tok/s", "good"]
+    rows = []
+    for run in made.runs:
+        summary, good = run.summary, run.summary.goodput
+        row = [run.layout.name, f"{summary.requests.sent:,}", f"{summary.requests.failed:,}"]
+        row += map(show_seconds, (summary.ttft_s.p50, summary.ttft_s.p95, summary.tpot_s.p50, summary.e2e_s.p50))
+        rows.append([*row, f"{summary.output_tokens_per_s:,.0f}", "-" if good is None else f"{good.share:.0%}"])
+    out.print(table(f"{made.stack.name}: all at the same time", columns, rows, numbers=range(1, 9), wrap=(0,)))
+    out.print(f"Runs in {made.folder}; report: {made.report}", markup=False, soft_wrap=True)
 
 
 def _seconds(text: str | None) -> float | None:
