@@ -49,7 +49,8 @@ def test_an_operator_has_the_buttons_and_a_viewer_has_not(site, client, page):
         shown = viewer.get(page).text
         assert "Replica 1" in shown
         assert not any(path in shown for path in (f"{page}/up", f"{page}/down", "/jobs/bench"))
-        assert {viewer.post(path).status_code for path in (f"{page}/up", f"{page}/down", "/jobs/bench")} == {403}
+        verbs = (f"{page}/up", f"{page}/down", f"{page}/update", "/jobs/bench")
+        assert {viewer.post(path).status_code for path in verbs} == {403}
     assert site.jobs.all() == ()
 
 
@@ -69,6 +70,7 @@ def test_what_did_not_come_up_says_why(site, client, bundle, page):
     [
         ("up", None, None, "starting"),
         ("down", None, 5.0, "stopping"),
+        ("update", None, 5.0, "updating"),
         ("up", 6.0, 5.0, "starting"),  # what is known is of before
         ("up", 6.0, 7.0, "down"),
         ("up", 6.0, None, "looking"),

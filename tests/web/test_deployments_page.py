@@ -47,11 +47,17 @@ def test_a_deployment_is_brought_up_loaded_and_taken_down(tmp_path, bundle, open
     expect(label).to_have_text("up")
     expect(page.locator("#now td.good")).to_have_text(["healthy"] * 3)
     expect(page.locator("#words")).to_contain_text("replica 0 of two-pairs")
+    page.get_by_role("button", name="Update", exact=True).click()
+    expect(page.locator("#now")).to_contain_text("atoll update")
+    expect(label).to_have_text("up")
     for field, value in {"Users": "4", "How long": "10m", "Prompt tokens": "16", "Output tokens": "8"}.items():
         page.get_by_label(field, exact=True).fill(value)
     page.get_by_label("Name of the run").fill("live")
     page.get_by_role("button", name="Start the load test").click()
     expect(page.locator("[data-figure=ok]")).to_have_text(re.compile(r"^([3-9]|[\d,]{2,})$"))
+    page.get_by_label("Users at once, from now on").fill("3")
+    page.get_by_role("button", name="Change", exact=True).click()
+    expect(page.get_by_label("Users at once, from now on")).to_have_value("3")
     page.goto("about:blank")
     first.kill()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from markupsafe import Markup
@@ -15,7 +15,7 @@ from atoll.errors import AtollError, InputError, NotThere
 from atoll.layout.layout import Layout
 from atoll.outside.files import read_text
 from atoll.report.drawing import draw_layout
-from atoll.run.deployment import LOG_FOLDER
+from atoll.run.deployment import LOG_FOLDER, read_state
 from atoll.web.jobs import Job, JobState
 from atoll.web.looks import Seen
 from atoll.web.pages.jobs import first_byte, last_sentence, start_job
@@ -58,9 +58,9 @@ class Shown:
 
     @property
     def state(self) -> str:
-        """looking, unknown, starting, stopping, up, degraded or down."""
+        """looking, unknown, starting, stopping, updating, up, degraded or down."""
         if self.job is not None and self.settling:
-            return "starting" if self.job.note.argv[0] == "up" else "stopping"
+            return {"up": "starting", "down": "stopping"}.get(self.job.note.argv[0], "updating")
         if self.seen.problem is not None:
             return "unknown"
         return "looking" if self.seen.look is None else self.seen.look.state
@@ -144,24 +144,34 @@ def make_page(site: Site) -> APIRouter:
     def down(request: Request, bundle_id: str) -> Response:
         return _start(site, request, "down", bundle_id)
 
+    @routes.post("/deployments/{bundle_id}/update")
+    def update(request: Request, bundle_id: str, layout: Annotated[str, Form()] = "") -> Response:
+        """What the folder says, or a layout of the workspace, one replica after the other."""
+        words = [site.workspace.find(layout, Kind.LAYOUT).word] if layout else []
+        return _start(site, request, "update", bundle_id, *words)
+
     return routes
 
 
 def now_running(site: Site) -> list[Shown]:
     """The deployments that are up, or on their way, for the first page."""
     bundles = site.workspace.things(Kind.BUNDLE)
-    return [shown for shown in _all_shown(site, bundles) if shown.state in {"up", "degraded", "starting", "stopping"}]
+    return [
+        shown
+        for shown in _all_shown(site, bundles)
+        if shown.state in {"up", "degraded", "starting", "stopping", "updating"}
+    ]
 
 
-def _start(site: Site, request: Request, verb: str, bundle_id: str) -> Response:
-    """`atoll up` or `atoll down` as a job; the page then tells how it goes."""
+def _start(site: Site, request: Request, verb: str, bundle_id: str, *more: str) -> Response:
+    """`atoll up`, `down` or `update` as a job; the page then tells how it goes."""
     thing = site.workspace.find(bundle_id, Kind.BUNDLE)
     if site.contained:
         raise InputError(f"This page runs inside the stack and has no Docker: run `atoll {verb}` on the host.")
     shown = _shown(site, thing, site.jobs.all())
     if shown.busy and shown.job is not None:
         raise InputError(f"`{shown.job.command}` is under way already; wait until it has ended.")
-    start_job(site, request, [verb, thing.word], title=f"{verb} {thing.name}", target=thing.name)
+    start_job(site, request, [verb, thing.word, *more], title=f"{verb} {thing.name}", target=thing.name)
     return RedirectResponse(f"/deployments/{bundle_id}", status_code=303)
 
 
@@ -176,7 +186,7 @@ def _all_shown(site: Site, bundles: Sequence[Thing]) -> list[Shown]:
 
 
 def _shown(site: Site, thing: Thing, jobs: Sequence[Job], *, in_list: bool = False) -> Shown:
-    ours = [job for job in jobs if job.note.target == thing.name and job.note.argv[0] in {"up", "down"}]
+    ours = [job for job in jobs if job.note.target == thing.name and job.note.argv[0] in {"up", "down", "update"}]
     loads = [job for job in jobs if job.note.argv[:2] == ("bench", thing.word) and job.state is JobState.RUNNING]
     running = [job for job in ours if job.state is JobState.RUNNING]
     return Shown(
@@ -232,9 +242,18 @@ def _services(thing: Thing, layout: Layout | None) -> Iterator[str]:
 def _log_file(thing: Thing, name: str) -> Path | None:
     """The log of a process; None for containers and for what is no file of this folder."""
     folder = thing.path / LOG_FOLDER
-    path = folder / f"{name}.log"
+    path = folder / f"{_program(thing, name)}.log"
     safe = all(c.isalnum() or c == "-" for c in name) and not folder.is_symlink() and not path.is_symlink()
     return path if safe and (thing.path / "process.yaml").is_file() else None
+
+
+def _program(thing: Thing, name: str) -> str:
+    """Who is the replica of that number now: after an update it is `replica-0-2`."""
+    try:
+        programs = read_state(thing.path).replicas
+    except (AtollError, OSError):
+        return name
+    return next((one.name for one in reversed(programs) if name == f"replica-{one.number}"), name)
 
 
 def _said(text: str) -> ServerSentEvent:
