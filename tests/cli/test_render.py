@@ -127,7 +127,7 @@ def test_images_version_and_folder_can_be_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--to", "kubernetes"), "'kubernetes' is no form of a bundle; there are compose, process."),
+        (("--to", "swarm"), "'swarm' is no form of a bundle; there are compose, process, kubernetes."),
         (("--stack", "web"), "'web' is no stack; there is app."),
         (("--image", "-v"), "--image '-v' is no name of an image"),
         (("--nginx-image", "nginx latest"), "--nginx-image 'nginx latest' is no name of an image"),

@@ -23,6 +23,7 @@ SECRETS = {"MONGO_PASSWORD": "made-for-the-test", "VLLM_API_KEY": "made-for-the-
 FORMS = {
     "compose": ("compose", RenderSettings()),
     "process": ("process", None),
+    "kubernetes": ("kubernetes", RenderSettings()),
     "watched": ("compose", RenderSettings(extras=("monitoring",), secrets={"GRAFANA_PASSWORD": "made-for-the-test"})),
     "app": ("compose", RenderSettings(stack="app", secrets=SECRETS, requirements=lambda: "fastapi==0.115.0\n")),
 }
@@ -31,13 +32,15 @@ FORMS = {
 def all_bundles(golden_layouts, card_of):
     for name, layout in golden_layouts.items():
         for form, (to, settings) in FORMS.items():
+            if form == "kubernetes" and layout.engine == "emulated":
+                continue  # a cluster gets real engines
             yield f"{name}/{form}", render_bundle(layout, card_of(layout), to=to, settings=settings)
 
 
-@pytest.mark.parametrize("form", ["compose", "process", "app", "watched"])
+@pytest.mark.parametrize("form", ["compose", "process", "app", "watched", "kubernetes"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundle_is_as_it_was_kept(name, form, golden_layouts, card_of, regenerate):
-    if form in {"app", "watched"} and name != "h100-nvl-2xtp2":
+    if form in {"app", "watched", "kubernetes"} and name != "h100-nvl-2xtp2":
         return  # what stands around the replicas is the same everywhere; one is kept
     to, settings = FORMS[form]
     bundle = render_bundle(golden_layouts[name], card_of(golden_layouts[name]), to=to, settings=settings)

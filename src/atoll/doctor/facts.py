@@ -277,7 +277,7 @@ class Facts:
     def _reached(self, location: Location) -> Iterator[Service]:
         for host, port in location.hosts:
             for project in self.neighbours(location.config):
-                service = project.service(host) or _by_published_port(project, host, port)
+                service = _by_name(project, host) or _by_published_port(project, host, port)
                 if service is not None:
                     yield service
 
@@ -292,7 +292,7 @@ class Facts:
     def behind(self, door: Door, backend: Backend) -> Service | None:
         """The service that a door asks there, where it is among these files."""
         for project in self.projects_around(door.node.source):
-            service = project.service(backend.host) or _by_published_port(project, backend.host, backend.port)
+            service = _by_name(project, backend.host) or _by_published_port(project, backend.host, backend.port)
             if service is not None:
                 return service
         return None
@@ -338,6 +338,11 @@ def is_this_machine(host: str) -> bool:
     """Whether a name or address is that of the host, as containers and its own programs call it."""
     ours = r"127\.\d+\.\d+\.\d+|localhost|host\.docker\.internal|172\.17\.0\.1|0\.0\.0\.0"
     return re.fullmatch(ours, host) is not None
+
+
+def _by_name(project: Project, host: str) -> Service | None:
+    """The service of that name; in a cluster `llm.team.svc.cluster.local` and `llm.team.svc` are llm."""
+    return project.service(host) or project.service(re.sub(r"\.[a-z0-9-]+\.svc(\..+)?$", "", host))
 
 
 def _by_published_port(project: Project, host: str, port: int | None) -> Service | None:

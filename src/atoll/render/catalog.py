@@ -4,10 +4,10 @@ from atoll.errors import InputError
 from atoll.layout.layout import Layout
 from atoll.layout.ports import give_ports
 from atoll.model.card import ModelCard
-from atoll.render import compose, process
+from atoll.render import compose, kubernetes, process
 from atoll.render.bundle import Bundle, Renderer, RenderSettings
 
-_KNOWN: tuple[Renderer, ...] = (compose, process)
+_KNOWN: tuple[Renderer, ...] = (compose, process, kubernetes)
 RENDERERS = {renderer.name: renderer for renderer in _KNOWN}
 
 

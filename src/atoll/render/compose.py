@@ -180,7 +180,7 @@ def _port(replica: Replica) -> int:
 def replica_service(layout: Layout, card: ModelCard, settings: RenderSettings, number: int) -> dict[str, Any]:
     engine = find_engine(layout.engine)
     replica = layout.replicas[number]
-    inside = layout.replace(model=_model_inside(layout))
+    inside = layout.replace(model=model_inside(layout))
     launch = engine.launch(inside, replica, card, host="0.0.0.0", port=_port(replica))  # noqa: S104
     words = len(engine.program)
     service: dict[str, Any] = {
@@ -215,7 +215,7 @@ def _container_environment(layout: Layout, engine: Engine, launch: Launch) -> di
     return {**own, "VLLM_API_KEY": "${VLLM_API_KEY:-}"}
 
 
-def _model_inside(layout: Layout) -> str:
+def model_inside(layout: Layout) -> str:
     """A folder is found under /models in the container; a name stays a name, looked up in the hub's cache there."""
     return f"/models/{PurePosixPath(layout.model).name}" if is_path(layout.model) else layout.model
 
@@ -373,8 +373,12 @@ def bind_address(text: str) -> str:
 
 
 def _models_line(layout: Layout, settings: RenderSettings) -> str:
+    folder = models_folder(layout, settings)
+    return "ATOLL_MODELS=${HOME}/.cache/huggingface" if folder is None else f"ATOLL_MODELS={show_value(folder)}"
+
+
+def models_folder(layout: Layout, settings: RenderSettings) -> str | None:
+    """The host's folder that is mounted at /models; None where neither the settings nor the model say one."""
     if settings.models is not None:
-        return f"ATOLL_MODELS={show_value(settings.models)}"
-    if is_path(layout.model):
-        return f"ATOLL_MODELS={show_value(str(PurePosixPath(layout.model).parent))}"
-    return "ATOLL_MODELS=${HOME}/.cache/huggingface"
+        return settings.models
+    return str(PurePosixPath(layout.model).parent) if is_path(layout.model) else None

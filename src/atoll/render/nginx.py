@@ -55,6 +55,7 @@ class NginxForm:
     modules: str  # brings in njs where a script is needed
     foreground: bool  # the official image says `daemon off;` itself, and saying it twice is an error
     resolver: str | None = None  # asked again for a replica's address; needs nginx >= 1.27.3
+    many_a_name: bool = False  # one name stands for many replicas, which are told apart by their addresses
 
 
 CONTAINER = NginxForm(
@@ -67,6 +68,9 @@ CONTAINER = NginxForm(
     foreground=False,
     resolver="127.0.0.11",  # Docker's DNS
 )
+
+
+CLUSTER = replace(CONTAINER, resolver="kube-dns.kube-system.svc.cluster.local", many_a_name=True)  # in Kubernetes
 
 
 def process_form(host: str, port: int) -> NginxForm:
@@ -109,7 +113,7 @@ def render_nginx(pools: Sequence[Pool], *, form: NginxForm, parts: Sequence[Part
         _request_id_map(),
         _log_format(form),
         _http_basics(form, pools),
-        _replica_map([server for pool in pools for server in pool.servers]),
+        _address_map() if form.many_a_name else _replica_map([server for pool in pools for server in pool.servers]),
         _limits(pools[0].layout),
         *([f"js_import door from {SCRIPT_FILE};"] if door.functions else []),
         *door.http,
@@ -201,6 +205,10 @@ def _replica_map(upstreams: Sequence[UpstreamServer]) -> str:
     """After a retry $upstream_addr lists every address that was tried, so the last port is the one that answered."""
     rows = "\n".join(f'  "~:{upstream.port}$" "{upstream.number}";' for upstream in upstreams)
     return f'map $upstream_addr $atoll_replica {{\n  default "";\n{rows}\n}}'
+
+
+def _address_map() -> str:
+    return 'map $upstream_addr $atoll_replica {\n  default "";\n  "~(?<pod>[0-9a-f.:\\[\\]]+):\\d+$" $pod;\n}'
 
 
 def _limits(layout: Layout) -> str:

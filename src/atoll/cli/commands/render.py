@@ -20,7 +20,7 @@ def render(
     layout: Annotated[
         Path, typer.Argument(metavar="LAYOUT", help="A layout or a stack, as `atoll plan -o` writes it.")
     ],
-    to: Annotated[str, typer.Option("--to", metavar="FORM", help="compose or process.")] = "compose",
+    to: Annotated[str, typer.Option("--to", metavar="FORM", help="compose, process or kubernetes.")] = "compose",
     folder: OutPath = None,
     engine: Annotated[str | None, typer.Option("--engine", metavar="E", help="vllm or emulated.")] = None,
     version: Annotated[str | None, typer.Option("--engine-version", metavar="V", help="vLLM's: 0.8.5 to 0.33.")] = None,
@@ -47,7 +47,7 @@ def render(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Write the files that deploy a layout: Compose or plain processes, and nginx before the replicas.
+    """Write the files that deploy a layout: Compose, plain processes or Kubernetes, and nginx before the replicas.
 
     A folder that holds something is overwritten with --force only; what its .env says stays. With --stack app and
     --backend your own service stands beside MongoDB: an image, or the folder of a Dockerfile. The Compose file that
@@ -123,4 +123,6 @@ def _show_files(rendered: Rendered) -> None:
 
 def _show_folder(rendered: Rendered) -> None:
     out.print(f"{rendered.folder}: {', '.join(rendered.bundle.files)}", markup=False, soft_wrap=True)
-    out.print(f"Next: atoll up {quote(str(rendered.folder))}", markup=False, soft_wrap=True)
+    folder = quote(str(rendered.folder))
+    starts = f"kubectl apply -k {folder}" if "kustomization.yaml" in rendered.bundle.files else f"atoll up {folder}"
+    out.print(f"Next: {starts}", markup=False, soft_wrap=True)

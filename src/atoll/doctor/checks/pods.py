@@ -1,5 +1,6 @@
 """Kubernetes: what a pod needs to run vLLM."""
 
+import re
 from collections.abc import Iterable
 
 from atoll.doctor.checks.places import found, number_in
@@ -8,6 +9,8 @@ from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
 from atoll.doctor.kubernetes import Pod, pods
 from atoll.doctor.rule import ERROR, WARNING, rule
+from atoll.doctor.tree import Node
+from atoll.doctor.words import words_of
 from atoll.inventory.islands import islands
 
 
@@ -49,6 +52,16 @@ def killed_while_loading(facts: Facts) -> Iterable[Finding]:
             yield found(probe, f"{pod.name} is killed {budget:g} s after its start if it does not answer by then")
 
 
+def _looks_first(pod: Pod, count: Node) -> bool:
+    """Whether an init container with the same cards looks at how they are joined: the main one gets those it had."""
+    before = pod.spec.get("initContainers")
+    for one in before.items if before is not None else ():
+        words = " ".join(word.text for key in ("command", "args") for word in words_of(one.get(key)))
+        if one.string("resources", "limits", "nvidia.com/gpu") == count.text and re.search("topo|island|nvlink", words):
+            return True
+    return False
+
+
 @rule("K8005", WARNING)
 def any_two_gpus(facts: Facts) -> Iterable[Finding]:
     groups = islands(facts.box) if facts.box is not None else ()
@@ -58,7 +71,7 @@ def any_two_gpus(facts: Facts) -> Iterable[Finding]:
         resources = pod.container.get("resources") or pod.container
         count = resources.get("limits", "nvidia.com/gpu") or resources.get("requests", "nvidia.com/gpu")
         asked = number_in(count, 1)
-        if count is not None and 1 < asked < sum(len(group) for group in groups):
+        if count is not None and 1 < asked < sum(len(group) for group in groups) and not _looks_first(pod, count):
             yield found(count, f"{pod.name} may get {asked:g} GPUs of different islands")
 
 
