@@ -163,3 +163,32 @@ def test_waiting_users_and_a_cut_context_are_said(tmp_path):
     assert "context: tokens of a prompt and its answer; the KV cache has no room for all of the model's 40,960." in said
     document = json.loads(atoll("plan", "--box", str(box), *words, "--json").stdout)
     assert [choice["context"] for choice in document["choices"]] == [40960, 10240, 10240]
+
+
+def test_losers_have_a_line_each_and_the_long_form_is_asked_for():
+    asked = ("plan", *BOX, "--model", QWEN, "--users", "30", "--formula")
+    done = atoll(*asked, "--why", "4xTP1")
+    short = done.stdout.partition("Behind 2xTP2:")[2].partition("Why 4xTP1:")[0].splitlines()
+    assert [line.split(":")[0].strip() for line in short[1:]] == ["1xTP4", "1xTP2", "4xTP1"]
+    assert all("It takes" in line and "Each GPU holds" not in line for line in short[1:])
+    assert "Why 4xTP1: Each GPU holds 65.5 GB" in done.stdout
+    unknown = atoll(*asked, "--why", "9xTP9")
+    assert unknown.returncode == 2
+    assert "--why 9xTP9: no such layout is in the table; there are 2xTP2" in unknown.stderr
+
+
+def test_the_language_of_a_plan_is_that_of_the_terminal_or_what_is_asked_for():
+    asked = (sys.executable, "-m", "atoll", "plan", *BOX, "--model", QWEN, "--users", "30", "--formula")
+    korean = {**os.environ, "COLUMNS": "120", "LC_ALL": "ko_KR.UTF-8", "PYTHONUTF8": "1"}
+    said = subprocess.run(asked, capture_output=True, text=True, encoding="utf-8", env=korean).stdout
+    assert "2xTP2의 근거: GPU마다 가중치" in said
+    words = ("Replicas are", "Behind ", "Why ", "Flags:", "Rejected", "Next:", " it ", " the ", "users")
+    assert [word for word in words if word in said] == []
+    assert "Why 2xTP2:" in subprocess.run([*asked, "--lang", "en"], capture_output=True, text=True, env=korean).stdout
+    wrong = atoll("plan", *BOX, "--model", QWEN, "--lang", "de")
+    assert (wrong.returncode, wrong.stderr) == (2, "atoll: --lang de is not one of en, ko.\n")
+
+
+def test_a_chart_of_another_kind_is_refused_before_the_work():
+    refused = atoll("plan", *BOX, "--model", QWEN, "--chart", "a.pdf")
+    assert (refused.returncode, refused.stdout) == (2, "")

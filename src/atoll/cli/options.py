@@ -12,9 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
+from atoll.errors import InputError
+from atoll.outside.shell import environment
 from atoll.workflows.engine_options import EngineOptions
 from atoll.workflows.load import LoadOptions
 
+LANGUAGES = ("en", "ko")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 BoxFile = Annotated[
     str | None, typer.Option("--box", metavar="FILE", help="A capture of `nvidia-smi topo -m`; - reads standard input.")
@@ -56,6 +59,9 @@ Junit = Annotated[
 ApiKeyFile = Annotated[
     Path | None,
     typer.Option("--api-key-file", metavar="FILE", help="A file with the key; `ps` shows that of --api-key to all."),
+]
+Language = Annotated[
+    str | None, typer.Option("--lang", metavar="en|ko", help="Language of what is said; without it LANG decides.")
 ]
 EngineKind = Annotated[str, typer.Option("--engine", metavar="E", help="simulated, emulated or vllm.")]
 
@@ -137,6 +143,17 @@ _ENGINE: dict[str, Any] = {
         str | None, typer.Option("--engine-version", metavar="V", help="vLLM's version, which sets defaults.")
     ],
 }
+
+
+def spoken(asked: str | None) -> str:
+    """`en` or `ko`: what was asked for, else Korean where the terminal's messages are, else English."""
+    if asked is not None:
+        if asked not in LANGUAGES:
+            raise InputError(f"--lang {asked} is not one of {', '.join(LANGUAGES)}.")
+        return asked
+    terminal = environment()
+    said = next((terminal[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if terminal.get(name)), "")
+    return "ko" if said.lower().startswith("ko") else "en"
 
 
 def takes_load(command: Callable[..., None]) -> Callable[..., None]:

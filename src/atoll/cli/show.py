@@ -132,10 +132,12 @@ def show_table(
     out.print(table(title, columns, rows, numbers=numbers, wrap=wrap))
 
 
-def show_bands(relative: Mapping[str, Band | None]) -> None:
+def show_bands(relative: Mapping[str, Band | None], lang: str = "en") -> None:
     """How far off predicted means may be, by name; see analyse/band.py."""
+    from atoll.report.sentences import tell  # brings in the templates
+
     for sentence in tell_bands(relative):
-        out.print(sentence, markup=False)
+        out.print(tell(sentence, lang) if lang != "en" else sentence, markup=False)
 
 
 DISTRIBUTION_COLUMNS = ("mean", "p50", "p90", "p95", "p99", "max")

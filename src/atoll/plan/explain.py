@@ -46,6 +46,11 @@ def explain_choice(choice: Choice, search: Search, workbench: Workbench) -> str:
     return " ".join(sentences)
 
 
+def explain_place(choice: Choice, search: Search) -> str:
+    """How a choice that is not the best stands to the best, in a sentence."""
+    return _behind(choice, search)
+
+
 def step_parts(choice: Choice, workbench: Workbench, goal: Goal) -> dict[str, float]:
     """Seconds of the first replica's mean decode step by what they are spent on, the largest first."""
     replica, flags = choice.layout.replicas[0], choice.layout.flags

@@ -405,10 +405,15 @@ def crossover_document(search: Search) -> dict[str, Any]:
     }
 
 
-def save_chart(plan: Plan, path: Path) -> None:
-    """The crossover chart as SVG or PNG, by the file's ending; InputError for another ending or without curves."""
+def check_chart(path: Path) -> None:
+    """Refuse what no chart can be written as, before the work; raises InputError."""
     if path.suffix.lower() not in {".svg", ".png"}:
         raise InputError(f"--chart {path}: the file's name should end in .png or .svg.")
+
+
+def save_chart(plan: Plan, path: Path) -> None:
+    """The crossover chart as SVG or PNG, by the file's ending; InputError for another ending or without curves."""
+    check_chart(path)
     if not plan.search.curves:
         raise InputError("There is no chart to draw: no layout is possible, or the load was not varied.")
     spec = crossover_chart(plan.search)

@@ -27,16 +27,18 @@ from atoll.model.read import read_model
 from atoll.outside.files import refuse_to_overwrite, write_whole
 from atoll.plan.choice import Choice
 from atoll.plan.enumerate import Wanted
-from atoll.plan.explain import explain_choice, explain_tuning
+from atoll.plan.explain import explain_choice, explain_place, explain_tuning
 from atoll.plan.goal import Favour, Goal
 from atoll.plan.outlook import Outlook
 from atoll.plan.simulate import Watch, unwatched
+from atoll.report.sentences import tell, tell_words
 from atoll.units import show_seconds
 from atoll.workflows.boxes import named_box
 from atoll.workflows.engine_options import EITHER, NOTHING, EngineOptions
 from atoll.workflows.load import LoadOptions, load_of, slo_of
 from atoll.workflows.plan import (
     Plan,
+    check_chart,
     check_something_fits,
     context_limit,
     kinds_named,
@@ -96,6 +98,10 @@ def plan(
         Path | None, typer.Option("--chart", metavar="FILE", help="Draw users against TTFT and throughput: .png, .svg.")
     ] = None,
     path: options.OutPath = None,
+    why: Annotated[
+        str | None, typer.Option("--why", metavar="NAME", help="Explain this layout of the table in full, too.")
+    ] = None,
+    lang: options.Language = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -103,8 +109,11 @@ def plan(
     if stack is not None:
         plan_stack_command(stack, path=path, force=force, json=json)
         return
+    if chart is not None:
+        check_chart(chart)
     if model is None:
         raise InputError("Say which model: --model NAME, such as --model Qwen/Qwen2.5-32B-Instruct.")
+    language = options.spoken(lang)
     if path is not None:
         refuse_to_overwrite(path, force=force)
     settled = replace(engine, kv_cache_dtype=None) if engine.kv_cache_dtype == EITHER else engine
@@ -137,7 +146,8 @@ def plan(
     if json:
         show_json(plan_document(made))
     elif made.search.choices:
-        show_plan(made)
+        _check_asked(made, why)
+        show_plan(made, language, why=why)
     check_something_fits(made)
     from atoll.workflows.diagnose import diagnose_layout  # the tables need not wait for the doctor
 
@@ -170,31 +180,48 @@ def parse_policy(text: str | None) -> Policy | None:
         raise InputError(f"--policy {text} is not one of {names}.") from None
 
 
-def show_plan(made: Plan) -> None:
+def show_plan(made: Plan, lang: str = "en", *, why: str | None = None) -> None:
+    """All of it in a language; what stands in report/templates/sentences.toml is told so."""
     goal = made.search.goal
-    out.print(
-        bold(
-            made.card.name,
-            f" on {kinds_named(made.workbench.kinds)}, {goal.load},"
-            f" {goal.prompt:g} prompt and {goal.output:g} answer tokens",
-        )
+    on = (
+        f"on {kinds_named(made.workbench.kinds)}, {goal.load}, {goal.prompt:g} prompt and {goal.output:g} answer tokens"
     )
-    _show_ranking(made)
-    out.print(bold(f"Why {made.best.name}:", f" {explain_choice(made.best, made.search, made.workbench)}"))
-    out.print(bold("Flags:", f" {_flags(made.best)}"))
-    _show_tuning(made)
-    for choice in made.search.choices[1:4]:
-        out.print(f"  {choice.name}: {explain_choice(choice, made.search, made.workbench)}")
-    _show_lines((*verdict(made), *_warnings(made)))
-    _show_rejected(made)
-    out.print(_next(made.best))
+    out.print(bold(made.card.name, f" {tell(on, lang)}"))
+    _show_ranking(made, lang)
+    reasons = tell(explain_choice(made.best, made.search, made.workbench), lang)
+    out.print(bold(tell(f"Why {made.best.name}:", lang), f" {reasons}"))
+    out.print(bold(tell("Flags:", lang), f" {_flags(made.best)}"))
+    _show_tuning(made, lang)
+    _show_losers(made, lang, why)
+    _show_lines([*(tell(line, lang) for line in verdict(made)), *_warnings(made, lang)])
+    _show_rejected(made, lang)
+    out.print(tell(_next(made.best), lang))
 
 
-def _show_ranking(made: Plan) -> None:
+def _show_losers(made: Plan, lang: str, asked: str | None) -> None:
+    """The next three, a line each, and in full the one that was asked for."""
+    losers = made.search.choices[1:]
+    if losers:
+        out.print(bold(tell(f"Behind {made.best.name}:", lang), f" {tell_words('(--why NAME says more)', lang)}"))
+    for choice in losers[:3]:
+        out.print(f"  {choice.name}: {tell(explain_place(choice, made.search), lang)}")
+    for choice in made.search.choices:
+        if choice.name == asked and choice is not made.best:
+            why = explain_choice(choice, made.search, made.workbench)
+            out.print(bold(tell(f"Why {choice.name}:", lang), f" {tell(why, lang)}"))
+
+
+def _check_asked(made: Plan, asked: str | None) -> None:
+    known = [choice.name for choice in made.search.choices]
+    if asked is not None and asked not in known and known:
+        raise InputError(f"--why {asked}: no such layout is in the table; there are {', '.join(known)}.")
+
+
+def _show_ranking(made: Plan, lang: str) -> None:
     choices = made.search.choices
     out.print(ranking_table(choices, made.search.goal, made.card.max_context))
     for note in (*_legend(choices), *_legend_of_context(made), *_legend_of_most(made)):
-        out.print(note)
+        out.print(tell(note, lang))
 
 
 def ranking_table(choices: Sequence[Choice], goal: Goal, max_context: int) -> Table:
@@ -277,13 +304,13 @@ def _most(choice: Choice) -> str:
     return figure if most.simulated else f"~{figure}"
 
 
-def _warnings(made: Plan) -> Iterable[str]:
+def _warnings(made: Plan, lang: str) -> Iterable[str]:
     """Each warning once, under the layouts that have it."""
     named: dict[str, list[str]] = {}
     for choice in made.search.choices:
         for warning in choice.warnings:
             named.setdefault(warning, []).append(choice.name)
-    return [f"! {', '.join(names)}: {warning}" for warning, names in named.items()]
+    return [f"! {', '.join(names)}: {tell(warning, lang)}" for warning, names in named.items()]
 
 
 def _row(place: int, choice: Choice) -> list[str]:
@@ -330,22 +357,22 @@ def _show_lines(lines: Iterable[str]) -> None:
         out.print(f"- {line}")
 
 
-def _show_tuning(made: Plan) -> None:
+def _show_tuning(made: Plan, lang: str) -> None:
     """What else was simulated for the winner."""
     lines = list(explain_tuning(made.best, made.search.goal))
     if lines:
         what = "TTFT p95" if made.search.goal.favour is Favour.FIRST_TOKEN else "the time of a whole answer"
-        out.print(bold("Tried beside them", f" (change of {what}):"))
+        out.print(bold(tell(f"Tried beside them (change of {what}):", lang)))
     for line in lines:
-        out.print(f"  {line}")
+        out.print(f"  {tell(line, lang)}")
 
 
-def _show_rejected(made: Plan) -> None:
+def _show_rejected(made: Plan, lang: str) -> None:
     rejected = list(merge_rejected(made.search.rejected))
     if rejected:
-        out.print(bold("Rejected"))
+        out.print(bold(tell("Rejected", lang)))
         for one in rejected:
-            out.print(f"  {one.name}: {one.why}")
+            out.print(f"  {one.name}: {tell(one.why, lang)}")
 
 
 def _next(best: Choice) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from atoll.cli.options import Force, Json, OutPath
+from atoll.cli.options import Force, Json, Language, OutPath, spoken
 from atoll.cli.show import out, show_json
 from atoll.outside.files import refuse_to_overwrite
 
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 def report(
     path: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="A run's folder, a study's folder or its file.")],
-    lang: Annotated[str, typer.Option("--lang", metavar="en|ko", help="Language of the page.")] = "en",
+    lang: Language = None,
     page: OutPath = None,
     force: Force = False,
     json: Json = False,
@@ -29,7 +29,7 @@ def report(
 
     if page is not None:
         refuse_to_overwrite(page, force=force)
-    written = report_path(path, lang=lang, out=page)
+    written = report_path(path, lang=spoken(lang), out=page)
     if json:
         show_json({"report": str(written), "charts": str(charts_folder(written))})
     else:

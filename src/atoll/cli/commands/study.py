@@ -5,12 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from atoll.cli.options import EngineKind, Json, OutPath, takes_load
+from atoll.cli.options import EngineKind, Json, Language, OutPath, spoken, takes_load
 from atoll.cli.show import out, progress, show_json
 from atoll.errors import NoMeasurement, RunFailed
 from atoll.workflows.load import LoadOptions
-
-_Language = Annotated[str, typer.Option("--lang", metavar="en|ko", help="Language of the report.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +29,7 @@ def run(
     only: Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only these variants.")] = None,
     load: LoadOptions = LoadOptions(),
     folder: OutPath = None,
-    lang: _Language = "en",
+    lang: Language = None,
     json: Json = False,
 ) -> None:
     """Run every variant of a study and write the report.
@@ -47,13 +45,13 @@ def run(
     with live_view(progress, silent=json, title=f"atoll study {path}") as on_progress:
         roads = real_roads(on_progress)
         result = run_study(path, engine=engine, out=folder, only=only, load=load, say=progress.print, roads=roads)
-    _finish(result, lang=lang, json=json)
+    _finish(result, lang=spoken(lang), json=json)
 
 
 def resume(
     path: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's folder, or its file.")],
     engine: Annotated[str | None, typer.Option("--engine", metavar="E", help="Which of the file's runs.")] = None,
-    lang: _Language = "en",
+    lang: Language = None,
     json: Json = False,
 ) -> None:
     """Go on with a study that was cut: finished variants stay, a cut one goes on where it stopped.
@@ -66,12 +64,13 @@ def resume(
     found = find_study_folder(path, engine=engine)
     with live_view(progress, silent=json, title=f"atoll study {found}") as on_progress:
         result = resume_study(found, say=progress.print, roads=real_roads(on_progress))
-    _finish(result, lang=lang, json=json)
+    _finish(result, lang=spoken(lang), json=json)
 
 
 def show(
     path: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's folder, or its file.")],
     engine: Annotated[str | None, typer.Option("--engine", metavar="E", help="Which of the file's runs.")] = None,
+    lang: Language = None,
     json: Json = False,
 ) -> None:
     """Show the ranking of a study that was run, as far as it got.
@@ -85,7 +84,7 @@ def show(
     if json:
         show_json(study_document(result))
     else:
-        show_study(result)
+        show_study(result, spoken(lang))
 
 
 def _finish(result: Any, *, lang: str, json: bool) -> None:
@@ -96,7 +95,7 @@ def _finish(result: Any, *, lang: str, json: bool) -> None:
     if json:
         show_json(study_document(result) | {"report": str(written)})
     else:
-        show_study(result)
+        show_study(result, lang)
         out.print(f"Report: {written}", markup=False, soft_wrap=True)
     if not result.ranking:
         raise NoMeasurement(f"No variant of {result.study.name} ran; the reasons stand above and in {written}.")

@@ -7,6 +7,7 @@ from typing import Any
 from atoll.analyse.compare import Comparison, Difference, Verdict
 from atoll.analyse.summary import Summary
 from atoll.cli.show import out, show_bands, show_table
+from atoll.report.sentences import tell
 from atoll.traffic.record import Source
 from atoll.units import show_seconds
 from atoll.workflows.study import StudyResult, VariantResult
@@ -15,7 +16,7 @@ _COLUMNS = ("", "variant", "TTFT\np50", "TTFT\np95", "TPOT\np50", "E2E\np50", "\
 _LONGEST_HEADING = 16  # of the last column; a longer name would push figures off 80 columns
 
 
-def show_study(result: StudyResult) -> None:
+def show_study(result: StudyResult, lang: str = "en") -> None:
     """The ranking, best first, and the variants that did not run."""
     runs = [(place, result.variant(place.name)) for place in result.ranking]
     lost = any(_lost(variant) for _, variant in runs)
@@ -38,18 +39,17 @@ def show_study(result: StudyResult) -> None:
         if trouble := result.study.trouble_of(variant.name).words:
             out.print(f"{variant.name}: {trouble}.", markup=False, soft_wrap=True)
         if variant.failure:
-            out.print(f"{variant.name} did not run: {variant.failure}", markup=False)
+            out.print(tell(f"{variant.name} did not run: {variant.failure}", lang), markup=False)
         elif variant.run is None or not variant.run.info.complete:
-            out.print(
-                f"{variant.name} has not finished: `atoll study resume {quote(str(result.folder))}`", markup=False
-            )
+            resume = f"`atoll study resume {quote(str(result.folder))}`"
+            out.print(tell(f"{variant.name} has not finished: {resume}", lang), markup=False)
     if any(place.shared for place in result.ranking):
         band = ", or not beyond the band of their ratio" if result.source is Source.SIMULATED else ""
         words = f"= neither the wait (TTFT p95, 0.1 s) nor the pace (TPOT) tells these apart at 95 %{band}."
-        out.print(words, soft_wrap=True)
+        out.print(tell(words, lang), soft_wrap=True)
     if result.source is Source.SIMULATED:
-        show_bands({variant.name: variant.relative_band for _, variant in runs})
-    _show_predictions(result)
+        show_bands({variant.name: variant.relative_band for _, variant in runs}, lang)
+    _show_predictions(result, lang)
 
 
 def _lost(variant: VariantResult) -> int:
@@ -91,7 +91,7 @@ def _signed(seconds: float) -> str:
     return f"{'+' if seconds > 0 else '-'}{show_seconds(abs(seconds))}"
 
 
-def _show_predictions(result: StudyResult) -> None:
+def _show_predictions(result: StudyResult, lang: str) -> None:
     """Simulated beside measured; beside emulated it checks what lies between the two, not the prediction."""
     rows: list[tuple[str, ...]] = []
     for variant in result.variants:
@@ -106,7 +106,7 @@ def _show_predictions(result: StudyResult) -> None:
             columns = ("variant", "", "predicted", "measured", "prediction's error")
             title = "What the simulator had said"
         show_table(title, columns, rows, numbers=(2, 3, 4))
-        show_bands({v.name: v.relative_band for v in result.variants if v.predicted is not None})
+        show_bands({v.name: v.relative_band for v in result.variants if v.predicted is not None}, lang)
 
 
 def _prediction_rows(name: str, predicted: Summary, measured: Summary) -> Iterator[tuple[str, ...]]:
