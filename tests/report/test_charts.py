@@ -11,14 +11,15 @@ import pytest
 from atoll.analyse.summary import summarise
 from atoll.report.charts import (
     draw_charts,
+    draw_slide,
     latency_panels,
     wait_panels,
 )
 from atoll.report.differences import difference_panels
 from atoll.report.telemetry import MOST_RUNS, never_waited, telemetry_panels
-from atoll.report.vega import BAD, FAINT, PALETTE, chart_png, chart_svg, colours_of
+from atoll.report.vega import BAD, FAINT, PALETTE, chart_pdf, chart_png, chart_svg, colours_of
 from atoll.report.view import RunView
-from atoll.report.words import words_in
+from atoll.report.words import tell_verdict, words_in
 from atoll.traffic.record import Record, RecordTable
 from atoll.traffic.slo import SLO
 
@@ -124,7 +125,7 @@ def equal_waits(make_layout, *, gap_s: float, together: bool = False):
 
 @pytest.mark.parametrize(("gap_s", "together"), [(0.1, False), (0.0, False), (0.0, True)])
 def test_latencies_that_are_all_equal_are_drawn(view, make_layout, gap_s, together):
-    one = replace(view, runs=(equal_waits(make_layout, gap_s=gap_s, together=together),))
+    one = replace(view, runs=(equal_waits(make_layout, gap_s=gap_s, together=together),), ranking=())
     for spec in draw_charts(one).values():
         assert "<svg" in chart_svg(spec)
     for panel in latency_panels(one, words_in("en")):
@@ -205,3 +206,22 @@ def test_a_target_is_a_line_where_it_is_not_far_above_all_waits(view, make_layou
     count, said = lines(9.0)
     assert count == 0
     assert said.endswith("target 9 s")
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_a_slide_is_one_page_with_the_message_on_it(view, check, lang):
+    spec = draw_slide(view, lang=lang)
+    check(spec)
+    assert " ".join(spec["title"]["text"]) == tell_verdict(view, lang=lang)[0]
+    assert spec["title"]["subtitle"].startswith({"en": "emulated · Qwen", "ko": "에뮬레이션 · Qwen"}[lang])
+    alone = draw_slide(replace(view, runs=view.runs[1:2], ranking=()), lang=lang)
+    assert len(alone["concat"]) == 5  # two distributions, waits, two of tokens
+
+
+def test_every_chart_of_its_own_says_the_message_and_a_slide_is_a_pdf(view):
+    message = tell_verdict(view)[0]
+    for spec in draw_charts(view).values():
+        assert " ".join(spec["title"]["text"]) == message
+    pdf = chart_pdf(draw_slide(view))
+    assert pdf.startswith(b"%PDF")
+    assert pdf.count(b"/Type /Page\n") <= 1

@@ -29,7 +29,7 @@ from atoll.report.vega import (
     short,
 )
 from atoll.report.view import RunView, StudyView
-from atoll.report.words import Words, words_in
+from atoll.report.words import Words, tell_load, tell_verdict, words_in
 from atoll.traffic.record import Floats
 from atoll.units import show_seconds
 
@@ -50,11 +50,27 @@ def draw_charts(view: StudyView, *, lang: str = "en") -> dict[str, Spec]:
         "telemetry": (words["telemetry"], telemetry_panels(view, words), 2),
     }
     legends = {"latencies", "throughput"}
+    message = tell_verdict(view, lang=lang)[0]
     return {
-        name: joined(title, panels, columns, legend=colours_of(view) if name in legends else None)
+        name: joined(message, panels, columns, said=title, legend=colours_of(view) if name in legends else None)
         for name, (title, panels, columns) in charts.items()
         if panels
     }
+
+
+def draw_slide(view: StudyView, *, lang: str = "en") -> Spec:
+    """One picture for a slide: the message, what was run and how, and the few panels that show it.
+
+    Differences from the baseline where there are several runs, else how long tokens and answers take; then the waits
+    over the run and tokens per second.
+    """
+    words = words_in(lang)
+    panels = difference_panels(view, words)[:3] or latency_panels(view, words)[::3]  # TTFT and whole answers
+    panels += wait_panels(view, words)[:1] + throughput_panels(view, words)[:2]
+    parts = (words[view.source], view.model, tell_load(view, lang=lang), view.made_on)
+    said = " · ".join(part for part in parts if part)
+    message = tell_verdict(view, lang=lang)[0]
+    return joined(message, panels, 3, said=said, legend=colours_of(view) if len(view.measured_runs) > 1 else None)
 
 
 def wait_panels(view: StudyView, words: Words) -> list[Spec]:
@@ -225,8 +241,12 @@ def _bar_panel(bars: list[dict[str, Any]], words: Words) -> Spec:
         {"data": data, "mark": {"type": "bar"}, "encoding": {"x": x, "y": y, "color": colour}},
         {
             "data": data,
-            "mark": {"type": "text", "align": "right", "dx": -4, "color": "white", "fontSize": 10},
-            "encoding": {"x": x, "y": y, "text": {"field": "rate", "type": "quantitative", "format": ",.0f"}},
+            "mark": {"type": "text", "align": "left", "dx": 6, "color": "white", "fontSize": 10},  # clear of the band
+            "encoding": {
+                "x": {"value": 0},
+                "y": y,
+                "text": {"field": "rate", "type": "quantitative", "format": ",.0f"},
+            },
         },
     ]
     if any("predicted" in bar for bar in bars):

@@ -19,6 +19,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7
 
 WIDTH, HEIGHT = 300, 150
 _LETTERS = 42  # of a panel's title that stand side by side over its width
+_TITLE_LETTERS = 36  # of a picture's title over each of its columns
 _FINE = (1, 1.5, 2, 3, 4, 5, 7)
 
 
@@ -93,6 +94,14 @@ def short(values: Floats) -> list[float]:
     return [float(f"{value:.4g}") for value in values]
 
 
+def chart_pdf(spec: Spec) -> bytes:
+    """The chart as a PDF of one page, on white."""
+    import vl_convert
+
+    pdf: bytes = vl_convert.vegalite_to_pdf(spec | {"background": "white"}, vl_version=_VERSION)
+    return pdf
+
+
 def panel(title: str, said: str, layers: list[Spec]) -> Spec:
     lines = wrap(title, _LETTERS)
     heading: Spec = {"text": lines if len(lines) > 1 else title} | ({"subtitle": said} if said else {})
@@ -106,12 +115,18 @@ def panel(title: str, said: str, layers: list[Spec]) -> Spec:
     }
 
 
-def joined(title: str, panels: list[Spec], columns: int, *, legend: Mapping[str, str] | None) -> Spec:
-    """One picture of several panels, with the runs' colours named below its title."""
+def joined(
+    title: str, panels: list[Spec], columns: int, *, said: str = "", legend: Mapping[str, str] | None = None
+) -> Spec:
+    """One picture of several panels under a message, with the runs' colours named below them."""
     bare = [{key: value for key, value in panel.items() if key not in {"$schema", "config"}} for panel in panels]
     key = [{"name": name, "colour": colour} for name, colour in (legend or {}).items()]
     concat: Spec = {"concat": bare, "columns": columns}
-    spec: Spec = {"$schema": SCHEMA, "title": {"text": title, "fontSize": 16, "offset": 14}, "config": _config()}
+    lines = wrap(title, _TITLE_LETTERS * min(columns, len(panels)))
+    heading: Spec = {"text": lines, "fontSize": 16, "offset": 14} | (
+        {"subtitle": said, "subtitleFontSize": 12, "subtitlePadding": 6} if said else {}
+    )
+    spec: Spec = {"$schema": SCHEMA, "title": heading, "config": _config()}
     return spec | ({"vconcat": [concat, _legend(key)]} if key else concat)
 
 

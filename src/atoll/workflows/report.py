@@ -1,8 +1,9 @@
 """The report of a study or of a run: one page, and each of its charts as SVG and PNG."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import atoll
 from atoll.analyse.band import Band
@@ -15,7 +16,17 @@ from atoll.layout.ports import give_ports
 from atoll.model.read import known_card, read_model
 from atoll.outside.files import read_text, write_whole
 from atoll.render import Bundle, render_bundle
-from atoll.report import RunView, StudyView, chart_png, chart_svg, draw_charts, render_report, tell_verdict
+from atoll.report import (
+    RunView,
+    StudyView,
+    chart_pdf,
+    chart_png,
+    chart_svg,
+    draw_charts,
+    draw_slide,
+    render_report,
+    tell_verdict,
+)
 from atoll.store.folder import Run, is_run, read_run
 from atoll.traffic.record import Source
 from atoll.workflows.diagnose import diagnose_bundle
@@ -35,10 +46,38 @@ def report_path(path: Path, *, lang: str = "en", out: Path | None = None) -> Pat
     """
     if out is not None and out.suffix.lower() not in {".html", ".htm"}:
         raise InputError(f"{out}: a report is a page of HTML; name it {out.with_suffix('.html')}.")
+    folder, view = _read_view(path)
+    return _write(view, out or folder / "report.html", lang=lang)
+
+
+def slide_path(path: Path, *, lang: str = "en", out: Path | None = None) -> Path:
+    """Write the one page for a slide of a run's or a study's folder; None: `slide.pdf` there.
+
+    Raises:
+        InputError: a file that is neither .pdf, .png nor .svg, or nothing was measured that could be drawn.
+        BadRun: neither a run nor a study.
+    """
+    if out is not None and out.suffix.lower() not in _SLIDES:
+        raise InputError(f"{out}: a slide is .pdf, .png or .svg; name it {out.with_suffix('.pdf')}.")
+    folder, view = _read_view(path)
+    if not view.measured_runs:
+        raise InputError(f"{path}: no run in it has measurements, so there is nothing for a slide.")
+    page = out or folder / "slide.pdf"
+    write_whole(page, _SLIDES[page.suffix.lower()](draw_slide(view, lang=lang)))
+    return page
+
+
+_SLIDES: Mapping[str, Callable[[dict[str, Any]], str | bytes]] = {
+    ".pdf": chart_pdf, ".png": chart_png, ".svg": chart_svg,
+}  # fmt: skip
+
+
+def _read_view(path: Path) -> tuple[Path, StudyView]:
+    """Where a page of it goes, and what stands there."""
     if path.is_dir() and is_run(path):
-        run = read_run(path)
-        return _write(_view_of_run(run), out or path / "report.html", lang=lang)
-    return report_study(read_result(find_study_folder(path)), lang=lang, out=out)
+        return path, _view_of_run(read_run(path))
+    result = read_result(find_study_folder(path))
+    return result.folder, view_of_study(result)
 
 
 def report_study(result: StudyResult, *, lang: str = "en", out: Path | None = None) -> Path:

@@ -16,6 +16,9 @@ def register(app: typer.Typer) -> None:
 
 def report(
     path: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="A run's folder, a study's folder or its file.")],
+    slides: Annotated[
+        bool, typer.Option("--slides", help="One page for a slide instead, slide.pdf; -o names a .pdf, .png or .svg.")
+    ] = False,
     lang: Language = None,
     page: OutPath = None,
     force: Force = False,
@@ -25,12 +28,15 @@ def report(
 
     Example: atoll report runs/four-h100-nvl-simulated --lang ko -o report.ko.html
     """
-    from atoll.workflows.report import charts_folder, report_path
+    from atoll.workflows.report import charts_folder, report_path, slide_path
 
     if page is not None:
         refuse_to_overwrite(page, force=force)
-    written = report_path(path, lang=spoken(lang), out=page)
-    if json:
+    write = slide_path if slides else report_path
+    written = write(path, lang=spoken(lang), out=page)
+    if json and slides:
+        show_json({"slide": str(written)})
+    elif json:
         show_json({"report": str(written), "charts": str(charts_folder(written))})
     else:
-        out.print(f"Report: {written}", markup=False, soft_wrap=True)
+        out.print(f"{'Slide' if slides else 'Report'}: {written}", markup=False, soft_wrap=True)
