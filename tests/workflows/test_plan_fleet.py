@@ -54,7 +54,7 @@ def two_kinds():
 @pytest.fixture(scope="module")
 def three_boxes():
     known = catalogue_fleet(make_box("L40S-48GB", 1), count=10)
-    return plan_fleet(known, goal(60), plan_one=planner(), spare=1)
+    return plan_fleet(known, goal(60), plan_one=planner(), card=read_model(MODEL), spare=1)
 
 
 def test_the_fewest_boxes_that_carry_the_load_are_taken_and_a_spare_one(three_boxes):
@@ -86,9 +86,9 @@ def test_the_document_has_what_others_rely_on(three_boxes):
 
 
 def test_several_kinds_have_their_shares_and_the_door_weighs_them():
-    one = plan_fleet(two_kinds(), goal(40), plan_one=partial(planner(), simulate=False))
+    one = plan_fleet(two_kinds(), goal(40), plan_one=partial(planner(), simulate=False), card=read_model(MODEL))
     load = round(sum(plan.most for plan in one.plans) * 1.2)  # more than one box of each carries
-    made = plan_fleet(two_kinds(), goal(load), plan_one=partial(planner(), simulate=False))
+    made = plan_fleet(two_kinds(), goal(load), plan_one=partial(planner(), simulate=False), card=read_model(MODEL))
     big, small = made.shares
     assert (big.of.kind.name, big.count) == ("big", 1)  # what carries most is taken first
     assert big.load / small.load == pytest.approx(big.of.most / small.of.most)
@@ -101,7 +101,7 @@ def test_several_kinds_have_their_shares_and_the_door_weighs_them():
 
 def test_too_few_boxes_are_said_to_be_and_how_many_would_do():
     known = catalogue_fleet(make_box("L40S-48GB", 1), count=1)
-    made = plan_fleet(known, goal(60), plan_one=planner())
+    made = plan_fleet(known, goal(60), plan_one=planner(), card=read_model(MODEL))
     assert not made.met
     wanted = -(-60 // made.plans[0].most)
     assert f"1 box is too few for 60 users: what is carried within the targets is {made.plans[0].most:.0f} users; " in (
@@ -120,10 +120,19 @@ def test_a_plan_of_one_box_names_the_boxes_that_would_carry_the_load():
 def test_a_load_that_nothing_limits_and_a_model_that_fits_nowhere_are_refused():
     known = catalogue_fleet(make_box("L40S-48GB", 1), count=2)
     with pytest.raises(InputError, match="give --slo-ttft"):
-        plan_fleet(known, goal(60, slo_ttft_s=None, slo_tpot_s=None), plan_one=planner())
+        plan_fleet(known, goal(60, slo_ttft_s=None, slo_tpot_s=None), plan_one=planner(), card=read_model(MODEL))
     big = "meta-llama/Llama-3.3-70B-Instruct"
     with pytest.raises(NothingFits, match="would hold it"):
-        plan_fleet(known, goal(60), plan_one=planner(big))
+        plan_fleet(known, goal(60), plan_one=planner(big), card=read_model(big))
+
+
+def test_a_model_that_no_box_holds_is_told_how_many_boxes_would_by_memory():
+    known = catalogue_fleet(make_box("H100-SXM-80GB", 8), count=2)
+    name = "deepseek-ai/DeepSeek-R1"
+    with pytest.raises(
+        NothingFits, match="By memory 2 boxes of 8 x H100-SXM-80GB would hold it, with tensor parallel 8"
+    ):
+        plan_fleet(known, goal(60), plan_one=planner(name), card=read_model(name))
 
 
 def test_more_cards_than_a_box_has_are_boxes_of_eight():

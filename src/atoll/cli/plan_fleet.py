@@ -17,7 +17,7 @@ def show_fleet_plan(made: FleetPlan) -> None:
     targets = [f"{what} p95 within {seconds:g} s" for what, seconds in _targets(made)]
     words = f", {goal.prompt:g} prompt and {goal.output:g} answer tokens" + "".join(f", {one}" for one in targets)
     out.print(bold(made.plans[0].plan.card.name, f" on a fleet, {goal.load}{words}"))
-    columns = ["boxes", "layout", "a box carries", "its part", "GPUs", "kW", "an hour"]
+    columns = ["boxes", "layout", "a box carries", "its part", "GPUs", "kW", _an_hour(made)]
     rows = [
         [
             f"{share.count} x {share.of.kind.name}",
@@ -38,6 +38,11 @@ def show_fleet_plan(made: FleetPlan) -> None:
     for line in explain_fleet(made):
         out.print(f"- {line}")
     _show_curve(made)
+
+
+def _an_hour(made: FleetPlan) -> str:
+    currency = made.known.fleet.currency
+    return "an hour" if currency is None else f"{currency} an hour"
 
 
 def _targets(made: FleetPlan) -> list[tuple[str, float]]:

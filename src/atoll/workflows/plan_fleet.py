@@ -7,12 +7,16 @@ from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
+from atoll.cost.memory import fit_memory
+from atoll.engines import find_engine
+from atoll.engines.spec import DEFAULT_ENGINE, EngineSpec
 from atoll.errors import InputError, NothingFits
 from atoll.inventory.box import Box
-from atoll.inventory.catalog import MOST_BOX_GPUS, is_rack
+from atoll.inventory.catalog import MOST_BOX_GPUS, find_gpu, is_rack
 from atoll.layout.fleet import MOST_BOXES, Fleet, FleetBoxes
-from atoll.layout.layout import Layout
+from atoll.layout.layout import EngineFlags, Layout
 from atoll.layout.weights import router_weights
+from atoll.model.card import ModelCard
 from atoll.plan.choice import Choice
 from atoll.plan.goal import Goal
 from atoll.plan.outlook import Outlook
@@ -28,6 +32,7 @@ ROUNDS = 4  # plans of one box at most, each at the share that the one before ca
 NEAR = 0.03  # relative; a share so near is the same
 MOST_SIMULATED_USERS = 6_000  # of a whole fleet behind one door; a run of them takes some seconds
 MOST_SIMULATED_REPLICAS = 1_024
+MOST_STAGES = 8  # boxes that a replica is said to need
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +100,7 @@ class FleetPlan:
         return self.carries_without_spare / self.goal.amount - 1
 
 
-def plan_fleet(known: KnownFleet, goal: Goal, *, plan_one: PlanOne, spare: int = 0) -> FleetPlan:
+def plan_fleet(known: KnownFleet, goal: Goal, *, card: ModelCard, plan_one: PlanOne, spare: int = 0) -> FleetPlan:
     """The fewest boxes of a fleet that carry a load.
 
     A kind of box is planned by the search for one box, at the share of the load that comes to it. A door before all
@@ -104,6 +109,7 @@ def plan_fleet(known: KnownFleet, goal: Goal, *, plan_one: PlanOne, spare: int =
     Args:
         known: the boxes that there are.
         goal: the load of all users together, and the targets.
+        card: the model.
         plan_one: plans one box under a part of the load.
         spare: so many boxes may be lost, and the rest still carry the load.
 
@@ -115,7 +121,7 @@ def plan_fleet(known: KnownFleet, goal: Goal, *, plan_one: PlanOne, spare: int =
         raise InputError(
             "How many boxes a load takes hangs on what each user may wait: give --slo-ttft, --slo-tpot or both."
         )
-    plans, misfits = _plan_kinds(known, goal, plan_one)
+    plans, misfits = _plan_kinds(known, goal, plan_one, card)
     chosen, met = choose_boxes([(plan.most, plan.kind.count) for plan in plans], goal.amount, spare=spare)
     shares = _share_out(plans, chosen, goal)
     whole = simulate_whole(_without(shares, spare), goal) if met else None
@@ -124,7 +130,9 @@ def plan_fleet(known: KnownFleet, goal: Goal, *, plan_one: PlanOne, spare: int =
     )
 
 
-def _plan_kinds(known: KnownFleet, goal: Goal, plan_one: PlanOne) -> tuple[list[BoxPlan], dict[str, str]]:
+def _plan_kinds(
+    known: KnownFleet, goal: Goal, plan_one: PlanOne, card: ModelCard
+) -> tuple[list[BoxPlan], dict[str, str]]:
     plans: list[BoxPlan] = []
     misfits: dict[str, str] = {}
     for kind in known.kinds:
@@ -133,8 +141,26 @@ def _plan_kinds(known: KnownFleet, goal: Goal, plan_one: PlanOne) -> tuple[list[
         except NothingFits as error:
             misfits[kind.name] = str(error)
     if not plans:
-        raise NothingFits(" ".join(dict.fromkeys(misfits.values())))
+        raise NothingFits(" ".join((*dict.fromkeys(misfits.values()), *_over_boxes(known, goal, card))))
     return sorted(plans, key=lambda plan: -plan.most), misfits
+
+
+def _over_boxes(known: KnownFleet, goal: Goal, card: ModelCard) -> Iterator[str]:
+    """How many boxes of the largest kind hold the model as stages of a pipeline, tensor parallel inside each."""
+    kind = max(known.kinds, key=lambda one: sum(gpu.memory_bytes or 0 for gpu in one.box.gpus))
+    gpu = find_gpu(kind.box.gpus[0].name or "")
+    size = max(find_engine(DEFAULT_ENGINE).legal_tensor_parallel(card, range(1, len(kind.box.gpus) + 1)), default=1)
+    for stages in range(2, MOST_STAGES + 1):
+        flags = EngineFlags(max_num_seqs=64)
+        spec = EngineSpec.on(card, gpu, tensor_parallel=size, pipeline_parallel=stages, flags=flags)
+        if fit_memory(spec).longest >= goal.longest:
+            where = f"{stages} boxes of {len(kind.box.gpus)} x {gpu.name}"
+            enough = "" if kind.count >= stages else f" ({kind.count} are there)"
+            yield (
+                f"By memory {where}{enough} would hold it, with tensor parallel {size} in each and pipeline parallel"
+                f" {stages} over them; how fast that is over a network atoll does not say."
+            )
+            return
 
 
 def _plan_kind(kind: BoxKind, goal: Goal, plan_one: PlanOne) -> BoxPlan:

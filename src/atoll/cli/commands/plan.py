@@ -138,7 +138,9 @@ def plan(
     known = fleet_of(fleet, boxes=boxes, spare=spare, capture=box, gpu=gpu, gpus=gpus)
     if known is not None:
         card = read_model(model)
-        found = plan_fleet(known, goal, plan_one=lambda one, part: planned(card, one, part), spare=spare or 0)
+        found = plan_fleet(
+            known, goal, card=card, plan_one=lambda one, part: planned(card, one, part), spare=spare or 0
+        )
         _show_fleet(found, path, force=force, json=json)
         return
     with _watching(goal) as watch:
