@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atoll.layout.affinity import Homes
 from atoll.layout.layout import Policy, Router
@@ -190,17 +191,25 @@ def random_two(peers: Peers, usable: list[Peer], job: Job, rng: np.random.Genera
     """Two replicas drawn by weight, and of these the one with fewer connections for its weight."""
     if len(usable) < 2:
         return usable[0]
-    weights = np.array([peer.weight for peer in peers.peers], dtype=np.float64)
+    sums = None if peers.alike else np.cumsum([peer.weight for peer in peers.peers], dtype=np.float64)
+    all_usable = len(usable) == len(peers.peers)
     previous: Peer | None = None
     for _ in range(20):  # as often as nginx tries before it falls back to round robin
-        peer = peers.peers[int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right"))]
-        if peer is previous or peer not in usable:
+        peer = peers.peers[_drawn(len(peers.peers), sums, rng)]
+        if peer is previous or not (all_usable or peer in usable):
             continue
         if previous is None:
             previous = peer
             continue
         return previous if peer.conns * previous.weight > previous.conns * peer.weight else peer
     return smooth_round_robin(peers, usable, job, rng)
+
+
+def _drawn(count: int, sums: NDArray[np.float64] | None, rng: np.random.Generator) -> int:
+    """The place of a replica drawn by weight; `sums` are the weights added up, None where all are the same."""
+    if sums is None:
+        return int(rng.random() * count)
+    return int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
 
 
 def fewest_tokens(_: Peers, usable: list[Peer], __: Job, ___: np.random.Generator) -> Peer:
