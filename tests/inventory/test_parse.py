@@ -4,6 +4,7 @@ import pytest
 
 from atoll.errors import BadTopology
 from atoll.inventory.box import Box, LinkKind, cpu_ranges
+from atoll.inventory.catalog import make_box
 from atoll.inventory.parse import parse_box
 
 PAIRS = """\
@@ -96,6 +97,13 @@ def test_a_missing_header_is_said(pairs):
     assert "header" in read(DRESSES["no header"]).notes[0]
 
 
+SLICED = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-74b00f22-1f0c-ef1a-3f7c-d4a8a0b1c2d3)
+  MIG 3g.40gb     Device  0: (UUID: MIG-2b3ca0f7-5e10-5f3d-9c52-5c0d8e2a7b11)
+  MIG 3g.40gb     Device  1: (UUID: MIG-8d1d2f6a-0a51-5a53-8a0f-7a8c9e3b4c22)
+GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-91c5a0de-77aa-4b19-b6b0-0c6a5d4e3f21)
+  MIG 1g.10gb     Device  0: (UUID: MIG-c5a0de91-aa77-5b19-b0b6-6a0c5d4e3f33)
+"""
+
 REFUSED = {
     "one cell changed": (PAIRS.replace("NV12\tSYS\tSYS", "NV4\tSYS\tSYS", 1), "GPU0 to GPU1 reads NV4 in one row and NV12"),
     "one cell lost": (PAIRS.replace("NV12\t X \tSYS", "NV12\t X ", 1), "cells|GPU"),
@@ -110,10 +118,12 @@ REFUSED = {
     "not a matrix": ("total 12\ndrwxr-xr-x 2 root root", "no GPU topology matrix"),
     "empty": ("  \n", "this is empty"),
     "a list of cards": ("GPU 0: NVIDIA L40S (UUID: GPU-00000000-0000-0000-0000-000000000000)\n", "nvidia-smi -L"),
-    "a list of MIG slices": (
-        "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-0)\n  MIG 3g.40gb     Device  0: (UUID: MIG-0)\n",
+    "a list of MIG slices without their card": (
+        "  MIG 3g.40gb     Device  0: (UUID: MIG-0)\n",
         "--gpu 'H100 MIG 3g.40gb' --gpus 2",
     ),
+    "slices and a whole card": (SLICED + "GPU 9: NVIDIA H100 80GB HBM3\n", "1 of these cards are whole"),
+    "compute instances": (SLICED.replace("MIG 3g", "MIG 1c.3g"), "share the memory of their slice"),
     "the plain table": ("| NVIDIA-SMI 550.54  Driver Version: 550.54  CUDA Version: 12.4 |", "plain `nvidia-smi`"),
     "an error": ("bash: nvidia-smi: command not found", "not installed"),
     "no driver": ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", "no working driver"),
@@ -186,6 +196,18 @@ def test_names_of_another_number_of_cards_are_left_out_and_said():
 def test_mig_is_noted():
     box = read("GPU 0: NVIDIA A100\n  MIG 1g.10gb     Device  0: (UUID: MIG-1)\n" + PAIRS)
     assert any("MIG" in note for note in box.notes)
+
+
+def test_a_list_of_mig_slices_is_a_box_of_cards_that_nothing_joins():
+    box = read("$ nvidia-smi -L\n" + SLICED)
+    assert [gpu.name for gpu in box.gpus] == [*["H100-SXM-80GB-MIG-3g.40gb"] * 2, "H100-SXM-80GB-MIG-1g.10gb"]
+    assert {link.kind.value for link in box.links} == {"SYS"}
+    assert "an engine takes one" in box.notes[0]
+    assert box.device_ids([2, 0]) == (
+        "MIG-c5a0de91-aa77-5b19-b0b6-6a0c5d4e3f33",
+        "MIG-2b3ca0f7-5e10-5f3d-9c52-5c0d8e2a7b11",
+    )
+    assert make_box("H100", 2).device_ids([1]) == ("1",)
 
 
 def test_a_row_whose_label_was_cut_is_no_network_card():

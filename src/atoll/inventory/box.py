@@ -118,6 +118,11 @@ class Box(Document):
     def gpu(self, index: int) -> Gpu:
         return next(gpu for gpu in self.gpus if gpu.index == index)
 
+    def device_ids(self, indices: Collection[int]) -> tuple[str, ...]:
+        """How CUDA and container engines call these cards: nvidia-smi's numbers, and a MIG slice by its UUID."""
+        uuids = {gpu.index: gpu.uuid for gpu in self.gpus if (gpu.uuid or "").startswith("MIG-")}
+        return tuple(uuids.get(index) or str(index) for index in indices)
+
     def only(self, indices: Collection[int]) -> "Box":
         """The box with no other cards than these."""
         gpus = tuple(gpu for gpu in self.gpus if gpu.index in indices)

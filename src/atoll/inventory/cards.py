@@ -19,6 +19,11 @@ _TABLED = re.compile(
     r" +([0-9A-F]{8}:[0-9A-F]{2}:[0-9A-F]{2}\.[0-9A-F])",
     re.IGNORECASE,
 )
+# `  MIG 3g.40gb     Device  0: (UUID: MIG-5e9c...)` under its card; `MIG 1c.3g.40gb` is a part of an instance.
+_SLICED = re.compile(
+    r"^\W*MIG ((?:[1-7]c\.)?[1-7]g\.[0-9]{1,3}gb\S*) +Device +[0-9]{1,2}: *\(UUID: *(MIG-[\w/-]{1,80})\) *$",
+    re.IGNORECASE,
+)
 _TABLED_MEMORY = re.compile(r"[0-9]+ ?MiB +/ +([0-9]{3,7}) ?MiB")
 
 
@@ -61,6 +66,22 @@ def _listed_cards(lines: list[str]) -> dict[int, Card]:
             if cards.setdefault(int(index), card).name != card.name:
                 return {}
     return cards
+
+
+def find_slices(lines: Iterable[str]) -> tuple[list[Card], int]:
+    """MIG slices that `nvidia-smi -L` lists, named by card and profile, and how many cards have none."""
+    slices: list[Card] = []
+    of_card: dict[str, int] = {}
+    index = name = ""
+    for line in lines:
+        card, part = _LISTED.search(line), _SLICED.search(line)
+        if card is not None:
+            index, name = card[1], card[2].strip()
+            of_card.setdefault(index, 0)
+        elif part is not None and name:
+            of_card[index] += 1
+            slices.append(Card(name=f"{name} MIG {part[1]}", uuid=part[2]))
+    return slices, sum(not count for count in of_card.values())
 
 
 def _tabled_cards(lines: list[str]) -> dict[int, Card]:

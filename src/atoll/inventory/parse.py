@@ -2,6 +2,7 @@
 
 Reads `nvidia-smi topo -m` as the tool prints it and as people paste it, and takes the cards' names from
 `nvidia-smi -L`, from `--query-gpu ... --format=csv` and from the plain table when they stand in the same text.
+A list of MIG slices alone is a box, since nothing joins them.
 A matrix that leaves any doubt is refused with a sentence: a wrong one would put a model on the wrong cards.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 
 from atoll.errors import BadTopology
 from atoll.inventory.box import Box, Gpu, Link, LinkKind
-from atoll.inventory.cards import Card, find_cards, name_card
+from atoll.inventory.cards import Card, find_cards, find_slices, name_card
 from atoll.inventory.matrix import Flaw, Matrix, View, find_blocks, read_matrix, read_places
 from atoll.inventory.paste import clean_lines, unwrap
 
@@ -25,8 +26,12 @@ def parse_box(text: str, *, origin: str) -> Box:
     Raises:
         BadTopology: there is no matrix in it, or none that can be read with certainty; one sentence says why.
     """
+    lines = clean_lines(text)
+    slices, uncut = find_slices(lines)
+    if slices and not find_blocks(lines):
+        return _box_of_slices(slices, uncut, origin)
     try:
-        return _read_box(clean_lines(text), text, origin)
+        return _read_box(lines, text, origin)
     except BadTopology:
         unwrapped = unwrap(text)
         if unwrapped is None:
@@ -101,6 +106,27 @@ def _build_box(matrix: Matrix, cards: dict[int, Card]) -> Box:
     links = tuple(_link(a, b, code) for (a, b), code in sorted(matrix.cells.items()))
     pcie_only = matrix.view is View.PCIE and all(link.kind is not LinkKind.NV for link in links)
     return Box(gpus=gpus, links=links, pcie_only=pcie_only)
+
+
+def _box_of_slices(slices: list[Card], uncut: int, origin: str) -> Box:
+    """`nvidia-smi -L` is enough for MIG slices, each a card of its own, since no link joins them.
+
+    Source: MIG User Guide, "Application Considerations": no peer access between instances, of one card either.
+    """
+    if uncut:
+        raise BadTopology(
+            f"{origin}: {uncut} of these cards are whole and the list shows no links; keep the cards that are cut into "
+            "slices, or give `nvidia-smi topo -m` for the whole ones."
+        )
+    if any(re.search(r" MIG [1-7]c\.", card.name) for card in slices):
+        raise BadTopology(
+            f"{origin}: compute instances (`1c.3g.40gb`) share the memory of their slice; atoll plans for whole "
+            "slices, such as `3g.40gb`."
+        )
+    gpus = tuple(_gpu(index, card, None, None) for index, card in enumerate(slices))
+    links = tuple(Link(a=a, b=b, kind=LinkKind.SYS) for b in range(len(gpus)) for a in range(b))
+    note = "MIG slices, numbered in the order of the list: nothing joins them, so an engine takes one."
+    return Box(gpus=gpus, links=links, notes=(note,))
 
 
 def _link(a: int, b: int, code: str) -> Link:

@@ -191,7 +191,7 @@ def replica_service(layout: Layout, card: ModelCard, settings: RenderSettings, n
         "volumes": _replica_volumes(engine, number),
         "networks": ["replicas"],
         "healthcheck": _health_check(engine, replica, card),
-        **_gpu_settings(engine, replica, launch),
+        **_gpu_settings(engine, layout, replica, launch),
         **_care(stop_s=STOP_S),
     }
     if engine.emulates:
@@ -243,11 +243,11 @@ def _health_check(engine: Engine, replica: Replica, card: ModelCard) -> dict[str
     }
 
 
-def _gpu_settings(engine: Engine, replica: Replica, launch: Launch) -> dict[str, Any]:
-    """The replica's own GPUs by nvidia-smi's numbers, and room for what its workers share."""
+def _gpu_settings(engine: Engine, layout: Layout, replica: Replica, launch: Launch) -> dict[str, Any]:
+    """The replica's own GPUs as container engines call them, and room for what its workers share."""
     found: dict[str, Any] = {}
     if not engine.emulates:
-        device = {"driver": "nvidia", "device_ids": [str(gpu) for gpu in replica.gpus], "capabilities": ["gpu"]}
+        device = {"driver": "nvidia", "device_ids": list(layout.box.device_ids(replica.gpus)), "capabilities": ["gpu"]}
         found["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
     if not engine.emulates and len(replica.gpus) > 1:
         # Docker gives 64 MiB; vLLM's ring to its workers is 24 MiB x 10 and NCCL takes the rest.

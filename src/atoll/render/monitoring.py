@@ -190,7 +190,7 @@ def _gpu_service(layout: Layout, care: Mapping[str, Any]) -> dict[str, Any]:
     Prometheus does.
     """
     ids = sorted({gpu for replica in layout.replicas for gpu in replica.gpus})
-    device = {"driver": "nvidia", "device_ids": [str(gpu) for gpu in ids], "capabilities": ["gpu"]}
+    device = {"driver": "nvidia", "device_ids": list(layout.box.device_ids(ids)), "capabilities": ["gpu"]}
     return {
         "image": GPU_IMAGE,
         "command": ["-f", "/etc/atoll/dcgm.csv"],

@@ -154,7 +154,7 @@ def _environment(layout: Layout, replica: Replica) -> dict[str, str]:
     """
     variables = {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # nvidia-smi's numbers; CUDA alone would put the fastest card first
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, replica.gpus)),
+        "CUDA_VISIBLE_DEVICES": ",".join(layout.box.device_ids(replica.gpus)),
         **_keep_alive(layout.engine_version),
         **OFFLINE,
     }
