@@ -183,6 +183,8 @@ _KINDS: tuple[tuple[frozenset[str], str, str], ...] = (
     (frozenset({"schema_version", "source", "engine"}), "the notes of a run", _RUN),
     (frozenset({"requests", "ttft_s", "duration_s"}), "the summary of a run", _RUN),
     (frozenset({"weights_time", "attention_time"}), "a machine's profile", "--profile takes it"),
+    (frozenset({"layouts"}), "the layouts of a stack", "`atoll render` and `up` take it"),
+    (frozenset({"box", "models"}), "a stack of several models", "`atoll plan` takes it"),
     (frozenset({"name", "boxes"}), "a fleet", "`atoll inspect` and `atoll plan --fleet` take it"),
     (frozenset({"gpus", "links"}), "a box", "`atoll plan --box` takes it"),
     (frozenset({"services"}), "a Compose file", _DOCTOR),

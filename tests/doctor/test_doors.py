@@ -4,6 +4,7 @@ import pytest
 
 from atoll.doctor.caddy import doors_of_caddyfile, parse_caddyfile
 from atoll.doctor.door import seconds, split_address
+from atoll.doctor.examine import examine
 from atoll.doctor.files import HeldFiles
 from atoll.doctor.tree import Source
 from atoll.errors import BadDocument
@@ -194,3 +195,11 @@ services:
         "silent": 30000,
         "tgi": 80,
     }
+
+
+@pytest.mark.parametrize("name", ["measured.csv", "notes"])
+def test_commands_quoted_in_a_table_start_nothing(name, facts_of):
+    row = "{}, H100, docker run --gpus 1 vllm/vllm-openai:v0.32.0 --model org/m\n"
+    facts = facts_of({name: f"id, gpu, notes\n{row.format('a')}{row.format('b')}"})
+    assert not facts.projects
+    assert [finding.rule for finding in examine(facts)] == ["AT002"]

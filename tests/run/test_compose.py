@@ -11,6 +11,7 @@ import pytest
 from atoll.errors import BadRun, CommandFailed, InputError, MissingProgram, StartFailed
 from atoll.outside.shell import Finished
 from atoll.run import compose
+from atoll.workflows.door import find_door
 from stand_ins.clock import ManualClock
 
 BUNDLE = Path(__file__).parents[1] / "data" / "bundles" / "h100-nvl-2xtp2" / "compose"
@@ -245,7 +246,10 @@ def test_of_a_copy_status_says_that_nothing_runs_and_down_and_up_leave_the_origi
     with pytest.raises(BadRun, match="end that first with `atoll down '"):
         up(bundle, docker)
     assert not any(" down " in line or " up " in line for line in docker.ran)
+    with pytest.raises(InputError, match="is not up; `atoll up "):  # a load would measure the original
+        find_door(str(bundle)).refuse_if_down(docker)
     shutil.move(original, tmp_path / "elsewhere")  # and what was moved is still itself
+    find_door(str(bundle)).refuse_if_down(docker)
     assert asyncio.run(compose.status(bundle, shell=docker, clock=ManualClock(flows=True))).state == "up"
 
 

@@ -69,7 +69,12 @@ class Recogniser:
         if self._take(source, explicit=explicit):
             return
         if explicit:
-            self._sources.problem(source, 1, unknown, "this is no file that the doctor knows")
+            what = (
+                "a table, and commands in its cells start nothing"
+                if _is_table(source)
+                else "no file that the doctor knows"
+            )
+            self._sources.problem(source, 1, unknown, f"this is {what}")
         elif STARTS_ENGINE.search(source.text):
             self._sources.not_understood(source.path, _unknown_kind(source))
 
@@ -94,7 +99,12 @@ class Recogniser:
             self._take_plain(source)
             or (not _NGINX_BLOCK.search(source.text) and self._take_yaml(source, explicit=explicit, certain=False))
             or self._take_nginx(source, explicit=False)
-            or (explicit and bool(STARTS_ENGINE.search(source.text)) and self._take_script(source))
+            or (
+                explicit
+                and bool(STARTS_ENGINE.search(source.text))
+                and not _is_table(source)
+                and self._take_script(source)
+            )
         )
 
     def _take_toml(self, source: Source) -> bool:
@@ -296,6 +306,15 @@ def _told_by_name(source: Source) -> str | None:
     if kind == "dockerfile" and not re.search(r"(?im)^\s*FROM\s", source.text):
         return None
     return kind or ("script" if re.match(r"#!.*\b(ba|da|z)?sh\b", source.text) else None)
+
+
+def _is_table(source: Source) -> bool:
+    """Whether commands in it are quoted in cells or in records, and nothing of it is run."""
+    return source.name.lower().endswith(_TABLES) or _HEADER.match(source.text) is not None
+
+
+_TABLES = (".csv", ".tsv", ".psv", ".jsonl", ".ndjson")
+_HEADER = re.compile(r"\ufeff?\w[\w ./-]*([,;|\t]\w[\w ./-]*){2,}\r?\n")  # of a table without such a name
 
 
 def _is_manifest(root: Node) -> bool:

@@ -1,7 +1,7 @@
 """Several models on one box behind one door: what is asked for, and the layouts that came of it."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,8 @@ class StackModel(Document):
 
 class StackGoal(Document):
     """`box` is the path of a capture, relative to the file, or `{gpu: H100-SXM-80GB, gpus: 8}`."""
+
+    noun: ClassVar[str] = "a stack of several models"
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     box: str | BoxName
@@ -58,6 +60,8 @@ class Stack(Document):
 
     The first one's router holds for the door: its port, and what a client's address may do at once.
     """
+
+    noun: ClassVar[str] = "the layouts of a stack"
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     layouts: tuple[Layout, ...] = Field(min_length=1, max_length=MOST_MODELS)

@@ -15,7 +15,7 @@ from typing import Any
 
 from atoll.documents import parse_yaml
 from atoll.engines import find_engine, read_counters
-from atoll.errors import BadDocument, BadRun, CommandFailed, InputError, MissingProgram, StartFailed
+from atoll.errors import AtollError, BadDocument, BadRun, CommandFailed, InputError, MissingProgram, StartFailed
 from atoll.layout.layout import Layout, Replica
 from atoll.layout.ports import give_ports
 from atoll.layout.stack import Stack
@@ -324,9 +324,17 @@ def door_url(folder: Path) -> str:
     return f"http://{host}:{settings.get('ATOLL_PORT') or 8080}"
 
 
-def is_down(folder: Path) -> bool:  # noqa: ARG001
-    """Never said: only Docker knows, and the stack may have been started by hand."""
-    return False
+def is_down(folder: Path, *, shell: Shell) -> bool:
+    """Whether what bears its name was started in another folder.
+
+    No more is said: Docker may not answer, and a stack that was started by hand may have another name.
+    """
+    try:
+        argv = [*_find_compose(shell), "ps", "--all", "--format", "json"]
+        rows = _json_rows(shell.run(argv, cwd=folder).check().stdout)
+    except AtollError:
+        return False
+    return _started_elsewhere(folder, [_container(row) for row in rows]) is not None
 
 
 def metrics_urls(folder: Path) -> tuple[str, ...] | None:  # noqa: ARG001

@@ -375,7 +375,7 @@ def metrics_urls(folder: Path) -> tuple[str, ...] | None:
     return tuple(f"{replica.url}/metrics" for replica in read_plan(folder).replicas)
 
 
-def is_down(folder: Path) -> bool:
+def is_down(folder: Path, *, shell: Shell) -> bool:  # noqa: ARG001
     """Whether none of its processes lives."""
     return not (folder / STATE_FILE).exists() or not read_state(folder).living(folder)
 

@@ -63,8 +63,8 @@ class Runner(Protocol):
         """The engines' /metrics, one a replica; None where they cannot be reached from outside the bundle."""
         ...
 
-    def is_down(self, folder: Path) -> bool:
-        """Whether nothing of the bundle runs, as far as can be told without asking another program."""
+    def is_down(self, folder: Path, *, shell: Shell) -> bool:
+        """Whether nothing of the bundle runs; False where that cannot be told."""
         ...
 
     def dry_run(self, folder: Path, files: Mapping[str, str]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from atoll.errors import InputError
 from atoll.layout.layout import Layout
+from atoll.outside.shell import RealShell, Shell
 from atoll.run.runner import RUNNERS, Runner, runner_of
 from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
@@ -23,7 +24,7 @@ class Door:
     layout: Layout | None = None  # None: somebody's server
     folder: Path | None = None  # that a trace of the layout's load lies beside
     metrics: tuple[str, ...] | None = None  # the engines' own; None: not known, or not reachable
-    down: Path | None = None  # the bundle that nothing runs of: whoever answers at the URL is somebody else
+    bundle: Path | None = None  # None: nobody's, or not rendered
 
     @property
     def workload(self) -> Workload | None:
@@ -37,10 +38,10 @@ class Door:
         """How long one answer is predicted to take; None where there is no layout, or no prediction."""
         return None if self.layout is None else expected_answer_s(self.layout, workload, trace=trace)
 
-    def refuse_if_down(self) -> None:
+    def refuse_if_down(self, shell: Shell | None = None) -> None:
         """Raise InputError where a load would go to whoever else listens there."""
-        if self.down is not None:
-            raise InputError(f"{self.down} is not up; `atoll up {shlex.quote(str(self.down))}` starts it.")
+        if self.bundle is not None and runner_of(self.bundle).is_down(self.bundle, shell=shell or RealShell()):
+            raise InputError(f"{self.bundle} is not up; `atoll up {shlex.quote(str(self.bundle))}` starts it.")
 
     def trace_of(self, workload: Workload) -> Trace:
         """The rows that the load takes its requests from; raises InputError or BadTraffic when they are not there."""
@@ -79,5 +80,5 @@ def _door_of_bundle(runner: Runner, bundle: Path, *, beside: Path) -> Door:
         layout=read_layout(bundle / "layout.yaml"),
         folder=beside,
         metrics=runner.metrics_urls(bundle),
-        down=bundle if runner.is_down(bundle) else None,
+        bundle=bundle,
     )

@@ -14,6 +14,7 @@ from atoll.load.target import Endpoint, RequestOptions
 from atoll.model.purpose import purpose_of
 from atoll.model.read import read_model
 from atoll.outside.files import read_text
+from atoll.outside.shell import RealShell
 from atoll.render.stack import STACK_FILE
 from atoll.run.runner import runner_of
 from atoll.store.folder import read_run
@@ -74,7 +75,7 @@ def bench_stack(
     """
     stack = Stack.parse(read_text(bundle / STACK_FILE), origin=str(bundle / STACK_FILE))
     runner = runner_of(bundle)
-    if runner.is_down(bundle):
+    if runner.is_down(bundle, shell=RealShell()):
         raise InputError(f"{bundle} is not up; `atoll up {bundle}` starts it.")
     urls = runner.metrics_urls(bundle)
 

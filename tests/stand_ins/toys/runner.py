@@ -22,7 +22,7 @@ async def door_lines(folder, *, shell, naming=None):
     return ()
 
 
-def is_down(folder):
+def is_down(folder, *, shell):
     return True
 
 
