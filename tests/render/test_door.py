@@ -9,14 +9,17 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from atoll.layout.layout import Policy, Router
+from atoll.render.monitoring import door_counters
 from atoll.render.nginx import CLIENT_ROUTES
-from render.test_nginx import needs_nginx, nginx
+from atoll.render.parts import Part
+from render.test_nginx import free_port, needs_nginx, nginx
 from stand_ins.layouts import two_pairs
 
 
@@ -165,14 +168,17 @@ def is_for_clients(target: str) -> bool:
 
 
 @contextlib.contextmanager
-def door(folder: Path) -> Iterator[tuple[int, Replica]]:
-    with recording() as replica, nginx(two_pairs(), [replica.port, replica.port + 1], folder) as port:
+def door(folder: Path, policy: Policy, more: Sequence[Part] = ()) -> Iterator[tuple[int, Replica]]:
+    layout = two_pairs(router=Router(policy=policy))
+    with recording() as replica, nginx(layout, [replica.port, replica.port + 1], folder, more=more) as port:
         yield port, replica
 
 
-def try_all(folder: Path) -> Iterator[tuple[str, str, str, str, str, list[str]]]:
+def try_all(
+    folder: Path, policy: Policy = Policy.LEAST_CONN, more: Sequence[Part] = ()
+) -> Iterator[tuple[str, str, str, str, str, list[str]]]:
     """Route, trick, form, target, the client's status, what a replica saw."""
-    with door(folder) as (port, replica):
+    with door(folder, policy, more) as (port, replica):
         cases = [(r, t, "GET") for r in NEVER for t in TRICKS]
         cases += [(r, t, f) for r in NEVER[:1] for t in TRICKS for f in FORMS if f != "GET"]
         cases += [(r, "plain", f) for r in NEVER for f in FORMS if f != "GET"]
@@ -185,9 +191,14 @@ def try_all(folder: Path) -> Iterator[tuple[str, str, str, str, str, list[str]]]
 
 
 @needs_nginx
-def test_nothing_but_what_is_for_clients_reaches_a_replica_however_it_is_spelled(tmp_path):
+@pytest.mark.parametrize(
+    ("policy", "watched"),
+    [(Policy.LEAST_CONN, False), (Policy.SESSION_AFFINITY, False), (Policy.PREFIX_AFFINITY, True)],
+)
+def test_nothing_but_what_is_for_clients_reaches_a_replica_however_it_is_spelled(policy, watched, tmp_path):
     tried, through = 0, []
-    for route, trick, form, target, status, seen in try_all(tmp_path):
+    more = (door_counters(free_port()),) if watched else ()
+    for route, trick, form, target, status, seen in try_all(tmp_path, policy, more):
         tried += 1
         for arrived in seen:
             through.append(arrived)
@@ -199,7 +210,7 @@ def test_nothing_but_what_is_for_clients_reaches_a_replica_however_it_is_spelled
 @needs_nginx
 @pytest.mark.parametrize("route", ALLOWED)
 def test_what_is_for_clients_arrives_as_it_was_sent(route, tmp_path):
-    with door(tmp_path) as (port, replica):
+    with door(tmp_path, Policy.LEAST_CONN) as (port, replica):
         for target in (route, f"{route}?after=%2e%2e/x&y=%26"):
             assert ask(port, "POST", target, " HTTP/1.1") == "200"
             assert replica.targets[-1] == target
