@@ -52,6 +52,7 @@ def test_the_users_of_a_running_load_test_are_changed_by_its_file(site, client):
     running = Job(note=JobNote(id="1", title="x", argv=tuple(argv), started_at=0.0), state=JobState.RUNNING)
     site.jobs.find = lambda job_id: running
     assert users_of(site, running) == "3"
+    assert client.post("/jobs/1/users", data={"users": "9" * 5000}).status_code == 400
     assert client.post("/jobs/1/users", data={"users": "12"}).status_code == 303
     assert ControlFile(site.workspace.root / ".atoll/controls/mine").wanted_users() == 12
     assert users_of(site, running) == "12"

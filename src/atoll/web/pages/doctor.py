@@ -123,7 +123,7 @@ def make_page(site: Site) -> APIRouter:
 
 
 def _hints(users: str, gpu: str) -> Hints:
-    if users.strip() and not (users.strip().isascii() and users.strip().isdigit() and 0 < int(users) <= 100_000):
+    if users.strip() and not (re.fullmatch(r"[0-9]{1,15}", users.strip()) and 0 < int(users) <= 100_000):
         raise InputError(f"{users[:20]!r} is no number of users; 1 to 100,000 are.")
     return Hints(users=int(users) if users.strip() else None, gpu=gpu.strip() or None)
 

@@ -1,6 +1,7 @@
 """Jobs: load tests and studies under way and ended, live: figures, the command, its words, Stop."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -119,7 +120,7 @@ def make_page(site: Site) -> APIRouter:
 
 def first_byte(after: Annotated[int, Query(ge=0)] = 0, last_event_id: Annotated[str, Header()] = "") -> int:
     """Where a stream goes on: after what the browser has seen, else after what the page held."""
-    return int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else after
+    return int(last_event_id) if re.fullmatch(r"[0-9]{1,15}", last_event_id) else after
 
 
 def begin(

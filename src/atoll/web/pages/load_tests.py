@@ -1,5 +1,6 @@
 """Load tests: start `atoll bench` on a bundle or the server's door, and change its users while it runs."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def make_page(site: Site) -> APIRouter:
         control = control_of(found)
         if control is None or found.state is not JobState.RUNNING:
             raise InputError("There are no users to change: only a running load test with users has some.")
-        if not users.strip().isascii() or not users.strip().isdigit() or not 0 <= int(users) <= MOST_USERS:
+        if not re.fullmatch(r"[0-9]{1,15}", users.strip()) or int(users) > MOST_USERS:
             raise InputError(f"{users.strip()[:40]!r} is not a number of users from 0 to {MOST_USERS:,}.")
         site.note(request, f"{int(users)} users in job {job_id}")
         write_whole(site.workspace.root / control, f"{int(users)}\n")
