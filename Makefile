@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    := demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench docs lock sbom audit clean
+.PHONY: help demo test check format bench docs lock dist sbom audit clean
 
 help: ## show these targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -47,6 +47,12 @@ bench: $(VENV)/.test ## measure planner, simulator and load generator
 
 lock: $(VENV)/.test ## write the exact versions and hashes that the backend's image installs; needs the network
 	$(BIN)/python tools/make_lock.py
+
+dist: | $(BIN)/python ## write dist/wheels: atoll and all that it needs, to carry where no network is; needs the network
+	rm -rf dist/wheels
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --wheel-dir dist/wheels '.[local]'
+	@echo "Carry dist/wheels to a machine with the same sort of system and Python $$($(BIN)/python -V | cut -d' ' -f2 | cut -d. -f1,2). There:"
+	@echo "  python3 -m venv atoll && atoll/bin/pip install --no-index --find-links wheels 'atoll[local]'"
 
 dist/env/bin/python: pyproject.toml
 	rm -rf dist/env dist/*.whl

@@ -67,6 +67,7 @@ def test_stages_are_planned_and_simulated_where_they_are_asked_for():
     [
         (("--gpu-memory-utilization", "1.5"), "--gpu-memory-utilization: 1 or less is expected, this is 1.5."),
         (("--engine-version", "newest"), "'newest' is no vLLM version; write it like"),
+        (("--engine-version", "0.99"), "vLLM 0.99 is not known; known are the releases up to 0.33.0"),
         (("--kv-cache-dtype", "int3"), "kv_cache_dtype int3 is not one of auto, "),
     ],
 )

@@ -49,3 +49,18 @@ def test_an_error_is_one_line(capsys):
     with pytest.raises(SystemExit):
         guarded(fail)
     assert capsys.readouterr().err == "atoll: a b\\x1b[2J.\n"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_no_table_cuts_a_name_into_letters(monkeypatch, width):
+    monkeypatch.setattr(show, "out", Console(width=width, file=io.StringIO(), markup=False))
+    names = ("2xTP2-least-conn", "1xTP4", "넓은배치-두벌")
+    columns = ("", "variant", "TTFT\np50", "TTFT\np95", "TPOT\np50", "E2E\np50", "tok/s", "p95 vs\n1xTP4-plain")
+    rows = [("1=", name, "118 ms", "224 ms", "14.8 ms", "42.3 s", "2,021", "unclear") for name in names]
+    show.show_table("Study", columns, rows, numbers=range(2, 8), wrap=(1,))
+    text = show.out.file.getvalue()
+    for word in (*names, "variant"):
+        assert word in text
+    if width >= 60:
+        assert all(len(line.rstrip()) <= width for line in text.splitlines())
+        assert text.count("2,021  ") == len(names)  # each row's figures stand whole beside each other

@@ -101,3 +101,18 @@ def test_a_catalogue_is_made_anew_from_the_folders_with_tags_and_studies(tmp_pat
         assert gone not in found
         assert (found[first].tags, found[first].study, found[second].tags) == (("밤",), "cards", ())
         assert [entry.run_id for entry in list_runs(Query(tag="밤"), catalog=address)] == [first]
+
+
+def test_the_catalogue_of_a_workspace_is_found_from_any_folder_in_it(tmp_path, monkeypatch):
+    monkeypatch.delenv(runs.VARIABLE, raising=False)
+    inside = tmp_path / "work" / "bundle" / "logs"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    assert runs.catalog_address() == runs.DEFAULT
+    monkeypatch.chdir(tmp_path / "work")
+    first = run_in(tmp_path / "work" / "runs" / "a", None)
+    monkeypatch.chdir(inside)
+    assert listed(None) == {first}
+    assert runs.catalog_address("sqlite:mine.db") == "sqlite:mine.db"
+    (tmp_path / "work").chmod(0o777)  # where anybody may write, anybody could lay a catalogue
+    assert runs.catalog_address() == runs.DEFAULT

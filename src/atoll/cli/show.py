@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderHook, RenderResult
 from rich.segment import Segment
 from rich.table import Table
@@ -97,6 +98,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
+SHORTEST_PIECE = 16  # columns of a terminal: a name that is cut into shorter pieces is no longer read as one
+
+
 def table(
     title: str | None,
     columns: Sequence[str],
@@ -104,14 +108,19 @@ def table(
     *,
     numbers: Iterable[int] = (),
     wrap: Iterable[int] | None = None,
-) -> Table:
-    """A plain table: the columns in `numbers` are set to the right, those in `wrap` (else the last) may break."""
+) -> Table | Text:
+    """A plain table: the columns in `numbers` are set to the right, those in `wrap` (else the last) may break.
+
+    Where the terminal has no room for whole words in those, they stand above their row.
+    """
+    rows, right = list(rows), set(numbers)
+    breaking = {len(columns) - 1} - right if wrap is None else set(wrap)
+    if breaking and len(breaking) < len(columns) and not _fits(columns, rows, breaking):
+        return _stacked(title, columns, rows, right=right, breaking=breaking)
     made = Table(
         title=Text(title) if title else None, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
     )
     made.padding = (0, 1, 0, 0)
-    right = set(numbers)
-    breaking = {len(columns) - 1} - right if wrap is None else set(wrap)
     for place, name in enumerate(columns):
         justify: Literal["right", "left"] = "right" if place in right else "left"
         broken = place in breaking  # a long name is folded; a figure that lost its end would be wrong unmarked
@@ -130,6 +139,47 @@ def show_table(
     wrap: Iterable[int] | None = None,
 ) -> None:
     out.print(table(title, columns, rows, numbers=numbers, wrap=wrap))
+
+
+def _fits(columns: Sequence[str], rows: Sequence[Sequence[str]], breaking: set[int]) -> bool:
+    """Whether the columns that may break keep their longest word, or the better part of it, on this terminal."""
+    left = out.width - len(columns)
+    for place, name in enumerate(columns):
+        cells = (name, *(row[place] for row in rows))
+        words = (word for cell in cells for word in (cell.split() if place in breaking else cell.splitlines()))
+        longest = max(map(cell_len, words), default=0)
+        left -= min(longest, SHORTEST_PIECE) if place in breaking else longest
+    return left >= 0
+
+
+def _stacked(
+    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: set[int], breaking: set[int]
+) -> Text:
+    """For a narrow terminal: the words of a row on a line of their own, its figures in columns below."""
+    said = [place for place in range(len(columns)) if place in breaking or place < min(breaking)]
+    kept = [place for place in range(len(columns)) if place not in said]
+    heads = [columns[place].split("\n") for place in range(len(columns))]
+    depth = max(len(heads[place]) for place in kept)
+    top = [["" for _ in range(depth - len(head))] + head for head in heads]
+    plain = [[" ".join(cell.split()) for cell in row] for row in rows]
+    head_rows = [
+        [top[place][level] if place in kept else "" for place in range(len(columns))] for level in range(depth)
+    ]
+    widths = {place: max(cell_len(line[place]) for line in (*head_rows, *plain)) for place in kept}
+
+    def words(line: Sequence[str]) -> str:
+        return "  ".join(line[place] for place in said if line[place])
+
+    def figures(line: Sequence[str]) -> str:
+        gaps = {place: " " * (widths[place] - cell_len(line[place])) for place in kept}
+        return "  " + "  ".join(gaps[n] + line[n] if n in right else line[n] + gaps[n] for n in kept).rstrip()
+
+    body = [text for line in plain for text in (words(line), figures(line))]
+    above = [words([" ".join(head) for head in heads]), *map(figures, head_rows)]
+    rule = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * min(out.width, max(map(cell_len, (*above, *body))))
+    texts = [*above, rule, *body]
+    made = Text("\n".join(texts))
+    return Text.assemble((f"{title}\n", "bold"), made) if title else Text("\n").append_text(made)
 
 
 def show_bands(relative: Mapping[str, Band | None], lang: str = "en") -> None:

@@ -5,6 +5,7 @@ from atoll.engines.engine import Launch
 from atoll.engines.vllm import (
     cache_dtype,
     caches_prefixes,
+    check_version,
     counters,
     explain_sizes,
     fill_flags,
@@ -30,6 +31,7 @@ __all__ = [
     "cache_dtype",
     "cache_folder",
     "caches_prefixes",
+    "check_version",
     "counters",
     "emulates",
     "explain_sizes",

@@ -107,6 +107,10 @@ class Engine(Protocol):
         """Three numbers; raises InputError for what is no version of this engine."""
         ...
 
+    def check_version(self, text: str) -> None:
+        """Raises InputError, with what is known, for a version that is none or that nobody here knows of."""
+        ...
+
     def fill_flags(
         self, flags: EngineFlags, version: str, kind: GpuKind | None, *, max_model_len: int | None = None
     ) -> EngineFlags:

@@ -48,7 +48,7 @@ class EngineOptions:
             InputError: an option with which that version would not start.
         """
         engine = find_engine(DEFAULT_ENGINE)
-        engine.parse_version(self.version)
+        engine.check_version(self.version)
         split = {"pp", "engine_version"}
         try:
             flags = EngineFlags(**{name: getattr(self, name) for name in self.given if name not in split})
@@ -60,6 +60,11 @@ class EngineOptions:
         if why is not None:
             raise InputError(f"{why}.")
         return flags
+
+
+def check_version(text: str, *, engine: str | None = None) -> None:
+    """Of `--engine-version`; raises InputError for what is no version of the engine, or none that is known."""
+    find_engine(engine or DEFAULT_ENGINE).check_version(text)
 
 
 NOTHING = EngineOptions()

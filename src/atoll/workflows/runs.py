@@ -1,6 +1,7 @@
 """The catalogue of runs: remember one, find them again, make it anew from the folders."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -22,8 +23,28 @@ DEFAULT = "sqlite:runs/runs.db"
 
 
 def catalog_address(given: str | None = None) -> str:
-    """What --catalog says, else ATOLL_CATALOG, else `sqlite:runs/runs.db` under the current folder."""
-    return given or environment().get(VARIABLE) or DEFAULT
+    """What --catalog says, else ATOLL_CATALOG, else the workspace's `runs/runs.db`, here or in a folder above."""
+    return given or environment().get(VARIABLE) or _workspace_catalog(Path.cwd()) or DEFAULT
+
+
+def _workspace_catalog(start: Path) -> str | None:
+    """The nearest catalogue that this user has in `start` or above it, up to their home.
+
+    A folder in which everybody may write ends the search, as /tmp does: what lies there is nobody's workspace.
+    """
+    home, user = Path.home(), os.getuid()
+    for folder in (start, *start.parents):
+        try:
+            kept = folder / DEFAULT.removeprefix("sqlite:")
+            if folder != start and folder.stat().st_mode & stat.S_IWOTH:
+                return None
+            if kept.is_file() and kept.stat().st_uid == user:
+                return DEFAULT if folder == start else f"sqlite:{kept}"
+        except OSError:
+            return None
+        if folder == home:
+            return None
+    return None
 
 
 def open_runs(given: str | None = None) -> Catalog:

@@ -35,6 +35,10 @@ def parse_version(text):
     return (int(text.split(".")[0]), 0, 0)
 
 
+def check_version(text):
+    parse_version(text)
+
+
 def fill_flags(flags, version, kind, *, max_model_len=None):
     return flags.replace(max_num_seqs=SEATS, max_num_batched_tokens=2048)
 

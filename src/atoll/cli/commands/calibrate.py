@@ -16,6 +16,7 @@ from atoll.outside.files import refuse_to_overwrite
 from atoll.units import show_seconds
 from atoll.workflows import calibrate as work
 from atoll.workflows.asking import key_of
+from atoll.workflows.engine_options import check_version
 from atoll.workflows.links import measure_links
 from atoll.workflows.profiles import read_profile, write_profile
 
@@ -71,6 +72,7 @@ def calibrate(
         raise InputError(
             f"{url} is a {'folder' if Path(url).is_dir() else 'file'}; give the URL of an engine that runs."
         )
+    check_version(engine_version)
     engine = work.engine_of(
         layout=layout, replica=replica, gpu=gpu, tensor_parallel=tp, model=model, engine_version=engine_version
     )

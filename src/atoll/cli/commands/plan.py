@@ -226,7 +226,7 @@ def _show_ranking(made: Plan, lang: str) -> None:
         out.print(tell(note, lang))
 
 
-def ranking_table(choices: Sequence[Choice], goal: Goal, max_context: int) -> Table:
+def ranking_table(choices: Sequence[Choice], goal: Goal, max_context: int) -> Table | Text:
     """The choices with their figures, as far as they are known; a context below the model's `max_context` tokens."""
     columns = ["", "layout", "GPUs", "TTFT p50", "p95", "TPOT", "answer", "tok/s"]
     rows = [_row(place, choice) for place, choice in enumerate(choices, start=1)]

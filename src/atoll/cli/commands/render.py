@@ -55,9 +55,12 @@ def render(
 
     Example: atoll render layout.yaml --to compose -o bundle
     """
+    from atoll.workflows.engine_options import check_version
     from atoll.workflows.render import read_layout, render_layout, render_settings
     from atoll.workflows.stack import is_stack, read_changed_stack, render_stack_files
 
+    if version is not None:
+        check_version(version, engine=engine)
     if is_stack(layout):
         stack_settings = render_settings(engine_image=image, nginx_image=nginx_image, models=models, bind=bind)
         made = read_changed_stack(layout, engine=engine, engine_version=version)

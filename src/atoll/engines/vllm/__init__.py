@@ -14,7 +14,7 @@ from atoll.engines.vllm.launch import (
     program,
 )
 from atoll.engines.vllm.memory import memory_facts
-from atoll.engines.vllm.options import why_not_flags
+from atoll.engines.vllm.options import check_version, why_not_flags
 from atoll.engines.vllm.scheduler import caches_prefixes, scheduler_limits, step_facts
 from atoll.engines.vllm.splits import (
     explain_sizes,
@@ -30,6 +30,7 @@ __all__ = [
     "cache_dtype",
     "cache_folder",
     "caches_prefixes",
+    "check_version",
     "counters",
     "emulates",
     "explain_sizes",

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from atoll.engines.vllm.versions import parse_version
+from atoll.errors import InputError
 from atoll.layout.layout import EngineFlags
 
 # What `vllm serve` reads and does since which version.
@@ -39,6 +40,20 @@ class Option:
 def known_versions() -> tuple[str, ...]:
     """The versions whose parser was read, oldest first: the last release of each minor version."""
     return tuple(_table()["versions"])
+
+
+def check_version(text: str) -> None:
+    """Of a version that somebody asks for by name; what a file or an image says may be newer than what is known.
+
+    Raises:
+        InputError: it is no version, or newer than all that were read.
+    """
+    first, last = known_versions()[0], known_versions()[-1]
+    if parse_version(text)[:2] > parse_version(last)[:2]:
+        raise InputError(
+            f"vLLM {text} is not known; known are the releases up to {last}, from {first} on with all their options."
+            f" For a newer one take {last}, the nearest."
+        )
 
 
 def listed_version(version: str) -> str:
