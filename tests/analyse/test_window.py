@@ -108,6 +108,14 @@ def test_users_who_begin_at_once_with_one_length_march_for_ever_and_it_is_said(r
     assert spread.notes == ()
 
 
+def test_users_who_were_spread_and_march_all_the_same_are_told_to_run_longer_not_to_spread():
+    short, long = (simulate_run(layout_of(1), LOAD.replace(duration_s=seconds)).summary for seconds in (15.0, 40.0))
+    (said,) = (note for note in short.notes if "march in step" in note)
+    assert "let it last longer" in said
+    assert "--start spread" not in said
+    assert long.notes == ()  # the advice is good
+
+
 def test_varied_lengths_get_out_of_step_by_themselves():
     load = LOAD.replace(start="at_once", output={"kind": "uniform", "mean": 128, "low": 64, "high": 192})
     assert not simulate_run(layout_of(1), load).summary.marches_in_step

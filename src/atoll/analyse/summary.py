@@ -38,7 +38,7 @@ from atoll.analyse.window import Mask, Spans, Window, window_of
 from atoll.documents import Document
 from atoll.traffic.record import Floats, Ints, Outcome, RecordTable
 from atoll.traffic.slo import SLO
-from atoll.traffic.workload import Workload
+from atoll.traffic.workload import Start, Workload
 
 _FURTHER = re.compile(r"p\d{1,2}(\.\d{1,4})?")
 _QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
@@ -287,8 +287,15 @@ def _notes(window: Window, in_step: float | None, workload: Workload | None) -> 
     if in_step is not None and in_step >= IN_STEP:
         yield (
             f"Users march in step ({in_step:.0%}): they send together, so that each first token waits for the prompts"
-            f" of the others. Start them spread (--start spread) in a run of ten answers or more{_or_vary(workload)}."
+            f" of the others. {_spread_them(workload)}{_or_vary(workload)}."
         )
+
+
+def _spread_them(workload: Workload | None) -> str:
+    """What keeps users apart: a spread start, or more time for the one they had (a tenth of the run at most)."""
+    if workload is not None and workload.start is Start.SPREAD:
+        return "They were started spread, over a tenth of the run at most: let it last longer than ten answers"
+    return "Start them spread (--start spread) in a run of ten answers or more"
 
 
 def _or_vary(workload: Workload | None) -> str:
