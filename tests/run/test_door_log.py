@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 
-from atoll.run.door_log import count_answers, last_lines
+from atoll.run.door_log import count_answers, last_lines, lines_naming
 
 
 def line(at, replica):
@@ -28,3 +28,11 @@ def test_the_end_of_a_long_log_is_read_in_whole_lines(tmp_path):
     assert last_lines(tmp_path / "none") == ()
     (tmp_path / "link").symlink_to(log)
     assert last_lines(tmp_path / "link") == ()
+
+
+def test_what_no_nginx_wrote_is_passed_over_and_a_word_may_be_any_bytes(tmp_path):
+    odd = ['{"replica":1e999,"t":"2026-01-01T00:00:00"}', "[" * 100_000, '{"replica":1,"t":"0001-01-01T00:00:00"}']
+    assert count_answers(odd, since=0) == {}
+    log = tmp_path / "access.log"
+    log.write_bytes(b"one \xff\ntwo\n")
+    assert list(lines_naming(log, "\udcff")) == ["one \ufffd"]

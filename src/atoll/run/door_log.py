@@ -24,9 +24,9 @@ def lines_naming(path: Path, word: str) -> Iterator[str]:
     """The lines of a log of any size that hold this word; none where there is no such log. A link is not followed."""
     if path.is_symlink() or not path.is_file():
         return
-    wanted = word.encode()
+    wanted = word.encode(errors="surrogateescape")  # as it was typed, be it no UTF-8
     with path.open("rb") as stream:
-        for line in stream:
+        while line := stream.readline(MOST_BYTES):
             if wanted in line:
                 yield line.decode("utf-8", errors="replace").rstrip("\n")
 
@@ -38,7 +38,7 @@ def count_answers(lines: Iterable[str], *, since: float) -> dict[int, int]:
         try:
             row = json.loads(line)
             number, at = int(row["replica"]), datetime.fromisoformat(row["t"]).timestamp()
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
             continue
         if at >= since:
             found[number] += 1
