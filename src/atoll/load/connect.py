@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from atoll.errors import InputError, RunFailed
@@ -17,6 +18,7 @@ from atoll.load.error_text import error_text
 from atoll.load.message import head_lines, proxy_address, proxy_headers
 from atoll.load.reader import Reader
 from atoll.load.target import RequestOptions, Target
+from atoll.outside.certificates import trust_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ def _tls_context(options: RequestOptions) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=options.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise InputError(f"{options.ca_file} is no usable certificate file: {error}.") from None
+    if options.certificate is not None:
+        trust_only(context, Path(options.certificate))
     if not options.verify_tls:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

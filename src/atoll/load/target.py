@@ -182,6 +182,7 @@ class RequestOptions:
     script: str = "english"  # of synthetic prompts
     verify_tls: bool = True
     ca_file: str | None = None
+    certificate: str | None = None  # a file: whoever shows just this one is taken, under whatever name
     proxy: str | None = None  # http://host:port; none is used unless it is given
     replica_header: str = REPLICA_HEADER
     timeouts: Timeouts = field(default_factory=Timeouts)

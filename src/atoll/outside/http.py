@@ -4,11 +4,13 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from atoll.errors import RunFailed
+from atoll.outside.certificates import only_this
 
 _LARGEST_ANSWER = 64 * 2**20  # bytes; the weight index of the largest model on the hub has some 10 MB
 _LONGEST = 12  # times the patience of one read: an answer that drips ends too
@@ -20,10 +22,19 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-async def get_text(url: str, *, timeout_s: float = 5.0, headers: Mapping[str, str] | None = None) -> str:
-    """The body of a GET that answered 200; raises RunFailed with the reason otherwise. Proxies are not used."""
+def _trusted(certificate: Path | None) -> ssl.SSLContext:
+    return _certificates() if certificate is None else only_this(certificate)
+
+
+async def get_text(
+    url: str, *, timeout_s: float = 5.0, headers: Mapping[str, str] | None = None, certificate: Path | None = None
+) -> str:
+    """The body of a GET that answered 200; raises RunFailed with the reason otherwise. Proxies are not used.
+
+    With `certificate`, whoever shows just that one is taken: a door of our own.
+    """
     data = bytearray()
-    async with httpx.AsyncClient(trust_env=False, timeout=timeout_s, verify=_certificates()) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=timeout_s, verify=_trusted(certificate)) as client:
         try:
             async with asyncio.timeout(_LONGEST * timeout_s), client.stream("GET", url, headers=headers) as response:
                 async for piece in response.aiter_bytes():
@@ -40,9 +51,11 @@ async def get_text(url: str, *, timeout_s: float = 5.0, headers: Mapping[str, st
     return text
 
 
-async def get_json(url: str, *, timeout_s: float = 5.0, headers: Mapping[str, str] | None = None) -> Any:
+async def get_json(
+    url: str, *, timeout_s: float = 5.0, headers: Mapping[str, str] | None = None, certificate: Path | None = None
+) -> Any:
     """The JSON of a GET that answered 200; raises RunFailed with the reason otherwise."""
-    text = await get_text(url, timeout_s=timeout_s, headers=headers)
+    text = await get_text(url, timeout_s=timeout_s, headers=headers, certificate=certificate)
     try:
         return httpx.Response(200, text=text).json()
     except ValueError:
@@ -50,7 +63,13 @@ async def get_json(url: str, *, timeout_s: float = 5.0, headers: Mapping[str, st
 
 
 async def post_stream(
-    url: str, body: Any, *, headers: Mapping[str, str] | None = None, connect_s: float = 10.0, silence_s: float = 300.0
+    url: str,
+    body: Any,
+    *,
+    headers: Mapping[str, str] | None = None,
+    connect_s: float = 10.0,
+    silence_s: float = 300.0,
+    certificate: Path | None = None,
 ) -> AsyncIterator[tuple[Mapping[str, str], str]]:
     """The lines of a streamed answer to a JSON POST, each with the answer's headers, as they come.
 
@@ -60,12 +79,13 @@ async def post_stream(
         headers: further ones.
         connect_s: how long to wait for a connection.
         silence_s: ... and for the next line.
+        certificate: as for get_text.
 
     Raises:
         RunFailed: no answer, or another status than 200, with the server's own words.
     """
     limits = httpx.Timeout(silence_s, connect=connect_s)
-    async with httpx.AsyncClient(trust_env=False, timeout=limits, verify=_certificates()) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=limits, verify=_trusted(certificate)) as client:
         try:
             async with client.stream("POST", url, json=body, headers=headers) as response:
                 if response.status_code != 200:

@@ -8,6 +8,7 @@ from typing import Protocol
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.render.app import OwnBackend
+from atoll.render.tls import DoorTls, Version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,7 @@ class Bundle:
     name: str
     files: dict[str, str]
     modes: dict[str, int] = field(default_factory=dict)
+    owners: dict[str, tuple[int, int]] = field(default_factory=dict)  # user and group, where they may be given
 
     @property
     def digest(self) -> str:
@@ -41,6 +43,8 @@ class RenderSettings:
     extras: tuple[str, ...] = ()  # what stands beside: "monitoring"
     backend: OwnBackend | None = None  # of that stack; None: the control plane
     requirements: Callable[[], str] = str  # what an image with atoll installs, one pinned package a line
+    tls: DoorTls | None = None  # of the door
+    nginx_version: Version | None = None  # of this machine's, where processes are meant
     secrets: Mapping[str, str] = field(default_factory=dict)  # variables for .env, made by the caller
 
 

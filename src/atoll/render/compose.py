@@ -40,9 +40,10 @@ from atoll.render.monitoring import (
     monitoring_files,
     monitoring_services,
 )
-from atoll.render.nginx import CONTAINER, CONTAINER_PORT, render_door
+from atoll.render.nginx import CONTAINER_PORT, NginxForm, container_form, render_door
 from atoll.render.parts import Part
 from atoll.render.pool import Pool, UpstreamServer
+from atoll.render.tls import CONTAINER_TLS_PORT, KEY, NGINX_USER, tls_files, tls_modes
 from atoll.render.waiting import start_period_s
 
 name = "compose"
@@ -51,6 +52,7 @@ BACKEND_IMAGE = emulated.image("")
 NGINX_IMAGE = "nginx:1.31.3-alpine"  # `resolve` in an upstream needs 1.27.3; this is the version our tests run
 NGINX_LABEL = "atoll.nginx"  # of nginx's container: its file when it was started
 GPUS_LABEL, LAYOUT_LABEL = "atoll.gpus", "atoll.layout"  # of an emulated replica, which is given no devices
+_NGINX_ID = f"{NGINX_USER}:{NGINX_USER}"
 STOP_S = 130  # a little more than vLLM's own --shutdown-timeout
 
 
@@ -60,6 +62,7 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
     files = {
         COMPOSE_FILE: _compose_head(layout, card.name) + write_yaml(_document(layout, card, settings)),
         **door_files(layout, settings),
+        **tls_files(settings.tls),
         ".env": env_file(layout, settings),
         "layout.yaml": _with_hosts(layout).to_yaml(),
         "README.md": bundle_readme(layout, card) + stack_readme(layout, settings),
@@ -68,7 +71,8 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
         files |= own_image(settings)
     if MONITORING in settings.extras:
         files |= monitoring_files(layout, _targets(layout), grafana_reads=f"http://prometheus:{PROMETHEUS_PORT}")
-    return Bundle(name=layout.name, files=files, modes={".env": 0o600})
+    owners = {KEY: settings.tls.owner} if settings.tls is not None else {}
+    return Bundle(name=layout.name, files=files, modes={".env": 0o600, **tls_modes(settings.tls)}, owners=owners)
 
 
 def own_image(settings: RenderSettings) -> dict[str, str]:
@@ -146,14 +150,21 @@ def door_files(layout: Layout, settings: RenderSettings) -> dict[str, str]:
         UpstreamServer(number=number, host=service_name(layout, number), port=_port(replica))
         for number, replica in enumerate(layout.replicas)
     ]
-    return compose_door(layout, servers, door_parts(watched=MONITORING in settings.extras))
+    form = door_form(settings.nginx_image, tls=settings.tls is not None)
+    return compose_door(layout, servers, form, door_parts(watched=MONITORING in settings.extras))
 
 
-def compose_door(layout: Layout, servers: Sequence[UpstreamServer], parts: Sequence[Part] = ()) -> dict[str, str]:
+def door_form(image: str | None, *, tls: bool) -> NginxForm:
+    return container_form(image or NGINX_IMAGE, tls=tls)
+
+
+def compose_door(
+    layout: Layout, servers: Sequence[UpstreamServer], form: NginxForm, parts: Sequence[Part] = ()
+) -> dict[str, str]:
     """The files that nginx reads, for the replicas of a layout that listen there."""
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
     pool = Pool(layout=layout, servers=servers, engine_keep_alive_s=keep_alive_s)
-    return render_door([pool], form=CONTAINER, parts=parts)
+    return render_door([pool], form=form, parts=parts)
 
 
 def _with_hosts(layout: Layout) -> Layout:
@@ -274,13 +285,14 @@ def _care(*, stop_s: int, stop_signal: str | None = None) -> dict[str, Any]:
 def nginx_service(layout: Layout, settings: RenderSettings, door: Mapping[str, str]) -> dict[str, Any]:
     """It waits for no replica: it asks Docker's DNS again and again, and serves with those that are there."""
     probe = f"http://127.0.0.1:{CONTAINER_PORT}/nginx-health"
+    tls = settings.tls is not None
+    inside = CONTAINER_TLS_PORT if tls else CONTAINER_PORT
     return {
         "image": settings.nginx_image or NGINX_IMAGE,
-        "user": "101:101",  # the image's own nginx user; 8080 needs no rights
-        "ports": [
-            f"${{ATOLL_BIND:-{bind_address(settings.bind)}}}:${{ATOLL_PORT:-{layout.router.port}}}:{CONTAINER_PORT}"
-        ],
-        "volumes": [f"./{name}:/etc/nginx/{name}:ro" for name in door],
+        # the image's own nginx user; 8080 needs no rights. The key is for its owner's eyes alone.
+        "user": f"${{ATOLL_NGINX_USER:-{_NGINX_ID}}}" if tls else _NGINX_ID,
+        "ports": [f"${{ATOLL_BIND:-{bind_address(settings.bind)}}}:${{ATOLL_PORT:-{layout.router.port}}}:{inside}"],
+        "volumes": [f"./{name}:/etc/nginx/{name}:ro" for name in [*door, *(["tls"] if tls else [])]],
         "networks": ["door", "replicas"],
         "read_only": True,
         "tmpfs": ["/tmp"],  # noqa: S108
@@ -314,6 +326,11 @@ def env_file(layout: Layout, settings: RenderSettings) -> str:
         f"ATOLL_BIND={bind_address(settings.bind)}",
         f"ATOLL_PORT={layout.router.port}",
     ]
+    if settings.tls is not None:
+        lines += [
+            "# Who nginx runs as: the user and group that tls/door.key belongs to.",
+            f"ATOLL_NGINX_USER={settings.tls.owner[0]}:{settings.tls.owner[1]}",
+        ]
     if not find_engine(layout.engine).emulates:
         lines += [
             "# Mounted read-only at /models, so its files must be readable by all.",

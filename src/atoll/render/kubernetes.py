@@ -17,6 +17,7 @@ from atoll.render.compose import models_folder as _folder_on_host
 from atoll.render.dotenv import show_value
 from atoll.render.nginx import CLUSTER, CONTAINER_PORT, render_door
 from atoll.render.pool import Pool, UpstreamServer
+from atoll.render.tls import refuse_tls
 from atoll.render.waiting import start_period_s
 
 name = "kubernetes"
@@ -55,6 +56,7 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
         raise InputError(
             f"{layout.name}: the emulated engine is for --to process or compose; a cluster gets real ones."
         )
+    refuse_tls(settings.tls, "in a cluster it is the ingress's")
     beside = [one for one in (settings.stack, *settings.extras) if one]
     if beside:
         raise InputError(f"{layout.name}: {beside[0]} is for --to compose; --to kubernetes has engines and door alone.")

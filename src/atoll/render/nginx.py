@@ -14,6 +14,7 @@ from atoll.layout.layout import Layout
 from atoll.render.models import location_of
 from atoll.render.parts import SCRIPT_FILE, Part, door_script, join_parts
 from atoll.render.pool import Pool, UpstreamServer, affinity_part, body_buffer_mib, health_name, upstream_blocks
+from atoll.render.tls import CONTAINER_TLS_PORT, KEEPS_CONNECTIONS, Version, listen_lines, version_in
 
 REPLICA_HEADER = "X-Atoll-Replica"
 CONTAINER_PORT = 8080  # where nginx listens inside its container; what is published stands in .env
@@ -37,6 +38,7 @@ CLIENT_STREAMS = 4096
 CLIENT_REQUESTS_PER_S = 1000
 PROCESS_ACCESS_LOG = "nginx-access.log"  # in the folder of a bundle of plain processes
 TOO_MANY = '{"error":{"message":"Too many requests from this address.","type":"rate_limit_error","code":429}}'
+KEPT_AFTER_RELOAD_S = 1  # less than an update watches a replica that leaves: run.roll
 ENGINE_KEEP_ALIVE_S = 5.0  # uvicorn's own, which vLLM keeps unless VLLM_HTTP_TIMEOUT_KEEP_ALIVE says otherwise
 
 
@@ -47,7 +49,7 @@ class NginxForm:
     Paths may be relative; nginx then reads them from its prefix (`nginx -p DIR`), so a folder of files can be moved.
     """
 
-    listen: str
+    listen: str | None  # in the clear
     pid: str
     error_log: str
     access_log: str
@@ -55,6 +57,8 @@ class NginxForm:
     modules: str  # brings in njs where a script is needed
     foreground: bool  # the official image says `daemon off;` itself, and saying it twice is an error
     resolver: str | None = None  # asked again for a replica's address; needs nginx >= 1.27.3
+    secure: str | None = None  # where it listens with TLS, beside `listen` or in its place
+    version: Version | None = None  # nginx's, as far as it is known
     many_a_name: bool = False  # one name stands for many replicas, which are told apart by their addresses
 
 
@@ -73,10 +77,17 @@ CONTAINER = NginxForm(
 CLUSTER = replace(CONTAINER, resolver="kube-dns.kube-system.svc.cluster.local", many_a_name=True)  # in Kubernetes
 
 
-def process_form(host: str, port: int) -> NginxForm:
+def container_form(image: str, *, tls: bool) -> NginxForm:
+    """In Compose, by what the tag of nginx's image says of its release."""
+    return replace(CONTAINER, version=version_in(image), secure=str(CONTAINER_TLS_PORT) if tls else None)
+
+
+def process_form(host: str, port: int, *, tls: bool = False, version: Version | None = None) -> NginxForm:
     """Everything beside the configuration file, so that neither root nor a system nginx is needed or touched."""
     return NginxForm(
-        listen=f"{host}:{port}",
+        listen=None if tls else f"{host}:{port}",
+        secure=f"{host}:{port}" if tls else None,
+        version=version,
         pid="nginx.pid",
         error_log="stderr",
         access_log=PROCESS_ACCESS_LOG,
@@ -190,6 +201,7 @@ def _http_basics(form: NginxForm, pools: Sequence[Pool]) -> str:
         *(["client_body_in_single_buffer on;  # the prompt's head is looked at"] if buffer is not None else []),
         "keepalive_timeout 75s;",
         "keepalive_requests 100000;",
+        *_kept_connections(form),
         "client_body_temp_path {t}body;",
         "proxy_temp_path {t}proxy;",
         "fastcgi_temp_path {t}fastcgi;",
@@ -199,6 +211,13 @@ def _http_basics(form: NginxForm, pools: Sequence[Pool]) -> str:
     if form.resolver is not None:
         lines.insert(0, f"resolver {form.resolver} valid=5s ipv6=off;  # a container that comes back may have moved")
     return "\n".join(lines).format(t=form.temporary)
+
+
+def _kept_connections(form: NginxForm) -> tuple[str, ...]:
+    """A worker that a reload ends closes what is idle at once, just when its client may be sending on it."""
+    if form.version is None or form.version < KEEPS_CONNECTIONS:
+        return ()
+    return (f"keepalive_min_timeout {KEPT_AFTER_RELOAD_S}s;  # idle connections outlive a reload by so much",)
 
 
 def _replica_map(upstreams: Sequence[UpstreamServer]) -> str:
@@ -235,8 +254,7 @@ _AS_MATCHED = (
 def _server(form: NginxForm, pools: Sequence[Pool], door: Part, affinity: Sequence[Part]) -> str:
     """Nothing else is for clients: neither an engine's /metrics, /tokenize and /pause nor the app stack's backend."""
     return f"""server {{
-  listen {form.listen};
-{_lines(door.server, "  ")}  add_header {REPLICA_HEADER} $atoll_replica always;
+{_lines(_listen(form), "  ")}{_lines(door.server, "  ")}  add_header {REPLICA_HEADER} $atoll_replica always;
   error_page 429 @too_many;
 
   proxy_http_version 1.1;  # with 1.0 an answer comes in 4 KiB lumps, and a cut one looks whole
@@ -277,6 +295,11 @@ def _server(form: NginxForm, pools: Sequence[Pool], door: Part, affinity: Sequen
     return 404;
   }}
 }}"""
+
+
+def _listen(form: NginxForm) -> tuple[str, ...]:
+    plain = () if form.listen is None else (f"listen {form.listen};",)
+    return plain if form.secure is None else (*plain, *listen_lines(form.secure, form.version))
 
 
 def _ways_in(pools: Sequence[Pool], door: Part, affinity: Sequence[Part]) -> str:

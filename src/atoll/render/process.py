@@ -22,6 +22,7 @@ from atoll.render.monitoring import (
 from atoll.render.nginx import process_form, render_door
 from atoll.render.parts import Part
 from atoll.render.pool import Pool, UpstreamServer
+from atoll.render.tls import tls_files, tls_modes
 
 name = "process"
 PROCESS_FILE = "process.yaml"
@@ -51,10 +52,12 @@ class RouterProcess(Document):
     host: str
     port: int
     health_path: str = "/nginx-health"
+    tls: bool = False
+    nginx: tuple[int, ...] | None = None  # the release that its file was written for; None: any
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
 
 class ProcessPlan(Document):
@@ -70,11 +73,12 @@ class ProcessPlan(Document):
 def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
     check_extras(settings.extras)
     watched = MONITORING in settings.extras
-    plan = plan_processes(layout, card)
+    plan = plan_processes(layout, card, settings)
     upstreams = [UpstreamServer(number=r.number, host=r.host, port=r.port) for r in plan.replicas]
     files = {
         PROCESS_FILE: plan.to_yaml(),
-        **process_door(layout, upstreams, door_parts(plan, watched=watched)),
+        **process_door(layout, upstreams, plan.router, door_parts(plan, watched=watched)),
+        **tls_files(settings.tls),
         "layout.yaml": layout.to_yaml(),
         "README.md": _readme(layout, plan) + (_monitoring_readme() if watched else ""),
     }
@@ -86,7 +90,7 @@ def render(layout: Layout, card: ModelCard, settings: RenderSettings) -> Bundle:
             host=f"{LOOPBACK}:{HOST_PORT}",
         )
         files |= monitoring_files(layout, targets, grafana_reads=f"http://{LOOPBACK}:{PROMETHEUS_PORT}")
-    return Bundle(name=layout.name, files=files)
+    return Bundle(name=layout.name, files=files, modes=tls_modes(settings.tls))
 
 
 def door_parts(plan: ProcessPlan, *, watched: bool) -> tuple[Part, ...]:
@@ -112,11 +116,14 @@ their usual ports, {GPU_PORT} and {HOST_PORT}.
 """
 
 
-def process_door(layout: Layout, servers: Sequence[UpstreamServer], parts: Sequence[Part] = ()) -> Mapping[str, str]:
+def process_door(
+    layout: Layout, servers: Sequence[UpstreamServer], router: RouterProcess, parts: Sequence[Part] = ()
+) -> Mapping[str, str]:
     """The files that nginx reads, for the replicas of a layout that listen there."""
     keep_alive_s = find_engine(layout.engine).keep_alive_s(layout.engine_version)
     pool = Pool(layout=layout, servers=servers, engine_keep_alive_s=keep_alive_s)
-    return render_door([pool], form=process_form(LOOPBACK, layout.router.port), parts=parts)
+    form = process_form(router.host, router.port, tls=router.tls, version=router.nginx)
+    return render_door([pool], form=form, parts=parts)
 
 
 def made_of(layout: Layout, process: ReplicaProcess) -> str:
@@ -129,14 +136,19 @@ def made_of(layout: Layout, process: ReplicaProcess) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def plan_processes(layout: Layout, card: ModelCard) -> ProcessPlan:
+def plan_processes(layout: Layout, card: ModelCard, settings: RenderSettings | None = None) -> ProcessPlan:
+    settings = settings or RenderSettings()
     return ProcessPlan(
         name=layout.name,
         engine=layout.engine,
         model=served_name(card),
         replicas=tuple(_replica(layout, card, number) for number in range(len(layout.replicas))),
         router=RouterProcess(
-            argv=("nginx", "-p", ".", "-c", "nginx.conf", "-e", "stderr"), host=LOOPBACK, port=layout.router.port
+            argv=("nginx", "-p", ".", "-c", "nginx.conf", "-e", "stderr"),
+            host=LOOPBACK,
+            port=layout.router.port,
+            tls=settings.tls is not None,
+            nginx=settings.nginx_version,
         ),
     )
 
@@ -160,7 +172,7 @@ def _replica(layout: Layout, card: ModelCard, number: int) -> ReplicaProcess:
 def _readme(layout: Layout, plan: ProcessPlan) -> str:
     return f"""# {layout.name} as plain processes
 
-    atoll up .        # {len(plan.replicas)} x {layout.engine}, then nginx on http://{plan.router.host}:{plan.router.port}
+    atoll up .        # {len(plan.replicas)} x {layout.engine}, then nginx on {plan.router.url}
     atoll status .
     atoll down .
 

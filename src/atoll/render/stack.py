@@ -11,8 +11,9 @@ from atoll.model.card import ModelCard
 from atoll.render import compose, process
 from atoll.render.bundle import Bundle, RenderSettings
 from atoll.render.models import ServedModel, models_part
-from atoll.render.nginx import CONTAINER, NginxForm, process_form, render_door
+from atoll.render.nginx import NginxForm, process_form, render_door
 from atoll.render.pool import Pool, UpstreamServer
+from atoll.render.tls import refuse_tls
 
 STACK_FILE = "stack.yaml"
 MODELS_FOLDER = "models"  # of the layouts, one a model
@@ -33,6 +34,7 @@ def render_stack(stack: Stack, cards: Cards, *, to: str, settings: RenderSetting
     """
     if to not in _FORMS:
         raise InputError(f"a stack cannot be rendered as {to!r}; there are {', '.join(_FORMS)}.")
+    refuse_tls((settings or RenderSettings()).tls, "several models have none yet")
     if len({layout.engine for layout in stack.layouts}) > 1:
         raise InputError(f"{stack.name}: its layouts are for engines of several kinds; give all the same.")
     bundle = _FORMS[to](give_stack_ports(stack), cards, settings or RenderSettings())
@@ -67,19 +69,19 @@ def _port(placed: Placed) -> int:
     return placed.replica.port
 
 
-def _processes(stack: Stack, cards: Cards, _: RenderSettings) -> Bundle:
+def _processes(stack: Stack, cards: Cards, settings: RenderSettings) -> Bundle:
     first = stack.layouts[0]
     plan = process.ProcessPlan(
         name=stack.name,
         engine=first.engine,
         model=_names(stack, cards),
         replicas=tuple(_process(placed, cards[placed.layout.model]) for placed in stack.replicas),
-        router=process.plan_processes(first, cards[first.model]).router,
+        router=process.plan_processes(first, cards[first.model], settings).router,
     )
     hosts = {replica.number: replica.host for replica in plan.replicas}
     files = {
         process.PROCESS_FILE: plan.to_yaml(),
-        **_door(stack, cards, process_form(plan.router.host, plan.router.port), hosts),
+        **_door(stack, cards, process_form(plan.router.host, plan.router.port, version=plan.router.nginx), hosts),
         STACK_FILE: stack.to_yaml(),
     }
     return Bundle(name=stack.name, files=files)
@@ -98,7 +100,7 @@ def _names(stack: Stack, cards: Cards) -> str:
 
 def _compose(stack: Stack, cards: Cards, settings: RenderSettings) -> Bundle:
     hosts = {placed.number: compose.service_name(placed.layout, placed.number) for placed in stack.replicas}
-    door = _door(stack, cards, CONTAINER, hosts)
+    door = _door(stack, cards, compose.door_form(settings.nginx_image, tls=False), hosts)
     services: dict[str, Any] = {
         hosts[placed.number]: _service(placed, cards[placed.layout.model], settings) for placed in stack.replicas
     }

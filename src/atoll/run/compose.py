@@ -26,6 +26,7 @@ from atoll.render.compose import COMPOSE_FILE, service_name, service_of
 from atoll.render.dotenv import read_settings
 from atoll.render.stack import STACK_FILE
 from atoll.run.deployment import Deployment, DeploymentStatus, ReplicaAddress, ServiceState, update_note
+from atoll.run.door_tls import door_scheme
 from atoll.run.health import explain_log
 from atoll.run.look import BETWEEN_LOOKS_S, with_counters
 
@@ -321,7 +322,7 @@ def door_url(folder: Path) -> str:
     settings = read_settings(read_text(folder / ".env")) if (folder / ".env").exists() else {}
     bind = settings.get("ATOLL_BIND") or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(bind, bind)  # noqa: S104 - compared, not bound
-    return f"http://{host}:{settings.get('ATOLL_PORT') or 8080}"
+    return f"{door_scheme(folder)}://{host}:{settings.get('ATOLL_PORT') or 8080}"
 
 
 def is_down(folder: Path, *, shell: Shell) -> bool:

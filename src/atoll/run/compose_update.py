@@ -18,7 +18,16 @@ from atoll.layout.layout import Layout, Replica
 from atoll.outside.clock import Clock
 from atoll.outside.files import read_text, write_over, write_whole
 from atoll.outside.shell import Finished, Shell
-from atoll.render.compose import COMPOSE_FILE, GPUS_LABEL, NGINX_LABEL, STOP_S, compose_door, door_parts, service_name
+from atoll.render.compose import (
+    COMPOSE_FILE,
+    GPUS_LABEL,
+    NGINX_LABEL,
+    STOP_S,
+    compose_door,
+    door_form,
+    door_parts,
+    service_name,
+)
 from atoll.render.monitoring import MONITORING
 from atoll.render.pool import UpstreamServer
 from atoll.run.compose import (
@@ -31,6 +40,7 @@ from atoll.run.compose import (
     wait_until_healthy,
 )
 from atoll.run.deployment import marked
+from atoll.run.door_tls import door_certificate
 from atoll.run.roll import Say, Seat, on_same_cards, plan_roll, roll, serving_layout
 
 HAND_OVER_S = 1.0  # nginx starts new workers, waits 0.1 s and tells the old ones to end
@@ -208,7 +218,8 @@ class ComposeSite:
         layout = serving_layout(self._layout, serving)
         before = read_text(path)
         parts = door_parts(watched=(self._project.folder / MONITORING).is_dir())
-        write_over(path, compose_door(layout, [seat.server for seat in serving], parts)["nginx.conf"])
+        form = door_form(self._project.images.get("nginx"), tls=door_certificate(self._project.folder) is not None)
+        write_over(path, compose_door(layout, [seat.server for seat in serving], form, parts)["nginx.conf"])
         tried = await _docker(self._shell, "exec", self._nginx.name, *_NGINX, "-t")
         if tried.exit_code != 0:
             write_over(path, before)

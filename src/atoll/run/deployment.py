@@ -28,6 +28,7 @@ from atoll.outside.processes import (
     read_stat,
     variable_of,
 )
+from atoll.render.tls import CERTIFICATE
 
 STATE_FILE = "deployment.json"
 LOG_FOLDER = "logs"
@@ -47,6 +48,7 @@ class Program(Document):
     host: str
     port: int
     health_path: str
+    tls: bool = False
     log: str = Field(pattern=rf"^{LOG_FOLDER}/[a-z0-9-]+\.log$")  # relative to the bundle's folder
     pid: int | None = None
     started: int | None = None  # clock ticks since boot: tells it from a later owner of the pid
@@ -55,7 +57,11 @@ class Program(Document):
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+    def certificate(self, folder: Path) -> Path | None:
+        """What it shows who asks, in the folder of its bundle; None where it speaks plain HTTP."""
+        return folder / CERTIFICATE if self.tls else None
 
     @property
     def process(self) -> ProcessId | None:

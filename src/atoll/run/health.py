@@ -28,6 +28,7 @@ class Watched:
     where: str  # "GPUs 0, 1", for the sentence
     health_url: str
     log: Path
+    certificate: Path | None = None  # that it shows, where it is asked by https
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +77,7 @@ async def _wait_for_one(one: Watched, *, clock: Clock, ends: float, end_of: Call
         if code is not None:
             raise StartFailed(failure_sentence(one, how=_how_it_ended(code)))
         try:
-            await get_text(one.health_url, timeout_s=5.0)
+            await get_text(one.health_url, timeout_s=5.0, certificate=one.certificate)
         except RunFailed as error:
             last = str(error)
         else:

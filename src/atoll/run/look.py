@@ -26,7 +26,7 @@ async def look_at_processes(folder: Path, *, clock: Clock, between_s: float = BE
     copied = not state.started_in(folder)
     services = await asyncio.gather(
         *(
-            _look(program, living.get(program.name, ()), names, copied=copied, clock=clock, between_s=between_s)
+            _look(program, folder, living.get(program.name, ()), names, copied=copied, clock=clock, between_s=between_s)
             for program in state.programs
         )
     )
@@ -51,6 +51,7 @@ def _overall(living: Mapping[str, Sequence[ProcessStat]], services: list[Service
 
 async def _look(
     program: Program,
+    folder: Path,
     living: Sequence[ProcessStat],
     names: CounterNames,
     *,
@@ -70,7 +71,7 @@ async def _look(
     if program.process not in [stat.id for stat in living]:
         return service.replace(why=_end(program, left=len(living), copied=copied))
     try:
-        await get_text(program.url + program.health_path, timeout_s=3.0)
+        await get_text(program.url + program.health_path, timeout_s=3.0, certificate=program.certificate(folder))
     except RunFailed as error:
         return service.replace(state="starting or stuck", why=str(error))
     service = service.replace(state="healthy", healthy=True)

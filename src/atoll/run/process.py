@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll.cost.profile import MachineProfile
-from atoll.errors import InputError, MissingProgram, RunFailed, StartFailed
+from atoll.errors import AtollError, InputError, MissingProgram, RunFailed, StartFailed
 from atoll.inventory.box import cpu_ranges
 from atoll.layout.layout import Layout
 from atoll.layout.ports import give_ports
@@ -41,6 +41,7 @@ from atoll.render import Bundle, render_bundle
 from atoll.render.nginx import PROCESS_ACCESS_LOG
 from atoll.render.process import LOOPBACK, PROCESS_FILE, ProcessPlan, made_of
 from atoll.render.stack import STACK_FILE
+from atoll.render.tls import Version, version_in
 from atoll.run.deployment import (
     LOG_FOLDER,
     MARK_VARIABLE,
@@ -423,6 +424,7 @@ def _first_state(plan: ProcessPlan, folder: Path, *, attached: bool, now: float)
         host=plan.router.host,
         port=plan.router.port,
         health_path=plan.router.health_path,
+        tls=plan.router.tls,
         log=f"{LOG_FOLDER}/{ROUTER}.log",
     )
     return DeploymentState(
@@ -538,6 +540,15 @@ def _packaged_nginx() -> str | None:
     return str(binary)
 
 
+def nginx_release(shell: Shell) -> Version | None:
+    """Of the nginx that would be started here; None where there is none, or it does not say."""
+    try:
+        said = shell.run([_find_program("nginx", shell), "-v"])
+    except AtollError:
+        return None
+    return version_in(said.stderr + said.stdout)
+
+
 def nginx_command(plan: ProcessPlan, shell: Shell) -> tuple[str, ...]:
     """As the supervisor starts nginx; with `-t` it tries the files and starts nothing."""
     program, *words = _nginx(plan.router.argv)
@@ -613,6 +624,7 @@ def watched(program: Program, folder: Path) -> Watched:
         where=f"GPU{'s' if len(program.gpus) > 1 else ''} {gpus}" if program.gpus else "",
         health_url=program.url + program.health_path,
         log=folder / program.log,
+        certificate=program.certificate(folder),
     )
 
 

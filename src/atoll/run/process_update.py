@@ -77,7 +77,9 @@ class ProcessSite:
 
     async def show(self, serving: Sequence[Seat]) -> None:
         """Write nginx's files, try them, and make nginx read them."""
-        door = process_door(serving_layout(self._layout, serving), [seat.server for seat in serving], self._parts)
+        door = process_door(
+            serving_layout(self._layout, serving), [seat.server for seat in serving], self._plan.router, self._parts
+        )
         await reload_door(self._folder, door, self._plan, shell=self._shell, clock=self._clock)
 
     async def requests(self, seat: Seat) -> float | None:

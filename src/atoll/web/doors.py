@@ -7,6 +7,7 @@ from atoll.documents import parse_yaml
 from atoll.errors import AtollError
 from atoll.outside.files import read_text
 from atoll.outside.shell import environment
+from atoll.run.door_tls import door_certificate, door_scheme
 from atoll.web.site import Site
 from atoll.web.workspace import Kind
 
@@ -20,6 +21,7 @@ class Door:
 
     name: str  # the bundle's path in the workspace, or `door`
     url: str
+    certificate: Path | None = None  # that it shows, where it is asked by https
     key: str | None = None  # its API key, where the bundle's .env has one
 
 
@@ -33,7 +35,14 @@ def doors_of(site: Site) -> tuple[Door, ...]:
         except (AtollError, LookupError, TypeError):
             continue
         if isinstance(port, int):
-            found.append(Door(name=thing.name, url=f"http://127.0.0.1:{port}/v1", key=_key_of(thing.path / ".env")))
+            found.append(
+                Door(
+                    name=thing.name,
+                    url=f"{door_scheme(thing.path)}://127.0.0.1:{port}/v1",
+                    key=_key_of(thing.path / ".env"),
+                    certificate=door_certificate(thing.path),
+                )
+            )
     return tuple(found)
 
 

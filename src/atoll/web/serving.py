@@ -12,7 +12,8 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from atoll.errors import InputError, MissingProgram
+from atoll.errors import InputError
+from atoll.outside.certificates import SELF_SIGNED, make_self_signed, pair_of
 from atoll.outside.clock import SystemClock
 from atoll.outside.files import make_folder
 from atoll.outside.shell import RealShell, environment
@@ -152,26 +153,16 @@ def certificate_of(serving: Serving) -> tuple[str, str] | None:
     """Certificate and key as files, made on the spot for `self-signed`."""
     if serving.tls is None:
         return None
-    if serving.tls == "self-signed":
+    if serving.tls == SELF_SIGNED:
         return _self_signed(serving)
-    cert, _, key = serving.tls.partition(",")
-    for path in (cert, key):
-        if not path or not Path(path).is_file():
-            raise InputError(f"--tls {serving.tls}: there is no file {path!r}; write CERT,KEY or self-signed.")
-    return cert, key
+    return pair_of(serving.tls)
 
 
 def _self_signed(serving: Serving) -> tuple[str, str]:
-    if RealShell().which("openssl") is None:
-        raise MissingProgram("--tls self-signed needs `openssl`, which is not on PATH; give --tls CERT,KEY instead.")
     folder = make_folder(token_path(Path(serving.workspace).resolve(), serving.environment).parent)
     cert, key = folder / "self-signed.crt", folder / "self-signed.key"
     if not cert.is_file() or not key.is_file():
-        names = ",".join(["DNS:localhost", "IP:127.0.0.1", *(f"DNS:{name}" for name in serving.host_names)])
-        argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "825", "-subj", "/CN=atoll"]
-        argv += ["-addext", f"subjectAltName={names}", "-keyout", str(key), "-out", str(cert)]
-        RealShell().run(argv).check()
-        key.chmod(0o600)
+        make_self_signed(cert, key, names=[f"DNS:{name}" for name in serving.host_names], shell=RealShell())
     return str(cert), str(key)
 
 

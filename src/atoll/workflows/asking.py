@@ -126,6 +126,7 @@ def asking_of(
     ca_file: str | None,
     proxy: str | None,
     replica_header: str,
+    certificate: str | None = None,
 ) -> RequestOptions:
     """The RequestOptions of a command line."""
     if endpoint is not None and endpoint not in set(Endpoint):
@@ -161,6 +162,7 @@ def asking_of(
         ),
         verify_tls=not insecure,
         ca_file=ca_file,
+        certificate=certificate,
         proxy=proxy,
         replica_header=replica_header,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from atoll.errors import InputError
 from atoll.layout.layout import Layout
 from atoll.outside.shell import RealShell, Shell
+from atoll.run.door_tls import door_certificate
 from atoll.run.runner import RUNNERS, Runner, runner_of
 from atoll.traffic.slo import SLO
 from atoll.traffic.workload import Workload
@@ -24,6 +25,7 @@ class Door:
     layout: Layout | None = None  # None: somebody's server
     folder: Path | None = None  # that a trace of the layout's load lies beside
     metrics: tuple[str, ...] | None = None  # the engines' own; None: not known, or not reachable
+    certificate: Path | None = None  # that it shows, where it is asked by https
     bundle: Path | None = None  # None: nobody's, or not rendered
 
     @property
@@ -79,6 +81,7 @@ def _door_of_bundle(runner: Runner, bundle: Path, *, beside: Path) -> Door:
         url=runner.door_url(bundle),
         layout=read_layout(bundle / "layout.yaml"),
         folder=beside,
+        certificate=door_certificate(bundle),
         metrics=runner.metrics_urls(bundle),
         bundle=bundle,
     )

@@ -1,5 +1,7 @@
 """A layout on disk becomes a bundle on disk."""
 
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -12,12 +14,16 @@ from atoll.errors import InputError
 from atoll.layout.layout import Layout
 from atoll.model.card import ModelCard
 from atoll.model.read import read_model
-from atoll.outside.files import read_bytes, read_text, write_over, write_whole
+from atoll.outside.certificates import SELF_SIGNED, make_self_signed, name_of_this_machine, read_pair
+from atoll.outside.files import read_bytes, read_text, temporary_folder, write_over, write_whole
+from atoll.outside.shell import RealShell
 from atoll.render import Bundle, RenderSettings, render_bundle
 from atoll.render.app import SECRETS
 from atoll.render.dotenv import keep_settings
 from atoll.render.monitoring import MONITORING, MONITORING_SECRETS
 from atoll.render.reference import check_image
+from atoll.render.tls import CERTIFICATE, KEY, NGINX_USER, DoorTls
+from atoll.run import process
 from atoll.workflows.backend import read_backend
 
 
@@ -58,6 +64,8 @@ def render_layout(
         InputError: the model is unknown, the layout cannot be rendered so, or the folder cannot be written.
     """
     settings = replace(settings or RenderSettings(), requirements=pinned_requirements)
+    if to == process.name:
+        settings = replace(settings, nginx_version=settings.nginx_version or process.nginx_release(RealShell()))
     bundle = render_bundle(layout, card or read_model(layout.model), to=to, settings=settings)
     if folder is not None:
         write_bundle(bundle, folder)
@@ -75,6 +83,8 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
             write_over(target, text)  # a running container goes on showing the file that it was given
         else:
             write_whole(target, text, mode=bundle.modes.get(path, 0o644))
+        if path in bundle.owners and os.geteuid() == 0:
+            os.chown(target, *bundle.owners[path])
     if "backend/Dockerfile" in bundle.files:
         _copy_atoll(folder / "backend" / "src" / "atoll")
 
@@ -93,6 +103,7 @@ def render_settings(
     backend: str | None = None,
     extras: tuple[str, ...] = (),
     secret: Callable[[], str] = new_secret,
+    tls: DoorTls | None = None,
     **given: str | None,
 ) -> RenderSettings:
     """Settings from what a person gave; what was not given (None) keeps its default.
@@ -112,8 +123,43 @@ def render_settings(
     wanted = (*(SECRETS if stack is not None else ()), *(MONITORING_SECRETS if MONITORING in extras else ()))
     if stack is not None:
         chosen["stack"] = stack
-    chosen |= {"extras": extras, "secrets": {name: secret() for name in wanted}}
+    chosen |= {"extras": extras, "tls": tls, "secrets": {name: secret() for name in wanted}}
     return RenderSettings(**chosen)
+
+
+def make_tls(given: str | None, *, folder: Path | None, bind: str | None = None) -> DoorTls | None:
+    """The door's certificate and key: given files, or a self-signed pair; one that the folder has already stays.
+
+    Args:
+        given: CERT,KEY or `self-signed`; None: no TLS.
+        folder: where the bundle will lie; None: it is only shown.
+        bind: a further address of the door.
+
+    Raises:
+        InputError: files that are not there, or do not belong together.
+        MissingProgram: openssl is not there to make one.
+    """
+    if given is None:
+        return None
+    user = (os.geteuid(), os.getegid()) if os.geteuid() else (NGINX_USER, NGINX_USER)
+    if given != SELF_SIGNED:
+        certificate, key = read_pair(given)
+        return DoorTls(certificate=certificate, key=key, owner=user)
+    if folder is not None and (folder / CERTIFICATE).is_file() and (folder / KEY).is_file():
+        certificate, key = read_pair(f"{folder / CERTIFICATE},{folder / KEY}")
+        return DoorTls(certificate=certificate, key=key, owner=user)
+    with temporary_folder() as made:
+        cert, own = made / "door.crt", made / "door.key"
+        make_self_signed(cert, own, names=_names_of_this_machine(bind), shell=RealShell())
+        return DoorTls(certificate=read_text(cert), key=read_text(own), owner=user)
+
+
+def _names_of_this_machine(bind: str | None) -> list[str]:
+    name, address = name_of_this_machine(), (bind or "").strip("[]")
+    return [
+        *([f"DNS:{name}"] if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", name) else []),
+        *([f"IP:{address}"] if address not in {"", "0.0.0.0", "::"} else []),  # noqa: S104 - compared, not bound
+    ]
 
 
 def pinned_requirements() -> str:

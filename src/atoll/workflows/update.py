@@ -9,7 +9,9 @@ from atoll.outside.shell import RealShell, Shell
 from atoll.render.bundle import RenderSettings
 from atoll.render.monitoring import MONITORING
 from atoll.render.stack import STACK_FILE
+from atoll.render.tls import CERTIFICATE, KEY
 from atoll.run.deployment import starting
+from atoll.run.door_tls import door_tls
 from atoll.run.process import START_TIMEOUT_S
 from atoll.run.roll import DRAIN_S, Say
 from atoll.run.runner import runner_of
@@ -59,8 +61,10 @@ async def update_deployment(
         settings = RenderSettings(
             engine_image=image or updater.kept_image(settled, folder),
             extras=(MONITORING,) if (folder / MONITORING).is_dir() else (),
+            tls=door_tls(folder),
         )
-        files = render_layout(settled, to=runner.name, settings=settings).bundle.files
+        made = render_layout(settled, to=runner.name, settings=settings).bundle.files
+        files = {path: text for path, text in made.items() if path not in {CERTIFICATE, KEY}}  # they lie there
         await updater.update(
             folder,
             files,

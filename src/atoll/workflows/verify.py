@@ -19,6 +19,7 @@ from atoll.errors import InputError, NoMeasurement, RunFailed
 from atoll.load.target import Endpoint, models_in, parse_target
 from atoll.outside.files import read_text
 from atoll.outside.http import get_json, post_stream
+from atoll.run.door_tls import door_certificate
 from atoll.workflows.deploy import deployment_status, find_deployable
 from atoll.workflows.door import names_a_server
 
@@ -87,6 +88,7 @@ async def ask(
     prompts: Sequence[str],
     tokens: int = MOST_TOKENS,
     api_key: str | None = None,
+    certificate: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Answers:
     """Ask each server all prompts: one after the other, at temperature 0.
@@ -96,6 +98,7 @@ async def ask(
         prompts: what to ask.
         tokens: the most that an answer has.
         api_key: sent along, if any.
+        certificate: that they show where they are asked by https; None: one that is known here.
         say: is told who is being asked.
 
     Raises:
@@ -103,11 +106,13 @@ async def ask(
         NoMeasurement: all that they answer is nothing.
     """
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    model = await _model_of(next(iter(servers.values())), headers)
+    model = await _model_of(next(iter(servers.values())), headers, certificate)
     answers = {}
     for name, url in servers.items():
         say(f"{name}: {len(prompts)} prompts")
-        answers[name] = tuple([await _answer(url, model, prompt, tokens, headers) for prompt in prompts])
+        answers[name] = tuple(
+            [await _answer(url, model, prompt, tokens, headers, certificate=certificate) for prompt in prompts]
+        )
     if all(not text for texts in answers.values() for text in texts):
         raise NoMeasurement("All answers are empty: there is nothing to compare.")
     return Answers(model=model, tokens=tokens, prompts=tuple(prompts), answers=answers)
@@ -172,18 +177,25 @@ def _servers(targets: Sequence[str]) -> dict[str, str]:
     return replicas or {"the door": found.url}
 
 
-async def _model_of(url: str, headers: Mapping[str, str]) -> str:
+def _certificate(targets: Sequence[str]) -> Path | None:
+    return None if names_a_server(targets[0]) else door_certificate(find_deployable(Path(targets[0])).folder)
+
+
+async def _model_of(url: str, headers: Mapping[str, str], certificate: Path | None) -> str:
     target, _ = parse_target(url, Endpoint.COMPLETIONS)
-    models = models_in(await get_json(target.origin + target.models_path, headers=headers))
+    models = models_in(await get_json(target.origin + target.models_path, headers=headers, certificate=certificate))
     if not models or not models[0].get("id"):
         raise RunFailed(f"{url} names no model in {target.models_path}.")
     return str(models[0]["id"])
 
 
-async def _answer(url: str, model: str, prompt: str, tokens: int, headers: Mapping[str, str]) -> str:
+async def _answer(
+    url: str, model: str, prompt: str, tokens: int, headers: Mapping[str, str], *, certificate: Path | None
+) -> str:
     target, _ = parse_target(url, Endpoint.COMPLETIONS)
     body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "seed": 0}
-    lines = [line async for _, line in post_stream(target.origin + target.path, body, headers=headers)]
+    asked = post_stream(target.origin + target.path, body, headers=headers, certificate=certificate)
+    lines = [line async for _, line in asked]
     try:
         answer: Any = json.loads("\n".join(lines))
         return str(answer["choices"][0]["text"])
@@ -214,5 +226,7 @@ def verify(
         InputError: the targets cannot be understood, or the earlier time had other prompts.
         RunFailed: a deployment is down, or a server does not answer.
     """
-    now = asyncio.run(ask(_servers(targets), prompts=prompts, tokens=tokens, api_key=api_key, say=say))
+    servers, certificate = _servers(targets), _certificate(targets)
+    asking = ask(servers, prompts=prompts, tokens=tokens, api_key=api_key, certificate=certificate, say=say)
+    now = asyncio.run(asking)
     return now, hold_against(now, before)

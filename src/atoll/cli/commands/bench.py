@@ -265,6 +265,7 @@ def bench(  # noqa: PLR0915 - one branch a kind of run
         ca_file=ca_file,
         proxy=proxy,
         replica_header=replica_header,
+        certificate=None if ca_file is not None or door.certificate is None else str(door.certificate),
     )
     vocabulary, count = sending.words_of(
         models[0].name if models else None, tokenizer, chat=endpoint != "completions", script=script

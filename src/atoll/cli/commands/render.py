@@ -43,6 +43,10 @@ def render(
         str | None,
         typer.Option("--backend", metavar="DIR|IMAGE", help="Your own service in the app stack, in place of atoll's."),
     ] = None,
+    tls: Annotated[
+        str | None,
+        typer.Option("--tls", metavar="CERT,KEY", help="The door speaks https; `self-signed` makes a pair."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the files, write nothing.")] = False,
     force: Force = False,
     json: Json = False,
@@ -56,13 +60,19 @@ def render(
     Example: atoll render layout.yaml --to compose -o bundle
     """
     from atoll.workflows.engine_options import check_version
-    from atoll.workflows.render import read_layout, render_layout, render_settings
+    from atoll.workflows.render import make_tls, read_layout, render_layout, render_settings
     from atoll.workflows.stack import is_stack, read_changed_stack, render_stack_files
 
     if version is not None:
         check_version(version, engine=engine)
     if is_stack(layout):
-        stack_settings = render_settings(engine_image=image, nginx_image=nginx_image, models=models, bind=bind)
+        stack_settings = render_settings(
+            engine_image=image,
+            nginx_image=nginx_image,
+            models=models,
+            bind=bind,
+            tls=make_tls(tls, folder=folder, bind=bind),
+        )
         made = read_changed_stack(layout, engine=engine, engine_version=version)
         target = None if dry_run else folder or Path(f"{made.name}-{to}")
         if target is not None:
@@ -82,6 +92,7 @@ def render(
         nginx_image=nginx_image,
         models=models,
         bind=bind,
+        tls=make_tls(tls, folder=target, bind=bind),
     )
     for note in settings.backend.notes if settings.backend is not None else ():
         progress.print(f"backend: {note}", markup=False, soft_wrap=True)

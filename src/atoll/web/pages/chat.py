@@ -153,7 +153,9 @@ class _Answer:
         key = door.key or key_of(None)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._sent = self._now()
-        async for answered, line in post_stream(f"{door.url}/chat/completions", _body(conversation), headers=headers):
+        async for answered, line in post_stream(
+            f"{door.url}/chat/completions", _body(conversation), headers=headers, certificate=door.certificate
+        ):
             self._replica = answered.get(REPLICA_HEADER)
             self._emulated = EMULATED_HEADER.lower() in answered
             text = self._read(line)
@@ -248,7 +250,7 @@ async def _models(door: Door) -> tuple[str, ...]:
     key = door.key or key_of(None)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        answer = await get_json(f"{door.url}/models", timeout_s=LOOK_S, headers=headers)
+        answer = await get_json(f"{door.url}/models", timeout_s=LOOK_S, headers=headers, certificate=door.certificate)
         return tuple(str(one["id"]) for one in answer["data"])
     except (AtollError, LookupError, TypeError):
         return ()
