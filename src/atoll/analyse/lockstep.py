@@ -25,12 +25,13 @@ def swing_of(table: RecordTable, rows: Mask) -> float | None:
     cycle_s = _cycle(table, rows)
     if cycle_s is None:
         return None
+    ends_s = _sending_ends(table)
     found: list[tuple[float, int]] = []
     for name in sorted(set(replicas[rows])):
         mine = rows & (replicas == name)
         if len(np.unique(table.user[mine])) < _USERS:
             continue
-        swing = _swing(table.sent_s[mine], cycle_s)
+        swing = _swing(table.sent_s[mine], cycle_s, ends_s)
         if swing is not None:
             found.append((swing, int(mine.sum())))
     if not found:
@@ -48,9 +49,21 @@ def _cycle(table: RecordTable, rows: Mask) -> float | None:
     return cycle if cycle > 0 else None
 
 
-def _swing(sent: Floats, cycle_s: float) -> float | None:
+def _sending_ends(table: RecordTable) -> float:
+    """When the run sent no more: a user who is answered before that sends again at once.
+
+    The last sending is too early where users march, who send in bursts: two whole rounds would then count as one.
+    """
+    last = {int(user): place for place, user in enumerate(table.user)}  # of each user; a table is in order of sending
+    answered = table.done_s[list(last.values())]
+    answered = answered[np.isfinite(answered)]
+    latest = float(table.sent_s.max())
+    return max(latest, float(answered.min())) if len(answered) else latest
+
+
+def _swing(sent: Floats, cycle_s: float, ends_s: float) -> float | None:
     turns = (sent - sent.min()) / cycle_s
-    cycles = int(turns.max())
+    cycles = int((ends_s - sent.min()) / cycle_s)
     if cycles < _CYCLES:
         return None
     whole = turns < cycles
