@@ -20,13 +20,13 @@ from atoll.outside.shell import environment
 # Every module of cli/commands has register(app); the order is the order of `atoll --help`, which is shown from here,
 # since bringing in every stage takes five times as long. A test holds each sentence to what the command itself says.
 COMMANDS: Mapping[str, str] = {
-    "inspect": "Cards, NVLink islands and best split of a box: of a capture, this machine or the catalogue; or a fleet.yaml.",
+    "inspect": "Cards, NVLink islands and best split of a box or fleet: from a capture, this machine or the catalogue.",
     "model": "Weights, KV cache per token, legal tensor-parallel sizes and the users that fit on each kind of GPU.",
     "models": "The models that atoll knows by name, with their size; a folder or a config.json does for any other.",
     "gpus": "The kinds of GPU that atoll knows, with what their makers say of them.",
     "plan": "Which layout serves a model fastest on a box: every one worth looking at, ranked, with the reasons.",
     "simulate": "Say what the users of a layout would see, without a GPU and in a moment.",
-    "render": "Write the files that deploy a layout: Compose, plain processes or Kubernetes, and nginx before the replicas.",
+    "render": "Write the files that deploy a layout for Compose, processes or Kubernetes, with nginx before the replicas.",
     "doctor": "What is wrong with these compose, nginx and layout files, what follows from it, and the fix.",
     "up": "Start the replicas and nginx, wait until they answer, and leave them running.",
     "down": "End every process of a deployment. A second time there is nothing to do.",

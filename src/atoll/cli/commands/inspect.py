@@ -31,7 +31,7 @@ def inspect(
     gpus: options.GpuCount = None,
     json: options.Json = False,
 ) -> None:
-    """Cards, NVLink islands and best split of a box: of a capture, this machine or the catalogue; or a fleet.yaml."""
+    """Cards, NVLink islands and best split of a box or fleet: from a capture, this machine or the catalogue."""
     if capture is not None and is_fleet(capture):
         _show_fleet(read_fleet(capture), json=json)
         return
