@@ -26,7 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "gpus": "The kinds of GPU that atoll knows, with what their makers say of them.",
     "plan": "Which layout serves a model fastest on a box: every one worth looking at, ranked, with the reasons.",
     "simulate": "Say what the users of a layout would see, without a GPU and in a moment.",
-    "render": "Write the files that deploy a layout for Compose, processes or Kubernetes, with nginx before the replicas.",
+    "render": "Write the files that deploy a layout (Compose, processes, Kubernetes), with nginx before the replicas.",
     "doctor": "What is wrong with these compose, nginx and layout files, what follows from it, and the fix.",
     "up": "Start the replicas and nginx, wait until they answer, and leave them running.",
     "down": "End every process of a deployment. A second time there is nothing to do.",

@@ -51,7 +51,7 @@ def render(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Write the files that deploy a layout for Compose, processes or Kubernetes, with nginx before the replicas.
+    """Write the files that deploy a layout (Compose, processes, Kubernetes), with nginx before the replicas.
 
     A folder that holds something is overwritten with --force only; what its .env says stays. With --stack app and
     --backend your own service stands beside MongoDB: an image, or the folder of a Dockerfile. The Compose file that
