@@ -33,7 +33,10 @@ from atoll.doctor.mend import Mended
         ('["--api-key", "two words"]', '["--api-key", "•••"]'),
         ('set $api_key "two words";', 'set $api_key "•••";'),
         ("PASSWORD: ${PASSWORD:-two words}", "PASSWORD: ${PASSWORD:-•••}"),
+        ("- traefik.x.users=admin:$$apr1$$H6uskkkW$$IgXLP6ewTrSuBkTrqE8wj/", "- traefik.x.users=admin:•••"),
+        ("basic_auth u $2y$05$aBcDeFgHiJkLmNoPqRsTuVwXyZ0123456789aBcDeFgHiJkLmNoPqRs", "basic_auth u •••"),
         # what is none
+        ("rewrite ^/(a)/(b)$ /$1$2 break;", "rewrite ^/(a)/(b)$ /$1$2 break;"),
         ("HF_TOKEN: ${HF_TOKEN:?put HF_TOKEN into .env}", "HF_TOKEN: ${HF_TOKEN:?put HF_TOKEN into .env}"),
         ("MONGO_PASSWORD_FILE: /run/secrets/mongo", "MONGO_PASSWORD_FILE: /run/secrets/mongo"),
         ("- --max-num-batched-tokens\n- '8192'", "- --max-num-batched-tokens\n- '8192'"),

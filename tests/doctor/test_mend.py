@@ -227,3 +227,44 @@ def test_a_fix_that_mends_nothing_is_not_made_again_and_again():
         ) * len(text[:1])
 
     assert mend(look, lambda _: "one").files == ()
+
+
+def test_one_line_of_nginx_gets_no_directive_twice():
+    text = (
+        "events {}\nhttp {\n  upstream litellm { server 127.0.0.1:8101; }\n"
+        "  server { listen 8100; location / { proxy_pass http://litellm; proxy_set_header Host $host; } }\n}\n"
+    )
+    config = (
+        "model_list:\n  - model_name: q\n    litellm_params: {model: openai/q, api_base: http://127.0.0.1:8000/v1}\n"
+    )
+    after = mended({"nginx.conf": text, "litellm_config.yaml": config})["nginx.conf"]
+    assert after.count("proxy_http_version 1.1;") == 1
+    assert after.count('proxy_set_header Connection "";') == 1
+
+
+def test_a_command_that_two_releases_share_gets_no_option_that_the_older_one_refuses():
+    text = (
+        'x-c: &c [--model, Qwen/Qwen3-8B, --max-model-len, "8192"]\nservices:\n'
+        "  new:\n    image: vllm/vllm-openai:v0.33.0\n    command: *c\n"
+        "  old:\n    image: vllm/vllm-openai:v0.8.4\n    command: *c\n"
+    )
+    assert "--shutdown-timeout" not in compose(text, "VL001", "VL018")
+
+
+def test_a_key_stays_in_a_release_that_is_newer_than_the_lists():
+    text = (
+        "services:\n  a:\n    image: vllm/vllm-openai:v0.99.0\n    command: [Qwen/Qwen3-8B]\n"
+        "    environment:\n      VLLM_API_KEY: ${KEY}\n      VLLM_USE_V1: '0'\n"
+    )
+    after = compose(text, "VL021")
+    assert "VLLM_API_KEY" in after
+    assert "VLLM_USE_V1" not in after
+
+
+def test_a_download_whose_end_is_waited_for_is_not_restarted():
+    text = (
+        "services:\n  load:\n    image: vllm/vllm-openai:v0.33.0\n    entrypoint: hf\n    command: download Qwen/Qwen3-8B\n"
+        "  a:\n    image: vllm/vllm-openai:v0.33.0\n    command: [Qwen/Qwen3-8B]\n"
+        "    depends_on:\n      load:\n        condition: service_completed_successfully\n"
+    )
+    assert compose(text, "DC009").count("restart: unless-stopped") == 1

@@ -2,10 +2,12 @@
 
 import pytest
 
+from atoll.doctor.examine import examine
 from atoll.doctor.nginx import parse_nginx
 from atoll.doctor.nginx_values import nginx_bytes, nginx_seconds
 from atoll.doctor.tree import Source
 from atoll.errors import BadDocument
+from stand_ins.examples import facts_of
 
 MAIN = "events {}\nhttp {\n  include conf.d/*.conf;\n  proxy_read_timeout 900s;\n}\n"
 SITE = "upstream vllm { server vllm-0:8000; }\nserver { location /v1/ { proxy_pass http://vllm; } }\n"
@@ -94,3 +96,10 @@ def test_times(text, seconds):
 @pytest.mark.parametrize(("text", "size"), [("1m", 2**20), ("64K", 2**16), ("0", 0), ("$x", None)])
 def test_sizes(text, size):
     assert nginx_bytes(text) == size
+
+
+def test_a_host_nginx_is_not_told_to_ask_dockers_dns():
+    text = "upstream v { server vllm-0:8000; server vllm-1:8000; }\nserver { location /v1/ { proxy_pass http://v; } }\n"
+    said = [finding for finding in examine(facts_of({"nginx.conf": text})) if finding.rule == "NG020"]
+    assert said
+    assert all("127.0.0.11" not in finding.fix for finding in said)

@@ -6,6 +6,8 @@ import re
 TOKEN = re.compile(
     r"\b(hf_[A-Za-z0-9]{30,}|sk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16})\b"
 )
+# What htpasswd and crypt make of a password, its dollars doubled in Compose: $apr1$salt$hash, $2y$05$hash.
+_HASH = re.compile(r"(\${1,2})(?:apr1|2[abxy]|[156]|y)\1[\w./=]+(?:\1[\w./]+)*\1[\w./]{20,}")
 # Names of variables and options whose value is one.
 SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|PASSPHRASE|SECRET|SECRET_KEY|API_KEY|ACCESS_KEY|MASTER_KEY|TOKEN)$")
 _WORD = r"(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|API[_-]?KEY|ACCESS[_-]?KEY|MASTER[_-]?KEY|TOKEN)"
@@ -46,7 +48,7 @@ _SHORTEST = 4  # characters; what is shorter is a word that stands anywhere
 
 def mask_secrets(text: str) -> str:
     """The text with dots in place of keys, tokens and passwords; references to variables and files stay."""
-    text = TOKEN.sub(_DOTS, text)
+    text = _HASH.sub(_DOTS, TOKEN.sub(_DOTS, text))
     text = _IN_URL.sub(lambda found: found["head"] + _dotted(found["value"]), text)
     text = _BEARER.sub(lambda found: found["head"] + _dotted(found["value"]), text)
     for form in (_DEFAULT, _HEADER, _PAIR, _ENTRY, _NAMED, _OPTION):

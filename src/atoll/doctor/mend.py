@@ -205,7 +205,8 @@ def _touches(one: Edit, other: Edit) -> bool:
 
 
 def _heads(text: str) -> tuple[int, set[str]]:
-    """The outermost indentation, and the first words of the lines there: the keys or directives that a text adds."""
+    """The outermost indentation, and the keys or directives that a text adds there, several to a line or not."""
     lines = [line for line in text.split("\n") if line.strip()]
     least = min((len(line) - len(line.lstrip()) for line in lines), default=0)
-    return least, {line.split()[0] for line in lines if len(line) - len(line.lstrip()) == least}
+    outermost = [line for line in lines if len(line) - len(line.lstrip()) == least]
+    return least, {part.split()[0] for line in outermost for part in line.split(";") if part.strip()}

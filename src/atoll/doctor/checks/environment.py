@@ -113,7 +113,8 @@ def problem_of(name: str, version: tuple[int, ...]) -> str:
         return f"vLLM has no variable {name}; {near[0]} is meant?" if near else ""  # otherwise somebody's own
     first, last = (parse_version(text) for text in known[name])
     oldest = parse_version(known_versions()[0])  # what that one has may be older still
-    if version > last[:2]:
+    newest = parse_version(_newest_with_variables())[:2]
+    if version > last[:2] and last[:2] < newest:  # what the newest list has is not gone from a release after it
         return f"{name} is gone in vLLM {show_version(version)}"
     return (
         f"{name} is new in vLLM {show_version(first[:2])}, not in {show_version(version)}"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from atoll.doctor.checks.places import found, seconds_of, serving
+from atoll.doctor.compose import Project, Service
 from atoll.doctor.edits import add_key, replace_value
 from atoll.doctor.facts import Facts
 from atoll.doctor.finding import Finding
@@ -23,11 +24,18 @@ def nobody_heals(facts: Facts) -> Iterable[Finding]:
             yield found(labels, f"{service.name} is labelled for an autoheal service, and there is none")
 
 
+def _must_end(project: Project, service: Service) -> bool:
+    """Whether another service waits for its end: a download that is restarted never comes to one."""
+    waits = (other.depends_on.get(service.name) for other in project.services)
+    conditions = (node.get("condition") for node in waits if node is not None and node.is_map)
+    return any(node is not None and node.text == "service_completed_successfully" for node in conditions)
+
+
 @rule("DC009", WARNING, risk="The service comes back by itself after a crash and when the machine starts.", habit=True)
 def stays_down(facts: Facts) -> Iterable[Finding]:
-    for _, service in serving(facts):
+    for project, service in serving(facts):
         node = service.get("restart")
-        on_demand = bool(service.profiles)  # started when it is wanted, and stopped again
+        on_demand = bool(service.profiles) or _must_end(project, service)  # a profile: started when it is wanted
         if node is None and not on_demand and service.get("deploy", "restart_policy") is None:
             yield found(
                 service,

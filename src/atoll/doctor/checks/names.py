@@ -27,6 +27,7 @@ def resolved_once(facts: Facts) -> Iterable[Finding]:
             yield found(
                 fixed[0].directive,
                 f"the address of {names} is looked up once, when nginx starts",
+                fix="" if route.config.service is not None else _OTHER_RESOLVER,
                 edits=_resolving(route, upstream, fixed),
             )
     for route in facts.answering:
@@ -36,9 +37,17 @@ def resolved_once(facts: Facts) -> Iterable[Finding]:
                 route.location.proxy_pass,
                 f"the address of {host} is looked up once, when nginx starts",
                 fix=f"resolver 127.0.0.11 valid=5s; set $engine {scheme}://{host}:{port or 80};"
-                " proxy_pass $engine; (a variable is looked up again)",
+                " proxy_pass $engine; (a variable is looked up again)"
+                if route.config.service is not None
+                else _OTHER_RESOLVER,
                 edits=_by_variable(route) if not uri else (),
             )
+
+
+_OTHER_RESOLVER = (
+    "If they are names of Docker's, put nginx into that Compose project; elsewhere Docker's DNS is out of reach."
+    " If a DNS server of yours knows them: its address as resolver, and `server NAME:PORT resolve`."
+)
 
 
 def _is_container(facts: Facts, route: Route, host: str) -> bool:

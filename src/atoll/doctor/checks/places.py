@@ -45,11 +45,11 @@ def found(
 
 
 def options(facts: Facts) -> Iterator[tuple[ServedEngine, GivenOption]]:
-    """Every option of every vLLM command, once where services share a command through an anchor."""
-    seen: set[tuple[str, int]] = set()
+    """Every option of every vLLM command, once where services of one release share a command through an anchor."""
+    seen: set[tuple[object, ...]] = set()
     for engine in facts.engines:
         for option in engine.command.options:
-            place = (option.word.file, option.word.start)
+            place = (option.word.file, option.word.start, engine.command.version, engine.release_told)
             if place not in seen:
                 seen.add(place)
                 yield engine, option

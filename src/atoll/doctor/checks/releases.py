@@ -14,6 +14,7 @@ from atoll.engines.vllm.options import (
     known_versions,
     options_of,
 )
+from atoll.engines.vllm.versions import parse_version
 
 # What took the place of an option that is gone. None: drop it, the engine does it by itself or not at all.
 # Sources: the help texts and changelogs of vLLM 0.9 to 0.33; each was refused by the parser of 0.32.0.
@@ -104,6 +105,12 @@ def _release(command: VllmCommand) -> str:
     return show_version(command.table.version[:2] if command.version_known else newest_version()[:2])
 
 
+def _came_later(name: str, command: VllmCommand) -> str:
+    """`not yet`, of an option that only releases after this one have."""
+    having = [parse_version(text) for text in known_versions() if name in options_of(text)]
+    return "not yet" if having and command.table.version < min(having) else ""
+
+
 @rule("VL001", ERROR, risk=SAFE)
 def removed_option(facts: Facts) -> Iterable[Finding]:
     ever = _ever_known()
@@ -114,7 +121,7 @@ def removed_option(facts: Facts) -> Iterable[Finding]:
         release = _release(engine.command)
         yield found(
             option.word,
-            f"{option.name} is gone in vLLM {release}",
+            f"{option.name} is {_came_later(option.name, engine.command) or 'gone'} in vLLM {release}",
             fix=f"Write {instead}." if instead else "Drop it.",
             edits=_replaced(option) if option.name in _REPLACEMENTS else (),
             risk=engine.doubt,
