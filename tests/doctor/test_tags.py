@@ -29,6 +29,30 @@ def overlay(tag: str) -> str:
 
 BASE = {"base/kustomization.yaml": "resources: [d.yaml]\n", "base/d.yaml": deployment("vllm/vllm-openai")}
 SAFE, RISKY, SILENT = FixClass.SAFE, FixClass.RISKY, None
+OWN_BUILD = """services:
+  a:
+    image: {image}
+    ipc: host
+    command: [vllm, serve, Qwen/Qwen3-8B]
+"""
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("vllm/vllm-openai:v0.33.0", SAFE),
+        ("registry.example:5000/vllm/vllm-openai:v0.33.0", SAFE),
+        ("ghcr.io/somebody/vllm-openai:v0.33.0", RISKY),
+    ],
+)
+def test_what_starts_somebodys_own_build_is_not_taken_for_certain(image, expected):
+    """Its entrypoint may be another, and it may hold the weights right where a volume would hide them."""
+    findings = diagnose(ask(["."]), HeldFiles({"compose.yaml": OWN_BUILD.format(image=image)})).findings
+    by_rule = {finding.rule: finding for finding in findings}
+    assert by_rule["VL003"].fix_class is expected
+    assert bool(by_rule["DC011"].edits) is (expected is SAFE)
+
+
 FILES = {
     "a release": ({"compose.yaml": compose("vllm/vllm-openai:v0.33.0")}, SAFE),
     "an older one": ({"compose.yaml": compose("vllm/vllm-openai:v0.8.5")}, SILENT),

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from atoll.doctor.vllm import Version
-from atoll.engines.vllm.images import image_release, is_newest_image
+from atoll.engines.vllm.images import image_release, is_copy_of_official, is_newest_image
 from atoll.engines.vllm.versions import tag_version
 
 
@@ -38,6 +38,11 @@ class Image:
         """Whether it is meant to be vLLM's newest release: `latest`, or no tag where that is the same."""
         told = self.digest is None and not (self.tag is None and self.open_tag)
         return told and is_newest_image(self.path, self.tag)
+
+    @property
+    def is_vllms_own(self) -> bool:
+        """Whether it is vLLM's image or a registry's copy, so that entrypoint and contents are known."""
+        return is_copy_of_official(self.path)
 
     @property
     def kind(self) -> str | None:

@@ -27,11 +27,17 @@ def repeated_program(facts: Facts) -> Iterable[Finding]:
         if stray:
             words = " ".join(word.text for word in stray)
             option = GivenOption(name="", value=None, words=stray)
+            image = engine.service.image
+            own = image is not None and not image.is_vllms_own
             yield found(
                 stray[0],
                 f"the image already runs `vllm serve`; `{words}` is read as arguments",
                 edits=remove_option(option) if not is_shell(stray[0].text) else (),
+                risk=_OWN_BUILD if own else None,
             )
+
+
+_OWN_BUILD = "The image is somebody's own build. If it starts otherwise than vLLM's, these words are what starts it."
 
 
 @rule("VL004", INFO, risk=SAFE, habit=True)

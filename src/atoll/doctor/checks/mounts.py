@@ -54,7 +54,7 @@ def _is_direct(service: Service) -> bool:
 def _is_plain(service: Service) -> bool:
     image = service.image
     known = image is not None and (image.engine_version is not None or image.newest_engine)
-    return known and service.get("build") is None
+    return known and image is not None and image.is_vllms_own and service.get("build") is None
 
 
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")

@@ -28,6 +28,7 @@ _NUMBERED = re.compile(
 # somebody's own build: three numbers as vLLM has had since 2024; an image's own count seldom starts so high
 _OWN_BUILD = re.compile(r"(^|/)vllm$")
 _LIKELY = re.compile(r"v?0\.([6-9]|[1-9]\d)\.\d+(\.post\d+)?(?=$|[-_+])")
+_COPY = re.compile(r"(^|/)vllm/vllm-openai(-(rocm|cpu|xpu|arm64|aarch64|nonroot))?$")
 _OFFICIAL = re.compile(r"^((docker\.io|index\.docker\.io|registry-1\.docker\.io)/)?vllm/vllm-openai$")
 
 
@@ -49,6 +50,14 @@ def image_release(path: str, tag: str | None) -> tuple[int, ...] | None:
 def is_official_image(path: str) -> bool:
     """Whether it is the image that the project publishes for NVIDIA's cards, under its own name."""
     return _OFFICIAL.match(path.lower()) is not None
+
+
+def is_copy_of_official(path: str) -> bool:
+    """Whether it is the project's image or a registry's copy of it, so that entrypoint and contents are known.
+
+    registry.example:5000/vllm/vllm-openai is one; ghcr.io/somebody/vllm-openai is somebody's own build.
+    """
+    return _COPY.search(path.lower()) is not None
 
 
 def is_newest_image(path: str, tag: str | None) -> bool:
