@@ -2,6 +2,7 @@
 
 import pytest
 
+from atoll.doctor.coverage import understood_all
 from atoll.doctor.files import HeldFiles
 from atoll.workflows.diagnose import ask, diagnose
 
@@ -78,3 +79,34 @@ def test_a_path_that_vllm_does_not_have(test, told):
 def test_an_engine_started_by_what_is_not_here_is_not_understood(start, facts_of):
     facts = facts_of({"compose.yaml": f"services:\n  a:\n    image: vllm/vllm-openai:v0.33.0\n    {start}\n"})
     assert [one.why for one in facts.not_understood] == ["how a starts vLLM was not found"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        (
+            "kustomization.yaml",
+            "resources: [../base]\npatches:\n  - target: {kind: Deployment}\n    patch: '[]'\n",
+            "a kustomization; what it patches is not put in",
+        ),
+        (
+            "app.yaml",
+            "apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {name: v}\nspec: {source: {chart: vllm-stack}}\n",
+            "Application, whose chart is not here",
+        ),
+        (
+            "release.yaml",
+            "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {name: v}\nspec: {values: {image: x}}\n",
+            "HelmRelease, whose chart is not here",
+        ),
+    ],
+)
+def test_what_changes_manifests_elsewhere_is_named(name, text, why):
+    facts = diagnose(ask(["."]), HeldFiles({name: text})).facts
+    assert [(one.file, one.why) for one in facts.not_understood] == [(name, why)]
+    assert not understood_all(facts)
+
+
+def test_a_manifest_of_nothing_that_is_looked_at_is_not_understood():
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n"
+    assert not understood_all(diagnose(ask(["."]), HeldFiles({"c.yaml": text})).facts)

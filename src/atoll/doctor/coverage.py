@@ -17,7 +17,7 @@ _HOLD_SERVICES = {
 
 def understood_all(facts: Facts) -> bool:
     """Whether nothing was left out that could matter: only then is `Nothing to report` the whole truth."""
-    return bool(facts.looked_at) and not facts.not_understood
+    return bool(_counts(facts)) and not facts.not_understood
 
 
 def coverage_line(facts: Facts, folder: str = "") -> str:

@@ -17,7 +17,7 @@ from atoll.doctor.gateways import door_of_labels, doors_of_envoy
 from atoll.doctor.haproxy import doors_of_haproxy
 from atoll.doctor.helm import services_of_values
 from atoll.doctor.kubernetes import project_of_manifests
-from atoll.doctor.kustomize import is_kustomization, is_understood
+from atoll.doctor.kustomize import is_kustomization, is_patched, is_understood
 from atoll.doctor.nginx_files import NginxFiles
 from atoll.doctor.ray_serve import ray_projects, serve_configs
 from atoll.doctor.recognise import Pile, Recogniser
@@ -157,6 +157,10 @@ def _built_alone(dockerfiles: Sequence[Source], sources: Sources) -> Iterator[Pr
         sources.understood(source, "Dockerfile")
 
 
+# Argo CD, Flux, k3s: they name a chart and give it values.
+_BROUGHT_BY_A_CHART = {"Application", "ApplicationSet", "HelmRelease", "HelmChart", "HelmChartConfig"}
+
+
 def _say_where_no_engine_was_found(pile: Pile, projects: Sequence[Project], sources: Sources) -> None:
     """Manifests and values that name an engine of which no command was found: overlays, formats of others."""
     found = {service.name_node.file for project in projects for service in project.services}
@@ -164,7 +168,11 @@ def _say_where_no_engine_was_found(pile: Pile, projects: Sequence[Project], sour
         if is_kustomization(node) and is_understood(node, pile.manifests, found):
             continue
         kind = node.string("kind") or sources.read_as.get(node.file, "file")
-        if node.file not in found and STARTS_ENGINE.search(node.source.text[node.start : node.end]):
+        if is_kustomization(node) and is_patched(node):
+            sources.not_understood(node.file, "a kustomization; what it patches is not put in")
+        elif kind in _BROUGHT_BY_A_CHART:
+            sources.not_understood(node.file, f"{kind}, whose chart is not here")
+        elif node.file not in found and STARTS_ENGINE.search(node.source.text[node.start : node.end]):
             sources.not_understood(node.file, f"{kind} that names an engine, of which no command was found")
 
 

@@ -51,10 +51,13 @@ def _renamed(text: str, kustomization: Node) -> str | None:
     return None
 
 
+def is_patched(kustomization: Node) -> bool:
+    return any(kustomization.get(key) is not None for key in ("patches", "patchesJson6902", "replacements"))
+
+
 def is_understood(kustomization: Node, manifests: Sequence[Node], files: Collection[str]) -> bool:
     """Whether all that it does to these files was looked at: it names images; what it patches is not put in."""
-    patched = any(kustomization.get(key) is not None for key in ("patches", "patchesJson6902", "replacements"))
-    return not patched and any(_brings(kustomization, path, manifests, 0) for path in files)
+    return not is_patched(kustomization) and any(_brings(kustomization, path, manifests, 0) for path in files)
 
 
 def _brings(kustomization: Node, path: str, manifests: Sequence[Node], depth: int) -> bool:
