@@ -4,10 +4,8 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -15,6 +13,7 @@ import pytest
 
 from atoll.layout.layout import Layout
 from atoll.outside.clock import SystemClock
+from atoll.outside.ports import free_ports
 from atoll.outside.shell import RealShell
 from atoll.render import RenderSettings
 from atoll.render.dashboard import queries
@@ -29,14 +28,6 @@ LAYOUT = Path(__file__).parents[1] / "data" / "bundles" / "h100-nvl-2xtp2.layout
 SHELL, CLOCK = RealShell(), SystemClock()
 BODY = {"messages": [{"role": "user", "content": "one two three " * 100}], "max_tokens": 60, "ignore_eos": True}
 ELSEWHERE = {"CPU of the machine in use", "Memory of the machine in use"}  # no node exporter here
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 async def load(url: str, seconds: float) -> None:

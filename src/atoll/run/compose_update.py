@@ -8,12 +8,13 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from atoll.documents import parse_yaml, write_yaml
 from atoll.engines import find_engine, read_counters
-from atoll.errors import CommandFailed, InputError, RunFailed, StartFailed
+from atoll.errors import InputError, StartFailed
 from atoll.layout.layout import Layout, Replica
 from atoll.outside.clock import Clock
 from atoll.outside.files import read_text, write_over, write_whole
@@ -39,9 +40,8 @@ from atoll.run.compose import (
     read_bundle,
     wait_until_healthy,
 )
-from atoll.run.deployment import marked
 from atoll.run.door_tls import door_certificate
-from atoll.run.roll import Say, Seat, on_same_cards, plan_roll, roll, serving_layout
+from atoll.run.roll import Say, Seat, on_same_cards, plan_roll, roll, serving_layout, swap
 
 HAND_OVER_S = 1.0  # nginx starts new workers, waits 0.1 s and tells the old ones to end
 _HASH = "com.docker.compose.config-hash"
@@ -93,20 +93,16 @@ async def update(
     """As `run.updater.Updater` says."""
     await ask_docker(shell)
     old = {name: read_text(folder / name) for name in (COMPOSE_FILE, "nginx.conf", "layout.yaml")}
-    failure: RunFailed | None = None
-    patience = {"drain_s": drain_s, "timeout_s": timeout_s}
-    with marked(folder):
+    go = partial(_go, folder, shell=shell, clock=clock, say=say, drain_s=drain_s, timeout_s=timeout_s)
+
+    async def new() -> None:
         try:
-            await _go(folder, files, again, shell=shell, clock=clock, say=say, **patience)
+            await go(files, again)
         except InputError:
             _write(folder, old)
             raise
-        except (StartFailed, CommandFailed) as error:
-            failure = error
-            say("it did not come up; what ran before comes back")
-            await _go(folder, old, frozenset(), shell=shell, clock=clock, say=say, **patience)
-    if failure is not None:
-        raise StartFailed(f"Not updated, and what ran before serves: {failure}")
+
+    await swap(folder, new, partial(go, old, frozenset()), say=say)
 
 
 async def _go(

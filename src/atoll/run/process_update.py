@@ -4,11 +4,12 @@ import asyncio
 import json
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
 from atoll.engines import find_engine, read_counters
-from atoll.errors import AtollError, CommandFailed, InputError, RunFailed, StartFailed
+from atoll.errors import AtollError, CommandFailed, InputError, RunFailed
 from atoll.layout.layout import Layout, Replica
 from atoll.outside.clock import Clock
 from atoll.outside.files import read_text, write_whole
@@ -19,10 +20,10 @@ from atoll.outside.shell import Shell
 from atoll.render.monitoring import MONITORING
 from atoll.render.pool import UpstreamServer
 from atoll.render.process import PROCESS_FILE, ProcessPlan, door_parts, made_of, process_door
-from atoll.run.deployment import LOG_FOLDER, STATE_FILE, DeploymentState, Program, marked, read_state
+from atoll.run.deployment import LOG_FOLDER, STATE_FILE, DeploymentState, Program, read_state
 from atoll.run.health import wait_until_healthy
 from atoll.run.process import digest, nginx_command, program_order, watched
-from atoll.run.roll import Say, Seat, on_same_cards, plan_roll, roll, serving_layout
+from atoll.run.roll import Say, Seat, on_same_cards, plan_roll, roll, serving_layout, swap
 from atoll.run.supervisor import ORDER_FILE
 
 ORDER_S = 20.0  # how long the supervisor may take to carry out an order
@@ -220,17 +221,8 @@ async def update(
         StartFailed: a new replica did not come up, and what ran before serves again.
     """
     old = {name: read_text(folder / name) for name in files if (folder / name).exists()}
-    patience = {"drain_s": drain_s, "timeout_s": timeout_s}
-    failure: RunFailed | None = None
-    with marked(folder):
-        try:
-            await _go(folder, files, again, shell=shell, clock=clock, say=say, **patience)
-        except (StartFailed, CommandFailed) as error:
-            failure = error
-            say("it did not come up; what ran before comes back")
-            await _go(folder, old, frozenset(), shell=shell, clock=clock, say=say, **patience)
-    if failure is not None:
-        raise StartFailed(f"Not updated, and what ran before serves: {failure}")
+    go = partial(_go, folder, shell=shell, clock=clock, say=say, drain_s=drain_s, timeout_s=timeout_s)
+    await swap(folder, partial(go, files, again), partial(go, old, frozenset()), say=say)
 
 
 async def _go(

@@ -5,14 +5,16 @@ changed. A replica whose cards are free comes up beside the old ones; the others
 has been taken out of nginx, has ended its answers and is gone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from atoll.errors import InputError
+from atoll.errors import CommandFailed, InputError, RunFailed, StartFailed
 from atoll.layout.layout import Layout, Replica
 from atoll.outside.clock import Clock
 from atoll.render.pool import UpstreamServer
+from atoll.run.deployment import marked
 
 DRAIN_S = 1800.0  # nginx's own limit of one answer
 LOOK_EVERY_S = 0.5
@@ -172,3 +174,23 @@ def serving_layout(layout: Layout, serving: Sequence[Seat]) -> Layout:
     if router.weights is not None and len(router.weights) != len(serving):
         router = router.replace(weights=None)
     return layout.replace(replicas=tuple(seat.replica for seat in serving), router=router)
+
+
+async def swap(
+    folder: Path, new: Callable[[], Awaitable[None]], old: Callable[[], Awaitable[None]], *, say: Say
+) -> None:
+    """Put the new in place, or the old again where it does not come up; the folder is marked meanwhile.
+
+    Raises:
+        StartFailed: it did not come up, and what ran before serves.
+    """
+    failure: RunFailed | None = None
+    with marked(folder):
+        try:
+            await new()
+        except (StartFailed, CommandFailed) as error:
+            failure = error
+            say("it did not come up; what ran before comes back")
+            await old()
+    if failure is not None:
+        raise StartFailed(f"Not updated, and what ran before serves: {failure}")
